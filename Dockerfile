@@ -1,0 +1,91 @@
+# Two images of the service, `gpu` (the default) and `cpu`; docs/deployment.md explains them.
+#   docker build --target gpu --tag sdpose:gpu .
+#   docker build --target cpu --tag sdpose:cpu --build-arg TORCH_INDEX=<PyTorch's CPU index> .
+#
+# Both stand on plain Python: PyTorch's wheels bring their own CUDA libraries, so a CUDA base would
+# carry them a second time. To pin it by digest as well:
+#   --build-arg BASE=python:3.11-slim-bookworm@sha256:<64 hex digits>
+ARG BASE=python:3.11-slim-bookworm
+
+FROM ${BASE} AS tools
+# Package indexes of your own, where you have some; unset, pip takes its default.
+ARG PIP_INDEX_URL
+ARG PIP_EXTRA_INDEX_URL
+ENV PIP_DISABLE_PIP_VERSION_CHECK=1 PIP_ROOT_USER_ACTION=ignore PIP_DEFAULT_TIMEOUT=180
+# Filled from outside by this stage's pip, so the images get an environment without a pip.
+RUN python -m venv --without-pip /opt/venv
+
+FROM tools AS packages-cpu
+ARG TORCH_INDEX
+COPY deploy/requirements-cpu.lock /tmp/requirements.lock
+# PyTorch's default build for Linux does not load without CUDA libraries, which this image leaves
+# out: tried in the same step, so that no such layer is kept.
+RUN --mount=type=cache,target=/root/.cache/pip \
+    python -m pip --python /opt/venv/bin/python install --no-deps \
+        ${TORCH_INDEX:+--extra-index-url "${TORCH_INDEX}"} --requirement /tmp/requirements.lock \
+    && rm -rf /opt/venv/lib/python3.11/site-packages/torch/include \
+    && { /opt/venv/bin/python -c "import torch" \
+        || { echo "for the cpu target: --build-arg TORCH_INDEX=<PyTorch's CPU index>"; exit 1; }; } \
+    && python -m pip --python /opt/venv/bin/python check
+
+FROM tools AS packages-gpu
+COPY deploy/requirements-gpu.lock /tmp/requirements.lock
+RUN --mount=type=cache,target=/root/.cache/pip \
+    python -m pip --python /opt/venv/bin/python install --no-deps \
+        --requirement /tmp/requirements.lock \
+    && rm -rf /opt/venv/lib/python3.11/site-packages/torch/include \
+    && python -m pip --python /opt/venv/bin/python check
+
+# Our own code and weights apart from the packages: a change of code makes a layer of megabytes.
+FROM tools AS app
+WORKDIR /src
+COPY pyproject.toml README.md LICENSE ./
+COPY protos protos/
+COPY sdpose_core sdpose_core/
+COPY service service/
+RUN --mount=type=cache,target=/root/.cache/pip \
+    python -m pip wheel --no-deps --wheel-dir /wheels . \
+    && python -m pip --python /opt/venv/bin/python install --no-deps --no-index \
+        --prefix /opt/sdpose /wheels/*.whl
+
+# Converts the embedded detector for OpenVINO now, so that a start neither computes nor writes it.
+FROM packages-cpu AS converted
+COPY --from=app /opt/sdpose /opt/sdpose
+ENV PYTHONPATH=/opt/sdpose/lib/python3.11/site-packages XDG_CACHE_HOME=/opt/cache
+RUN /opt/venv/bin/python -c "from sdpose_core.detector.load import load_detector; load_detector(device='cpu')"
+
+FROM ${BASE} AS runtime
+LABEL org.opencontainers.image.title="sdpose-service" \
+    org.opencontainers.image.description="Real-time human pose over REST and gRPC" \
+    org.opencontainers.image.licenses="AGPL-3.0-or-later"
+RUN useradd --uid 10001 --no-create-home --home-dir /tmp --shell /usr/sbin/nologin sdpose
+COPY deploy/healthcheck.py /opt/healthcheck.py
+# HOME and the library's settings folder are in /tmp, the only place that need be writable.
+ENV PATH=/opt/sdpose/bin:/opt/venv/bin:$PATH \
+    PYTHONPATH=/opt/sdpose/lib/python3.11/site-packages \
+    PYTHONUNBUFFERED=1 \
+    PYTHONDONTWRITEBYTECODE=1 \
+    HOME=/tmp \
+    YOLO_CONFIG_DIR=/tmp/ultralytics \
+    MPLCONFIGDIR=/tmp/matplotlib \
+    SDPOSE_HOST=0.0.0.0
+WORKDIR /tmp
+EXPOSE 8000 8001
+STOPSIGNAL SIGTERM
+HEALTHCHECK --interval=10s --timeout=5s --start-period=120s --retries=3 \
+    CMD ["python", "/opt/healthcheck.py"]
+USER 10001:10001
+ENTRYPOINT ["sdpose"]
+CMD ["serve"]
+
+FROM runtime AS cpu
+ENV SDPOSE_DEVICE=cpu XDG_CACHE_HOME=/opt/cache
+COPY --from=packages-cpu /opt/venv /opt/venv
+COPY --from=converted /opt/cache /opt/cache
+COPY --from=app /opt/sdpose /opt/sdpose
+
+FROM runtime AS gpu
+# With the device named, a host whose GPU is not passed through fails at the start and says so.
+ENV SDPOSE_DEVICE=cuda NVIDIA_VISIBLE_DEVICES=all NVIDIA_DRIVER_CAPABILITIES=compute,utility
+COPY --from=packages-gpu /opt/venv /opt/venv
+COPY --from=app /opt/sdpose /opt/sdpose

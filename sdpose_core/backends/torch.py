@@ -1,0 +1,50 @@
+"""Students through PyTorch, on a CPU or a GPU."""
+
+from __future__ import annotations
+
+from typing import Final
+
+import torch
+from torch import Tensor
+
+from sdpose_core.model import Student
+
+PRECISIONS: Final = {"fp32": torch.float32, "fp16": torch.float16, "bf16": torch.bfloat16}
+
+
+class TorchBackend:
+    """A ``PoseBackend`` that calls the module itself.
+
+    Args:
+        student: In float32; it is moved and converted, so hand over one that nobody else uses.
+        device: Such as ``"cpu"``, ``"cuda"`` or ``"cuda:1"``.
+        precision: ``"fp32"``, ``"fp16"`` or ``"bf16"``; ``"auto"`` is fp16 on a GPU and fp32 on
+            a CPU.
+    """
+
+    name = "torch"
+
+    def __init__(
+        self, student: Student, device: str | torch.device = "cpu", precision: str = "auto"
+    ) -> None:
+        self.device = torch.device(device)
+        gpu = self.device.type != "cpu"
+        self.precision = ("fp16" if gpu else "fp32") if precision == "auto" else precision
+        if self.precision not in PRECISIONS:
+            raise ValueError(
+                f"precision {precision!r}: the torch backend has {', '.join(PRECISIONS)}"
+            )
+        self.batch_sizes: tuple[int, ...] = (1, 2, 4, 8, 16, 32, 64) if gpu else (1, 2, 4, 8)
+        self.pads = gpu
+        self._student = student.eval().to(
+            device=self.device,
+            dtype=PRECISIONS[self.precision],
+            memory_format=torch.channels_last,  # type: ignore[call-overload]
+        )
+
+    @torch.inference_mode()
+    def run(self, crops: Tensor, cycles: int = 1) -> Tensor:
+        """See ``PoseBackend.run``."""
+        crops = crops.contiguous(memory_format=torch.channels_last)
+        heatmaps: Tensor = self._student(crops, cycles)
+        return heatmaps.float()

@@ -1,0 +1,40 @@
+"""From a heatmap's peak to a keypoint's score."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass
+from typing import Any
+
+import numpy as np
+
+from sdpose_core.types import Floats
+
+
+@dataclass(frozen=True, slots=True)
+class ScoreCalibration:
+    """A logistic curve over the logarithm of the peak (Platt scaling, 1999).
+
+    ``score = 1 / (1 + exp(-(slope * ln(peak) + offset)))``: the chance that the keypoint is
+    right, fitted on a development set. Without numbers the peak itself is the score, limited to
+    0..1, as the published students have it.
+    """
+
+    slope: float | None = None
+    offset: float = 0.0
+
+    @classmethod
+    def from_facts(cls, training: Mapping[str, Any]) -> ScoreCalibration:
+        """What a checkpoint's training facts say under ``score_calibration``."""
+        numbers = training.get("score_calibration")
+        if not numbers:
+            return cls()
+        return cls(float(numbers["slope"]), float(numbers["offset"]))
+
+    def __call__(self, peaks: Floats) -> Floats:
+        """Scores 0..1 of peaks, any shape."""
+        if self.slope is None:
+            return np.clip(peaks, 0, 1).astype(np.float32)
+        logits = self.slope * np.log(np.maximum(peaks, 1e-6)) + self.offset
+        scores: Floats = np.where(peaks > 0, 1 / (1 + np.exp(-logits)), 0).astype(np.float32)
+        return scores

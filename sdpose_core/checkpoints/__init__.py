@@ -1,0 +1,31 @@
+"""Students on disk: strict loading, self-describing files, the published checkpoints."""
+
+from sdpose_core.checkpoints.catalog import (
+    OFFICIAL_HELP,
+    WEIGHTS,
+    embedded_path,
+    find_checkpoint,
+    load_student,
+    training_facts,
+)
+from sdpose_core.checkpoints.files import (
+    Checkpoint,
+    CheckpointError,
+    build_student,
+    read_checkpoint,
+    save_student,
+)
+
+__all__ = [
+    "OFFICIAL_HELP",
+    "WEIGHTS",
+    "Checkpoint",
+    "CheckpointError",
+    "build_student",
+    "embedded_path",
+    "find_checkpoint",
+    "load_student",
+    "read_checkpoint",
+    "save_student",
+    "training_facts",
+]

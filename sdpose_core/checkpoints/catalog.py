@@ -1,0 +1,77 @@
+"""Students by name: what is embedded, and what can be had elsewhere."""
+
+from __future__ import annotations
+
+import os
+from pathlib import Path
+from typing import Any, Final
+
+from sdpose_core.checkpoints.files import (
+    Checkpoint,
+    CheckpointError,
+    build_student,
+    read_checkpoint,
+    read_training_facts,
+)
+from sdpose_core.model import PRESETS, Student
+
+WEIGHTS: Final = Path(__file__).parent.parent / "weights"
+
+OFFICIAL_HELP: Final = (
+    "download the published checkpoint from the links in the README of "
+    "https://github.com/MartyrPenink/SDPose and pass the path of the .pth file"
+)
+
+
+def embedded_path(name: str) -> Path | None:
+    """Where the trained weights of a preset lie in this installation, or None."""
+    path = WEIGHTS / f"{name}.safetensors"
+    return path if path.is_file() else None
+
+
+def find_checkpoint(name_or_path: str | os.PathLike[str]) -> Checkpoint:
+    """The checkpoint behind a preset's name or a path.
+
+    Raises:
+        CheckpointError: a preset without trained weights, or a file that cannot be used.
+    """
+    name = os.fspath(name_or_path)
+    if name not in PRESETS:
+        if Path(name).suffix or os.sep in name or Path(name).exists():
+            return read_checkpoint(name)
+        raise CheckpointError(
+            f"unknown student {name!r}: expected one of {', '.join(PRESETS)} or the path of a "
+            ".safetensors or .pth file"
+        )
+    path = embedded_path(name)
+    if path is None:
+        raise CheckpointError(f"{name}: no trained weights come with this package; {OFFICIAL_HELP}")
+    return read_checkpoint(path)
+
+
+def load_student(
+    name_or_path: str | os.PathLike[str] = "sdpose-t", *, allow_untrained: bool = False
+) -> Student:
+    """A student in float32 and evaluation mode, on the CPU.
+
+    Args:
+        name_or_path: A preset such as ``"sdpose-t"``, or a ``.safetensors`` file of ours or an
+            official ``.pth``.
+        allow_untrained: Give a preset without weights a random start instead of refusing, for
+            training and for speed measurements.
+
+    Raises:
+        CheckpointError: no such student, or a file that cannot be used.
+    """
+    name = os.fspath(name_or_path)
+    if allow_untrained and name in PRESETS and embedded_path(name) is None:
+        return Student(PRESETS[name]).eval()
+    return build_student(find_checkpoint(name), name)
+
+
+def training_facts(name_or_path: str | os.PathLike[str]) -> dict[str, Any]:
+    """Training facts of an embedded preset or of one of our files; empty for other students."""
+    path = embedded_path(os.fspath(name_or_path)) or Path(name_or_path)
+    if path.suffix != ".safetensors" or not path.is_file():
+        return {}
+    return read_training_facts(path)[1]

@@ -1,0 +1,122 @@
+"""From a crop set to training batches: which samples when, and decoding ahead of the step.
+
+The order of samples is a function of the seed and of how many samples were already seen, so a
+resumed run continues with exactly the samples it would have seen.
+"""
+
+from __future__ import annotations
+
+from collections import deque
+from collections.abc import Iterator, Mapping
+from concurrent.futures import Future, ThreadPoolExecutor
+from dataclasses import dataclass
+
+import numpy as np
+from numpy.typing import NDArray
+
+from sdpose_core.data.shards import CropSet
+
+
+@dataclass(frozen=True)
+class CropBatch:
+    """``images`` (B, H, W, 3) uint8 RGB, ``keypoints`` (B, 17, 3) in pixels of those images."""
+
+    images: NDArray[np.uint8]
+    keypoints: NDArray[np.float32]
+
+
+def sample_weights(
+    crops: CropSet, by_source: Mapping[str, float], human_factor: float
+) -> NDArray[np.float64]:
+    """How often each sample is shown in one pass over the set: (N,), 1 = once.
+
+    ``by_source`` gives the factor of a source (1 when not named); persons labelled by people whose
+    source is not named count ``human_factor`` times.
+    """
+    default = np.where(crops.human, human_factor, 1.0)
+    return np.array(
+        [by_source.get(source, d) for source, d in zip(crops.sources, default, strict=True)],
+        dtype=np.float64,
+    )
+
+
+class SampleStream:
+    """An endless, seeded order of sample indices with random access by position.
+
+    One pass has ``pass_length`` = round(sum of weights) positions. Within a pass a sample of
+    weight w appears floor(w) or ceil(w) times (systematic resampling), in random order.
+    """
+
+    def __init__(self, weights: NDArray[np.float64], seed: int) -> None:
+        if weights.ndim != 1 or not len(weights) or not np.all(weights >= 0):
+            raise ValueError("weights must be a non-empty vector of values >= 0")
+        self.pass_length = round(float(weights.sum()))
+        if self.pass_length < 1:
+            raise ValueError("the weights sum to less than one sample a pass")
+        self._edges = np.cumsum(weights) * (self.pass_length / weights.sum())
+        self._seed = seed
+        self._held: tuple[int, NDArray[np.int64]] | None = None
+
+    def _order(self, number: int) -> NDArray[np.int64]:
+        if self._held is None or self._held[0] != number:
+            rng = np.random.default_rng((self._seed, 1, number))
+            points = np.arange(self.pass_length) + rng.uniform()
+            chosen = np.searchsorted(self._edges, points, side="right")
+            chosen = np.minimum(chosen, len(self._edges) - 1)
+            self._held = (number, rng.permutation(chosen).astype(np.int64))
+        return self._held[1]
+
+    def take(self, start: int, count: int) -> NDArray[np.int64]:
+        """Sample indices at positions ``start .. start + count - 1``: (count,)."""
+        parts: list[NDArray[np.int64]] = []
+        while count > 0:
+            number, offset = divmod(start, self.pass_length)
+            part = self._order(number)[offset : offset + count]
+            parts.append(part)
+            start += len(part)
+            count -= len(part)
+        return np.concatenate(parts)
+
+
+def load_batch(crops: CropSet, indices: NDArray[np.int64]) -> CropBatch:
+    """Decode the samples of one batch; every picture must have the same size."""
+    images = [crops.decode(int(i)) for i in indices]
+    return CropBatch(np.stack(images), crops.keypoints[indices])
+
+
+def iterate_batches(
+    crops: CropSet,
+    stream: SampleStream,
+    *,
+    start: int,
+    batch_size: int,
+    rank: int = 0,
+    world: int = 1,
+    workers: int = 1,
+    ahead: int = 3,
+) -> Iterator[CropBatch]:
+    """Endless batches from position ``start`` of the stream, decoded ``ahead`` by threads.
+
+    ``batch_size`` is per process; of each global batch process ``rank`` of ``world`` takes every
+    ``world``-th sample. With ``workers`` = 0 decoding happens in the calling thread.
+    """
+    total = batch_size * world
+
+    def indices(number: int) -> NDArray[np.int64]:
+        return stream.take(start + number * total, total)[rank::world]
+
+    number = 0
+    if workers == 0:
+        while True:
+            yield load_batch(crops, indices(number))
+            number += 1
+    pool = ThreadPoolExecutor(workers, thread_name_prefix="decode")
+    waiting: deque[Future[CropBatch]] = deque()
+    try:
+        while True:
+            while len(waiting) < ahead + 1:
+                waiting.append(pool.submit(load_batch, crops, indices(number)))
+                number += 1
+            yield waiting.popleft().result()
+    finally:
+        pool.shutdown(wait=False, cancel_futures=True)

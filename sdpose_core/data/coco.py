@@ -1,0 +1,163 @@
+"""COCO keypoint sets: people with their boxes and joints, and their context crops."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Iterator
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import cv2
+import numpy as np
+from numpy.typing import NDArray
+
+from sdpose_core.data.shards import CONTEXT_SIZE, VIEW_SIZE, CropSample, decode_rgb
+from sdpose_core.geometry import PADDING, regions_from_boxes
+from sdpose_core.types import Image
+
+
+@dataclass(frozen=True)
+class CocoPerson:
+    """One annotated person.
+
+    ``box`` (4,) xyxy in image pixels, clipped to the image; ``keypoints`` (17, 3) x, y, flag
+    (0 unlabelled, 1 hidden, 2 visible); ``area`` of the segment in square pixels.
+    """
+
+    annotation_id: int
+    box: NDArray[np.float32]
+    keypoints: NDArray[np.float32]
+    area: float
+
+
+@dataclass(frozen=True)
+class CocoImage:
+    """One image of a set and its people that count (not crowd, with a labelled joint)."""
+
+    image_id: int
+    path: Path
+    width: int
+    height: int
+    people: tuple[CocoPerson, ...]
+    fully_annotated: bool = True
+
+    def read(self) -> Image:
+        """The picture as RGB uint8 HWC; raises ``FileNotFoundError`` or ``ValueError``."""
+        return decode_rgb(self.path.read_bytes())
+
+
+def load_coco(annotations: Path, images: Path) -> list[CocoImage]:
+    """Images of a COCO keypoint set in the order of the file, also those without people.
+
+    People: not crowd, at least one labelled joint, a box with area inside the image. Raises
+    ``ValueError`` when the file is not a COCO keypoint set.
+    """
+    content = json.loads(annotations.read_text())
+    if not {"images", "annotations"} <= set(content):
+        raise ValueError(f"{annotations}: expected a COCO file with images and annotations")
+    people: dict[int, list[CocoPerson]] = {}
+    sizes = {int(i["id"]): (int(i["width"]), int(i["height"])) for i in content["images"]}
+    for annotation in content["annotations"]:
+        image_id = int(annotation["image_id"])
+        person = _person(annotation, *sizes[image_id])
+        if person is not None:
+            people.setdefault(image_id, []).append(person)
+    return [
+        CocoImage(
+            image_id=int(image["id"]),
+            path=images / image["file_name"],
+            width=int(image["width"]),
+            height=int(image["height"]),
+            people=tuple(people.get(int(image["id"]), ())),
+            fully_annotated=bool(image.get("fully_annotated", True)),
+        )
+        for image in content["images"]
+    ]
+
+
+def _person(annotation: dict[str, Any], width: int, height: int) -> CocoPerson | None:
+    if annotation.get("iscrowd") or "keypoints" not in annotation:
+        return None
+    keypoints = np.asarray(annotation["keypoints"], np.float32).reshape(17, 3)
+    if not (keypoints[:, 2] > 0).any() or annotation["area"] <= 0:
+        return None
+    x, y, w, h = annotation["bbox"]
+    # As in the published code: the last pixel of a clipped box lies inside the image.
+    x1, y1 = max(0.0, x), max(0.0, y)
+    x2 = min(width - 1.0, x1 + max(0.0, w - 1))
+    y2 = min(height - 1.0, y1 + max(0.0, h - 1))
+    if x2 <= x1 or y2 <= y1:
+        return None
+    return CocoPerson(
+        annotation_id=int(annotation["id"]),
+        box=np.array([x1, y1, x2, y2], np.float32),
+        keypoints=keypoints,
+        area=float(annotation["area"]),
+    )
+
+
+def context_crop(
+    image: Image, person: CocoPerson, size: tuple[int, int] = CONTEXT_SIZE
+) -> tuple[Image, NDArray[np.float32]]:
+    """The person's context crop of ``size`` (width, height) and joints (17, 3) in its pixels.
+
+    Confidence is 1 for a labelled joint and 0 for others. Shrinking averages over pixels so that
+    small crops of large people do not alias.
+    """
+    regions = regions_from_boxes(person.box[None], PADDING)
+    scale = VIEW_SIZE[0] / float(regions.sizes[0, 0])
+    centre = regions.centres[0].astype(np.float64)
+    shrink = max(1, int(1 / scale))
+    source: NDArray[Any] = image
+    if shrink > 1:
+        height, width = image.shape[0] // shrink, image.shape[1] // shrink
+        source = cv2.resize(
+            image[: height * shrink, : width * shrink],
+            (width, height),
+            interpolation=cv2.INTER_AREA,
+        )
+    # Pixel centres of the averaged picture lie at shrink * i + (shrink - 1) / 2.
+    small_centre = (centre - (shrink - 1) / 2) / shrink
+    small_scale = scale * shrink
+    matrix = np.array(
+        [
+            [small_scale, 0, size[0] / 2 - small_scale * small_centre[0]],
+            [0, small_scale, size[1] / 2 - small_scale * small_centre[1]],
+        ]
+    )
+    crop = cv2.warpAffine(source, matrix, size, flags=cv2.INTER_LINEAR)
+    joints = np.zeros((17, 3), np.float32)
+    labelled = person.keypoints[:, 2] > 0
+    xy = (person.keypoints[:, :2] - centre) * scale + np.array(size) / 2
+    width, height = size
+    inside = (xy > -2).all(axis=1) & (xy[:, 0] < width + 2) & (xy[:, 1] < height + 2)
+    known = labelled & inside
+    joints[known, :2] = xy[known]
+    joints[known, 2] = 1
+    return np.asarray(crop, np.uint8), joints
+
+
+def coco_samples(
+    images: list[CocoImage], source: str, quality: int = 80, size: tuple[int, int] = CONTEXT_SIZE
+) -> Iterator[CropSample]:
+    """Context crops (``size`` width, height) of every person of a set, as WebP of ``quality``."""
+    for image in images:
+        if not image.people:
+            continue
+        pixels = image.read()
+        for person in image.people:
+            crop, joints = context_crop(pixels, person, size)
+            done, data = cv2.imencode(
+                ".webp", crop[:, :, ::-1], [cv2.IMWRITE_WEBP_QUALITY, quality]
+            )
+            if not done:
+                raise ValueError(f"{image.path}: crop does not encode as WebP")
+            yield CropSample(
+                key=f"{image.image_id:012d}_{person.annotation_id}",
+                image=data.tobytes(),
+                keypoints=joints,
+                source=source,
+                human=True,
+                image_name=image.path.name,
+            )

@@ -1,0 +1,226 @@
+"""Person crops in WebDataset tar shards: reading them into memory and writing them.
+
+A shard is a ``.tar`` or ``.tar.gz`` whose members come in pairs ``<key>.webp`` and ``<key>.json``.
+The picture is a *context crop*: the person's padded 3:4 view (192x256 pixels) in the middle of a
+larger picture (usually 1.4 times as wide and high), so that a training view can be shifted, turned
+and scaled. All pictures of a run have the same size. The JSON holds ``keypoints`` (17 rows of x, y,
+confidence; x and y in pixels of the context crop, (0, 0) the centre of its top-left pixel;
+confidence 0 = unknown), ``source``, ``label`` ("human" or "pseudo") and ``image``.
+"""
+
+from __future__ import annotations
+
+import io
+import json
+import tarfile
+from collections.abc import Iterable, Iterator, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+
+import cv2
+import numpy as np
+from numpy.typing import NDArray
+
+from sdpose_core.types import Image
+
+CONTEXT_SIZE = (269, 358)
+"""Width and height of a context crop in pixels: 1.4 times the 192x256 view."""
+
+WIDE_CONTEXT_SIZE = (496, 516)
+"""A context that holds every view of the published augmentation: scaled by 1.35, turned by any
+angle and shifted by 0.16 of its size. Views of the smaller one show black at some corners."""
+
+VIEW_SIZE = (192.0, 256.0)
+"""Width and height of the view in pixels of the context crop; its centre, pixel (96, 128) of the
+192x256 crop, lies at half the width and height of the context crop."""
+
+
+@dataclass(frozen=True)
+class CropSample:
+    """One labelled person: an encoded context crop and its joints.
+
+    ``keypoints`` is (17, 3): x, y in context-crop pixels, confidence 0..1 (0 = unknown).
+    """
+
+    key: str
+    image: bytes
+    keypoints: NDArray[np.float32]
+    source: str
+    human: bool
+    image_name: str = ""
+
+
+@dataclass(frozen=True)
+class CropSet:
+    """Person crops held encoded in memory; decoding happens per batch.
+
+    ``images`` are encoded pictures, ``keypoints`` is (N, 17, 3), ``human`` (N,) marks labels made
+    by people.
+    """
+
+    images: tuple[bytes, ...]
+    keypoints: NDArray[np.float32]
+    sources: tuple[str, ...]
+    human: NDArray[np.bool_]
+
+    def __post_init__(self) -> None:
+        count = len(self.images)
+        if self.keypoints.shape != (count, 17, 3):
+            raise ValueError(f"expected keypoints ({count}, 17, 3), got {self.keypoints.shape}")
+        if len(self.sources) != count or self.human.shape != (count,):
+            raise ValueError(
+                f"expected {count} sources and human flags, got {len(self.sources)} "
+                f"and {self.human.shape}"
+            )
+
+    def __len__(self) -> int:
+        return len(self.images)
+
+    def decode(self, index: int) -> Image:
+        """The context crop as RGB uint8 HWC."""
+        return decode_rgb(self.images[index])
+
+    @classmethod
+    def from_samples(cls, samples: Iterable[CropSample]) -> CropSet:
+        """Collect samples; raises ``ValueError`` if there are none."""
+        held = list(samples)
+        if not held:
+            raise ValueError("no samples: the crop set would be empty")
+        return cls(
+            images=tuple(s.image for s in held),
+            keypoints=np.stack([s.keypoints for s in held]).astype(np.float32),
+            sources=tuple(s.source for s in held),
+            human=np.array([s.human for s in held], dtype=bool),
+        )
+
+
+def decode_rgb(data: bytes) -> Image:
+    """Encoded picture bytes -> RGB uint8 HWC; raises ``ValueError`` when they do not decode."""
+    decoded = cv2.imdecode(np.frombuffer(data, np.uint8), cv2.IMREAD_COLOR)
+    if decoded is None:
+        raise ValueError(f"picture of {len(data)} bytes does not decode")
+    return np.ascontiguousarray(decoded[:, :, ::-1])
+
+
+def read_shard(path: Path) -> Iterator[CropSample]:
+    """Samples of one ``.tar`` or ``.tar.gz`` shard, in order; members of a sample are adjacent.
+
+    Raises ``ValueError`` naming the shard and key when a picture or its JSON is missing or the
+    joints have another shape than (17, 3).
+    """
+    pending: dict[str, dict[str, bytes]] = {}
+    with tarfile.open(path, "r|*") as tar:
+        for member in tar:
+            if not member.isfile():
+                continue
+            stem, _, suffix = member.name.rpartition(".")
+            handle = tar.extractfile(member)
+            if handle is None:
+                raise ValueError(f"{path}: member {member.name} cannot be read")
+            parts = pending.setdefault(stem, {})
+            parts[suffix.lower()] = handle.read()
+            picture = next((parts[s] for s in ("webp", "jpg", "jpeg", "png") if s in parts), None)
+            if picture is not None and "json" in parts:
+                del pending[stem]
+                yield _sample(path, stem, picture, parts["json"])
+    if pending:
+        raise ValueError(f"{path}: incomplete samples {sorted(pending)[:5]}")
+
+
+def _sample(path: Path, key: str, picture: bytes, text: bytes) -> CropSample:
+    facts = json.loads(text)
+    keypoints = np.asarray(facts["keypoints"], dtype=np.float32)
+    if keypoints.shape != (17, 3):
+        raise ValueError(f"{path}: {key}: expected keypoints (17, 3), got {keypoints.shape}")
+    return CropSample(
+        key=key,
+        image=picture,
+        keypoints=keypoints,
+        source=str(facts.get("source", "")),
+        human=facts.get("label", "human") == "human",
+        image_name=str(facts.get("image", "")),
+    )
+
+
+def find_shards(patterns: Sequence[str | Path]) -> list[Path]:
+    """Shard files named by files, folders (every ``*.tar``/``*.tar.gz`` inside) or globs, sorted.
+
+    Raises ``FileNotFoundError`` naming the pattern that matches nothing.
+    """
+    found: list[Path] = []
+    for pattern in patterns:
+        path = Path(pattern)
+        if path.is_file():
+            matches = [path]
+        elif path.is_dir():
+            matches = sorted([*path.glob("*.tar"), *path.glob("*.tar.gz")])
+        else:
+            matches = sorted(path.parent.glob(path.name))
+        if not matches:
+            raise FileNotFoundError(f"no shards match {pattern}")
+        found.extend(matches)
+    return found
+
+
+def load_shards(patterns: Sequence[str | Path]) -> CropSet:
+    """Read every shard into memory, encoded (about 4.5 kB a person)."""
+    return CropSet.from_samples(s for path in find_shards(patterns) for s in read_shard(path))
+
+
+class ShardWriter:
+    """Writes samples to numbered tar shards ``<prefix>-0000.tar`` of at most ``per_shard`` each.
+
+    A context manager; a shard appears under its final name only when it is complete.
+    """
+
+    def __init__(self, folder: Path, prefix: str = "pose", per_shard: int = 5000) -> None:
+        if per_shard < 1:
+            raise ValueError(f"per_shard must be at least 1, got {per_shard}")
+        self._folder = folder
+        self._prefix = prefix
+        self._per_shard = per_shard
+        self._tar: tarfile.TarFile | None = None
+        self._partial: Path | None = None
+        self._in_shard = 0
+        self.paths: list[Path] = []
+
+    def __enter__(self) -> ShardWriter:
+        self._folder.mkdir(parents=True, exist_ok=True)
+        return self
+
+    def __exit__(self, *exc: object) -> None:
+        self._close()
+
+    def write(self, sample: CropSample) -> None:
+        """Append one sample, opening the next shard when the current one is full."""
+        if self._tar is None or self._in_shard == self._per_shard:
+            self._close()
+            self._partial = self._folder / f".{self._prefix}-{len(self.paths):04d}.tar.partial"
+            self._tar = tarfile.open(self._partial, "w")  # noqa: SIM115 - closed in _close
+            self._in_shard = 0
+        facts = {
+            "keypoints": [[round(float(v), 3) for v in row] for row in sample.keypoints],
+            "source": sample.source,
+            "label": "human" if sample.human else "pseudo",
+            "image": sample.image_name,
+        }
+        # WebDataset groups members by the name up to the first dot.
+        key = sample.key.replace(".", "_")
+        _add(self._tar, f"{key}.webp", sample.image)
+        _add(self._tar, f"{key}.json", json.dumps(facts).encode())
+        self._in_shard += 1
+
+    def _close(self) -> None:
+        if self._tar is None or self._partial is None:
+            return
+        self._tar.close()
+        final = self._folder / f"{self._prefix}-{len(self.paths):04d}.tar"
+        self._partial.replace(final)
+        self.paths.append(final)
+        self._tar = self._partial = None
+
+
+def _add(tar: tarfile.TarFile, name: str, data: bytes) -> None:
+    info = tarfile.TarInfo(name)
+    info.size = len(data)
+    tar.addfile(info, io.BytesIO(data))

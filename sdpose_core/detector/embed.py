@@ -1,0 +1,75 @@
+"""Turning an ultralytics detector into one of our files."""
+
+from __future__ import annotations
+
+import json
+import os
+import tempfile
+from pathlib import Path
+from typing import Any
+
+import torch
+from safetensors.torch import save_file
+
+from sdpose_core.detector.network import PERSON, keep_person_row, person_index
+from sdpose_core.detector.protocol import DetectorError
+from sdpose_core.detector.weights import FORMAT, build, plan_of, read_pt
+
+
+def write_embedded(
+    pt: str | os.PathLike[str],
+    out: str | os.PathLike[str],
+    *,
+    facts: dict[str, Any] | None = None,
+) -> int:
+    """Write the person part of an ultralytics ``.pt`` as a safetensors file of ours.
+
+    Of the class layers only the row of ``person`` is kept; all weights are stored in fp16 with
+    batch normalisation unfolded, so that training can go on from the file.
+
+    Args:
+        pt: a YOLOv8, YOLO11 or YOLO26 detection model with a class named ``person``.
+        out: where to write; replaced only once the new file is complete.
+        facts: what else to say of the weights (training, measured quality), for the metadata.
+
+    Returns:
+        The size of the file in bytes.
+
+    Raises:
+        DetectorError: ``pt`` cannot be used; nothing is written.
+    """
+    source = Path(pt)
+    model, names = read_pt(source)
+    keep_person_row(model, person_index(names, str(source)))
+    plan = plan_of(model)
+    state = {
+        key: (value.half() if value.is_floating_point() else value).contiguous()
+        for key, value in model.state_dict().items()
+    }
+    expected = build(plan, str(source)).state_dict()
+    if {key: value.shape for key, value in state.items()} != {
+        key: value.shape for key, value in expected.items()
+    }:
+        raise DetectorError(f"{source}: the network differs from its own plan; was it fused?")
+    if not all(torch.isfinite(value).all() for value in state.values()):
+        raise DetectorError(f"{source}: a weight is not finite in fp16")
+    told = {
+        "plan": plan,
+        "names": [PERSON],
+        "origin": source.name,
+        "licence": "AGPL-3.0 (network design by ultralytics)",
+        **(facts or {}),
+    }
+    metadata = {"format": FORMAT, **{key: json.dumps(value) for key, value in told.items()}}
+    target = Path(out)
+    target.parent.mkdir(parents=True, exist_ok=True)
+    handle, draft = tempfile.mkstemp(dir=target.parent, prefix=target.name, suffix=".part")
+    os.close(handle)
+    try:
+        save_file(state, draft, metadata)
+        Path(draft).chmod(0o644)
+        Path(draft).replace(target)
+    except BaseException:
+        Path(draft).unlink(missing_ok=True)
+        raise
+    return target.stat().st_size

@@ -1,0 +1,65 @@
+"""A detector by name or path, on the hardware asked for."""
+
+from __future__ import annotations
+
+import os
+from pathlib import Path
+from typing import Any, Final
+
+import torch
+
+from sdpose_core.detector import openvino_ir
+from sdpose_core.detector.runners import PRECISIONS, OpenVinoRunner, Runner, TorchRunner
+from sdpose_core.detector.weights import EMBEDDED, find_detector
+from sdpose_core.detector.yolo import YoloPersonDetector
+
+BACKENDS: Final = ("auto", "torch", "openvino")
+
+
+def load_detector(
+    name_or_path: str | os.PathLike[str] = EMBEDDED,
+    *,
+    device: str = "auto",
+    backend: str = "auto",
+    precision: str = "auto",
+    threads: int | None = None,
+    cache_folder: Path | None = None,
+    **settings: Any,
+) -> YoloPersonDetector:
+    """Load a person detector.
+
+    Args:
+        name_or_path: ``"embedded"``; the path of a ``.safetensors`` of ours or of an ultralytics
+            ``.pt`` (YOLOv8, YOLO11, YOLO26, with a class named person); or the name of a
+            published one such as ``"yolo11n.pt"``, which ultralytics downloads if need be.
+        device: ``"auto"`` (CUDA where there is one), ``"cpu"``, ``"cuda"`` or ``"cuda:1"``.
+        backend: ``"auto"`` is torch on CUDA and OpenVINO on a CPU.
+        precision: ``"auto"`` is the fastest sound one: fp16 on CUDA, bf16 with OpenVINO where the
+            processor has it, otherwise fp32.
+        threads: processor threads of one call with OpenVINO; None leaves it to OpenVINO.
+        cache_folder: where converted OpenVINO models are kept; by default the user's cache.
+        **settings: ``min_score``, ``max_overlap``, ``max_people``, ``input_size`` and ``square``
+            of ``YoloPersonDetector``.
+
+    Raises:
+        DetectorError: there is no such detector, or its file cannot be used.
+        ValueError: OpenVINO asked for on another device than a CPU, or a setting out of range.
+    """
+    if backend not in BACKENDS:
+        raise ValueError(f"backend: expected one of {', '.join(BACKENDS)}, got {backend!r}")
+    if precision not in PRECISIONS:
+        raise ValueError(f"precision: expected one of {', '.join(PRECISIONS)}, got {precision!r}")
+    if device == "auto":
+        device = "cuda" if torch.cuda.is_available() else "cpu"
+    if backend == "auto":
+        backend = "openvino" if device == "cpu" else "torch"
+    if backend == "openvino" and device != "cpu":
+        raise ValueError(f"backend: openvino runs on the device 'cpu' only, got {device!r}")
+    file = find_detector(name_or_path)
+    runner: Runner
+    if backend == "openvino":
+        model = openvino_ir.cached(file.digest(), file.network, cache_folder)
+        runner = OpenVinoRunner(model, *openvino_ir.facts(model), precision, threads)
+    else:
+        runner = TorchRunner(file.network(), device, precision)
+    return YoloPersonDetector(runner, file.name, **settings)

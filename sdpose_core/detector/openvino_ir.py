@@ -1,0 +1,99 @@
+"""The detector's network as an OpenVINO model, kept on disk once converted.
+
+Tracing and converting a nano network takes several seconds of processor time at each start;
+reading the converted model back takes a few hundredths of a second. So the converted model is
+kept in the user's cache folder under a name made of everything it depends on. Where the folder
+cannot be written, conversion simply happens at each start.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import hashlib
+import os
+import shutil
+import tempfile
+import warnings
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import torch
+
+from sdpose_core.detector.network import PersonNetwork
+
+_REVISION = 1
+"""Raised when the graph changes for the same weights, so that older files are left alone."""
+
+
+def convert(network: PersonNetwork) -> Any:
+    """An OpenVINO model that takes ``(B, H, W, 3)`` uint8 of any size and answers as ``network``.
+
+    What a runner needs besides the graph (strides, whether suppression is needed) is in the
+    model's ``rt_info``.
+    """
+    import openvino as ov
+
+    # Sides that differ from each other and a batch of two: nothing of them may end up as a
+    # constant in the graph.
+    example = torch.zeros(2, 64, 96, 3, dtype=torch.uint8)
+    with warnings.catch_warnings(), torch.inference_mode():
+        warnings.simplefilter("ignore")  # tracer warnings about the shapes, which a test covers
+        traced = torch.jit.trace(network, example, check_trace=False)  # type: ignore[no-untyped-call]
+        model = ov.convert_model(
+            traced, example_input=example, input=[ov.PartialShape([-1, -1, -1, 3])]
+        )
+    model.set_rt_info(",".join(map(str, network.strides)), ["sdpose", "strides"])
+    model.set_rt_info(str(int(network.needs_nms)), ["sdpose", "needs_nms"])
+    return model
+
+
+def facts(model: Any) -> tuple[tuple[int, ...], bool]:
+    """Strides and whether suppression is needed, from a model made by ``convert``."""
+    strides = str(model.get_rt_info(["sdpose", "strides"]).astype(str))
+    needs_nms = str(model.get_rt_info(["sdpose", "needs_nms"]).astype(str))
+    return tuple(int(stride) for stride in strides.split(",")), needs_nms == "1"
+
+
+def cached(digest: str, network: Callable[[], PersonNetwork], folder: Path | None = None) -> Any:
+    """The converted model of the weights with this SHA-256, from the cache where it is there.
+
+    Args:
+        digest: of the weights file.
+        network: builds the network; called only when it has to be converted.
+        folder: the cache; by default ``sdpose/openvino`` in the user's cache folder.
+    """
+    import openvino as ov
+
+    folder = folder or cache_folder()
+    key = f"{digest} {ov.__version__} {torch.__version__} {_REVISION}"
+    path = folder / f"{hashlib.sha256(key.encode()).hexdigest()[:32]}.xml"
+    if path.is_file() and path.with_suffix(".bin").is_file():
+        with contextlib.suppress(RuntimeError):  # damaged: convert again and replace it
+            model = ov.Core().read_model(path)
+            facts(model)
+            return model
+    model = convert(network())
+    with contextlib.suppress(OSError, RuntimeError):
+        _store(model, path)
+    return model
+
+
+def cache_folder() -> Path:
+    """``sdpose/openvino`` in ``XDG_CACHE_HOME``, or in ``~/.cache``."""
+    base = os.environ.get("XDG_CACHE_HOME") or Path.home() / ".cache"
+    return Path(base) / "sdpose" / "openvino"
+
+
+def _store(model: Any, path: Path) -> None:
+    import openvino as ov
+
+    path.parent.mkdir(parents=True, exist_ok=True)
+    draft = Path(tempfile.mkdtemp(dir=path.parent, prefix="new-"))
+    try:
+        ov.save_model(model, draft / path.name, compress_to_fp16=False)
+        # The graph last: whoever sees it also sees the weights that belong to it.
+        (draft / path.with_suffix(".bin").name).replace(path.with_suffix(".bin"))
+        (draft / path.name).replace(path)
+    finally:
+        shutil.rmtree(draft, ignore_errors=True)

@@ -1,0 +1,150 @@
+"""The detector's network on the hardware: one call takes a batch to raw scores."""
+
+from __future__ import annotations
+
+import queue
+from typing import Any, Final, Protocol
+
+import numpy as np
+import torch
+from numpy.typing import NDArray
+from torch import Tensor
+
+from sdpose_core.detector.network import PersonNetwork
+
+PRECISIONS: Final = ("auto", "fp32", "fp16", "bf16")
+_DTYPES = {"fp32": torch.float32, "fp16": torch.float16, "bf16": torch.bfloat16}
+
+
+class Runner(Protocol):
+    """Runs the network of ``network.PersonNetwork``; any number of threads may call it."""
+
+    backend: str
+    device: str
+    precision: str
+    strides: tuple[int, ...]
+    needs_nms: bool
+
+    def candidates(self, batch: Any, threshold: float) -> Candidates:
+        """Anchors that score above ``threshold`` in a batch ``(B, H, W, 3)`` uint8."""
+        ...
+
+
+class Candidates:
+    """Anchors above the threshold, of the whole batch in one row each.
+
+    Attributes:
+        image: ``(n,)`` position in the batch.
+        anchor: ``(n,)`` anchor number.
+        distances: ``(n, 4)`` float32, see ``PersonNetwork.forward``.
+        scores: ``(n,)`` float32.
+    """
+
+    __slots__ = ("anchor", "distances", "image", "scores")
+
+    def __init__(
+        self,
+        image: NDArray[np.int64],
+        anchor: NDArray[np.int64],
+        distances: NDArray[np.float32],
+        scores: NDArray[np.float32],
+    ) -> None:
+        self.image = image
+        self.anchor = anchor
+        self.distances = distances
+        self.scores = scores
+
+
+class TorchRunner:
+    """PyTorch on a CPU or a CUDA device.
+
+    Args:
+        network: moved to the device and converted in place.
+        device: ``"cpu"``, ``"cuda"``, ``"cuda:1"``.
+        precision: ``auto`` is fp16 on CUDA and fp32 on a CPU.
+    """
+
+    backend = "torch"
+
+    def __init__(self, network: PersonNetwork, device: str, precision: str = "auto") -> None:
+        target = torch.device(device)
+        if precision == "auto":
+            precision = "fp16" if target.type == "cuda" else "fp32"
+        self._network = network.to(target, _DTYPES[precision])
+        self._device = target
+        self.device = str(target)
+        self.precision = precision
+        self.strides = network.strides
+        self.needs_nms = network.needs_nms
+
+    @torch.inference_mode()
+    def candidates(self, batch: NDArray[np.uint8] | Tensor, threshold: float) -> Candidates:
+        images = torch.from_numpy(batch) if isinstance(batch, np.ndarray) else batch
+        distances, scores = self._network(images.to(self._device))
+        # Only what passed leaves the device: one row each of image, anchor, four sides, score.
+        image, anchor = (scores > threshold).nonzero(as_tuple=True)
+        chosen = distances.transpose(1, 2)[image, anchor]
+        kept = torch.cat([chosen.float(), scores[image, anchor, None].float()], dim=1)
+        rows = kept.cpu().numpy()
+        return Candidates(image.cpu().numpy(), anchor.cpu().numpy(), rows[:, :4], rows[:, 4])
+
+
+class OpenVinoRunner:
+    """OpenVINO on the CPU.
+
+    One compiled network serves every batch size and input shape. An infer request must not be
+    shared by threads, so each call borrows one; the pool grows to the number of callers.
+
+    Args:
+        model: from ``openvino_ir.convert`` or ``openvino_ir.read``.
+        precision: ``auto`` is bf16 where the processor computes in it, otherwise fp32.
+        threads: processor threads of one call; None leaves it to OpenVINO.
+    """
+
+    backend = "openvino"
+    device = "cpu"
+
+    def __init__(
+        self,
+        model: Any,
+        strides: tuple[int, ...],
+        needs_nms: bool,
+        precision: str = "auto",
+        threads: int | None = None,
+    ) -> None:
+        import openvino as ov
+
+        core = ov.Core()
+        if precision == "auto":
+            able = core.get_property("CPU", "OPTIMIZATION_CAPABILITIES")
+            precision = "bf16" if "BF16" in able else "fp32"
+        hint = {"fp32": "f32", "fp16": "f16", "bf16": "bf16"}[precision]
+        settings: dict[str, Any] = {
+            "PERFORMANCE_HINT": "LATENCY",
+            "INFERENCE_PRECISION_HINT": hint,
+        }
+        if threads is not None:
+            settings["INFERENCE_NUM_THREADS"] = threads
+        self._compiled = core.compile_model(model, "CPU", settings)
+        self._idle: queue.SimpleQueue[Any] = queue.SimpleQueue()
+        self.precision = precision
+        self.strides = strides
+        self.needs_nms = needs_nms
+
+    def candidates(self, batch: NDArray[np.uint8] | Tensor, threshold: float) -> Candidates:
+        pixels = batch if isinstance(batch, np.ndarray) else batch.numpy()
+        try:
+            request = self._idle.get_nowait()
+        except queue.Empty:
+            request = self._compiled.create_infer_request()
+        try:
+            request.infer([pixels], share_inputs=True)
+            # Views of the request's memory: picked from before it goes back to the pool.
+            distances = request.get_output_tensor(0).data
+            scores = request.get_output_tensor(1).data
+            image, anchor = np.nonzero(scores > threshold)
+            return Candidates(
+                image, anchor, distances[image, :, anchor], scores[image, anchor].copy()
+            )
+        finally:
+            self._idle.put(request)

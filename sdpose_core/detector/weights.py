@@ -1,0 +1,263 @@
+"""Detector files: what may be read, and how it becomes a network.
+
+Two kinds:
+
+- ``.safetensors``, our own: plain numbers, with the plan of the network in the metadata. Reading
+  one runs no code from it, whoever made it. The embedded detector is one.
+- ``.pt`` as ultralytics writes them: a Python pickle. A pickle can carry code, so it is read in
+  the restricted way, which builds nothing but the known layers of torch and ultralytics and
+  refuses every other file. That bounds what a bad file can do to the network it describes; still,
+  take ``.pt`` files from sources you trust, and turn them into ours with
+  ``sdpose convert-detector`` for use on a server.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import json
+import os
+import pickle
+import warnings
+import zipfile
+from collections.abc import Mapping
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+from safetensors import SafetensorError, safe_open
+from torch import Tensor, nn
+
+from sdpose_core.detector.network import (
+    PERSON,
+    PersonNetwork,
+    keep_person_row,
+    load_state,
+    person_index,
+)
+from sdpose_core.detector.protocol import DetectorError
+from sdpose_core.detector.ultralytics_quiet import ultralytics_tasks
+
+FORMAT = "sdpose-detector/1"
+EMBEDDED = "embedded"
+EMBEDDED_PATH = Path(__file__).parent.parent / "weights" / "person-n.safetensors"
+
+# Layers that a plan in our own files may name: those of the YOLOv8, YOLO11 and YOLO26 detectors.
+# Building a plan evaluates some of its text, so nothing unknown gets that far.
+_LAYERS = frozenset(
+    ("Conv", "DWConv", "C2f", "C3k2", "C2PSA", "SPPF", "Concat", "nn.Upsample", "Detect")
+)
+_PLAN_KEYS = frozenset(
+    (
+        "nc",
+        "scales",
+        "scale",
+        "backbone",
+        "head",
+        "reg_max",
+        "end2end",
+        "channels",
+        "depth_multiple",
+        "width_multiple",
+    )
+)
+
+
+@dataclass(frozen=True, slots=True)
+class DetectorFile:
+    """A detector on disk: ``name`` for answers, ``digest`` (SHA-256) to know it again."""
+
+    path: Path
+    name: str
+
+    def digest(self) -> str:
+        return hashlib.sha256(self.path.read_bytes()).hexdigest()
+
+    def network(self) -> PersonNetwork:
+        """The person network, fused, on the CPU in fp32.
+
+        Raises:
+            DetectorError: the file cannot be used; one sentence says why.
+        """
+        if self.path.suffix == ".safetensors":
+            return PersonNetwork(read_safetensors(self.path))
+        model, names = read_pt(self.path)
+        keep_person_row(model, person_index(names, str(self.path)))
+        return PersonNetwork(model)
+
+
+def find_detector(name_or_path: str | os.PathLike[str]) -> DetectorFile:
+    """The file behind ``"embedded"``, a path, or the name of a published ultralytics detector.
+
+    A published one (such as ``yolo11n.pt``) that lies neither here nor in ultralytics' weights
+    folder is downloaded by ultralytics into that folder.
+
+    Raises:
+        DetectorError: no such file, or the download failed.
+    """
+    given = os.fspath(name_or_path)
+    if given == EMBEDDED:
+        if not EMBEDDED_PATH.is_file():
+            raise DetectorError(f"the embedded detector is missing: no file {EMBEDDED_PATH}")
+        return DetectorFile(EMBEDDED_PATH, EMBEDDED_PATH.stem)
+    path = Path(given)
+    if path.suffix not in (".pt", ".safetensors"):
+        raise DetectorError(
+            f"{given}: a detector is {EMBEDDED!r}, a .safetensors or a .pt file, or the name of a "
+            "published ultralytics detector such as 'yolo11n.pt'"
+        )
+    if not path.exists() and path.suffix == ".pt" and path.name == given:
+        path = _download(given)
+    if not path.is_file():
+        raise DetectorError(f"{given}: no such file")
+    return DetectorFile(path, path.stem)
+
+
+def _download(name: str) -> Path:
+    ultralytics_tasks()  # quietly, before anything else imports ultralytics
+    from ultralytics.utils import SETTINGS
+    from ultralytics.utils.downloads import GITHUB_ASSETS_NAMES, attempt_download_asset
+
+    if name not in GITHUB_ASSETS_NAMES:
+        raise DetectorError(f"{name}: no such file, and ultralytics publishes none of that name")
+    target = Path(SETTINGS["weights_dir"]) / name
+    if target.is_file():
+        return target
+    try:
+        return Path(attempt_download_asset(str(target)))
+    except (OSError, RuntimeError) as error:
+        reason = str(error).strip().splitlines()[0] if str(error).strip() else type(error).__name__
+        raise DetectorError(f"{name}: not here, and downloading it failed: {reason}") from error
+
+
+def read_pt(path: Path) -> tuple[nn.Module, dict[int, str]]:
+    """The unfused fp32 detection model and the class names in an ultralytics ``.pt``.
+
+    Raises:
+        DetectorError: truncated, not such a file, not a detection model, or refused because it
+            names things outside the known layers.
+    """
+    if not path.is_file():
+        raise DetectorError(f"{path}: no such file")
+    if not zipfile.is_zipfile(path):
+        raise DetectorError(f"{path}: not an ultralytics .pt file, or cut short")
+    tasks = ultralytics_tasks()
+    try:
+        with warnings.catch_warnings():
+            warnings.simplefilter("ignore")  # about old pickles; nothing that a user could act on
+            saved, _ = tasks.torch_safe_load(str(path), safe_only=True)
+    except (
+        TypeError,
+        RuntimeError,
+        AttributeError,
+        ImportError,
+        OSError,
+        EOFError,
+        KeyError,
+        pickle.UnpicklingError,
+    ) as error:
+        raise DetectorError(
+            f"{path}: not an ultralytics detector that can be read safely ({type(error).__name__})"
+        ) from error
+    model = (saved.get("ema") or saved.get("model")) if isinstance(saved, dict) else None
+    if not isinstance(model, nn.Module):
+        raise DetectorError(f"{path}: not an ultralytics detector: it holds no model")
+    _check_detection(model, path)
+    return model.float(), dict(_member(model, "names"))
+
+
+def _check_detection(model: nn.Module, path: Path) -> None:
+    from ultralytics.nn.modules import Detect
+
+    layers = getattr(model, "model", None)
+    head = layers[-1] if isinstance(layers, nn.Sequential) and len(layers) else None
+    if type(head) is not Detect:
+        kind = type(head).__name__
+        raise DetectorError(f"{path}: a detection model is needed, this one ends in {kind}")
+    if _member(model, "yaml").get("channels", 3) != 3:
+        raise DetectorError(f"{path}: the model does not take RGB images")
+    for module in model.modules():
+        if isinstance(module, nn.Upsample) and not hasattr(module, "recompute_scale_factor"):
+            module.recompute_scale_factor = None  # saved by a torch from before this member
+
+
+def _member(model: nn.Module, name: str) -> Any:
+    value = getattr(model, name, None)
+    return value if isinstance(value, Mapping) else {}
+
+
+def build(plan: Mapping[str, Any], source: str) -> nn.Module:
+    """An untrained ultralytics detection model with one class, from the plan of a network.
+
+    The plan is what ultralytics keeps in a model's ``yaml``; its number of classes sets the width
+    of the class layers and is not the number of rows they end in.
+
+    Raises:
+        DetectorError: the plan names something outside YOLOv8, YOLO11 and YOLO26 detectors.
+    """
+    _check_plan(plan, source)
+    tasks = ultralytics_tasks()
+    try:
+        model: nn.Module = tasks.DetectionModel(json.loads(json.dumps(plan)), verbose=False)
+    except (ValueError, TypeError, KeyError, IndexError, RuntimeError) as error:
+        raise DetectorError(f"{source}: its plan does not describe a network ({error})") from error
+    keep_person_row(model, 0)
+    return model
+
+
+def _check_plan(plan: Mapping[str, Any], source: str) -> None:
+    unknown = set(plan) - _PLAN_KEYS
+    if unknown:
+        raise DetectorError(f"{source}: its plan has the unknown key {min(unknown)!r}")
+    rows = [*plan.get("backbone", ()), *plan.get("head", ())]
+    for row in rows:
+        layer = row[2] if isinstance(row, list) and len(row) == 4 else None
+        if layer not in _LAYERS:
+            raise DetectorError(f"{source}: its plan names the unknown layer {layer!r}")
+    if not rows or rows[-1][2] != "Detect":
+        raise DetectorError(f"{source}: its plan does not end in a detection head")
+
+
+def plan_of(model: nn.Module) -> dict[str, Any]:
+    """The plan of an ultralytics model, without what only says where it came from."""
+    plan = {key: value for key, value in _member(model, "yaml").items() if key in _PLAN_KEYS}
+    if plan.get("scale") in (plan.get("scales") or {}):
+        plan["scales"] = {plan["scale"]: plan["scales"][plan["scale"]]}
+    return plan
+
+
+def read_metadata(path: Path) -> dict[str, Any]:
+    """What one of our detector files says of itself: plan, names, licence, origin, and so on.
+
+    Raises:
+        DetectorError: not one of our files.
+    """
+    try:
+        with safe_open(path, framework="pt") as file:
+            metadata = file.metadata() or {}
+        if metadata.get("format") != FORMAT:
+            raise DetectorError(f"{path}: a safetensors file, but not a detector of ours")
+        return {key: json.loads(text) for key, text in metadata.items() if key != "format"}
+    except (OSError, SafetensorError) as error:
+        raise DetectorError(f"{path}: not a safetensors file, or cut short") from error
+    except json.JSONDecodeError as error:
+        raise DetectorError(f"{path}: its metadata is not JSON") from error
+
+
+def read_safetensors(path: Path) -> nn.Module:
+    """The unfused fp32 model with one class from one of our files.
+
+    Raises:
+        DetectorError: not one of our files, or its weights do not fit its plan.
+    """
+    metadata = read_metadata(path)
+    plan, names = metadata.get("plan"), metadata.get("names")
+    if not isinstance(plan, dict) or names != [PERSON]:
+        raise DetectorError(f"{path}: its metadata does not describe a person detector")
+    model = build(plan, str(path))
+    try:
+        with safe_open(path, framework="pt") as file:
+            state: dict[str, Tensor] = {key: file.get_tensor(key) for key in file.keys()}  # noqa: SIM118
+    except (OSError, SafetensorError) as error:
+        raise DetectorError(f"{path}: not a safetensors file, or cut short") from error
+    load_state(model, state, str(path))
+    return model

@@ -1,0 +1,278 @@
+"""From pictures to poses: the object that serving, prediction and evaluation all run."""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Sequence
+from dataclasses import dataclass
+from typing import Final, TypeAlias
+
+import numpy as np
+import torch
+from numpy.typing import ArrayLike
+from torch import Tensor
+
+from sdpose_core.backends import PoseBackend, make_backend
+from sdpose_core.calibration import ScoreCalibration
+from sdpose_core.checkpoints import load_student, training_facts
+from sdpose_core.crops import crop_image, crop_tensor
+from sdpose_core.detector import PersonDetector, load_detector
+from sdpose_core.geometry import heatmap_to_image, regions_from_boxes
+from sdpose_core.heatmaps import decode_tensor, merge_flip
+from sdpose_core.skeleton import NUM_KEYPOINTS
+from sdpose_core.types import Detections, Floats, Image, Poses, Regions, check_boxes, check_image
+
+Frame: TypeAlias = Image | Tensor
+"""RGB uint8 ``(height, width, 3)``: an array, or a tensor on the estimator's device."""
+
+NO_DETECTOR: Final = "none"
+# Height and width. A detector's first run at a new shape takes longer than the next ones.
+USUAL_ASPECTS: Final = ((480, 640), (640, 480), (360, 640), (640, 360), (640, 640))
+
+
+@dataclass(frozen=True, slots=True, eq=False)
+class PersonCrops:
+    """The people of one picture, cut out for the student.
+
+    Attributes:
+        pixels: ``(N, 3, 256, 192)`` RGB 0..255 on the device of the student, uint8 on a CPU
+            (channels last in memory) and float32 on a GPU.
+        regions: The view of each person, image pixels.
+    """
+
+    pixels: Tensor
+    regions: Regions
+
+    def __len__(self) -> int:
+        return len(self.regions)
+
+
+class PoseEstimator:
+    """Finds people and their keypoints. Any number of threads may call it at the same time.
+
+    Args:
+        backend: The student, ready to run.
+        detector: Who finds the people; without one every call needs ``boxes``.
+        student_name: What to call the student in answers.
+        calibration: How a heatmap's peak becomes a keypoint's score.
+    """
+
+    def __init__(
+        self,
+        backend: PoseBackend,
+        detector: PersonDetector | None = None,
+        *,
+        student_name: str = "student",
+        calibration: ScoreCalibration | None = None,
+    ) -> None:
+        self.backend = backend
+        self.detector = detector
+        self.student_name = student_name
+        self._calibration = calibration or ScoreCalibration()
+
+    @classmethod
+    def from_pretrained(
+        cls,
+        student: str | os.PathLike[str] = "sdpose-t",
+        detector: str | os.PathLike[str] = "embedded",
+        device: str = "auto",
+        *,
+        backend: str = "auto",
+        precision: str = "auto",
+        allow_untrained: bool = False,
+    ) -> PoseEstimator:
+        """An estimator from names or files.
+
+        Args:
+            student: A preset with embedded weights, or a checkpoint file (``load_student``).
+            detector: ``"embedded"``, a name or file (``load_detector``), or ``"none"``.
+            device: ``"auto"``, ``"cpu"``, ``"cuda"`` or ``"cuda:N"``.
+            backend: ``"auto"``, ``"torch"`` or ``"openvino"`` (CPU only).
+            precision: ``"auto"`` or what the backend offers: ``"fp32"``, ``"fp16"``, ``"bf16"``.
+            allow_untrained: Take random weights where a preset has none (speed measurements).
+
+        Raises:
+            ValueError: an unknown name or a file that cannot be used (``CheckpointError`` and
+                ``DetectorError`` are ``ValueError``).
+        """
+        name = os.fspath(student)
+        network = load_student(name, allow_untrained=allow_untrained)
+        pose = make_backend(network, backend, device, precision)
+        people = None
+        if os.fspath(detector) != NO_DETECTOR:
+            people = load_detector(detector, device=str(pose.device), backend=pose.name)
+        return cls(
+            pose,
+            people,
+            student_name=os.path.basename(name),
+            calibration=ScoreCalibration.from_facts(training_facts(name)),
+        )
+
+    @property
+    def detector_name(self) -> str:
+        """What the detector is called, ``"none"`` without one."""
+        return NO_DETECTOR if self.detector is None else self.detector.name
+
+    @property
+    def backend_name(self) -> str:
+        """What runs the student: ``"torch"`` or ``"openvino"``."""
+        return self.backend.name
+
+    @property
+    def device(self) -> str:
+        """Where it runs, such as ``"cpu"`` or ``"cuda:0"``."""
+        return str(self.backend.device)
+
+    @property
+    def precision(self) -> str:
+        """What the student computes in."""
+        return self.backend.precision
+
+    def warm_up(self, batch_sizes: Sequence[int] | None = None, cycles: int = 1) -> None:
+        """Run the detector at the usual aspects and the student at every batch size."""
+        if self.detector is not None:
+            for height, width in USUAL_ASPECTS:
+                self.detector.detect([self.upload(np.zeros((height, width, 3), np.uint8))])
+        for size in batch_sizes or self.backend.batch_sizes:
+            crops = torch.zeros((size, 3, 256, 192), dtype=torch.uint8, device=self.backend.device)
+            self._heatmaps(crops, cycles)
+
+    def estimate(
+        self,
+        images: Sequence[Image],
+        boxes: Sequence[ArrayLike] | None = None,
+        *,
+        flip_test: bool = False,
+        cycles: int = 1,
+        max_people: int | None = None,
+        min_score: float | None = None,
+    ) -> list[Poses]:
+        """The people of each image, most certain first.
+
+        Args:
+            images: RGB uint8 arrays ``(height, width, 3)`` of any sizes.
+            boxes: One ``(N, 4)`` xyxy array an image, in pixels; the detector is not asked, the
+                order is kept and every score is 1.
+            flip_test: Average with the mirrored crop: better by a little, at twice the time.
+            cycles: How often the student's transformer runs; 1 is what it is deployed with. More
+                helps only weights that were trained so (the official ones).
+            max_people: Only the most certain ones of each image.
+            min_score: Only people whose box has at least this score, 0..1.
+
+        Raises:
+            ValueError: an image or a box of the wrong kind or shape, or a number out of range.
+        """
+        if max_people is not None and max_people < 0:
+            raise ValueError(f"max_people: expected at least 0, got {max_people}")
+        if cycles < 1:
+            raise ValueError(f"cycles: expected at least 1, got {cycles}")
+        if isinstance(images, np.ndarray):  # type: ignore[unreachable]
+            raise ValueError("images: expected a sequence of images, got one array; pass [image]")
+        frames = [
+            self.upload(check_image(image, f"images[{index}]"))
+            for index, image in enumerate(images)
+        ]
+        if boxes is None:
+            found = self.detect(frames)
+        else:
+            if len(boxes) != len(frames):
+                raise ValueError(
+                    f"boxes: expected one array for each of the {len(frames)} images, "
+                    f"got {len(boxes)}"
+                )
+            found = [given_boxes(array, f"boxes[{i}]") for i, array in enumerate(boxes)]
+        people = [one.select(min_score, max_people) for one in found]
+        crops = [self.crop(frame, one.boxes) for frame, one in zip(frames, people, strict=True)]
+        posed = self.pose(crops, flip_test=flip_test, cycles=cycles)
+        return [
+            Poses(points, scores, one.boxes, one.scores)
+            for one, (points, scores) in zip(people, posed, strict=True)
+        ]
+
+    def upload(self, image: Image) -> Frame:
+        """The picture where the models are: as it is on a CPU, copied once to a GPU."""
+        if self.backend.device.type == "cpu":
+            return image
+        return torch.from_numpy(image).to(self.backend.device, non_blocking=True)
+
+    def detect(self, frames: Sequence[Frame]) -> list[Detections]:
+        """The people of each frame, most certain first.
+
+        Raises:
+            ValueError: this estimator has no detector.
+        """
+        if self.detector is None:
+            raise ValueError("this estimator has no detector: pass boxes")
+        return self.detector.detect(frames) if frames else []
+
+    def crop(self, frame: Frame, boxes: ArrayLike) -> PersonCrops:
+        """Cut the people ``boxes`` (N, 4) xyxy out of one frame; cheap, in any thread."""
+        regions = regions_from_boxes(boxes)
+        if isinstance(frame, Tensor):
+            return PersonCrops(crop_tensor(frame, regions), regions)
+        pixels = torch.from_numpy(crop_image(frame, regions)).permute(0, 3, 1, 2)
+        if self.backend.device.type != "cpu":
+            pixels = pixels.to(self.backend.device, torch.float32)
+        return PersonCrops(pixels, regions)
+
+    def pose(
+        self, crops: Sequence[PersonCrops], *, flip_test: bool = False, cycles: int = 1
+    ) -> list[tuple[Floats, Floats]]:
+        """Keypoints of crops from any number of pictures, in as few batches as possible.
+
+        Returns:
+            For each entry of ``crops``: keypoints ``(n, 17, 2)`` xy in pixels of its picture,
+            and keypoint scores ``(n, 17)``.
+        """
+        counts = [len(one) for one in crops]
+        if sum(counts) == 0:
+            empty = np.zeros((0, NUM_KEYPOINTS, 2), np.float32)
+            return [(empty, empty[..., 0]) for _ in crops]
+        pixels = torch.cat([one.pixels for one in crops if len(one)])
+        heatmaps = self._heatmaps(pixels, cycles)
+        if flip_test:
+            heatmaps = merge_flip(heatmaps, self._heatmaps(pixels.flip(3), cycles))
+        points, peaks = decode_tensor(heatmaps)
+        regions = Regions(
+            np.concatenate([one.regions.centres for one in crops]),
+            np.concatenate([one.regions.sizes for one in crops]),
+        )
+        keypoints = heatmap_to_image(points.cpu().numpy(), regions)
+        scores = self._calibration(peaks.cpu().numpy())
+        ends = np.cumsum(counts)[:-1]
+        return list(zip(np.split(keypoints, ends), np.split(scores, ends), strict=True))
+
+    def _heatmaps(self, crops: Tensor, cycles: int) -> Tensor:
+        """Heatmaps of any number of crops, in batches of the sizes that the backend likes."""
+        parts = []
+        start = 0
+        for size in split_batch(len(crops), self.backend.batch_sizes, pads=self.backend.pads):
+            part = crops[start : start + size]
+            start += size
+            if len(part) < size:
+                filler = part.new_zeros((size - len(part), *part.shape[1:]))
+                parts.append(self.backend.run(torch.cat((part, filler)), cycles)[: len(part)])
+            else:
+                parts.append(self.backend.run(part, cycles))
+        return torch.cat(parts)
+
+
+def split_batch(count: int, sizes: Sequence[int], *, pads: bool) -> list[int]:
+    """Batches out of ``sizes`` (rising, from 1) that hold ``count`` items.
+
+    The largest as often as it fits; the rest in one batch of the next size up if it ``pads``,
+    else in ever smaller ones.
+    """
+    batches = [sizes[-1]] * (count // sizes[-1])
+    rest = count % sizes[-1]
+    while rest:
+        size = next(s for s in sizes if s >= rest) if pads else max(s for s in sizes if s <= rest)
+        batches.append(size)
+        rest = max(0, rest - size)
+    return batches
+
+
+def given_boxes(boxes: ArrayLike, name: str = "boxes") -> Detections:
+    """Boxes that a caller is sure of, as detections with a score of 1."""
+    array = check_boxes(boxes, name)
+    return Detections(array, np.ones(len(array), np.float32))

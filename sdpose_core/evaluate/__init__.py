@@ -1,0 +1,1 @@
+"""Measuring poses and detections as the field does."""

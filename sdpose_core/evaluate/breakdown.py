@@ -1,0 +1,123 @@
+"""Where the error is: by joint, by size of the person, and person by person."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+
+import numpy as np
+from numpy.typing import NDArray
+
+from sdpose_core.data.coco import CocoImage, CocoPerson
+from sdpose_core.evaluate.results import ImagePoses
+from sdpose_core.skeleton import KEYPOINT_NAMES, OKS_SIGMAS
+
+SIZES = (("small", 0.0, 32.0**2), ("medium", 32.0**2, 96.0**2), ("large", 96.0**2, np.inf))
+"""COCO's names and bounds of a person's segment area in square pixels."""
+
+
+@dataclass(frozen=True)
+class PersonScore:
+    """One annotated person and the pose that stands for it (None: nobody was found).
+
+    ``similarity`` (17,) are the OKS terms of the joints, nan where unlabelled; ``distance`` (17,)
+    the errors in units of the root of the segment's area; ``oks`` their mean, 0 if not found.
+    """
+
+    image: CocoImage
+    person: CocoPerson
+    keypoints: NDArray[np.float32] | None
+    keypoint_scores: NDArray[np.float32] | None
+    similarity: NDArray[np.float64]
+    distance: NDArray[np.float64]
+
+    @property
+    def oks(self) -> float:
+        """Mean over labelled joints."""
+        return float(np.nanmean(self.similarity))
+
+
+def joint_similarity(
+    keypoints: NDArray[np.float32], person: CocoPerson
+) -> tuple[NDArray[np.float64], NDArray[np.float64]]:
+    """OKS terms and relative distances (17,) of a pose (17, 2); nan where unlabelled."""
+    squared = ((keypoints - person.keypoints[:, :2]).astype(np.float64) ** 2).sum(axis=1)
+    variance = (2 * np.array(OKS_SIGMAS)) ** 2
+    terms = np.exp(-squared / (2 * variance * (person.area + np.spacing(1))))
+    labelled = person.keypoints[:, 2] > 0
+    unknown = np.full(17, np.nan)
+    return (
+        np.where(labelled, terms, unknown),
+        np.where(labelled, np.sqrt(squared / person.area), unknown),
+    )
+
+
+def score_people(found: Sequence[ImagePoses]) -> list[PersonScore]:
+    """Pair people with poses: by order where boxes were given, else greedily by best OKS."""
+    scored = []
+    for entry in found:
+        people, poses = entry.image.people, entry.poses
+        pairs = {i: i for i in range(len(people))} if entry.given else _pair(entry)
+        for index, person in enumerate(people):
+            pose = pairs.get(index)
+            if pose is None:
+                labelled = person.keypoints[:, 2] > 0
+                nothing = np.where(labelled, 0.0, np.nan)
+                far = np.where(labelled, np.inf, np.nan)
+                scored.append(PersonScore(entry.image, person, None, None, nothing, far))
+                continue
+            similarity, distance = joint_similarity(poses.keypoints[pose], person)
+            scored.append(
+                PersonScore(
+                    entry.image,
+                    person,
+                    poses.keypoints[pose],
+                    poses.keypoint_scores[pose],
+                    similarity,
+                    distance,
+                )
+            )
+    return scored
+
+
+def _pair(entry: ImagePoses) -> dict[int, int]:
+    """Person index -> pose index, best OKS first, each used once, only where OKS > 0.1."""
+    values = [
+        (float(np.nanmean(joint_similarity(pose, person)[0])), i, j)
+        for i, person in enumerate(entry.image.people)
+        for j, pose in enumerate(entry.poses.keypoints)
+    ]
+    pairs: dict[int, int] = {}
+    for value, i, j in sorted(values, reverse=True):
+        if value > 0.1 and i not in pairs and j not in pairs.values():
+            pairs[i] = j
+    return pairs
+
+
+def by_joint(scored: Sequence[PersonScore]) -> dict[str, dict[str, float]]:
+    """For each joint: how many are labelled, mean OKS term, share within 0.1 of root area."""
+    similarity = np.stack([s.similarity for s in scored])
+    distance = np.stack([s.distance for s in scored])
+    table = {}
+    for joint, name in enumerate(KEYPOINT_NAMES):
+        known = ~np.isnan(similarity[:, joint])
+        count = int(known.sum())
+        table[name] = {
+            "labelled": float(count),
+            "oks": float(similarity[known, joint].mean()) if count else float("nan"),
+            "within_0.1": float((distance[known, joint] < 0.1).mean()) if count else float("nan"),
+        }
+    return table
+
+
+def by_size(scored: Sequence[PersonScore]) -> dict[str, dict[str, float]]:
+    """For each size of person: how many, mean OKS, share with OKS > 0.5."""
+    table = {}
+    for name, low, high in SIZES:
+        values = np.array([s.oks for s in scored if low <= s.person.area < high])
+        table[name] = {
+            "people": float(len(values)),
+            "oks": float(values.mean()) if len(values) else float("nan"),
+            "oks>0.5": float((values > 0.5).mean()) if len(values) else float("nan"),
+        }
+    return table

@@ -1,0 +1,206 @@
+"""How well and how fast a person detector finds people, measured on a COCO annotation file.
+
+    python -m sdpose_core.evaluate.detection ANNOTATIONS.json IMAGES --input-size 640 512 --rounds 4
+
+prints one Markdown table: AP50 as pycocotools computes it (score above 0.001), recall of people
+larger than 96 x 96 pixels at the serving threshold of 0.25 (overlap at least 0.5), and the median
+time of one image by the clock and of the processor.
+Images marked ``"fully_annotated": false`` are left out. Setups are timed in turns, forwards and
+then backwards, so that a change in the machine's load meets them all.
+"""
+
+from __future__ import annotations
+
+import argparse
+import contextlib
+import io
+import itertools
+import statistics
+import sys
+import time
+from collections.abc import Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import cv2
+import numpy as np
+
+from sdpose_core.detector import YoloPersonDetector, load_detector
+from sdpose_core.types import Detections, Image
+
+LARGE = 96.0**2
+SERVING_SCORE = 0.25
+
+
+@dataclass(frozen=True, slots=True)
+class Annotated:
+    """Images with every person in them: pictures by image id, and pycocotools' ``COCO``."""
+
+    pictures: dict[int, Image]
+    truth: Any
+
+
+def read_annotated(annotations: Path, images: Path) -> Annotated:
+    """The fully annotated images of a COCO person file.
+
+    Raises:
+        ValueError: an image cannot be read.
+    """
+    from pycocotools.coco import COCO
+
+    with contextlib.redirect_stdout(io.StringIO()):
+        truth = COCO(str(annotations))
+    pictures = {}
+    for number, entry in sorted(truth.imgs.items()):
+        if not entry.get("fully_annotated", True):
+            continue
+        stored = cv2.imread(str(images / entry["file_name"]))
+        if stored is None:
+            raise ValueError(f"{images / entry['file_name']}: cannot be read")
+        pictures[number] = np.asarray(cv2.cvtColor(stored, cv2.COLOR_BGR2RGB), np.uint8)
+    return Annotated(pictures, truth)
+
+
+COCO_OVERLAPS = tuple(0.5 + 0.05 * step for step in range(10))
+"""The overlaps over which COCO's AP50:95 is a mean."""
+
+
+@dataclass(frozen=True, slots=True)
+class PeopleNumbers:
+    """Person detection in COCO's terms, 0..1: AP at overlap 0.5, mean AP over 0.5 to 0.95, and
+    the share of large people found at the serving threshold."""
+
+    ap50: float
+    ap: float
+    large_recall: float
+
+
+def measure_people(detector: YoloPersonDetector, annotated: Annotated) -> PeopleNumbers:
+    """Measure a detector that was loaded with a low ``min_score`` (0.001)."""
+    found = find_people(detector, annotated)
+    return PeopleNumbers(
+        ap50=average_precision(found, annotated),
+        ap=average_precision(found, annotated, COCO_OVERLAPS),
+        large_recall=large_recall(found, annotated),
+    )
+
+
+def average_precision(
+    found: dict[int, Detections], annotated: Annotated, overlaps: Sequence[float] = (0.5,)
+) -> float:
+    """COCO AP over all sizes, 0..1, mean over ``overlaps``; crowds are ignored as COCO does."""
+    from pycocotools.cocoeval import COCOeval
+
+    rows = [
+        {
+            "image_id": number,
+            "category_id": 1,
+            "bbox": [float(x1), float(y1), float(x2 - x1), float(y2 - y1)],
+            "score": float(score),
+        }
+        for number, people in found.items()
+        for (x1, y1, x2, y2), score in zip(people.boxes, people.scores, strict=True)
+    ]
+    if not rows:
+        return 0.0
+    with contextlib.redirect_stdout(io.StringIO()):
+        run = COCOeval(annotated.truth, annotated.truth.loadRes(rows), "bbox")
+        run.params.imgIds = list(annotated.pictures)
+        run.params.catIds = [1]
+        run.params.iouThrs = np.array(overlaps)
+        run.evaluate()
+        run.accumulate()
+    precision = run.eval["precision"][:, :, 0, 0, -1]
+    return float(precision[precision > -1].mean())
+
+
+def large_recall(found: dict[int, Detections], annotated: Annotated) -> float:
+    """Share of the people over 96 x 96 pixels that have a box of at least half overlap, 0..1."""
+    hit = total = 0
+    for number, people in found.items():
+        boxes = people.select(min_score=SERVING_SCORE).boxes
+        for entry in annotated.truth.imgToAnns[number]:
+            x, y, width, height = entry["bbox"]
+            if entry.get("iscrowd") or entry["category_id"] != 1 or width * height <= LARGE:
+                continue
+            total += 1
+            left_top = np.maximum(boxes[:, :2], (x, y))
+            right_bottom = np.minimum(boxes[:, 2:], (x + width, y + height))
+            shared = np.clip(right_bottom - left_top, 0, None).prod(axis=1)
+            areas = (boxes[:, 2:] - boxes[:, :2]).prod(axis=1)
+            hit += bool((shared >= 0.5 * (areas + width * height - shared)).any())
+    return hit / total if total else 0.0
+
+
+def find_people(detector: YoloPersonDetector, annotated: Annotated) -> dict[int, Detections]:
+    """Detections by image id, one image at a time."""
+    return {number: detector.detect([image])[0] for number, image in annotated.pictures.items()}
+
+
+def time_in_turns(
+    detectors: Sequence[YoloPersonDetector], images: Sequence[Image], rounds: int
+) -> list[tuple[float, float]]:
+    """Median milliseconds of one image for each detector: by the clock, and of processor time.
+
+    Rounds alternate in direction. Processor time adds up all cores and hardly changes when other
+    programs run at the same time; it is that of the host, not of a GPU.
+    """
+    times: list[list[tuple[float, float]]] = [[] for _ in detectors]
+    order = list(range(len(detectors)))
+    for number in range(rounds):
+        for which in order if number % 2 == 0 else reversed(order):
+            for image in images:
+                clock, busy = time.perf_counter(), time.process_time()
+                detectors[which].detect([image])
+                times[which].append((time.perf_counter() - clock, time.process_time() - busy))
+    return [
+        (
+            1000 * statistics.median(clock for clock, _ in each),
+            1000 * statistics.median(busy for _, busy in each),
+        )
+        for each in times
+    ]
+
+
+def main() -> None:
+    parser = argparse.ArgumentParser(description="Accuracy and speed of a person detector.")
+    parser.add_argument("annotations", type=Path)
+    parser.add_argument("images", type=Path)
+    parser.add_argument("--detector", nargs="+", default=["embedded"])
+    parser.add_argument("--input-size", nargs="+", type=int, default=[640])
+    parser.add_argument("--shape", nargs="+", default=["square", "fitted"])
+    parser.add_argument("--backend", nargs="+", default=["auto"])
+    parser.add_argument("--precision", nargs="+", default=["auto"])
+    parser.add_argument("--rounds", type=int, default=4, help="0 leaves the timing out")
+    given = parser.parse_args()
+    annotated = read_annotated(given.annotations, given.images)
+    rows, detectors = [], []
+    for name, size, shape, backend, precision in itertools.product(
+        given.detector, given.input_size, given.shape, given.backend, given.precision
+    ):
+        setup: dict[str, Any] = {
+            "backend": backend,
+            "precision": precision,
+            "input_size": size,
+            "square": shape == "square",
+        }
+        found = find_people(load_detector(name, min_score=0.001, **setup), annotated)
+        detector = load_detector(name, min_score=SERVING_SCORE, **setup)
+        detectors.append(detector)
+        rows.append(
+            f"| {detector.name} | {detector.backend} {detector.precision} | {size} | {shape} "
+            f"| {average_precision(found, annotated):.3f} | {large_recall(found, annotated):.3f} |"
+        )
+    images = list(annotated.pictures.values())
+    times = time_in_turns(detectors, images, given.rounds) if given.rounds else []
+    head = ["detector", "backend", "size", "shape", "AP50", "recall > 96 px"]
+    head += ["ms", "processor ms"] if times else []
+    sys.stdout.write(f"| {' | '.join(head)} |\n|{' --- |' * len(head)}\n")
+    for position, row in enumerate(rows):
+        both = " ".join(f"{each:.1f} |" for each in times[position]) if times else ""
+        sys.stdout.write(f"{row} {both}".rstrip() + "\n")
+
+
+if __name__ == "__main__":
+    main()

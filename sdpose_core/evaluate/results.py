@@ -1,0 +1,126 @@
+"""From poses to COCO results, by the published code's protocol."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Callable, Iterable, Mapping, Sequence
+from dataclasses import dataclass, replace
+from pathlib import Path
+from typing import Any, Protocol
+
+import numpy as np
+from numpy.typing import NDArray
+
+from sdpose_core.data.coco import CocoImage
+from sdpose_core.geometry import regions_from_boxes
+from sdpose_core.oks import oks_nms
+from sdpose_core.types import Detections, Poses
+
+PERSON_CATEGORY = 1
+KEYPOINT_THRESHOLD = 0.2
+NMS_THRESHOLD = 0.9
+
+
+class PoseSource(Protocol):
+    """Whatever answers with the poses of one image: an estimator here, or a server elsewhere."""
+
+    def __call__(self, image: CocoImage, boxes: NDArray[np.float32] | None) -> Poses:
+        """Poses in pixels of the image; ``boxes`` (N, 4) xyxy or None to detect people."""
+        ...
+
+
+@dataclass(frozen=True)
+class ImagePoses:
+    """The poses found in one image, and whether they stand in the order of its people."""
+
+    image: CocoImage
+    poses: Poses
+    given: bool
+
+
+def run(
+    images: Iterable[CocoImage],
+    source: PoseSource,
+    *,
+    given_boxes: bool,
+    boxes: Mapping[int, Detections] | None = None,
+    on_image: Callable[[int], None] | None = None,
+) -> list[ImagePoses]:
+    """Ask ``source`` about every image.
+
+    With ``given_boxes`` the annotated boxes are used and images without people are left out;
+    otherwise ``boxes`` by image id are used where given (``read_boxes``) or the source detects, and
+    images that are not fully annotated are left out, since a person nobody labelled would count
+    as false.
+    """
+    found = []
+    for image in images:
+        if given_boxes and image.people:
+            annotated = np.stack([person.box for person in image.people])
+            found.append(ImagePoses(image, source(image, annotated), True))
+        elif boxes is not None and not given_boxes and image.fully_annotated:
+            known = boxes.get(image.image_id, Detections.empty())
+            poses = source(image, known.boxes) if len(known) else Poses.empty()
+            found.append(ImagePoses(image, replace(poses, scores=known.scores), False))
+        elif not given_boxes and image.fully_annotated:
+            found.append(ImagePoses(image, source(image, None), False))
+        else:
+            continue
+        if on_image is not None:
+            on_image(len(found))
+    return found
+
+
+def read_boxes(path: Path, minimum: float = 0.0) -> dict[int, Detections]:
+    """Person boxes of a COCO detection results file by image id.
+
+    The published results rest on such a file (person AP 56.4). Raises ``ValueError`` when the file
+    is not a list of COCO detections.
+    """
+    rows: dict[int, list[tuple[list[float], float]]] = {}
+    try:
+        for row in json.loads(path.read_text()):
+            x, y, width, height = row["bbox"]
+            kept = row["category_id"] == PERSON_CATEGORY and row["score"] >= minimum
+            if kept and width > 0 and height > 0:
+                box = [x, y, x + width, y + height]
+                rows.setdefault(int(row["image_id"]), []).append((box, float(row["score"])))
+    except (KeyError, TypeError) as error:
+        raise ValueError(f"{path}: not a file of COCO detections ({error})") from error
+    return {
+        image_id: Detections(
+            np.array([box for box, _ in found], np.float32),
+            np.array([score for _, score in found], np.float32),
+        ).select()
+        for image_id, found in rows.items()
+    }
+
+
+def person_scores(poses: Poses) -> NDArray[np.float64]:
+    """Box score times the mean of the joint scores above 0.2 (0 if there is none): (N,)."""
+    sure = poses.keypoint_scores > KEYPOINT_THRESHOLD
+    mean = np.where(sure, poses.keypoint_scores, 0).sum(axis=1) / np.maximum(1, sure.sum(axis=1))
+    return np.asarray(poses.scores * mean, np.float64)
+
+
+def coco_results(found: Sequence[ImagePoses]) -> list[dict[str, Any]]:
+    """COCO keypoint results after OKS suppression at 0.9 on the padded box area."""
+    rows = []
+    for entry in found:
+        poses = entry.poses
+        if not len(poses):
+            continue
+        scores = person_scores(poses)
+        areas = regions_from_boxes(poses.boxes).sizes.astype(np.float64).prod(axis=1)
+        kept = oks_nms(poses.keypoints.astype(np.float64), scores, areas, NMS_THRESHOLD)
+        for i in kept:
+            values = np.concatenate([poses.keypoints[i], poses.keypoint_scores[i][:, None]], axis=1)
+            rows.append(
+                {
+                    "image_id": entry.image.image_id,
+                    "category_id": PERSON_CATEGORY,
+                    "keypoints": [round(float(v), 3) for v in values.ravel()],
+                    "score": float(scores[i]),
+                }
+            )
+    return rows

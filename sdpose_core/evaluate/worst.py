@@ -1,0 +1,59 @@
+"""Pictures of the worst cases: what was found (red) beside what was annotated (green)."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from pathlib import Path
+
+import cv2
+import numpy as np
+from numpy.typing import NDArray
+
+from sdpose_core.evaluate.breakdown import PersonScore
+from sdpose_core.skeleton import EDGES
+
+_TRUTH, _FOUND = (60, 220, 60), (230, 50, 50)
+
+
+def draw_worst(scored: Sequence[PersonScore], folder: Path, count: int = 16) -> list[Path]:
+    """Write a JPEG of each of the ``count`` people with the lowest OKS, worst first."""
+    folder.mkdir(parents=True, exist_ok=True)
+    written = []
+    for rank, case in enumerate(sorted(scored, key=lambda s: s.oks)[:count]):
+        picture = _view(case)
+        path = folder / f"{rank:02d}-oks{case.oks:.2f}-{case.image.path.stem}.jpg"
+        cv2.imwrite(str(path), picture[:, :, ::-1])
+        written.append(path)
+    return written
+
+
+def _view(case: PersonScore) -> NDArray[np.uint8]:
+    """The person with a margin, enlarged to 384 pixels at least, RGB."""
+    image = case.image.read()
+    x1, y1, x2, y2 = case.person.box
+    margin = 0.25 * max(x2 - x1, y2 - y1)
+    left, top = max(0, int(x1 - margin)), max(0, int(y1 - margin))
+    cut = image[top : int(y2 + margin) + 1, left : int(x2 + margin) + 1]
+    scale = max(1.0, 384 / max(cut.shape[:2]))
+    view = np.ascontiguousarray(cv2.resize(cut, None, fx=scale, fy=scale), np.uint8)
+    truth = case.person.keypoints
+    corner = np.array([left, top])
+    _draw(view, (truth[:, :2] - corner) * scale, truth[:, 2] > 0, _TRUTH)
+    if case.keypoints is not None and case.keypoint_scores is not None:
+        _draw(view, (case.keypoints - corner) * scale, case.keypoint_scores > 0, _FOUND)
+    return view
+
+
+def _draw(
+    view: NDArray[np.uint8],
+    points: NDArray[np.floating],
+    shown: NDArray[np.bool_],
+    colour: tuple[int, int, int],
+) -> None:
+    at = [(round(float(x)), round(float(y))) for x, y in np.clip(points, -5000, 5000)]
+    for a, b in EDGES:
+        if shown[a] and shown[b]:
+            cv2.line(view, at[a], at[b], colour, 1, cv2.LINE_AA)
+    for point, visible in zip(at, shown, strict=True):
+        if visible:
+            cv2.circle(view, point, 3, colour, -1, cv2.LINE_AA)

@@ -1,0 +1,48 @@
+"""Object keypoint similarity, COCO's measure of how alike two poses are."""
+
+from __future__ import annotations
+
+import numpy as np
+from numpy.typing import NDArray
+
+from sdpose_core.skeleton import OKS_SIGMAS
+
+Doubles = NDArray[np.float64]
+
+
+def oks_matrix(
+    keypoints: Doubles, areas: Doubles, others: Doubles, other_areas: Doubles
+) -> Doubles:
+    """Similarity of every pose to every other, 0..1.
+
+    ``mean_k exp(-d_k^2 / (2 s^2 (2 sigma_k)^2))`` with ``s^2`` the mean of the two areas, over
+    all joints, as the reference's suppression has it.
+
+    Args:
+        keypoints: ``(N, 17, 2)`` xy pixels.
+        areas: ``(N,)`` square pixels.
+        others: ``(M, 17, 2)``.
+        other_areas: ``(M,)``.
+
+    Returns:
+        ``(N, M)``.
+    """
+    variances = (2 * np.array(OKS_SIGMAS)) ** 2
+    squared = ((keypoints[:, None] - others[None]) ** 2).sum(axis=3)
+    area = (areas[:, None] + other_areas[None]) / 2 + np.spacing(1)
+    similarity: Doubles = np.exp(-squared / variances / area[..., None] / 2).mean(axis=2)
+    return similarity
+
+
+def oks_nms(
+    keypoints: Doubles, scores: Doubles, areas: Doubles, threshold: float = 0.9
+) -> NDArray[np.intp]:
+    """Indices of the poses that stay, best first: one more alike than ``threshold`` to a better
+    one goes. Shapes as in ``oks_matrix``; ``scores`` (N,)."""
+    similarity = oks_matrix(keypoints, areas, keypoints, areas)
+    order = np.argsort(-scores, kind="stable")
+    kept: list[int] = []
+    for index in order:
+        if all(similarity[index, other] <= threshold for other in kept):
+            kept.append(int(index))
+    return np.array(kept, dtype=np.intp)

@@ -1,0 +1,1 @@
+"""Training a student: recipes, losses, the loop and its checkpoints."""

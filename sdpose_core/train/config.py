@@ -1,0 +1,223 @@
+"""What a training run is made of: one frozen value that is printed and saved with the run."""
+
+from __future__ import annotations
+
+import tomllib
+from collections.abc import Mapping
+from dataclasses import asdict, dataclass, field, fields, is_dataclass
+from pathlib import Path
+from types import UnionType
+from typing import Any, Literal, Union, get_args, get_origin, get_type_hints
+
+from sdpose_core.data.augment import AugmentConfig
+
+
+@dataclass(frozen=True)
+class DataConfig:
+    """Where samples come from and how often each is shown.
+
+    ``shards``: files, folders or globs of tar shards; or ``coco_annotations`` with
+    ``coco_images``: a COCO keypoint set as published. ``source_weights``: factor of a source's
+    samples; ``human_factor`` of samples labelled by people whose source is not named.
+    ``minimum_confidence``: joints below it are left out of the loss.
+    ``dev_annotations`` and ``dev_images``: a COCO set to score on while training.
+    """
+
+    shards: tuple[str, ...] = ()
+    coco_annotations: str | None = None
+    coco_images: str | None = None
+    source_weights: Mapping[str, float] = field(default_factory=dict)
+    human_factor: float = 1.0
+    minimum_confidence: float = 0.0
+    dev_annotations: str | None = None
+    dev_images: str | None = None
+    workers: int = 4
+    augment: AugmentConfig = field(default_factory=AugmentConfig)
+
+
+@dataclass(frozen=True)
+class LossConfig:
+    """The terms of the loss; see ``sdpose_core.train.losses``.
+
+    ``heatmap``: "mse" is the published code's, "cross_entropy" compares the softmax over each map
+    with the normalised Gaussian. ``tokens``: weight of the token distillation between cycles.
+    ``detach_teacher``: no gradient into the later cycle. ``heatmap_distillation``: weight of each
+    cycle's heatmaps learning from the next cycle's. ``dense`` and ``stem``: weights of the two
+    training-only heads.
+    """
+
+    heatmap: Literal["mse", "cross_entropy"] = "mse"
+    tokens: float = 5e-6
+    detach_teacher: bool = False
+    heatmap_distillation: float = 0.0
+    dense: float = 0.0
+    stem: float = 0.0
+
+
+@dataclass(frozen=True)
+class OptimiserConfig:
+    """``clip``: largest gradient norm, 0 = none. ``ema``: decay of the averaged weights, 0 = none.
+
+    The decay of an average grows with the steps taken, min(ema, (1 + n) / (10 + n)).
+    """
+
+    name: Literal["adam", "adamw"] = "adam"
+    betas: tuple[float, float] = (0.9, 0.999)
+    weight_decay: float = 0.0
+    clip: float = 0.0
+    ema: float = 0.0
+
+
+@dataclass(frozen=True)
+class StageConfig:
+    """One part of a run with its own resolution, batch, length and rate.
+
+    Length: exactly one of ``steps``, ``epochs`` and ``minutes`` (of computing, pauses left out).
+    ``size`` is the input's height and width, ``batch`` is per process, ``cycles`` (0: the
+    student's own number) how often the encoder runs. ``schedule`` shapes the rate after a linear
+    warm-up of ``warmup_steps`` from ``rate * warmup_start``: "steps" multiplies by 0.1 at each of
+    ``milestones`` (shares of the stage), "hold_cosine" keeps the rate for the share ``hold`` and
+    falls to ``final * rate`` along a cosine, "constant" keeps it.
+    """
+
+    size: tuple[int, int] = (256, 192)
+    batch: int = 64
+    steps: int | None = None
+    epochs: float | None = None
+    minutes: float | None = None
+    cycles: int = 0
+    rate: float = 1e-3
+    schedule: Literal["steps", "hold_cosine", "constant"] = "hold_cosine"
+    milestones: tuple[float, ...] = (200 / 300, 260 / 300)
+    hold: float = 0.5
+    final: float = 0.02
+    warmup_steps: int = 500
+    warmup_start: float = 0.001
+
+    def __post_init__(self) -> None:
+        given = [n for n in ("steps", "epochs", "minutes") if getattr(self, n) is not None]
+        if len(given) != 1:
+            raise ValueError(f"a stage needs one of steps, epochs and minutes, got {given}")
+        if self.batch < 1:
+            raise ValueError(f"stage.batch: expected at least 1, got {self.batch}")
+
+
+@dataclass(frozen=True)
+class TrainConfig:
+    """A whole run.
+
+    ``student``: preset to train; ``start``: a checkpoint to begin with. ``precision``: "auto" is
+    bf16 where the hardware computes in it, float32 elsewhere. ``score_cycles``: cycles of the
+    network whose development score decides which weights are kept.
+    """
+
+    name: str = "run"
+    student: str = "sdpose-t"
+    start: str | None = None
+    seed: int = 0
+    data: DataConfig = field(default_factory=DataConfig)
+    loss: LossConfig = field(default_factory=LossConfig)
+    optimiser: OptimiserConfig = field(default_factory=OptimiserConfig)
+    stages: tuple[StageConfig, ...] = (StageConfig(epochs=300),)
+    accelerator: str = "auto"
+    devices: int | str = "auto"
+    nodes: int = 1
+    threads: int = 0
+    precision: Literal["auto", "32-true", "bf16-mixed", "16-mixed"] = "auto"
+    evaluate_minutes: float = 10.0
+    checkpoint_minutes: float = 5.0
+    log_every: int = 20
+    score_cycles: int = 1
+
+    def __post_init__(self) -> None:
+        if not self.stages:
+            raise ValueError("a run needs at least one stage")
+
+    def to_dict(self) -> dict[str, Any]:
+        """Plain values, ready for JSON."""
+        return asdict(self)
+
+    @classmethod
+    def from_dict(cls, values: Mapping[str, Any]) -> TrainConfig:
+        """Raises ``ValueError`` naming the field that is unknown or of the wrong type."""
+        config = _build(cls, values, "")
+        assert isinstance(config, cls)
+        return config
+
+
+def load_config(path: Path) -> TrainConfig:
+    """Read a TOML file: a top-level ``preset`` names where to start, the rest replaces its values.
+
+    Tables are merged into the preset's; ``[[stages]]`` replaces its stages.
+    """
+    from sdpose_core.train.presets import preset_config
+
+    try:
+        values = tomllib.loads(path.read_text())
+    except tomllib.TOMLDecodeError as error:
+        raise ValueError(f"{path}: {error}") from error
+    preset = values.pop("preset", None)
+    base = preset_config(str(preset)).to_dict() if preset is not None else {}
+    return TrainConfig.from_dict(merge(base, values))
+
+
+def merge(base: Mapping[str, Any], changes: Mapping[str, Any]) -> dict[str, Any]:
+    """``base`` with ``changes`` over it; nested mappings are merged, all else is replaced."""
+    merged = dict(base)
+    for key, value in changes.items():
+        old = merged.get(key)
+        both = isinstance(old, Mapping) and isinstance(value, Mapping)
+        merged[key] = merge(old, value) if both else value  # type: ignore[arg-type]
+    return merged
+
+
+def _build(kind: Any, value: Any, where: str) -> Any:
+    """Turn plain values into ``kind``, checking names and types on the way."""
+    origin, arguments = get_origin(kind), get_args(kind)
+    if is_dataclass(kind) and isinstance(kind, type):
+        if not isinstance(value, Mapping):
+            raise ValueError(f"{where or 'config'}: expected a table, got {value!r}")
+        hints = get_type_hints(kind)
+        known = {f.name for f in fields(kind)}
+        unknown = sorted(set(value) - known)
+        if unknown:
+            raise ValueError(
+                f"{where or 'config'}: unknown {', '.join(unknown)}; "
+                f"known are {', '.join(sorted(known))}"
+            )
+        inner = {k: _build(hints[k], v, f"{where}.{k}".lstrip(".")) for k, v in value.items()}
+        return kind(**inner)
+    if origin is tuple:
+        if not isinstance(value, list | tuple):
+            raise ValueError(f"{where}: expected a list, got {value!r}")
+        if len(arguments) == 2 and arguments[1] is Ellipsis:
+            return tuple(_build(arguments[0], v, f"{where}[{i}]") for i, v in enumerate(value))
+        if len(value) != len(arguments):
+            raise ValueError(f"{where}: expected {len(arguments)} values, got {value!r}")
+        return tuple(
+            _build(a, v, f"{where}[{i}]")
+            for i, (a, v) in enumerate(zip(arguments, value, strict=True))
+        )
+    if origin is Literal:
+        if value not in arguments:
+            raise ValueError(f"{where}: expected one of {', '.join(arguments)}, got {value!r}")
+        return value
+    if origin in (Union, UnionType):
+        for option in arguments:
+            if option is type(None):
+                if value is None:
+                    return None
+            elif isinstance(value, option) or (option is float and isinstance(value, int)):
+                return _build(option, value, where)
+        raise ValueError(f"{where}: unexpected value {value!r}")
+    if isinstance(origin, type) and issubclass(origin, Mapping):
+        if not isinstance(value, Mapping):
+            raise ValueError(f"{where}: expected a table, got {value!r}")
+        return {str(k): _build(arguments[1], v, f"{where}.{k}") for k, v in value.items()}
+    if kind is float and isinstance(value, int) and not isinstance(value, bool):
+        return float(value)
+    wrong_bool = isinstance(value, bool) and kind is not bool
+    if not isinstance(kind, type) or not isinstance(value, kind) or wrong_bool:
+        name = getattr(kind, "__name__", kind)
+        raise ValueError(f"{where}: expected {name}, got {value!r}")
+    return value

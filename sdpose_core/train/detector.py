@@ -1,0 +1,142 @@
+"""Training the person detector: a thin wrapper over ultralytics' own trainer."""
+
+from __future__ import annotations
+
+import importlib
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import torch
+import yaml
+
+from sdpose_core.detector.embed import write_embedded
+from sdpose_core.detector.network import keep_person_row, person_index
+from sdpose_core.detector.protocol import DetectorError
+from sdpose_core.detector.ultralytics_quiet import ultralytics_tasks
+from sdpose_core.detector.weights import find_detector, read_pt
+
+
+@dataclass(frozen=True)
+class DetectorRecipe:
+    """What ultralytics is asked for. ``minutes`` replaces ``epochs`` where given.
+
+    ``start`` is an ultralytics ``.pt`` or the name of a published one. ``freeze``: how many of the
+    first layers stay as they are.
+    """
+
+    start: str = "yolo11n.pt"
+    epochs: int = 50
+    minutes: float | None = None
+    image_size: int = 640
+    batch: int = 16
+    rate: float = 0.001
+    freeze: int = 0
+    workers: int = 4
+    device: str = "auto"
+    seed: int = 0
+
+
+def check_torchvision() -> None:
+    """Raises ``DetectorError`` where torchvision cannot be imported: ultralytics' trainer needs it.
+
+    A torchvision built for CUDA beside a torch built for the CPU is the usual cause; serving needs
+    neither.
+    """
+    try:
+        importlib.import_module("torchvision")
+    except (ImportError, RuntimeError) as error:
+        raise DetectorError(
+            f"ultralytics' trainer needs torchvision, which does not load beside torch "
+            f"{torch.__version__} ({error}); install torch and torchvision from the same index"
+        ) from error
+
+
+def single_class_start(start: str, folder: Path) -> Path:
+    """A copy of a detector whose class layers hold the person's row only, as a ``.pt`` to train.
+
+    Ultralytics would otherwise begin with random class layers, since the number of classes differs.
+    """
+    source = find_detector(start).path
+    if source.suffix != ".pt":
+        raise DetectorError(f"{source}: training starts from an ultralytics .pt file")
+    model, names = read_pt(source)
+    keep_person_row(model, person_index(names, str(source)))
+    described: Any = model
+    described.names = {0: "person"}
+    described.nc = 1
+    described.yaml = {**described.yaml, "nc": 1}
+    path = folder / "start.pt"
+    folder.mkdir(parents=True, exist_ok=True)
+    torch.save({"model": model, "train_args": {}}, path)
+    return path
+
+
+def check_people_only(data: Path) -> None:
+    """Raises ``DetectorError`` unless a ``data.yaml`` has the one class ``person``."""
+    if not data.is_file():
+        raise FileNotFoundError(f"{data}: no such file")
+    try:
+        content = yaml.safe_load(data.read_text())
+        names = content["names"]
+    except (yaml.YAMLError, KeyError, TypeError) as error:
+        raise DetectorError(f"{data}: not a description of a YOLO-format set") from error
+    listed = list(names.values()) if isinstance(names, dict) else list(names)
+    if listed != ["person"]:
+        raise DetectorError(f"{data}: expected the one class 'person', got {listed}")
+
+
+def train_detector(data: Path, recipe: DetectorRecipe, folder: Path) -> Path:
+    """Fine-tune on a YOLO-format person set and write ``folder/person.safetensors``.
+
+    Args:
+        data: The set's ``data.yaml``; its one class is ``person``.
+        folder: Where ultralytics puts its run (``folder/run``) and we the result.
+
+    Raises:
+        DetectorError: torchvision does not load, or the set or the start cannot be used.
+        FileNotFoundError: no such ``data.yaml``.
+    """
+    check_people_only(data)
+    check_torchvision()
+    start = single_class_start(recipe.start, folder)
+    ultralytics_tasks()
+    from ultralytics.models.yolo.detect import DetectionTrainer
+
+    settings: dict[str, Any] = {
+        "model": str(start),
+        "data": str(data),
+        "epochs": recipe.epochs,
+        "imgsz": recipe.image_size,
+        "batch": recipe.batch,
+        "optimizer": "AdamW",
+        "lr0": recipe.rate,
+        "workers": recipe.workers,
+        "seed": recipe.seed,
+        "freeze": recipe.freeze or None,
+        "plots": False,
+        "project": str(folder),
+        "name": "run",
+        "exist_ok": True,
+    }
+    if recipe.minutes is not None:
+        settings["time"] = recipe.minutes / 60
+    if recipe.device != "auto":
+        settings["device"] = recipe.device
+    trainer = DetectionTrainer(overrides=settings)
+    trainer.train()
+    best = Path(trainer.best) if Path(trainer.best).is_file() else Path(trainer.last)
+    result = folder / "person.safetensors"
+    write_embedded(
+        best,
+        result,
+        facts={
+            "training": {
+                "data": data.parent.name,
+                "start": Path(recipe.start).name,
+                "epochs": recipe.epochs,
+                "image_size": recipe.image_size,
+            }
+        },
+    )
+    return result

@@ -1,0 +1,104 @@
+"""Recipes by name: the paper's for each student, and those that trained the embedded weights."""
+
+from __future__ import annotations
+
+from dataclasses import replace
+from typing import Final
+
+from sdpose_core.data.augment import AugmentConfig
+from sdpose_core.train.config import (
+    DataConfig,
+    LossConfig,
+    OptimiserConfig,
+    StageConfig,
+    TrainConfig,
+)
+
+
+def _paper(student: str, batch: int) -> TrainConfig:
+    """The published recipe: 300 epochs, Adam 1e-3, x0.1 at epochs 200 and 260, 8 GPUs.
+
+    The published code does not scale the rate with the number of GPUs; ``batch`` is per GPU.
+    """
+    return TrainConfig(
+        name=f"paper-{student}",
+        student=student,
+        stages=(StageConfig(batch=batch, epochs=300, schedule="steps"),),
+        devices=8,
+        accelerator="gpu",
+    )
+
+
+_COMPACT_DATA = DataConfig(
+    human_factor=1.0,
+    source_weights={"coco_train2017_kp": 8.0, "coco_train2017_unl": 3.0, "human_det": 0.5},
+    workers=1,
+    augment=AugmentConfig(
+        shift_probability=0.5,
+        shift=0.06,
+        half_body_probability=0.1,
+        scale_factor=0.25,
+        rotation=20.0,
+        rotation_probability=0.4,
+        colour=0.15,
+    ),
+)
+_COMPACT_LOSS = LossConfig(heatmap="cross_entropy", tokens=0.0, dense=1.0, stem=0.3)
+_ADAMW = OptimiserConfig(name="adamw", betas=(0.9, 0.98), weight_decay=0.01, clip=5.0, ema=0.99)
+
+PRESETS: Final[dict[str, TrainConfig]] = {
+    "paper-t": _paper("sdpose-t", 64),
+    "paper-s-v1": _paper("sdpose-s-v1", 64),
+    "paper-s-v2": _paper("sdpose-s-v2", 24),
+    "paper-b": _paper("sdpose-b", 32),
+    # An hour or two on a few cores: one cycle, and half-size images to the end (a quarter of the
+    # work a crop, so four times the crops); the student then serves at that size.
+    "compact-cpu": TrainConfig(
+        name="compact-cpu",
+        data=_COMPACT_DATA,
+        loss=_COMPACT_LOSS,
+        optimiser=_ADAMW,
+        stages=(
+            StageConfig(
+                size=(128, 96),
+                batch=64,
+                minutes=80,
+                cycles=1,
+                rate=1e-3,
+                warmup_steps=50,
+                hold=0.5,
+            ),
+        ),
+        accelerator="cpu",
+        devices=1,
+    ),
+    # One modern GPU, under half an hour: all cycles, reference augmentation, large batches.
+    "compact-gpu": TrainConfig(
+        name="compact-gpu",
+        data=replace(_COMPACT_DATA, workers=14, augment=AugmentConfig(colour=0.2)),
+        loss=replace(_COMPACT_LOSS, tokens=5e-6),
+        optimiser=replace(_ADAMW, ema=0.999),
+        stages=(
+            StageConfig(
+                size=(128, 96),
+                batch=256,
+                minutes=5,
+                rate=1e-3,
+                warmup_steps=200,
+                schedule="constant",
+            ),
+            StageConfig(batch=256, minutes=20, rate=1e-3, warmup_steps=200, hold=0.3),
+        ),
+        accelerator="gpu",
+        devices=1,
+        evaluate_minutes=2.0,
+        checkpoint_minutes=2.0,
+    ),
+}
+
+
+def preset_config(name: str) -> TrainConfig:
+    """The recipe of a name; raises ``ValueError`` listing the known names."""
+    if name not in PRESETS:
+        raise ValueError(f"unknown training preset {name!r}; known are {', '.join(PRESETS)}")
+    return PRESETS[name]

@@ -1,0 +1,116 @@
+"""The quick development score of the training loop: mean OKS with given boxes."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from pathlib import Path
+
+import numpy as np
+import torch
+import torch.nn.functional as F
+from numpy.typing import NDArray
+
+from sdpose_core.crops import crop_image
+from sdpose_core.data.coco import load_coco
+from sdpose_core.geometry import heatmap_to_image, regions_from_boxes
+from sdpose_core.heatmaps import decode_tensor
+from sdpose_core.model import Student
+from sdpose_core.skeleton import OKS_SIGMAS
+from sdpose_core.types import Regions
+
+
+@dataclass(frozen=True)
+class DevelopmentSet:
+    """Crops (N, 256, 192, 3) uint8 of annotated people, and what to score them against."""
+
+    crops: NDArray[np.uint8]
+    regions: Regions
+    keypoints: NDArray[np.float32]
+    areas: NDArray[np.float64]
+
+    @classmethod
+    def load(cls, annotations: Path, images: Path) -> DevelopmentSet:
+        """Cut every annotated person of a COCO set."""
+        crops: list[NDArray[np.uint8]] = []
+        regions: list[Regions] = []
+        keypoints: list[NDArray[np.float32]] = []
+        areas: list[float] = []
+        for image in load_coco(annotations, images):
+            if not image.people:
+                continue
+            views = regions_from_boxes(np.stack([p.box for p in image.people]))
+            crops.append(crop_image(image.read(), views))
+            regions.append(views)
+            keypoints.extend(p.keypoints for p in image.people)
+            areas.extend(p.area for p in image.people)
+        if not crops:
+            raise ValueError(f"{annotations}: no person with a labelled joint")
+        return cls(
+            crops=np.concatenate(crops),
+            regions=Regions(
+                np.concatenate([r.centres for r in regions]),
+                np.concatenate([r.sizes for r in regions]),
+            ),
+            keypoints=np.stack(keypoints),
+            areas=np.array(areas, np.float64),
+        )
+
+    def __len__(self) -> int:
+        return len(self.crops)
+
+
+def object_keypoint_similarity(
+    points: NDArray[np.float32], truth: NDArray[np.float32], areas: NDArray[np.float64]
+) -> NDArray[np.float64]:
+    """OKS of each person with its own annotation: (N,), over labelled joints.
+
+    ``points`` (N, 17, 2), ``truth`` (N, 17, 3), ``areas`` (N,) square pixels. COCO's
+    exp(-d^2 / (2 area (2 sigma)^2)).
+    """
+    labelled = truth[..., 2] > 0
+    variance = (2 * np.array(OKS_SIGMAS)) ** 2
+    squared = ((points - truth[..., :2]).astype(np.float64) ** 2).sum(axis=2)
+    value = np.exp(-squared / (2 * variance * (areas[:, None] + np.spacing(1))))
+    return np.asarray((value * labelled).sum(axis=1) / np.maximum(1, labelled.sum(axis=1)))
+
+
+@torch.inference_mode()
+def development_score(
+    student: Student,
+    held: DevelopmentSet,
+    *,
+    size: tuple[int, int] | None = None,
+    cycles: int = 1,
+    batch: int = 32,
+) -> NDArray[np.float64]:
+    """OKS of every person (N,), one pass, no flip test, on the student's own device.
+
+    ``size``: height and width at which the backbone sees the crops, averaged down to it; None is
+    what the student does when it serves.
+    """
+    device = next(student.parameters()).device
+    was_training = student.training
+    student.eval()
+    points = []
+    for start in range(0, len(held), batch):
+        part = torch.from_numpy(held.crops[start : start + batch]).to(device)
+        images = part.permute(0, 3, 1, 2).float()
+        if size is None:
+            outputs = student.forward_cycles(images, cycles)
+        else:
+            small = resize_views(images, size).contiguous(memory_format=torch.channels_last)
+            outputs = student.cycles(student.features(small), cycles)
+        maps = outputs[cycles - 1].heatmaps.float()
+        if student.config.heatmap_kind == "logits":
+            maps = maps.flatten(2).softmax(dim=2).view_as(maps)
+        points.append(decode_tensor(maps)[0].cpu().numpy())
+    student.train(was_training)
+    placed = heatmap_to_image(np.concatenate(points), held.regions)
+    return object_keypoint_similarity(placed, held.keypoints, held.areas)
+
+
+def resize_views(views: torch.Tensor, size: tuple[int, int]) -> torch.Tensor:
+    """Views (B, 3, 256, 192) at another size, each new pixel the mean of those it covers."""
+    if tuple(views.shape[2:]) == tuple(size):
+        return views
+    return F.interpolate(views, size, mode="area")

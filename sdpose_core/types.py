@@ -1,0 +1,166 @@
+"""Values that travel between the rooms: images, detections, regions and poses.
+
+Every box is ``xyxy`` in pixels of the image as given; every point is ``xy`` in the same pixels,
+with (0, 0) at the centre of the top-left pixel.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import Any, TypeAlias
+
+import numpy as np
+from numpy.typing import ArrayLike, NDArray
+
+from sdpose_core.skeleton import NUM_KEYPOINTS
+
+Image: TypeAlias = NDArray[np.uint8]
+"""RGB, uint8, shape ``(height, width, 3)``."""
+
+Floats: TypeAlias = NDArray[np.float32]
+
+
+def check_image(image: Any, name: str = "image") -> Image:
+    """Return ``image`` if it is an RGB uint8 array ``(height, width, 3)`` with at least one pixel.
+
+    Raises:
+        ValueError: naming the expected and the actual shape and type.
+    """
+    if not isinstance(image, np.ndarray):
+        raise ValueError(
+            f"{name}: expected a uint8 array of shape (height, width, 3) in RGB order, "
+            f"got {type(image).__name__}"
+        )
+    if image.dtype != np.uint8 or image.ndim != 3 or image.shape[2] != 3 or 0 in image.shape:
+        raise ValueError(
+            f"{name}: expected a uint8 array of shape (height, width, 3) in RGB order, "
+            f"got {image.dtype} of shape {image.shape}"
+        )
+    return image
+
+
+def check_boxes(boxes: ArrayLike, name: str = "boxes") -> Floats:
+    """Return ``boxes`` as float32 ``(N, 4)`` xyxy; an empty input gives ``(0, 4)``.
+
+    Raises:
+        ValueError: wrong shape, a value that is not finite, or a box without area.
+    """
+    array = np.asarray(boxes, dtype=np.float32)
+    if array.size == 0:
+        return np.zeros((0, 4), np.float32)
+    if array.ndim != 2 or array.shape[1] != 4:
+        raise ValueError(f"{name}: expected shape (N, 4) in xyxy order, got {array.shape}")
+    if not np.isfinite(array).all():
+        raise ValueError(f"{name}: every value must be finite")
+    empty = (array[:, 2] <= array[:, 0]) | (array[:, 3] <= array[:, 1])
+    if empty.any():
+        first = int(np.flatnonzero(empty)[0])
+        raise ValueError(
+            f"{name}: box {first} has no area: expected x1 < x2 and y1 < y2, "
+            f"got {array[first].tolist()}"
+        )
+    return array
+
+
+def _require(array: Any, shape: tuple[int | None, ...], name: str) -> None:
+    if not isinstance(array, np.ndarray) or array.dtype != np.float32:
+        kind = array.dtype if isinstance(array, np.ndarray) else type(array).__name__
+        raise ValueError(f"{name}: expected a float32 array, got {kind}")
+    fits = array.ndim == len(shape) and all(
+        want is None or want == got for want, got in zip(shape, array.shape, strict=True)
+    )
+    if not fits:
+        wanted = tuple("N" if want is None else want for want in shape)
+        raise ValueError(f"{name}: expected shape {wanted}, got {array.shape}")
+
+
+@dataclass(frozen=True, slots=True, eq=False)
+class Detections:
+    """People found in one image.
+
+    Attributes:
+        boxes: ``(N, 4)`` float32, xyxy pixels of the image.
+        scores: ``(N,)`` float32 in 0..1, highest first.
+    """
+
+    boxes: Floats
+    scores: Floats
+
+    def __post_init__(self) -> None:
+        _require(self.boxes, (None, 4), "Detections.boxes")
+        _require(self.scores, (len(self.boxes),), "Detections.scores")
+
+    def __len__(self) -> int:
+        return len(self.boxes)
+
+    @classmethod
+    def empty(cls) -> Detections:
+        """Nobody."""
+        return cls(np.zeros((0, 4), np.float32), np.zeros((0,), np.float32))
+
+    def select(self, min_score: float | None = None, limit: int | None = None) -> Detections:
+        """Those with at least ``min_score``, the ``limit`` best of them, best first."""
+        order = np.argsort(-self.scores, kind="stable")
+        if min_score is not None:
+            order = order[self.scores[order] >= min_score]
+        if limit is not None:
+            order = order[:limit]
+        return Detections(self.boxes[order], self.scores[order])
+
+
+@dataclass(frozen=True, slots=True, eq=False)
+class Regions:
+    """The padded 3:4 view of each person from which its crop is taken.
+
+    Attributes:
+        centres: ``(N, 2)`` float32, xy pixels of the image.
+        sizes: ``(N, 2)`` float32, width and height in pixels of the image.
+    """
+
+    centres: Floats
+    sizes: Floats
+
+    def __post_init__(self) -> None:
+        _require(self.centres, (None, 2), "Regions.centres")
+        _require(self.sizes, (len(self.centres), 2), "Regions.sizes")
+
+    def __len__(self) -> int:
+        return len(self.centres)
+
+
+@dataclass(frozen=True, slots=True, eq=False)
+class Poses:
+    """The people of one image with their keypoints.
+
+    Attributes:
+        keypoints: ``(N, 17, 2)`` float32, xy pixels of the image, in the order of
+            ``skeleton.KEYPOINT_NAMES``. They may lie outside the image.
+        keypoint_scores: ``(N, 17)`` float32 in 0..1.
+        boxes: ``(N, 4)`` float32, xyxy pixels of the image.
+        scores: ``(N,)`` float32, the person's box score (1 for a box that the caller gave).
+    """
+
+    keypoints: Floats
+    keypoint_scores: Floats
+    boxes: Floats
+    scores: Floats
+
+    def __post_init__(self) -> None:
+        people = len(self.boxes)
+        _require(self.boxes, (None, 4), "Poses.boxes")
+        _require(self.keypoints, (people, NUM_KEYPOINTS, 2), "Poses.keypoints")
+        _require(self.keypoint_scores, (people, NUM_KEYPOINTS), "Poses.keypoint_scores")
+        _require(self.scores, (people,), "Poses.scores")
+
+    def __len__(self) -> int:
+        return len(self.boxes)
+
+    @classmethod
+    def empty(cls) -> Poses:
+        """Nobody: arrays of length 0 in the right shapes."""
+        return cls(
+            np.zeros((0, NUM_KEYPOINTS, 2), np.float32),
+            np.zeros((0, NUM_KEYPOINTS), np.float32),
+            np.zeros((0, 4), np.float32),
+            np.zeros((0,), np.float32),
+        )

@@ -1,0 +1,1 @@
+"""The pose service: REST and gRPC over one batched pipeline."""

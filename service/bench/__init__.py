@@ -1,0 +1,1 @@
+"""Measurements: the student's backends, and the service against the bare estimator."""

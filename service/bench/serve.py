@@ -1,0 +1,175 @@
+"""The service against the bare estimator, with and without batching, and over a long run."""
+
+from __future__ import annotations
+
+import asyncio
+import itertools
+import time
+from collections import defaultdict
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass, field
+from statistics import median
+
+from sdpose_core.estimator import PoseEstimator
+from service.bench.load import Load, RestConnection, RpcConnection, closed_loop
+from service.bench.server import Server
+from service.bench.tables import markdown, slope, spread
+from service.images import ImageLimits, decode_image, encode_jpeg
+
+Progress = Callable[[str], None]
+_LIMITS = ImageLimits()
+
+
+@dataclass(frozen=True, slots=True)
+class ServeBench:
+    """What to measure; every cell runs `2 * rounds` times for `seconds` each."""
+
+    images: Sequence[bytes]
+    clients: Sequence[int] = (1, 8)
+    rounds: int = 2
+    seconds: float = 5.0
+    fronts: Sequence[str] = field(default=("rest", "grpc"))
+
+
+def bare_load(estimator: PoseEstimator, images: Sequence[bytes], seconds: float, many: int) -> Load:
+    """Decode and estimate in one thread, `many` images a call; latency is that of a call."""
+    load = Load()
+    feed = itertools.cycle(images)
+    started = time.perf_counter()
+    while load.seconds < seconds:
+        asked = time.perf_counter()
+        estimator.estimate([decode_image(next(feed), _LIMITS) for _ in range(many)])
+        now = time.perf_counter()
+        load.latencies.extend([now - asked] * many)
+        load.seconds = now - started
+    return load
+
+
+def server_load(server: Server, front: str, clients: int, bench: ServeBench) -> Load:
+    """So many clients of one front end."""
+    return asyncio.run(
+        closed_loop(_connections(server, front, clients), bench.images, seconds=bench.seconds)
+    )
+
+
+def against_bare(
+    estimator: PoseEstimator, server: Server, bench: ServeBench, progress: Progress
+) -> str:
+    """Bare estimator and server in the order A B B A; a Markdown table."""
+    cells: dict[tuple[str, int], Callable[[], Load]] = {
+        ("bare", 1): lambda: bare_load(estimator, bench.images, bench.seconds, 1),
+        ("bare", 8): lambda: bare_load(estimator, bench.images, bench.seconds, 8),
+    }
+    for clients, front in itertools.product(bench.clients, bench.fronts):
+        cells[front, clients] = lambda front=front, clients=clients: server_load(  # type: ignore[misc]
+            server, front, clients, bench
+        )
+    loads = _rounds(cells, bench.rounds, progress)
+    best_bare = max(median(load.rate for load in loads["bare", many]) for many in (1, 8))
+    bare_p50 = median(load.ms(0.5) for load in loads["bare", 1])
+    rows = [
+        [
+            f"bare, decode and {many} image{'s' * (many > 1)} a call"
+            if name == "bare"
+            else f"{name}, {many} client{'s' * (many > 1)}",
+            spread([load.rate for load in measured]),
+            f"{median(load.rate for load in measured) / best_bare:.2f}",
+            f"{median(load.ms(0.5) for load in measured):.1f}",
+            f"{median(load.ms(0.5) for load in measured) / bare_p50:.2f}",
+            f"{median(load.ms(0.99) for load in measured):.1f}",
+            str(sum(load.errors for load in measured)),
+        ]
+        for (name, many), measured in loads.items()
+    ]
+    head = ["what", "images/s", "of bare", "p50 ms", "of bare p50", "p99 ms", "errors"]
+    return markdown(head, rows)
+
+
+def batching(
+    servers: dict[str, Server], clients: int, bench: ServeBench, progress: Progress
+) -> str:
+    """The same load on servers that differ in their batches; the first is the measure."""
+    cells: dict[tuple[str, int], Callable[[], Load]] = {
+        (name, clients): lambda server=server: server_load(  # type: ignore[misc]
+            server, "rest", clients, bench
+        )
+        for name, server in servers.items()
+    }
+    loads = _rounds(cells, bench.rounds, progress)
+    measure = median(load.rate for load in next(iter(loads.values())))
+    rows = [
+        [
+            name,
+            spread([load.rate for load in measured]),
+            f"{median(load.rate for load in measured) / measure:.2f}",
+            f"{median(load.ms(0.5) for load in measured):.1f}",
+            f"{median(load.ms(0.99) for load in measured):.1f}",
+            str(sum(load.errors for load in measured)),
+        ]
+        for (name, _), measured in loads.items()
+    ]
+    return markdown(["server", "images/s", "of the first", "p50 ms", "p99 ms", "errors"], rows)
+
+
+def soak(server: Server, bench: ServeBench, requests: int, clients: int, progress: Progress) -> str:
+    """Memory and file handles of the server over many requests, half of them a front end."""
+    steps = 20
+    seen, memory, files = [0.0], [server.memory_mib()], [server.open_files()]
+    errors = 0
+    for step in range(steps):
+        front = bench.fronts[step % len(bench.fronts)]
+        load = asyncio.run(
+            closed_loop(
+                _connections(server, front, clients), bench.images, requests=requests // steps
+            )
+        )
+        errors += load.errors
+        seen.append(seen[-1] + len(load.latencies) + load.errors)
+        memory.append(server.memory_mib())
+        files.append(server.open_files())
+        progress(f"{seen[-1]:.0f} requests: {memory[-1]:.0f} MiB, {files[-1]} files")
+    half = len(seen) // 2
+    rise = slope(seen[half:], memory[half:]) * 1000
+    rows = [
+        [f"{count:.0f}", f"{mib:.0f}", str(handles)]
+        for count, mib, handles in zip(seen[::4], memory[::4], files[::4], strict=True)
+    ]
+    table = markdown(["requests", "resident MiB", "open files"], rows)
+    return f"{table}\n\nSecond half: {rise:+.3f} MiB a 1,000 requests; errors: {errors}."
+
+
+def one_person_images(estimator: PoseEstimator, images: Sequence[bytes]) -> list[bytes]:
+    """The people of the images cut out with some room, as small files of one person each."""
+    cut: list[bytes] = []
+    for data in images:
+        image = decode_image(data, _LIMITS)
+        (poses,) = estimator.estimate([image], min_score=0.5)
+        for x1, y1, x2, y2 in poses.boxes.tolist():
+            room = 0.1 * max(x2 - x1, y2 - y1)
+            part = image[
+                max(0, int(y1 - room)) : int(y2 + room), max(0, int(x1 - room)) : int(x2 + room)
+            ]
+            cut.append(encode_jpeg(part.copy()))
+    return cut
+
+
+def _connections(server: Server, front: str, clients: int) -> list[RestConnection | RpcConnection]:
+    if front == "rest":
+        return [RestConnection(server.host, server.http_port) for _ in range(clients)]
+    return [RpcConnection(server.host, server.grpc_port) for _ in range(clients)]
+
+
+def _rounds(
+    cells: dict[tuple[str, int], Callable[[], Load]], rounds: int, progress: Progress
+) -> dict[tuple[str, int], list[Load]]:
+    """Every cell there and back in every round, so that a drift of the machine meets all alike."""
+    loads: dict[tuple[str, int], list[Load]] = defaultdict(list)
+    for number in range(rounds):
+        there = list(cells.items())
+        for key, measure in [*there, *reversed(there)]:
+            progress(f"round {number + 1} of {rounds}: {key[0]}, {key[1]}")
+            load = measure()
+            if load.errors:
+                progress(f"{load.errors} errors, the first: {load.first_error}")
+            loads[key].append(load)
+    return dict(loads)

@@ -1,0 +1,81 @@
+"""A service started for a measurement, in a process of its own."""
+
+from __future__ import annotations
+
+import os
+import socket
+import subprocess
+import sys
+import time
+from collections.abc import Iterator, Mapping
+from contextlib import contextmanager
+from dataclasses import dataclass
+from pathlib import Path
+
+import httpx
+
+_START_S = 180.0
+_SERVE = "from service.cli.main import main; main()"
+
+
+@dataclass(frozen=True, slots=True)
+class Server:
+    """Where a service listens, and its process where it is ours (on this machine)."""
+
+    host: str
+    http_port: int
+    grpc_port: int
+    pid: int | None
+
+    def memory_mib(self) -> float:
+        """Resident memory of the process."""
+        for line in Path(f"/proc/{self.pid}/status").read_text(encoding="ascii").splitlines():
+            if line.startswith("VmRSS:"):
+                return int(line.split()[1]) / 1024
+        raise RuntimeError(f"process {self.pid} tells no VmRSS")
+
+    def open_files(self) -> int:
+        """Open file handles of the process."""
+        return len(os.listdir(f"/proc/{self.pid}/fd"))
+
+
+@contextmanager
+def started(settings: Mapping[str, str]) -> Iterator[Server]:
+    """Starts `sdpose serve` with these settings on free ports; stops it at the end."""
+    http_port, grpc_port = _free_port(), _free_port()
+    environment = {
+        **os.environ,
+        **settings,
+        "SDPOSE_HOST": "127.0.0.1",
+        "SDPOSE_HTTP_PORT": str(http_port),
+        "SDPOSE_GRPC_PORT": str(grpc_port),
+        "SDPOSE_API_KEYS": "",
+        "SDPOSE_LOG_LEVEL": "warning",
+    }
+    with subprocess.Popen([sys.executable, "-c", _SERVE, "serve"], env=environment) as process:
+        try:
+            _wait_until_ready(process, f"http://127.0.0.1:{http_port}/readyz")
+            yield Server("127.0.0.1", http_port, grpc_port, process.pid)
+        finally:
+            process.terminate()
+
+
+def _wait_until_ready(process: subprocess.Popen[bytes], url: str) -> None:
+    end = time.monotonic() + _START_S
+    while time.monotonic() < end:
+        if process.poll() is not None:
+            raise RuntimeError(f"the service ended with status {process.returncode}")
+        try:
+            if httpx.get(url).status_code == httpx.codes.OK:
+                return
+        except httpx.TransportError:
+            pass  # it does not listen yet
+        time.sleep(0.2)
+    raise RuntimeError(f"the service is not ready after {_START_S:.0f} s")
+
+
+def _free_port() -> int:
+    with socket.socket() as probe:
+        probe.bind(("127.0.0.1", 0))
+        port: int = probe.getsockname()[1]
+    return port

@@ -1,0 +1,143 @@
+"""`sdpose bench`: measurements that print Markdown tables."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import TYPE_CHECKING, Annotated
+
+import typer
+
+if TYPE_CHECKING:
+    from sdpose_core import PoseEstimator
+
+bench = typer.Typer(
+    no_args_is_help=True, help="Measure the student's backends, or the service under load."
+)
+
+Images = Annotated[
+    list[Path] | None, typer.Argument(help="Image files; unset: the two of ultralytics.")
+]
+Rounds = Annotated[int, typer.Option(min=1, help="Rounds; each visits every cell twice.")]
+Seconds = Annotated[float, typer.Option(min=0.1, help="Length of one measurement.")]
+
+
+@bench.command("core")
+def core(
+    variants: Annotated[
+        str, typer.Option(help="Students, separated by commas; random weights where none are had.")
+    ] = "sdpose-t,sdpose-s-v1,sdpose-s-v2,sdpose-b",
+    backends: Annotated[str, typer.Option(help="Backends, separated by commas.")] = (
+        "torch,openvino"
+    ),
+    batches: Annotated[str, typer.Option(help="Batch sizes, separated by commas.")] = "1,8",
+    device: Annotated[str, typer.Option(help="cpu, cuda or cuda:N.")] = "cpu",
+    rounds: Rounds = 3,
+    seconds: Seconds = 1.0,
+) -> None:
+    """Crops per second of every student on every backend, side by side."""
+    from service.bench.core import CoreBench, run_core
+    from service.bench.tables import machine
+
+    typer.echo(f"{machine()}\n")
+    typer.echo(
+        run_core(
+            CoreBench(
+                variants.split(","),
+                backends.split(","),
+                [int(batch) for batch in batches.split(",")],
+                device,
+                rounds,
+                seconds,
+            ),
+            _progress,
+        )
+    )
+
+
+@bench.command("serve")
+def serve(
+    images: Images = None,
+    clients: Annotated[str, typer.Option(help="Numbers of clients.")] = "1,8",
+    rounds: Rounds = 2,
+    seconds: Seconds = 5.0,
+) -> None:
+    """REST and gRPC under a closed-loop load, against the bare estimator in one run."""
+    from service.bench.serve import ServeBench, against_bare
+    from service.bench.server import started
+    from service.bench.tables import machine
+
+    typer.echo(f"{machine()}\n")
+    numbers = [int(number) for number in clients.split(",")]
+    plan = ServeBench(_read(images), numbers, rounds, seconds)
+    _progress("starting the service and the bare estimator")
+    with started({}) as server:
+        typer.echo(against_bare(_bare(), server, plan, _progress))
+
+
+@bench.command("batching")
+def batching(
+    images: Images = None,
+    clients: Annotated[int, typer.Option(min=1, help="Clients.")] = 16,
+    sizes: Annotated[str, typer.Option(help="Batch sizes, the first is the measure.")] = "1,2,4,8",
+    rounds: Rounds = 2,
+    seconds: Seconds = 5.0,
+) -> None:
+    """Small images of one person each: the same load at several largest batches."""
+    from contextlib import ExitStack
+
+    from service.bench import serve as measure
+    from service.bench.server import started
+    from service.bench.tables import machine
+
+    typer.echo(f"{machine()}\n")
+    _progress("cutting out the people")
+    small = measure.one_person_images(_bare(), _read(images))
+    plan = measure.ServeBench(small, (clients,), rounds, seconds)
+    with ExitStack() as stack:
+        servers = {}
+        for size in sizes.split(","):
+            _progress(f"starting the service with batches of at most {size}")
+            wanted = {"SDPOSE_MAX_BATCH": size, "SDPOSE_MAX_DETECT_BATCH": size}
+            servers[f"at most {size}"] = stack.enter_context(started(wanted))
+        typer.echo(measure.batching(servers, clients, plan, _progress))
+
+
+@bench.command("soak")
+def soak(
+    images: Images = None,
+    requests: Annotated[int, typer.Option(min=100, help="Requests in all.")] = 20_000,
+    clients: Annotated[int, typer.Option(min=1, help="Clients.")] = 8,
+) -> None:
+    """Memory and file handles of the service over many requests."""
+    from service.bench import serve as measure
+    from service.bench.server import started
+    from service.bench.tables import machine
+
+    typer.echo(f"{machine()}\n")
+    with started({}) as server:
+        plan = measure.ServeBench(_read(images))
+        typer.echo(measure.soak(server, plan, requests, clients, _progress))
+
+
+def _bare() -> PoseEstimator:
+    from sdpose_core import PoseEstimator
+    from service.settings import load_settings
+
+    settings = load_settings()  # the same that the started service reads
+    estimator = PoseEstimator.from_pretrained(
+        settings.student, settings.detector, settings.device, backend=settings.backend
+    )
+    estimator.warm_up()
+    return estimator
+
+
+def _read(images: list[Path] | None) -> list[bytes]:
+    if images:
+        return [path.read_bytes() for path in images]
+    from ultralytics.utils import ASSETS
+
+    return [(ASSETS / name).read_bytes() for name in ("bus.jpg", "zidane.jpg")]
+
+
+def _progress(text: str) -> None:
+    typer.echo(f"  {text}", err=True)

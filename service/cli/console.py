@@ -1,0 +1,142 @@
+"""What commands share at the terminal: progress, results to a file or a pipe, Ctrl-C."""
+
+from __future__ import annotations
+
+import contextlib
+import os
+import signal
+import sys
+import threading
+from collections.abc import Callable, Iterator
+from pathlib import Path
+from types import FrameType
+from typing import IO, Any, Final
+
+from rich.console import Console
+from rich.progress import (
+    BarColumn,
+    MofNCompleteColumn,
+    TextColumn,
+    TimeElapsedColumn,
+    TimeRemainingColumn,
+)
+from rich.progress import Progress as RichProgress
+
+_LONG: Final = 3
+"""From so many steps on the bar is worth its lines."""
+
+
+class Progress:
+    """A progress bar on standard error, shown for long work on a terminal only.
+
+    Args:
+        pictures: steps that are certain from the start.
+    """
+
+    def __init__(self, pictures: int) -> None:
+        self._console = Console(stderr=True, soft_wrap=True)
+        self._total = pictures
+        self._bar = RichProgress(
+            TextColumn("{task.description}"),
+            BarColumn(),
+            MofNCompleteColumn(),
+            TimeElapsedColumn(),
+            TimeRemainingColumn(),
+            console=self._console,
+            transient=True,
+            disable=not self._console.is_terminal,
+        )
+        self._task = self._bar.add_task("poses", total=pictures, visible=pictures >= _LONG)
+
+    def __enter__(self) -> Progress:
+        self._bar.start()
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        self._bar.stop()
+
+    def say(self, line: str) -> None:
+        """A line on standard error, above the bar."""
+        self._console.print(line, markup=False, highlight=False)
+
+    def advance(self, steps: int) -> None:
+        """So many pictures or frames are done."""
+        self._bar.advance(self._task, steps)
+
+    def expect(self, steps: int) -> None:
+        """So many frames come on top of what was known."""
+        self._total += steps
+        self._bar.update(self._task, total=self._total, visible=self._total >= _LONG)
+
+
+class SinkError(Exception):
+    """Results cannot be written where they were wanted; the message is one sentence."""
+
+
+class Sink:
+    """Text results: to standard output, or to a file that gets its name only when complete.
+
+    Raises:
+        SinkError: the file cannot be written.
+    """
+
+    def __init__(self, path: Path | None) -> None:
+        self._path = path
+        self._draft = path.with_name(path.name + ".part") if path else None
+        self._file: IO[str] = sys.stdout
+        if path is not None and self._draft is not None:
+            if path.is_dir():
+                raise SinkError(f"{path}: is a folder")
+            try:
+                self._draft.parent.mkdir(parents=True, exist_ok=True)
+                self._file = self._draft.open("w", encoding="utf-8", newline="")
+            except OSError as error:
+                raise SinkError(f"{path}: {error.strerror}") from error
+
+    def put(self, text: str) -> None:
+        """Write whole lines, at once."""
+        self._file.write(text)
+        self._file.flush()
+
+    def finish(self) -> None:
+        """Everything is written: the file takes its name."""
+        if self._path is not None and self._draft is not None:
+            self._file.close()
+            self._draft.replace(self._path)
+
+    def leave_unfinished(self) -> Path | None:
+        """Close, and leave what there is beside the wanted file; tells where."""
+        if self._draft is not None:
+            self._file.close()
+        return self._draft
+
+    def abandon(self) -> None:
+        """After a broken pipe: keep Python from writing to it once more at exit."""
+        if self._draft is None:
+            os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
+
+
+@contextlib.contextmanager
+def stop_on_interrupt() -> Iterator[Callable[[], bool]]:
+    """Inside, the first Ctrl-C or SIGTERM only makes the yielded function true.
+
+    So the work in hand and the line being written are finished. The second one interrupts at
+    once, as without this.
+    """
+    asked = threading.Event()
+    if threading.current_thread() is not threading.main_thread():
+        yield asked.is_set
+        return
+    before: dict[int, Any] = {}
+
+    def handle(number: int, frame: FrameType | None) -> None:
+        asked.set()
+        signal.signal(number, before[number])
+
+    for wanted in (signal.SIGINT, signal.SIGTERM):
+        before[wanted] = signal.signal(wanted, handle)
+    try:
+        yield asked.is_set
+    finally:
+        for changed, handler in before.items():
+            signal.signal(changed, handler)

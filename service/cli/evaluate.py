@@ -1,0 +1,219 @@
+"""``sdpose evaluate``: COCO's keypoint numbers of a student, or of a running server."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import TYPE_CHECKING, Annotated
+
+import typer
+
+if TYPE_CHECKING:
+    import numpy as np
+    from numpy.typing import NDArray
+    from rich.console import Console
+
+    from sdpose_core.data.coco import CocoImage
+    from sdpose_core.estimator import PoseEstimator
+    from sdpose_core.evaluate.report import Evaluation
+    from sdpose_core.evaluate.results import PoseSource
+    from sdpose_core.types import Poses
+    from service.client.rest_client import RestPoseClient
+
+
+def evaluate(
+    annotations: Annotated[Path, typer.Argument(help="COCO keypoint annotation file.")],
+    images: Annotated[Path, typer.Argument(help="Folder of its images.")],
+    student: Annotated[
+        str, typer.Option(help="Preset with embedded weights, or a checkpoint file.")
+    ] = "sdpose-t",
+    detector: Annotated[
+        str,
+        typer.Option(help="'given' for the annotated boxes, or a detector such as 'embedded'."),
+    ] = "given",
+    boxes: Annotated[
+        Path | None,
+        typer.Option(help="COCO detection results whose person boxes are used instead."),
+    ] = None,
+    flip: Annotated[
+        bool | None, typer.Option("--flip/--no-flip", help="Flip test; both if not given.")
+    ] = None,
+    cycles: Annotated[int, typer.Option(min=1, help="Evaluate 1 to this many cycles.")] = 1,
+    server: Annotated[
+        str | None, typer.Option(help="URL of a running server to evaluate instead.")
+    ] = None,
+    api_key: Annotated[
+        str | None, typer.Option(envvar="SDPOSE_API_KEY", help="Key for the server.")
+    ] = None,
+    device: Annotated[str, typer.Option(help="auto, cpu, cuda or cuda:N.")] = "auto",
+    backend: Annotated[str, typer.Option(help="auto, torch or openvino.")] = "auto",
+    limit: Annotated[int | None, typer.Option(min=1, help="Only the first images.")] = None,
+    bootstrap: Annotated[
+        int, typer.Option(min=0, help="Resamplings for the 95 % interval of AP; 0 = none.")
+    ] = 1000,
+    worst: Annotated[
+        Path | None, typer.Option(help="Write pictures of the first setting's worst cases here.")
+    ] = None,
+    calibrate: Annotated[
+        Path | None,
+        typer.Option(
+            help="Write a copy of the student (.safetensors) whose joint scores are the chance of "
+            "being right, fitted on this set with given boxes."
+        ),
+    ] = None,
+    output: Annotated[Path | None, typer.Option(help="Write all numbers as JSON.")] = None,
+) -> None:
+    """Evaluate by COCO's protocol, with the estimator that the server runs."""
+    from rich.console import Console
+
+    from sdpose_core.data.coco import load_coco
+    from sdpose_core.evaluate.report import evaluate as measure
+    from sdpose_core.evaluate.report import write_report
+    from sdpose_core.evaluate.results import read_boxes
+    from sdpose_core.evaluate.worst import draw_worst
+
+    console = Console()
+    given = detector == "given" and boxes is None
+    if calibrate is not None and (server is not None or not given):
+        raise typer.BadParameter("--calibrate needs a student and given boxes")
+    flips = [False, True] if flip is None else [flip]
+    settings = [(c, f) for c in range(1, cycles + 1) for f in flips]
+    results = []
+    try:
+        pictures = load_coco(annotations, images)[:limit]
+        known = None if boxes is None else read_boxes(boxes)
+        sources: list[tuple[str, PoseSource]] = []
+        if server is not None:
+            from service.client.rest_client import RestPoseClient
+
+            client = RestPoseClient(server, api_key=api_key)
+            sources = [
+                (f"{server}, {_name(c, f)}", _from_server(client, c, f)) for c, f in settings
+            ]
+        else:
+            from sdpose_core.estimator import PoseEstimator
+
+            estimator = PoseEstimator.from_pretrained(
+                student, "none" if given or boxes is not None else detector, device, backend=backend
+            )
+            sources = [
+                (f"{student} ({estimator.backend_name}), {_name(c, f)}", _local(estimator, c, f))
+                for c, f in settings
+            ]
+        for title, source in sources:
+            with console.status(title):
+                result, scored = measure(
+                    title,
+                    pictures,
+                    annotations,
+                    source,
+                    given_boxes=given,
+                    boxes=known,
+                    bootstrap=bootstrap,
+                )
+            results.append(result)
+            if worst is not None and len(results) == 1:
+                draw_worst(scored, worst)
+        if calibrate is not None:
+            numbers = _calibrate(student, calibrate, pictures, backend)
+            console.print(f"{calibrate}: {numbers}", highlight=False)
+    except (ValueError, OSError) as error:
+        raise typer.BadParameter(str(error)) from error
+    where = "given boxes" if given else f"boxes of {boxes}" if boxes else f"detector {detector}"
+    _show(console, results, where)
+    if output is not None:
+        write_report(output, results)
+
+
+def _calibrate(
+    student: str, path: Path, pictures: list[CocoImage], backend: str
+) -> dict[str, float]:
+    """Fit joint scores on the peaks of an estimator without calibration; write the student."""
+    from sdpose_core.backends import make_backend
+    from sdpose_core.checkpoints import load_student, save_student, training_facts
+    from sdpose_core.estimator import PoseEstimator
+    from sdpose_core.evaluate.breakdown import score_people
+    from sdpose_core.evaluate.calibrate import calibrate_scores
+    from sdpose_core.evaluate.results import run
+
+    network = load_student(student)
+    raw = PoseEstimator(make_backend(network, backend))
+    numbers = calibrate_scores(score_people(run(pictures, _local(raw, 1, False), given_boxes=True)))
+    save_student(network, path, {**training_facts(student), "score_calibration": numbers})
+    return numbers
+
+
+def _name(cycles: int, flip: bool) -> str:
+    return f"{cycles} cycle{'s' if cycles > 1 else ''}, {'flip test' if flip else 'no flip test'}"
+
+
+def _local(estimator: PoseEstimator, cycles: int, flip: bool) -> PoseSource:
+    def ask(image: CocoImage, boxes: NDArray[np.float32] | None) -> Poses:
+        given = None if boxes is None else [boxes]
+        return estimator.estimate([image.read()], given, flip_test=flip, cycles=cycles)[0]
+
+    return ask
+
+
+def _from_server(client: RestPoseClient, cycles: int, flip: bool) -> PoseSource:
+    import numpy as np
+
+    from sdpose_core.types import Poses
+    from service.client.answers import Ask, Box
+    from service.errors import ServiceError
+
+    def ask(image: CocoImage, boxes: NDArray[np.float32] | None) -> Poses:
+        known = None
+        if boxes is not None:
+            known = [
+                Box(float(x1), float(y1), float(x2 - x1), float(y2 - y1))
+                for x1, y1, x2, y2 in boxes
+            ]
+        wanted = Ask(boxes=known, cycles=cycles, flip_test=flip)
+        try:
+            answer = client.estimate(image.path.read_bytes(), wanted)
+        except ServiceError as error:
+            raise ValueError(f"{image.path.name}: the server refused it: {error}") from error
+        if not answer.people:
+            return Poses.empty()
+        people = answer.people
+        corners = [
+            (p.box.x, p.box.y, p.box.x + p.box.width, p.box.y + p.box.height) for p in people
+        ]
+        return Poses(
+            keypoints=np.array([[(k.x, k.y) for k in p.keypoints] for p in people], np.float32),
+            keypoint_scores=np.array([[k.score for k in p.keypoints] for p in people], np.float32),
+            boxes=np.array(corners, np.float32),
+            scores=np.array([p.score for p in people], np.float32),
+        )
+
+    return ask
+
+
+def _show(console: Console, results: list[Evaluation], boxes: str) -> None:
+    from rich.table import Table
+
+    first = results[0]
+    # Settings side by side: eleven numbers in a row would not fit a terminal.
+    table = Table(title=f"{first.images} images, {first.people} people, {boxes}")
+    table.add_column("")
+    for result in results:
+        table.add_column(result.title, justify="right")
+    for name in first.coco:
+        table.add_row(name, *(f"{result.coco[name]:.3f}" for result in results))
+    table.add_row("AP, 95 % interval", *(_interval(result) for result in results))
+    table.add_row("mean OKS", *(f"{result.mean_oks:.3f}" for result in results))
+    console.print(table)
+    joints = Table(title=f"by joint and size: {first.title}")
+    for name in ("part", "count", "OKS", "within 0.1 / OKS > 0.5"):
+        joints.add_column(name, justify="left" if name == "part" else "right")
+    for name, row in first.joints.items():
+        joints.add_row(
+            name, f"{row['labelled']:.0f}", f"{row['oks']:.3f}", f"{row['within_0.1']:.3f}"
+        )
+    for name, row in first.sizes.items():
+        joints.add_row(name, f"{row['people']:.0f}", f"{row['oks']:.3f}", f"{row['oks>0.5']:.3f}")
+    console.print(joints)
+
+
+def _interval(result: Evaluation) -> str:
+    return "-" if result.interval is None else "{:.3f}-{:.3f}".format(*result.interval)

@@ -1,0 +1,69 @@
+"""The ``sdpose`` command: one file a command, no heavy import before one is called."""
+
+from __future__ import annotations
+
+import sys
+from importlib.metadata import version
+from typing import Annotated
+
+import typer
+
+from service.cli.bench import bench
+from service.cli.convert import convert
+from service.cli.convert_detector import convert_detector
+from service.cli.evaluate import evaluate
+from service.cli.export import export
+from service.cli.models import models
+from service.cli.pack import pack
+from service.cli.predict import predict
+from service.cli.serve import serve
+from service.cli.train import train
+from service.cli.train_detector import train_detector
+
+app = typer.Typer(
+    name="sdpose",
+    no_args_is_help=True,
+    add_completion=False,
+    pretty_exceptions_enable=False,
+    rich_markup_mode=None,
+    help="Human pose: serve, predict, train and evaluate SDPose students.",
+)
+for command in (
+    serve,
+    predict,
+    models,
+    evaluate,
+    train,
+    train_detector,
+    pack,
+    convert,
+    convert_detector,
+    export,
+):
+    app.command()(command)
+app.add_typer(bench, name="bench")
+
+
+def _print_version(wanted: bool) -> None:
+    if wanted:
+        typer.echo(f"sdpose {version('sdpose-service')}")
+        raise typer.Exit
+
+
+@app.callback()
+def _root(
+    _version: Annotated[
+        bool,
+        typer.Option("--version", callback=_print_version, is_eager=True, help="Show the version."),
+    ] = False,
+) -> None:
+    """Options that stand before the command."""
+
+
+def main() -> None:
+    """Entry point. A wrong name, file or value ends with one sentence and status 2."""
+    try:
+        app()
+    except (ValueError, FileNotFoundError) as error:
+        typer.echo(f"sdpose: {error}", err=True)
+        sys.exit(2)

@@ -1,0 +1,26 @@
+"""Typed clients of the service: sync and async, over REST and gRPC.
+
+All four raise `ServiceError` with the code that the service gave, retry `overloaded` and
+`unavailable` as the service asks, and keep a deadline over all tries.
+"""
+
+from service.client.answers import Ask, Box, Keypoint, Person, PoseAnswer
+from service.client.grpc_client import AsyncGrpcPoseClient, GrpcPoseClient
+from service.client.rest_client import AsyncRestPoseClient, RestPoseClient
+from service.client.retry import Retry
+from service.errors import ErrorCode, ServiceError
+
+__all__ = [
+    "Ask",
+    "AsyncGrpcPoseClient",
+    "AsyncRestPoseClient",
+    "Box",
+    "ErrorCode",
+    "GrpcPoseClient",
+    "Keypoint",
+    "Person",
+    "PoseAnswer",
+    "RestPoseClient",
+    "Retry",
+    "ServiceError",
+]

@@ -1,0 +1,65 @@
+"""What a client gets and may ask, the same over REST and gRPC."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+from typing import Literal
+
+
+@dataclass(frozen=True, slots=True)
+class Box:
+    """Pixels of the image as displayed; x and y are the top left corner."""
+
+    x: float
+    y: float
+    width: float
+    height: float
+
+
+@dataclass(frozen=True, slots=True)
+class Keypoint:
+    """A named place on the body in pixels, with a score in 0..1."""
+
+    name: str
+    x: float
+    y: float
+    score: float
+
+
+@dataclass(frozen=True, slots=True)
+class Person:
+    """One person; `id` tells who it is over time, in streams only."""
+
+    box: Box
+    score: float
+    keypoints: tuple[Keypoint, ...]
+    id: int | None = None
+
+
+@dataclass(frozen=True, slots=True)
+class PoseAnswer:
+    """The people of one image of `width` x `height` pixels; times are milliseconds."""
+
+    people: tuple[Person, ...]
+    width: int
+    height: int
+    timings_ms: dict[str, float]
+    models: dict[str, str]
+    request_id: str
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Ask:
+    """What may be asked of one image; unset leaves the choice to the server.
+
+    `boxes` are people known already (xywh pixels): the detector is then skipped.
+    """
+
+    boxes: Sequence[Box] | None = None
+    max_people: int | None = None
+    min_score: float | None = None
+    min_keypoint_score: float | None = None
+    cycles: int | Literal["auto"] | None = None
+    flip_test: bool = False
+    priority: Literal["high", "normal", "low"] | None = None

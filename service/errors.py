@@ -1,0 +1,64 @@
+"""The one error vocabulary of the service.
+
+Everything that a caller may be told is a `ServiceError` with an `ErrorCode`. The front ends
+translate codes: `service.rest.errors` to HTTP, `service.rpc.errors` to gRPC.
+"""
+
+from __future__ import annotations
+
+from enum import StrEnum
+
+
+class ErrorCode(StrEnum):
+    """What went wrong, in words that mean the same over REST and gRPC."""
+
+    INVALID_IMAGE = "invalid_image"
+    UNSUPPORTED_MEDIA_TYPE = "unsupported_media_type"
+    INVALID_ARGUMENT = "invalid_argument"
+    PAYLOAD_TOO_LARGE = "payload_too_large"
+    UNAUTHENTICATED = "unauthenticated"
+    OVERLOADED = "overloaded"
+    DEADLINE_EXCEEDED = "deadline_exceeded"
+    UNAVAILABLE = "unavailable"
+    INTERNAL = "internal"
+
+
+class ServiceError(Exception):
+    """An error that is safe to show to the caller.
+
+    `field` names the parameter at fault; `retry_after_s` says when another try makes sense.
+    """
+
+    def __init__(
+        self,
+        code: ErrorCode,
+        message: str,
+        *,
+        field: str | None = None,
+        retry_after_s: float | None = None,
+    ) -> None:
+        super().__init__(message)
+        self.code = code
+        self.message = message
+        self.field = field
+        self.retry_after_s = retry_after_s
+
+
+INTERNAL_MESSAGE = "the service failed; the operator finds the cause under the request id"
+
+
+def invalid_argument(field: str, message: str) -> ServiceError:
+    """A bad parameter; `field` is its name as the caller wrote it."""
+    return ServiceError(ErrorCode.INVALID_ARGUMENT, f"{field}: {message}", field=field)
+
+
+def deadline_exceeded(where: str) -> ServiceError:
+    """The caller's deadline passed; `where` tells at which step."""
+    return ServiceError(ErrorCode.DEADLINE_EXCEEDED, f"the deadline passed {where}")
+
+
+def as_service_error(error: BaseException) -> ServiceError:
+    """The error itself if callers may see it, else `internal` without any detail."""
+    if isinstance(error, ServiceError):
+        return error
+    return ServiceError(ErrorCode.INTERNAL, INTERNAL_MESSAGE)

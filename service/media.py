@@ -1,0 +1,251 @@
+"""Pictures and videos on disk: finding them, reading them, writing videos."""
+
+from __future__ import annotations
+
+import glob
+import os
+import sys
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass
+from fractions import Fraction
+from pathlib import Path
+from typing import Any, Final
+
+import numpy as np
+
+from sdpose_core.types import Image
+from service.errors import ServiceError
+from service.images import ImageLimits, decode_image
+
+IMAGE_SUFFIXES: Final = frozenset(
+    (".jpg", ".jpeg", ".png", ".webp", ".avif", ".gif", ".bmp", ".tif", ".tiff")
+)
+VIDEO_SUFFIXES: Final = frozenset(
+    (".mp4", ".m4v", ".mov", ".avi", ".mkv", ".webm", ".mpg", ".mpeg", ".ts", ".wmv")
+)
+STANDARD_INPUT: Final = "-"
+
+# One's own files, so wider than what a server accepts from strangers.
+_LIMITS: Final = ImageLimits(max_bytes=2**29, max_pixels=150_000_000)
+
+
+class MediaError(Exception):
+    """A picture or a video that cannot be used; the message is one sentence without the name."""
+
+
+class BrokenVideo(MediaError):
+    """A video that is damaged from some frame on."""
+
+
+@dataclass(frozen=True, slots=True)
+class Source:
+    """One picture or video to work on.
+
+    Attributes:
+        path: where it is, None for standard input.
+        name: what to call it in results.
+        place: relative path for what is made from it, such as its drawing.
+    """
+
+    path: Path | None
+    name: str
+    place: Path
+
+    @property
+    def is_video(self) -> bool:
+        return self.path is not None and self.path.suffix.lower() in VIDEO_SUFFIXES
+
+
+def find_sources(inputs: Sequence[str]) -> tuple[list[Source], list[str]]:
+    """What files, folders, globs and ``-`` stand for, in the order given, each file once.
+
+    A folder means the pictures and videos in it and below it, sorted by path. A glob may hold
+    ``**``. A name that exists is never read as a glob.
+
+    Returns:
+        The sources, and one sentence for each input that stands for nothing.
+    """
+    sources: dict[str, Source] = {}
+    problems = []
+    for given in inputs:
+        if given == STANDARD_INPUT:
+            found = [Source(None, STANDARD_INPUT, Path("stdin.jpg"))]
+        elif Path(given).is_dir():
+            found = _in_folder(Path(given))
+            if not found:
+                problems.append(f"{given}: no pictures or videos in this folder")
+        elif os.path.lexists(given):
+            found = [_file(Path(given))]
+        elif glob.has_magic(given):
+            matches = (Path(match) for match in sorted(glob.glob(given, recursive=True)))
+            found = [_file(match) for match in matches if _known(match)]
+            if not found:
+                problems.append(f"{given}: nothing matches")
+        else:
+            found = []
+            problems.append(f"{given}: no such file or folder")
+        for source in found:
+            sources.setdefault(source.name, source)
+    return list(sources.values()), problems
+
+
+def _file(path: Path) -> Source:
+    return Source(path, str(path), Path(path.name))
+
+
+def _in_folder(folder: Path) -> list[Source]:
+    paths = sorted(path for path in folder.rglob("*") if _known(path))
+    return [Source(path, str(path), path.relative_to(folder)) for path in paths]
+
+
+def _known(path: Path) -> bool:
+    return path.suffix.lower() in IMAGE_SUFFIXES | VIDEO_SUFFIXES and path.is_file()
+
+
+def read_picture(source: Source) -> Image:
+    """The picture as RGB uint8 ``(height, width, 3)``, upright.
+
+    Raises:
+        MediaError: it cannot be read or does not decode.
+    """
+    try:
+        data = sys.stdin.buffer.read() if source.path is None else source.path.read_bytes()
+        return decode_image(data, _LIMITS)
+    except OSError as error:
+        raise MediaError(error.strerror or "cannot be read") from error
+    except ServiceError as error:
+        raise MediaError(str(error)) from error
+
+
+@dataclass(frozen=True, slots=True)
+class VideoFrame:
+    """One frame: its number from 0, its time in seconds from the start, and its pixels."""
+
+    number: int
+    time_s: float
+    image: Image
+
+
+class VideoReader:
+    """Frames of a video file in order, upright.
+
+    Attributes:
+        rate: frames a second, as the file says.
+        frames: how many frames the file says it has, or None.
+
+    Raises:
+        MediaError: not a video, or no picture in it.
+        BrokenVideo: while reading, at the first damaged frame.
+    """
+
+    def __init__(self, path: Path) -> None:
+        import av
+
+        self._error = (av.FFmpegError, OSError)
+        try:
+            self._container: Any = av.open(str(path))
+        except self._error as error:
+            raise MediaError(f"the video cannot be opened: {_reason(error)}") from error
+        if not self._container.streams.video:
+            self.close()
+            raise MediaError("there is no video stream in it")
+        self._stream = self._container.streams.video[0]
+        self._stream.thread_type = "AUTO"
+        rate = self._stream.average_rate or self._stream.guessed_rate or 25
+        self.rate = Fraction(rate)
+        self.frames: int | None = self._stream.frames or self._estimate()
+
+    def _estimate(self) -> int | None:
+        duration = self._container.duration
+        return round(float(duration / 1_000_000 * self.rate)) if duration else None
+
+    def __enter__(self) -> VideoReader:
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        self.close()
+
+    def close(self) -> None:
+        self._container.close()
+
+    def __iter__(self) -> Iterator[VideoFrame]:
+        try:
+            for number, frame in enumerate(self._container.decode(self._stream)):
+                pixels = frame.to_ndarray(format="rgb24")
+                # What a phone noted about how it was held, in degrees against the clock.
+                turns = round(frame.rotation / 90) % 4
+                image = np.ascontiguousarray(np.rot90(pixels, turns)) if turns else pixels
+                time_s = frame.time if frame.time is not None else number / float(self.rate)
+                yield VideoFrame(number, float(time_s), image)
+        except self._error as error:
+            raise BrokenVideo(f"the video breaks off: {_reason(error)}") from error
+
+
+class VideoWriter:
+    """An mp4 file (H.264) that appears under its name only when it is complete.
+
+    Use it as a context manager: leaving it normally finishes the file, an exception removes it.
+
+    Args:
+        path: of the file; folders on the way to it are made.
+        rate: frames a second.
+
+    Raises:
+        MediaError: while writing, when a frame does not encode.
+    """
+
+    def __init__(self, path: Path, rate: Fraction) -> None:
+        self._path = path
+        self._draft = path.with_name(f".{path.name}.part")
+        self._rate = rate
+        self._container: Any = None
+        self._stream: Any = None
+
+    def __enter__(self) -> VideoWriter:
+        return self
+
+    def write(self, image: Image) -> None:
+        """Add a frame; an odd last row or column is dropped, as the format needs even sides."""
+        import av
+
+        height, width = (side - side % 2 for side in image.shape[:2])
+        if not height or not width:
+            raise MediaError("its drawing cannot be written: a video needs 2 x 2 pixels at least")
+        try:
+            if self._container is None:
+                self._open(width, height)
+            pixels = np.ascontiguousarray(image[:height, :width])
+            frame = av.VideoFrame.from_ndarray(pixels, format="rgb24")
+            self._container.mux(self._stream.encode(frame))
+        except (av.FFmpegError, OSError, ValueError) as error:
+            raise MediaError(f"its drawing cannot be written: {_reason(error)}") from error
+
+    def _open(self, width: int, height: int) -> None:
+        import av
+
+        self._path.parent.mkdir(parents=True, exist_ok=True)
+        self._container = av.open(str(self._draft), "w", format="mp4")
+        self._stream = self._container.add_stream("libx264", rate=self._rate)
+        self._stream.width, self._stream.height = width, height
+        self._stream.pix_fmt = "yuv420p"
+        self._stream.options = {"crf": "20", "preset": "veryfast"}
+
+    def __exit__(self, kind: type[BaseException] | None, *_: object) -> None:
+        if self._container is None:
+            return
+        import av
+
+        try:
+            if kind is None:
+                self._container.mux(self._stream.encode(None))
+            self._container.close()
+            if kind is None:
+                self._draft.replace(self._path)
+        except (av.FFmpegError, OSError) as error:
+            raise MediaError(f"its drawing cannot be written: {_reason(error)}") from error
+        finally:
+            self._draft.unlink(missing_ok=True)
+
+
+def _reason(error: Exception) -> str:
+    return getattr(error, "strerror", None) or type(error).__name__

@@ -1,0 +1,161 @@
+"""What a caller may ask for, checked the same way for every front end."""
+
+from __future__ import annotations
+
+import json
+import math
+import time
+from collections.abc import Mapping, Sequence
+from enum import StrEnum
+from typing import Annotated, Literal
+
+import numpy as np
+from pydantic import BaseModel, ConfigDict, Field, ValidationError
+
+from sdpose_core.types import Floats, check_boxes
+from service.errors import ErrorCode, ServiceError, invalid_argument
+
+MAX_CYCLES = 8
+"""More than any student was trained with; a server usually allows fewer."""
+
+
+class Priority(StrEnum):
+    """Who goes first when there is a queue."""
+
+    HIGH = "high"
+    NORMAL = "normal"
+    LOW = "low"
+
+    @property
+    def order(self) -> int:
+        """Lower goes first."""
+        return (Priority.HIGH, Priority.NORMAL, Priority.LOW).index(self)
+
+
+class PoseParameters(BaseModel):
+    """The parameters of one request; the names are those of REST and of the gRPC options."""
+
+    model_config = ConfigDict(extra="forbid", frozen=True)
+
+    max_people: int | None = Field(
+        None, ge=1, le=1000, description="Answer at most this many people, best scores first."
+    )
+    min_score: float | None = Field(
+        None, ge=0, le=1, description="Leave out people whose box score is lower."
+    )
+    min_keypoint_score: float = Field(
+        0.0, ge=0, le=1, description="Leave out keypoints whose score is lower."
+    )
+    cycles: Annotated[int, Field(ge=1, le=MAX_CYCLES)] | Literal["auto"] | None = Field(
+        None,
+        description="Transformer cycles, 1 up to what the server allows. More is slower, and more "
+        "exact only with weights that were trained so: the official ones, not the embedded ones. "
+        "`auto` takes 2 while the queue is short. Unset: as the server is set.",
+    )
+    flip_test: bool = Field(
+        False, description="Also look at the mirrored person and merge; twice the work."
+    )
+    deadline_ms: float | None = Field(
+        None, gt=0, description="Give up when the answer is not there after so many milliseconds."
+    )
+    priority: Priority = Field(Priority.NORMAL, description="Who goes first in a queue.")
+
+
+def parse_parameters(given: Mapping[str, object]) -> PoseParameters:
+    """Checks raw values, strings or not. Raises `ServiceError` invalid_argument with the field."""
+    try:
+        parameters = PoseParameters.model_validate(given)
+    except ValidationError as error:
+        first = error.errors()[0]
+        name = str(first["loc"][0]) if first["loc"] else "parameters"
+        if first["type"] == "extra_forbidden":
+            known = ", ".join(["boxes", *PoseParameters.model_fields])
+            raise invalid_argument(name, f"unknown parameter; known are {known}") from None
+        raise invalid_argument(name, first["msg"]) from None
+    if parameters.deadline_ms is not None and not math.isfinite(parameters.deadline_ms):
+        raise invalid_argument("deadline_ms", "must be finite")
+    return parameters
+
+
+def deadline_after(started: float, asked_ms: float | None, most_ms: float) -> float:
+    """The `time.monotonic()` moment by which the answer is due."""
+    return started + min(asked_ms or most_ms, most_ms) / 1e3
+
+
+def time_left_s(deadline: float) -> float:
+    """Seconds until a `time.monotonic()` moment; never negative."""
+    return max(0.0, deadline - time.monotonic())
+
+
+def parse_boxes(text: str, images: int, max_boxes: int) -> list[Floats | None]:
+    """The boxes of each image from JSON; None where people are to be detected.
+
+    One image: a list of boxes. Several: a list with one such list, or null, an image. A box is
+    `[x1, y1, x2, y2]` or `{"x", "y", "width", "height"}`, in pixels. Raises `ServiceError`.
+    """
+    try:
+        value = json.loads(text)
+    except (ValueError, RecursionError):
+        raise invalid_argument("boxes", "not valid JSON") from None
+    if not isinstance(value, list):
+        raise invalid_argument("boxes", "expected a JSON list")
+    nested = bool(value) and all(item is None or _is_list_of_boxes(item) for item in value)
+    if images == 1 and not nested:
+        return [check_caller_boxes(value, max_boxes)]
+    if len(value) != images or not nested:
+        raise invalid_argument("boxes", f"expected one list of boxes, or null, for {images} images")
+    return [None if item is None else check_caller_boxes(item, max_boxes) for item in value]
+
+
+def _is_list_of_boxes(value: object) -> bool:
+    return isinstance(value, list) and all(isinstance(item, list | dict) for item in value)
+
+
+def check_caller_boxes(boxes: Sequence[object], max_boxes: int) -> Floats:
+    """`(N, 4)` xyxy pixels. Raises `ServiceError` payload_too_large or invalid_argument."""
+    if len(boxes) > max_boxes:
+        raise ServiceError(
+            ErrorCode.PAYLOAD_TOO_LARGE,
+            f"{len(boxes)} boxes are more than the {max_boxes} allowed",
+            field="boxes",
+        )
+    corners = [_corners(index, box) for index, box in enumerate(boxes)]
+    try:
+        return check_boxes(np.array(corners, np.float64).astype(np.float32))
+    except (ValueError, OverflowError) as error:
+        raise invalid_argument("boxes", str(error).removeprefix("boxes: ")) from None
+
+
+def _corners(index: int, box: object) -> tuple[float, float, float, float]:
+    if isinstance(box, Mapping):
+        if set(box) != {"x", "y", "width", "height"}:
+            raise invalid_argument("boxes", f"box {index} needs x, y, width and height")
+        x, y, width, height = (_number(index, box[key]) for key in ("x", "y", "width", "height"))
+        return x, y, x + width, y + height
+    if isinstance(box, Sequence) and not isinstance(box, str) and len(box) == 4:
+        x1, y1, x2, y2 = (_number(index, value) for value in box)
+        return x1, y1, x2, y2
+    raise invalid_argument(
+        "boxes", f"box {index} must be [x1, y1, x2, y2] or an object with x, y, width, height"
+    )
+
+
+def _number(index: int, value: object) -> float:
+    if isinstance(value, bool) or not isinstance(value, int | float):
+        raise invalid_argument("boxes", f"box {index} holds {value!r}, which is no number")
+    # A wider bound than any image has; it keeps later arithmetic in float32 finite.
+    if not abs(value) <= 1e6:
+        raise invalid_argument("boxes", f"box {index} holds {value!r}, expected a finite pixel")
+    return float(value)
+
+
+def check_boxes_touch(boxes: Floats, width: int, height: int) -> None:
+    """Raises invalid_argument where a box lies wholly outside the image."""
+    outside = (
+        (boxes[:, 2] <= 0) | (boxes[:, 3] <= 0) | (boxes[:, 0] >= width) | (boxes[:, 1] >= height)
+    )
+    if outside.any():
+        first = int(np.flatnonzero(outside)[0])
+        raise invalid_argument(
+            "boxes", f"box {first} lies outside the image of {width} x {height} pixels"
+        )

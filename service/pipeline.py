@@ -1,0 +1,398 @@
+"""The one way from an image file to its people; every front end calls `PosePipeline.estimate`.
+
+decode (pool) -> detect (batched over images) -> crop (pool) -> pose (batched over people of all
+requests). Knows neither HTTP nor gRPC. Deadlines are `time.monotonic()` moments.
+"""
+
+from __future__ import annotations
+
+import threading
+import time
+import weakref
+from collections.abc import Awaitable, Callable, Hashable, Sequence
+from dataclasses import dataclass, field
+from functools import partial
+from typing import Any, Literal, Protocol, TypeVar
+
+import numpy as np
+
+from sdpose_core.skeleton import KEYPOINT_NAMES
+from sdpose_core.types import Detections, Floats, Image, Poses
+from service.batching import Batcher, BatchLimits
+from service.errors import ErrorCode, ServiceError, invalid_argument
+from service.images import ImageLimits, decode_image, encode_jpeg, read_header
+from service.metrics import Metrics
+from service.parameters import Priority, check_boxes_touch
+from service.tracing import SilentTracer, Tracer
+from service.workers import OwnerThread, WorkPool
+
+T = TypeVar("T")
+NO_DETECTOR = "none"
+Frame = Any
+"""An image where the models are; what `Estimator.upload` gives."""
+Crops = Any
+"""What `Estimator.crop` gives and `Estimator.pose` takes."""
+
+
+class Estimator(Protocol):
+    """The stages of `sdpose_core.PoseEstimator` that the pipeline drives."""
+
+    @property
+    def student_name(self) -> str:
+        """The pose model."""
+
+    @property
+    def detector_name(self) -> str:
+        """The person detector."""
+
+    @property
+    def backend_name(self) -> str:
+        """What runs the student, such as openvino."""
+
+    @property
+    def device(self) -> str:
+        """Such as cpu or cuda:0."""
+
+    def warm_up(self, batch_sizes: Sequence[int] | None = None, cycles: int = 1) -> None:
+        """Runs every batch size (unset: all that it will use) once."""
+
+    def upload(self, image: Image) -> Frame:
+        """The image where the models are; in any thread."""
+
+    def detect(self, frames: Sequence[Frame]) -> list[Detections]:
+        """The people of each frame; in the thread that owns the detector."""
+
+    def crop(self, frame: Frame, boxes: Floats) -> Crops:
+        """The people of one frame as the student's input; in any thread."""
+
+    def pose(
+        self, crops: Sequence[Crops], *, flip_test: bool = False, cycles: int = 1
+    ) -> Sequence[tuple[Floats, Floats]]:
+        """Per entry keypoints `(n, 17, 2)` in image pixels and scores `(n, 17)`."""
+
+
+@dataclass(frozen=True, slots=True)
+class PoseOptions:
+    """How one image is to be looked at. `boxes` `(N, 4)` xyxy pixels skips the detector."""
+
+    boxes: Floats | None = None
+    max_people: int | None = None
+    min_score: float | None = None
+    min_keypoint_score: float = 0.0
+    cycles: int | Literal["auto"] | None = None
+    flip_test: bool = False
+
+
+@dataclass(frozen=True, slots=True)
+class ModelNames:
+    """What answered."""
+
+    student: str
+    detector: str
+    backend: str
+    device: str
+
+
+@dataclass(frozen=True, slots=True)
+class Keypoint:
+    """A named place in pixels of the image as displayed, with a score in 0..1."""
+
+    name: str
+    x: float
+    y: float
+    score: float
+
+
+@dataclass(frozen=True, slots=True)
+class PoseResult:
+    """The people of one image. `timings_ms` holds milliseconds a stage, `queue` and `total`.
+
+    `image` is the decoded picture where the caller asked to keep it.
+    """
+
+    poses: Poses
+    width: int
+    height: int
+    models: ModelNames
+    timings_ms: dict[str, float]
+    min_keypoint_score: float = 0.0
+    image: Image | None = None
+
+    def keypoints(self, person: int) -> list[Keypoint]:
+        """The keypoints of one person that reach the asked score, in COCO order."""
+        points = self.poses.keypoints[person].tolist()
+        scores = self.poses.keypoint_scores[person].tolist()
+        return [
+            Keypoint(name, point[0], point[1], score)
+            for name, point, score in zip(KEYPOINT_NAMES, points, scores, strict=True)
+            if score >= self.min_keypoint_score
+        ]
+
+
+@dataclass(frozen=True, slots=True)
+class _PoseGroup:
+    """Only crops that are asked for in the same way may share a batch."""
+
+    cycles: int
+    flip_test: bool
+
+
+@dataclass(frozen=True, slots=True)
+class PipelineLimits:
+    """Bounds of the pipeline as plain values."""
+
+    images: ImageLimits = field(default_factory=ImageLimits)
+    detect: BatchLimits = field(default_factory=lambda: BatchLimits(8, 0.0, 64))
+    pose: BatchLimits = field(default_factory=BatchLimits)
+    decode_threads: int = 2
+    max_decode_queue: int = 64
+    max_decoded_bytes: int = 2**30
+    max_people: int = 100
+    cycles: int | Literal["auto"] = 1
+    max_cycles: int = 2
+
+
+class ByteBudget:
+    """Memory of decoded images; given back when the array is freed, wherever that happens."""
+
+    def __init__(self, bound: int) -> None:
+        self.bound = bound
+        self.used = 0
+        self._lock = threading.Lock()
+
+    def take(self, size: int) -> None:
+        """Raises overloaded when the budget is spent; one image always fits an idle service."""
+        with self._lock:
+            if self.used and self.used + size > self.bound:
+                raise ServiceError(
+                    ErrorCode.OVERLOADED, "too many decoded images in flight", retry_after_s=1.0
+                )
+            self.used += size
+
+    def give_back(self, size: int) -> None:
+        """The counterpart of `take`."""
+        with self._lock:
+            self.used -= size
+
+
+class PosePipeline:
+    """Drives one estimator for many callers. Made on the event loop that it serves."""
+
+    def __init__(
+        self,
+        estimator: Estimator,
+        *,
+        limits: PipelineLimits,
+        detect_worker: OwnerThread,
+        pose_worker: OwnerThread,
+        metrics: Metrics,
+        tracer: Tracer | None = None,
+    ) -> None:
+        self.limits = limits
+        self.models = ModelNames(
+            estimator.student_name,
+            estimator.detector_name,
+            estimator.backend_name,
+            str(estimator.device),
+        )
+        self._estimator = estimator
+        self._metrics = metrics
+        self._tracer = tracer or SilentTracer()
+        self._workers = (detect_worker, pose_worker)
+        self._decoded = ByteBudget(limits.max_decoded_bytes)
+        self._decode_pool = WorkPool(
+            "decode", threads=limits.decode_threads, max_waiting=limits.max_decode_queue
+        )
+        self._crop_pool = WorkPool(
+            "crop", threads=limits.decode_threads, max_waiting=limits.pose.max_queue_cost
+        )
+        self._detect: Batcher[Frame, Detections] = Batcher(
+            "detect",
+            self._run_detect,
+            worker=detect_worker,
+            limits=limits.detect,
+            observer=metrics,
+        )
+        self._pose: Batcher[Crops, tuple[Floats, Floats]] = Batcher(
+            "pose", self._run_pose, worker=pose_worker, limits=limits.pose, observer=metrics
+        )
+
+    @property
+    def workers(self) -> tuple[OwnerThread, ...]:
+        """The threads without which nothing is answered."""
+        return self._workers
+
+    async def estimate(
+        self,
+        source: bytes | Image,
+        options: PoseOptions,
+        *,
+        deadline: float | None = None,
+        priority: Priority = Priority.NORMAL,
+        keep_image: bool = False,
+    ) -> PoseResult:
+        """Finds the people of one image file (or decoded image). Raises `ServiceError`."""
+        started = time.monotonic()
+        timings: dict[str, float] = {}
+        self._cycles(options.cycles)  # a bad value is told before any work is done
+        if options.boxes is None and self.models.detector == NO_DETECTOR:
+            raise invalid_argument("boxes", "needed, as this service runs without a detector")
+        image, frame = await self._frame(source, deadline, timings)
+        height, width = image.shape[:2]
+        if options.boxes is None:
+            done = await self._detect.submit(frame, priority=priority.order, deadline=deadline)
+            timings["detect"] = done.ran_s
+            self._tracer.stage("detect", done.ran_s, done.waited_s)
+            timings["queue"] = done.waited_s
+            most = min(options.max_people or self.limits.max_people, self.limits.max_people)
+            people = done.value.select(options.min_score, most)
+        else:
+            check_boxes_touch(options.boxes, width, height)
+            people = _given(options.boxes).select(options.min_score, options.max_people)
+        poses = await self._poses(frame, people, options, deadline, priority, timings)
+        self._metrics.people_per_image.observe(len(poses))
+        timings["total"] = time.monotonic() - started
+        return PoseResult(
+            poses,
+            width,
+            height,
+            self.models,
+            {stage: seconds * 1e3 for stage, seconds in timings.items()},
+            options.min_keypoint_score,
+            image if keep_image else None,
+        )
+
+    async def draw(self, result: PoseResult, *, deadline: float | None = None) -> bytes:
+        """The kept image of a result with its poses drawn, as JPEG."""
+        assert result.image is not None, "estimate() must be asked to keep the image"
+        return await self._crop_pool.run(
+            partial(_annotated, result.image, result.poses, result.min_keypoint_score),
+            deadline=deadline,
+        )
+
+    async def drain(self) -> None:
+        """Finishes what is queued."""
+        await self._detect.drain()
+        await self._pose.drain()
+
+    def close(self) -> None:
+        """Fails what still waits and ends the pools; the workers belong to the runtime."""
+        self._detect.close()
+        self._pose.close()
+        self._decode_pool.stop()
+        self._crop_pool.stop()
+
+    async def _frame(
+        self, source: bytes | Image, deadline: float | None, timings: dict[str, float]
+    ) -> tuple[Image, Frame]:
+        try:
+            return await self._timed(
+                "decode",
+                timings,
+                lambda work: self._decode_pool.run(work, deadline=deadline),
+                partial(self._decode, source),
+            )
+        finally:
+            self._metrics.queue_depth("decode", self._decode_pool.waiting)
+
+    async def _poses(
+        self,
+        frame: Frame,
+        people: Detections,
+        options: PoseOptions,
+        deadline: float | None,
+        priority: Priority,
+        timings: dict[str, float],
+    ) -> Poses:
+        if not len(people):
+            return Poses.empty()
+        crops = await self._timed(
+            "crop",
+            timings,
+            lambda work: self._crop_pool.run(work, deadline=deadline),
+            partial(self._estimator.crop, frame, people.boxes),
+        )
+        done = await self._pose.submit(
+            crops,
+            cost=len(people),
+            group=_PoseGroup(self._cycles(options.cycles), options.flip_test),
+            priority=priority.order,
+            deadline=deadline,
+        )
+        timings["pose"] = done.ran_s
+        self._tracer.stage("pose", done.ran_s, done.waited_s)
+        timings["queue"] = timings.get("queue", 0.0) + done.waited_s
+        keypoints, scores = done.value
+        return Poses(keypoints, scores, people.boxes, people.scores)
+
+    async def _timed(
+        self,
+        stage: str,
+        timings: dict[str, float],
+        run: Callable[[Callable[[], T]], Awaitable[T]],
+        work: Callable[[], T],
+    ) -> T:
+        """Runs work elsewhere and notes how long the work itself took."""
+
+        def timed() -> T:
+            started = time.monotonic()
+            result = work()
+            timings[stage] = time.monotonic() - started
+            self._metrics.stage_seconds.labels(stage).observe(timings[stage])
+            return result
+
+        result = await run(timed)
+        self._tracer.stage(stage, timings[stage])
+        return result
+
+    def _cycles(self, asked: int | Literal["auto"] | None) -> int:
+        cycles = self.limits.cycles if asked is None else asked
+        if cycles == "auto":
+            # Two while what waits fits the next batch: then nobody pays for the extra cycle.
+            short = self._pose.queued_cost <= self.limits.pose.max_cost
+            return min(2, self.limits.max_cycles) if short else 1
+        if not 1 <= cycles <= self.limits.max_cycles:
+            raise invalid_argument("cycles", f"must be 1 to {self.limits.max_cycles}, or auto")
+        return cycles
+
+    def _decode(self, source: bytes | Image) -> tuple[Image, Frame]:
+        image = self._decoded_file(source) if isinstance(source, bytes) else source
+        return image, self._estimator.upload(image)
+
+    def _decoded_file(self, data: bytes) -> Image:
+        header = read_header(data, self.limits.images)
+        try:
+            self._decoded.take(header.decoded_bytes)
+        except ServiceError:
+            self._metrics.shed("decode", "memory")
+            raise
+        try:
+            image = decode_image(data, self.limits.images, header)
+        except BaseException:
+            self._decoded.give_back(header.decoded_bytes)
+            raise
+        weakref.finalize(image, self._decoded.give_back, header.decoded_bytes)
+        return image
+
+    def _run_detect(self, frames: Sequence[Frame], group: Hashable) -> list[Detections]:
+        with self._metrics.stage_seconds.labels("detect").time():
+            return self._estimator.detect(frames)
+
+    def _run_pose(self, crops: Sequence[Crops], group: Hashable) -> Sequence[tuple[Floats, Floats]]:
+        assert isinstance(group, _PoseGroup)
+        with self._metrics.stage_seconds.labels("pose").time():
+            return self._estimator.pose(crops, flip_test=group.flip_test, cycles=group.cycles)
+
+
+def _given(boxes: Floats) -> Detections:
+    """The caller's own boxes, which count as certain."""
+    return Detections(boxes, np.ones(len(boxes), np.float32))
+
+
+def _annotated(image: Image, poses: Poses, min_keypoint_score: float) -> bytes:
+    from service.overlay import draw_poses  # the drawing library is heavy and seldom asked for
+
+    # Where the caller names no score, the drawing keeps its own: guesses clutter a picture.
+    if not min_keypoint_score:
+        return encode_jpeg(draw_poses(image, poses))
+    return encode_jpeg(draw_poses(image, poses, min_keypoint_score=min_keypoint_score))

@@ -1,0 +1,186 @@
+"""Poses of many pictures and videos, one after the other: what ``sdpose predict`` does."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Sequence
+from contextlib import ExitStack
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Protocol
+
+import cv2
+
+from sdpose_core.types import Image, Poses
+from service.media import (
+    BrokenVideo,
+    MediaError,
+    Source,
+    VideoFrame,
+    VideoReader,
+    VideoWriter,
+    read_picture,
+)
+from service.overlay import draw_poses
+from service.records import Record, RecordWriter
+
+
+class Estimate(Protocol):
+    """``PoseEstimator.estimate`` with its options chosen."""
+
+    def __call__(self, images: Sequence[Image]) -> list[Poses]: ...
+
+
+class Interrupted(Exception):
+    """The user asked to stop; what was written so far is whole."""
+
+
+@dataclass(slots=True)
+class Prediction:
+    """A run over sources.
+
+    Attributes:
+        estimate: poses of a batch of pictures.
+        writer: takes the results.
+        batch_size: pictures or frames handed over at once.
+        drawings: folder for the pictures with skeletons, None for none.
+        report: told of each source that was skipped or broke off, as one line.
+        advance: told of each picture and frame that is done.
+        expect: told how many frames a video has, before its first.
+        stopping: asked between batches; true ends the run with ``Interrupted``.
+        failures: how many sources were skipped or broke off.
+    """
+
+    estimate: Estimate
+    writer: RecordWriter
+    batch_size: int
+    drawings: Path | None
+    report: Callable[[str], None]
+    advance: Callable[[int], None]
+    expect: Callable[[int], None]
+    stopping: Callable[[], bool]
+    failures: int = 0
+
+    def run(self, sources: Sequence[Source]) -> None:
+        """Work through the sources in order.
+
+        Raises:
+            Interrupted: ``stopping`` said so.
+        """
+        places = _places(sources)
+        waiting: list[tuple[Source, Path, Image]] = []
+        for source, place in zip(sources, places, strict=True):
+            self._check()
+            if source.is_video:
+                self._pictures(waiting)
+                self._video(source, place)
+                continue
+            try:
+                waiting.append((source, place, read_picture(source)))
+            except MediaError as error:
+                self._skip(source, error)
+                self.advance(1)
+            if len(waiting) == self.batch_size:
+                self._pictures(waiting)
+        self._pictures(waiting)
+
+    def _check(self) -> None:
+        if self.stopping():
+            raise Interrupted
+
+    def _skip(self, source: Source, error: Exception) -> None:
+        self.failures += 1
+        self.report(f"{source.name}: {error}")
+
+    def _pictures(self, waiting: list[tuple[Source, Path, Image]]) -> None:
+        """Work on the pictures read so far, and empty the list."""
+        if not waiting:
+            return
+        self._check()
+        found = self.estimate([image for _, _, image in waiting])
+        for (source, place, image), poses in zip(waiting, found, strict=True):
+            height, width = image.shape[:2]
+            self.writer.write(Record(source.name, width, height, poses))
+            if self.drawings is not None:
+                try:
+                    target = _target(self.drawings, source, place)
+                    _save_picture(target, draw_poses(image, poses))
+                except (MediaError, OSError) as error:
+                    self._skip(source, error)
+        self.advance(len(waiting))
+        waiting.clear()
+
+    def _video(self, source: Source, place: Path) -> None:
+        assert source.path is not None
+        try:
+            with ExitStack() as stack:
+                reader = stack.enter_context(VideoReader(source.path))
+                self.expect(reader.frames or 0)
+                drawn = None
+                if self.drawings is not None:
+                    target = _target(self.drawings, source, place)
+                    drawn = stack.enter_context(VideoWriter(target, reader.rate))
+                batch: list[VideoFrame] = []
+                try:
+                    for frame in reader:
+                        batch.append(frame)
+                        if len(batch) == self.batch_size:
+                            self._frames(source, batch, drawn)
+                            batch = []
+                except BrokenVideo as error:  # what came before the damage counts
+                    self._skip(source, error)
+                self._frames(source, batch, drawn)
+        except MediaError as error:
+            self._skip(source, error)
+
+    def _frames(self, source: Source, batch: list[VideoFrame], drawn: VideoWriter | None) -> None:
+        self._check()
+        if not batch:
+            return
+        found = self.estimate([frame.image for frame in batch])
+        for frame, poses in zip(batch, found, strict=True):
+            height, width = frame.image.shape[:2]
+            self.writer.write(Record(source.name, width, height, poses, frame.number, frame.time_s))
+            if drawn is not None:
+                drawn.write(draw_poses(frame.image, poses))
+        self.advance(len(batch))
+
+
+def _places(sources: Sequence[Source]) -> list[Path]:
+    """A file of its own for the drawing of each source, below one folder."""
+    used: set[Path] = set()
+    places = []
+    for source in sources:
+        place = source.place
+        if source.is_video:
+            place = place.with_suffix(".mp4")
+        elif place.suffix.lower() not in (".jpg", ".jpeg", ".png"):
+            place = place.with_suffix(".jpg")
+        number = 2
+        while place in used:
+            place = place.with_stem(f"{source.place.stem}-{number}")
+            number += 1
+        used.add(place)
+        places.append(place)
+    return places
+
+
+def _target(folder: Path, source: Source, place: Path) -> Path:
+    """Where the drawing of a source goes, which is never over the source itself."""
+    target = folder / place
+    if source.path is not None and target.exists() and target.samefile(source.path):
+        raise MediaError("its drawing would replace it; draw into another folder")
+    return target
+
+
+def _save_picture(path: Path, image: Image) -> None:
+    path.parent.mkdir(parents=True, exist_ok=True)
+    done, data = cv2.imencode(path.suffix.lower(), cv2.cvtColor(image, cv2.COLOR_RGB2BGR))
+    if not done:
+        raise OSError(f"the drawing does not encode as {path.suffix}")
+    draft = path.with_name(f".{path.name}.part")
+    try:
+        draft.write_bytes(data.tobytes())
+        draft.replace(path)
+    except OSError:
+        draft.unlink(missing_ok=True)
+        raise

@@ -1,0 +1,195 @@
+"""One process, one event loop: both servers, the runtime, and the signals."""
+
+from __future__ import annotations
+
+import asyncio
+import os
+import signal
+import socket
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from dataclasses import dataclass
+
+import structlog
+import uvicorn
+
+from service.rest.app import create_app
+from service.rpc.server import RpcServer
+from service.runtime import Build, Runtime, State, build_estimator
+from service.settings import Settings
+from service.tracing import Tracer, TracingError, make_tracer
+
+_HEALTH_EVERY_S = 0.25
+
+_log = structlog.get_logger(__name__)
+
+
+class StartError(RuntimeError):
+    """The service cannot start; the message is one sentence for the operator."""
+
+
+@dataclass(frozen=True, slots=True)
+class Addresses:
+    """Where the servers listen."""
+
+    host: str
+    http_port: int
+    grpc_port: int
+
+
+class _HttpServer(uvicorn.Server):
+    @contextmanager
+    def capture_signals(self) -> Iterator[None]:
+        """Signals belong to the process as a whole, not to one of its servers."""
+        yield
+
+
+@dataclass(frozen=True, slots=True)
+class Ending:
+    """How serving ended; not `clean` means that a model still runs in a thread.
+
+    The interpreter must then be left with `os._exit`: native code does not survive its end.
+    """
+
+    status: int
+    clean: bool
+
+
+async def run_service(
+    settings: Settings,
+    *,
+    build: Build = build_estimator,
+    on_listening: Callable[[Addresses, Runtime], None] | None = None,
+    stop: asyncio.Event | None = None,
+    tracer: Tracer | None = None,
+) -> Ending:
+    """Serves until a stop signal (or `stop` is set).
+
+    `SIGTERM` and `SIGINT` finish what is queued, a second one ends at once. Raises `StartError`
+    where a port is taken or the models do not load and warm.
+    """
+    stop = stop or asyncio.Event()
+    with _signals_set(stop):
+        try:
+            tracer = tracer or make_tracer(wanted=settings.tracing)
+        except TracingError as error:
+            raise StartError(str(error)) from None
+        return await _run(Runtime(settings, build=build, tracer=tracer), on_listening, stop)
+
+
+async def _run(
+    runtime: Runtime,
+    on_listening: Callable[[Addresses, Runtime], None] | None,
+    stop: asyncio.Event,
+) -> Ending:
+    settings = runtime.settings
+    http_socket = _listen(settings.host, settings.http_port)
+    http = _HttpServer(
+        uvicorn.Config(
+            create_app(runtime),
+            log_config=None,
+            access_log=False,
+            lifespan="off",
+            server_header=False,
+            timeout_keep_alive=75,
+            timeout_graceful_shutdown=max(1, round(settings.drain_seconds)),
+        )
+    )
+    rpc = RpcServer(runtime)
+    try:
+        grpc_port = await rpc.start(_address(settings.host, settings.grpc_port))
+    except OSError as error:
+        http_socket.close()
+        raise StartError(f"{error} (SDPOSE_GRPC_PORT)") from None
+    serving = asyncio.create_task(http.serve(sockets=[http_socket]))
+    addresses = Addresses(settings.host, http_socket.getsockname()[1], grpc_port)
+    _log.info("listening", host=settings.host, http=addresses.http_port, grpc=grpc_port)
+    if on_listening is not None:
+        on_listening(addresses, runtime)
+    try:
+        finished = await _serve(runtime, rpc, serving, stop)
+    finally:
+        http.should_exit = True
+        clean = runtime.stop()
+        await rpc.stop(1.0)
+        await asyncio.gather(serving, return_exceptions=True)
+    _log.info("stopped", finished=finished)
+    return Ending(0 if finished else 1, clean)
+
+
+async def _serve(
+    runtime: Runtime, rpc: RpcServer, serving: asyncio.Task[None], stop: asyncio.Event
+) -> bool:
+    """Start, wait for the stop, drain; tells whether all work was finished in time."""
+    starting = asyncio.create_task(runtime.start())
+    stopping = asyncio.create_task(stop.wait())
+    try:
+        await asyncio.wait({starting, stopping, serving}, return_when=asyncio.FIRST_COMPLETED)
+        if serving.done():
+            raise StartError("the HTTP server ended by itself") from serving.exception()
+        if starting.done():
+            if (error := starting.exception()) is not None:
+                raise StartError(f"the models do not start: {error}") from error
+            telling = asyncio.create_task(_tell_health(runtime, rpc))
+            await asyncio.wait({stopping, serving}, return_when=asyncio.FIRST_COMPLETED)
+            telling.cancel()
+            await asyncio.gather(telling, return_exceptions=True)
+        _log.info("draining", grace_seconds=runtime.settings.drain_seconds)
+        await rpc.tell_ready(False)
+        return await runtime.drain()
+    finally:
+        for task in (starting, stopping):
+            task.cancel()
+        await asyncio.gather(starting, stopping, return_exceptions=True)
+
+
+async def _tell_health(runtime: Runtime, rpc: RpcServer) -> None:
+    """Keeps gRPC's health service true to the runtime; logs a worker that is lost or stuck."""
+    told: str | None = State.STARTING
+    while True:
+        reason = runtime.not_ready()
+        if (reason is None) != (told is None):
+            await rpc.tell_ready(reason is None)
+            if reason is not None:
+                _log.error("not well", reason=reason)
+        told = reason
+        await asyncio.sleep(_HEALTH_EVERY_S)
+
+
+@contextmanager
+def _signals_set(stop: asyncio.Event) -> Iterator[None]:
+    loop = asyncio.get_running_loop()
+
+    def on_signal(number: int) -> None:
+        if stop.is_set():
+            # Told twice: no drain, no clean-up; the status is the one shells give.
+            os._exit(128 + number)
+        stop.set()
+
+    numbers = (signal.SIGTERM, signal.SIGINT)
+    for number in numbers:
+        loop.add_signal_handler(number, on_signal, int(number))
+    try:
+        yield
+    finally:
+        for number in numbers:
+            loop.remove_signal_handler(number)
+
+
+def _listen(host: str, port: int) -> socket.socket:
+    family = socket.AF_INET6 if ":" in host else socket.AF_INET
+    # The protocol is named since asyncio turns Nagle's delay off only where it sees TCP.
+    listener = socket.socket(family, socket.SOCK_STREAM, socket.IPPROTO_TCP)
+    listener.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
+    try:
+        listener.bind((host, port))
+    except OSError as error:
+        listener.close()
+        reason = error.strerror or error
+        raise StartError(f"cannot listen on {_address(host, port)}: {reason}") from None
+    listener.setblocking(False)
+    return listener
+
+
+def _address(host: str, port: int) -> str:
+    return f"[{host}]:{port}" if ":" in host else f"{host}:{port}"

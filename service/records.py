@@ -1,0 +1,212 @@
+"""Poses as text: JSON lines, COCO keypoint JSON, CSV."""
+
+from __future__ import annotations
+
+import csv
+import io
+import json
+from collections.abc import Callable
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any, Final, Protocol
+
+import numpy as np
+
+from sdpose_core.skeleton import EDGES, KEYPOINT_NAMES
+from sdpose_core.types import Poses
+
+VISIBLE_SCORE: Final = 0.3
+"""Keypoints from this score up are written as visible to COCO files."""
+
+
+@dataclass(frozen=True, slots=True)
+class Record:
+    """The people of one picture, or of one frame of a video.
+
+    Attributes:
+        source: name of the file.
+        width: of the picture, pixels.
+        height: of the picture, pixels.
+        poses: in pixels of the picture.
+        frame: number of the frame from 0; None for a picture.
+        time_s: seconds from the start of the video; None for a picture.
+    """
+
+    source: str
+    width: int
+    height: int
+    poses: Poses
+    frame: int | None = None
+    time_s: float | None = None
+
+
+class RecordWriter(Protocol):
+    """Writes records as they come; every call writes whole lines only."""
+
+    def write(self, record: Record) -> None: ...
+
+    def finish(self) -> None:
+        """Write what belongs at the end."""
+        ...
+
+
+class JsonLines:
+    """One line a picture or frame: people as in the answer of ``POST /pose``."""
+
+    def __init__(self, put: Callable[[str], object]) -> None:
+        self._put = put
+
+    def write(self, record: Record) -> None:
+        line: dict[str, Any] = {"input": record.source}
+        if record.frame is not None:
+            line |= {"frame": record.frame, "time_s": _rounded(record.time_s or 0.0, 4)}
+        line["image"] = {"width": record.width, "height": record.height}
+        line["people"] = [_person(record.poses, index) for index in range(len(record.poses))]
+        self._put(json.dumps(line) + "\n")
+
+    def finish(self) -> None:
+        pass
+
+
+class Csv:
+    """One row a person: picture, frame, box, and x, y, score of every keypoint."""
+
+    def __init__(self, put: Callable[[str], object]) -> None:
+        self._put = put
+        columns = ["input", "frame", "time_s", "person", "score", "x1", "y1", "x2", "y2"]
+        for name in KEYPOINT_NAMES:
+            columns += [f"{name}_x", f"{name}_y", f"{name}_score"]
+        self._row(columns)
+
+    def _row(self, values: list[Any]) -> None:
+        text = io.StringIO()
+        csv.writer(text, lineterminator="\n").writerow(values)
+        self._put(text.getvalue())
+
+    def write(self, record: Record) -> None:
+        poses = record.poses
+        for index in range(len(poses)):
+            frame = "" if record.frame is None else record.frame
+            time_s = "" if record.time_s is None else _rounded(record.time_s, 4)
+            row = [record.source, frame, time_s, index, _rounded(poses.scores[index], 4)]
+            row += [_rounded(value, 3) for value in poses.boxes[index]]
+            row += _triples(poses, index)
+            self._row(row)
+
+    def finish(self) -> None:
+        pass
+
+
+class Coco:
+    """One COCO keypoint file: images, annotations and the person category.
+
+    A picture whose name is a number keeps it as its image id, as COCO's own pictures need to be
+    scored; others are counted on. ``score`` and ``keypoint_scores`` come on top of the format, so
+    that the annotations also serve as results.
+    """
+
+    def __init__(self, put: Callable[[str], object]) -> None:
+        self._put = put
+        self._images: list[dict[str, Any]] = []
+        self._annotations: list[dict[str, Any]] = []
+        self._used: set[int] = set()
+        self._next = 1
+
+    def write(self, record: Record) -> None:
+        number = self._number(record)
+        image: dict[str, Any] = {
+            "id": number,
+            "file_name": record.source,
+            "width": record.width,
+            "height": record.height,
+        }
+        if record.frame is not None:
+            image |= {"frame": record.frame, "time_s": _rounded(record.time_s or 0.0, 4)}
+        self._images.append(image)
+        poses = record.poses
+        for index in range(len(poses)):
+            x1, y1, x2, y2 = (float(value) for value in poses.boxes[index])
+            points = []
+            for (x, y), score in zip(
+                poses.keypoints[index], poses.keypoint_scores[index], strict=True
+            ):
+                points += [_rounded(x, 3), _rounded(y, 3), 2 if score >= VISIBLE_SCORE else 1]
+            self._annotations.append(
+                {
+                    "id": len(self._annotations) + 1,
+                    "image_id": number,
+                    "category_id": 1,
+                    "bbox": [_rounded(value, 3) for value in (x1, y1, x2 - x1, y2 - y1)],
+                    "area": _rounded((x2 - x1) * (y2 - y1), 3),
+                    "iscrowd": 0,
+                    "num_keypoints": len(KEYPOINT_NAMES),
+                    "keypoints": points,
+                    "keypoint_scores": [
+                        _rounded(score, 4) for score in poses.keypoint_scores[index]
+                    ],
+                    "score": _rounded(poses.scores[index], 4),
+                }
+            )
+
+    def _number(self, record: Record) -> int:
+        stem = Path(record.source).stem
+        number = int(stem) if record.frame is None and stem.isdecimal() else 0
+        if number < 1 or number in self._used:
+            while self._next in self._used:
+                self._next += 1
+            number = self._next
+        self._used.add(number)
+        return number
+
+    def finish(self) -> None:
+        category = {
+            "id": 1,
+            "name": "person",
+            "supercategory": "person",
+            "keypoints": list(KEYPOINT_NAMES),
+            "skeleton": [[a + 1, b + 1] for a, b in EDGES],
+        }
+        document = {
+            "images": self._images,
+            "annotations": self._annotations,
+            "categories": [category],
+        }
+        self._put(json.dumps(document) + "\n")
+
+
+WRITERS: Final[dict[str, Callable[[Callable[[str], object]], RecordWriter]]] = {
+    "jsonl": JsonLines,
+    "coco": Coco,
+    "csv": Csv,
+}
+
+
+def _person(poses: Poses, index: int) -> dict[str, Any]:
+    x1, y1, x2, y2 = (float(value) for value in poses.boxes[index])
+    values = _triples(poses, index)
+    return {
+        "box": {
+            "x": _rounded(x1, 3),
+            "y": _rounded(y1, 3),
+            "width": _rounded(x2 - x1, 3),
+            "height": _rounded(y2 - y1, 3),
+        },
+        "score": _rounded(poses.scores[index], 4),
+        "keypoints": [
+            {"name": name, "x": x, "y": y, "score": score}
+            for name, x, y, score in zip(
+                KEYPOINT_NAMES, values[0::3], values[1::3], values[2::3], strict=True
+            )
+        ],
+    }
+
+
+def _triples(poses: Poses, index: int) -> list[float]:
+    values: list[float] = []
+    for (x, y), score in zip(poses.keypoints[index], poses.keypoint_scores[index], strict=True):
+        values += [_rounded(x, 3), _rounded(y, 3), _rounded(score, 4)]
+    return values
+
+
+def _rounded(value: float | np.floating[Any], digits: int) -> float:
+    return round(float(value), digits)

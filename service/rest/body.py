@@ -1,0 +1,155 @@
+"""Image files and parameters out of an HTTP request, with every bound checked on the way."""
+
+from __future__ import annotations
+
+import asyncio
+from collections.abc import AsyncIterator
+from dataclasses import dataclass
+
+from starlette.datastructures import FormData, Headers, UploadFile
+from starlette.formparsers import MultiPartException, MultiPartParser
+from starlette.requests import ClientDisconnect, Request
+
+from service.errors import ErrorCode, ServiceError, deadline_exceeded, invalid_argument
+from service.rest.connection import ClientGoneError
+
+_MAX_FIELDS = 32
+_MAX_FIELD_BYTES = 2**20
+IMAGE_FIELD = "image"
+
+
+@dataclass(frozen=True, slots=True)
+class BodyLimits:
+    """Bounds in bytes, in images, and in the seconds that a body may take to arrive."""
+
+    max_request_bytes: int
+    max_image_bytes: int
+    max_images: int
+    max_seconds: float = 60.0
+
+
+@dataclass(frozen=True, slots=True)
+class PoseBody:
+    """The image files in their order, and the raw parameters from query and form."""
+
+    images: list[bytes]
+    parameters: dict[str, str]
+
+
+# Both are form errors too: the parser then closes its files.
+class _BodyError(ServiceError, MultiPartException):
+    """The body is larger than allowed."""
+
+
+class _BrokenOffError(ClientGoneError, MultiPartException):
+    """The client went away while it sent the body."""
+
+
+async def read_body(request: Request, limits: BodyLimits) -> PoseBody:
+    """Reads a multipart form or a raw image.
+
+    Raises `ServiceError` unsupported_media_type (another content type), payload_too_large,
+    invalid_argument or deadline_exceeded, and `ClientGoneError`.
+    """
+    try:
+        async with asyncio.timeout(limits.max_seconds):
+            return await _read(request, limits)
+    except TimeoutError:
+        raise deadline_exceeded("while the body was read") from None
+
+
+async def _read(request: Request, limits: BodyLimits) -> PoseBody:
+    parameters = _single(request.query_params.multi_items())
+    kind = request.headers.get("content-type", "").partition(";")[0].strip().lower()
+    if kind == "multipart/form-data":
+        form = await _parse_form(request, limits)
+        try:
+            images, fields = await _split(form)
+        finally:
+            await form.close()
+        for name, value in _single(fields).items():
+            if name in parameters:
+                raise invalid_argument(name, "given twice, in the query and in the form")
+            parameters[name] = value
+        return PoseBody(images, parameters)
+    if kind.startswith("image/") or kind == "application/octet-stream":
+        chunks = [chunk async for chunk in _bounded(request, limits.max_image_bytes)]
+        return PoseBody([b"".join(chunks)], parameters)
+    raise ServiceError(
+        ErrorCode.UNSUPPORTED_MEDIA_TYPE,
+        f"send multipart/form-data with a file named {IMAGE_FIELD}, or the image itself as "
+        f"image/*; got {kind or 'no content type'}",
+    )
+
+
+async def _bounded(request: Request, most: int) -> AsyncIterator[bytes]:
+    """The body in pieces; refused by its announced size already, else as soon as it is over."""
+    announced = request.headers.get("content-length", "")
+    if announced.isdigit() and int(announced) > most:
+        raise _too_large(most)
+    seen = 0
+    try:
+        async for chunk in request.stream():
+            seen += len(chunk)
+            if seen > most:
+                raise _too_large(most)
+            yield chunk
+    except ClientDisconnect:
+        raise _BrokenOffError("the body broke off") from None
+
+
+async def _parse_form(request: Request, limits: BodyLimits) -> FormData:
+    parser = MultiPartParser(
+        Headers(scope=request.scope),
+        _bounded(request, limits.max_request_bytes),  # type: ignore[arg-type]
+        max_files=limits.max_images,
+        max_fields=_MAX_FIELDS,
+        max_part_size=_MAX_FIELD_BYTES,
+    )
+    # The whole body is bounded, so files stay in memory: a detour over the disk costs more.
+    parser.spool_max_size = limits.max_request_bytes + 1
+    try:
+        return await parser.parse()
+    except (ServiceError, ClientGoneError):
+        raise
+    except (MultiPartException, KeyError, ValueError) as error:
+        message = error.message if isinstance(error, MultiPartException) else str(error)
+        if message.startswith("Too many files"):
+            raise ServiceError(
+                ErrorCode.PAYLOAD_TOO_LARGE,
+                f"more than the {limits.max_images} images allowed",
+                field=IMAGE_FIELD,
+            ) from None
+        raise invalid_argument("body", f"not a readable multipart form: {message}") from None
+
+
+async def _split(form: FormData) -> tuple[list[bytes], list[tuple[str, str]]]:
+    images: list[bytes] = []
+    fields: list[tuple[str, str]] = []
+    for name, value in form.multi_items():
+        if isinstance(value, UploadFile):
+            if name != IMAGE_FIELD:
+                raise invalid_argument(name, f"files are expected under the name {IMAGE_FIELD}")
+            images.append(await value.read())
+        elif name == IMAGE_FIELD:
+            raise invalid_argument(IMAGE_FIELD, "expected a file, got a plain field")
+        else:
+            fields.append((name, value))
+    if not images:
+        raise invalid_argument(IMAGE_FIELD, "no image in the form")
+    return images, fields
+
+
+def _single(items: list[tuple[str, str]]) -> dict[str, str]:
+    single: dict[str, str] = {}
+    for name, value in items:
+        if name in single:
+            raise invalid_argument(name, "given twice")
+        single[name] = value
+    return single
+
+
+def _too_large(most: int) -> _BodyError:
+    return _BodyError(
+        ErrorCode.PAYLOAD_TOO_LARGE, f"the body is larger than the {most} bytes allowed"
+    )

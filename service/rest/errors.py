@@ -1,0 +1,81 @@
+"""The error vocabulary in HTTP: status codes and RFC 9457 problem documents."""
+
+from __future__ import annotations
+
+import math
+
+import structlog
+from starlette.exceptions import HTTPException
+from starlette.requests import Request
+from starlette.responses import JSONResponse
+
+from service.errors import ErrorCode, ServiceError, as_service_error
+from service.rest.context import context_of
+
+HTTP_STATUS: dict[ErrorCode, int] = {
+    ErrorCode.INVALID_IMAGE: 400,
+    ErrorCode.UNSUPPORTED_MEDIA_TYPE: 415,
+    ErrorCode.INVALID_ARGUMENT: 422,
+    ErrorCode.PAYLOAD_TOO_LARGE: 413,
+    ErrorCode.UNAUTHENTICATED: 401,
+    ErrorCode.OVERLOADED: 429,
+    ErrorCode.DEADLINE_EXCEEDED: 504,
+    ErrorCode.UNAVAILABLE: 503,
+    ErrorCode.INTERNAL: 500,
+}
+PROBLEM_TYPE = "application/problem+json"
+CLIENT_GONE = 499
+"""Status that the log and the metrics note when nobody is left to answer (as nginx does)."""
+
+_log = structlog.get_logger(__name__)
+
+
+def problem(error: ServiceError, request_id: str, status: int | None = None) -> JSONResponse:
+    """The problem document of one error, with Retry-After where trying again makes sense."""
+    status = status or HTTP_STATUS[error.code]
+    body: dict[str, object] = {
+        "type": "about:blank",
+        "title": error.code.value.replace("_", " "),
+        "status": status,
+        "detail": error.message,
+        "code": error.code.value,
+        "request_id": request_id,
+    }
+    headers: dict[str, str] = {}
+    if error.field is not None:
+        body["field"] = error.field
+    if error.code in (ErrorCode.OVERLOADED, ErrorCode.UNAVAILABLE):
+        headers["Retry-After"] = str(max(1, math.ceil(error.retry_after_s or 1.0)))
+    if error.code is ErrorCode.UNAUTHENTICATED:
+        headers["WWW-Authenticate"] = "Bearer"
+    return JSONResponse(body, status, headers, PROBLEM_TYPE)
+
+
+def error_entry(error: BaseException) -> dict[str, object]:
+    """The entry that stands for one bad image among several."""
+    shown = as_service_error(error)
+    if shown is not error:
+        _log.error("image failed", exc_info=error)
+    entry: dict[str, object] = {"code": shown.code.value, "detail": shown.message}
+    if shown.field is not None:
+        entry["field"] = shown.field
+    return {"error": entry}
+
+
+async def on_service_error(request: Request, error: Exception) -> JSONResponse:
+    """Exception handler of the app for `ServiceError`."""
+    shown = as_service_error(error)
+    context = context_of(request.scope)
+    context.outcome = shown.code.value
+    return problem(shown, context.request_id)
+
+
+async def on_http_error(request: Request, error: Exception) -> JSONResponse:
+    """Exception handler for what the framework refuses itself, such as an unknown path."""
+    assert isinstance(error, HTTPException)
+    context = context_of(request.scope)
+    code = ErrorCode.INVALID_ARGUMENT if error.status_code < 500 else ErrorCode.INTERNAL
+    context.outcome = code.value
+    answer = problem(ServiceError(code, str(error.detail)), context.request_id, error.status_code)
+    answer.headers.update(error.headers or {})
+    return answer

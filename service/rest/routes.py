@@ -1,0 +1,190 @@
+"""The paths of the REST front end."""
+
+from __future__ import annotations
+
+import asyncio
+from collections.abc import Callable, Coroutine
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Annotated, Any
+
+from fastapi import APIRouter, Depends, Request, Response
+from fastapi.responses import FileResponse
+from fastapi.security import APIKeyHeader, HTTPAuthorizationCredentials, HTTPBearer
+from prometheus_client import CONTENT_TYPE_LATEST
+from pydantic_core import to_json
+
+from sdpose_core.geometry import INPUT_SIZE
+from sdpose_core.skeleton import EDGES, KEYPOINT_NAMES
+from service.access import check_key
+from service.errors import ErrorCode, ServiceError
+from service.parameters import PoseParameters, deadline_after, parse_boxes, parse_parameters
+from service.pipeline import PoseOptions, PosePipeline, PoseResult
+from service.rest.body import BodyLimits, PoseBody, read_body
+from service.rest.connection import while_connected
+from service.rest.context import context_of
+from service.rest.documentation import OVERLAY_DOCUMENT, POSE_DOCUMENT, PROBLEMS
+from service.rest.errors import error_entry
+from service.rest.schemas import Health, ModelsModel, ModelsResponse, SizeModel, pose_answer
+from service.runtime import Runtime
+
+_WEB = Path(__file__).parent.parent / "web"
+_api_key = APIKeyHeader(name="X-API-Key", auto_error=False, description="One of SDPOSE_API_KEYS.")
+_bearer = HTTPBearer(auto_error=False, description="One of SDPOSE_API_KEYS.")
+
+
+@dataclass(frozen=True, slots=True)
+class _Asked:
+    """One checked request: a coroutine an image, to be begun by the route."""
+
+    body: PoseBody
+    parameters: PoseParameters
+    options: list[PoseOptions]
+    pipeline: PosePipeline
+    deadline: float
+
+    def estimate(self, index: int, *, keep_image: bool = False) -> Coroutine[Any, Any, PoseResult]:
+        return self.pipeline.estimate(
+            self.body.images[index],
+            self.options[index],
+            deadline=self.deadline,
+            priority=self.parameters.priority,
+            keep_image=keep_image,
+        )
+
+
+def pose_routes(runtime: Runtime) -> APIRouter:
+    """Everything that looks at images; behind the keys where there are any."""
+    settings = runtime.settings
+    limits = BodyLimits(
+        max_request_bytes=int(settings.max_request_mb * 2**20),
+        max_image_bytes=int(settings.max_image_mb * 2**20),
+        max_images=settings.max_images,
+        max_seconds=settings.max_deadline_ms / 1e3,
+    )
+
+    async def require_key(  # async: a plain function would take a thread hop
+        api_key: Annotated[str | None, Depends(_api_key)],
+        bearer: Annotated[HTTPAuthorizationCredentials | None, Depends(_bearer)],
+    ) -> None:
+        check_key(settings.api_keys, api_key, f"Bearer {bearer.credentials}" if bearer else None)
+
+    router = APIRouter(dependencies=[Depends(require_key)], tags=["pose"])
+
+    async def ask(request: Request) -> _Asked:
+        pipeline = runtime.pipeline  # first: a service that is not ready reads no body
+        body = await read_body(request, limits)
+        raw = dict(body.parameters)
+        boxes = raw.pop("boxes", None)
+        parameters = parse_parameters(raw)
+        many = len(body.images)
+        each = [None] * many if boxes is None else parse_boxes(boxes, many, settings.max_boxes)
+        options = [
+            PoseOptions(
+                boxes=given,
+                max_people=parameters.max_people,
+                min_score=parameters.min_score,
+                min_keypoint_score=parameters.min_keypoint_score,
+                cycles=parameters.cycles,
+                flip_test=parameters.flip_test,
+            )
+            for given in each
+        ]
+        started = context_of(request.scope).started
+        deadline = deadline_after(started, parameters.deadline_ms, settings.max_deadline_ms)
+        return _Asked(body, parameters, options, pipeline, deadline)
+
+    @router.post("/pose", summary="Find people and their keypoints", **POSE_DOCUMENT)
+    async def pose(request: Request) -> Response:
+        asked = await ask(request)
+        request_id = context_of(request.scope).request_id
+        many = len(asked.options)
+        if many == 1:
+            result = await while_connected(request, asked.estimate(0))
+            return _json(pose_answer(result, request_id))
+        results = await while_connected(
+            request, _all([asked.estimate(index) for index in range(many)])
+        )
+        entries = [
+            error_entry(result)
+            if isinstance(result, BaseException)
+            else pose_answer(result, request_id)
+            for result in results
+        ]
+        return _json({"results": entries})
+
+    @router.post("/pose/overlay", summary="The image with the poses drawn", **OVERLAY_DOCUMENT)
+    async def overlay(request: Request) -> Response:
+        asked = await ask(request)
+        if len(asked.options) != 1:
+            raise ServiceError(
+                ErrorCode.INVALID_ARGUMENT, "image: send one image at a time", field="image"
+            )
+        picture = await while_connected(request, _overlay(asked))
+        return Response(picture, media_type="image/jpeg")
+
+    @router.get("/models", summary="What is loaded", responses=PROBLEMS)
+    async def models() -> ModelsResponse:
+        names = runtime.models
+        if names is None:
+            raise ServiceError(
+                ErrorCode.UNAVAILABLE, "the models are not loaded yet", retry_after_s=2.0
+            )
+        return ModelsResponse(
+            models=ModelsModel(
+                student=names.student,
+                detector=names.detector,
+                backend=names.backend,
+                device=names.device,
+            ),
+            keypoints=list(KEYPOINT_NAMES),
+            skeleton=[list(edge) for edge in EDGES],
+            input_size=SizeModel(width=INPUT_SIZE[0], height=INPUT_SIZE[1]),
+        )
+
+    return router
+
+
+def operator_routes(runtime: Runtime) -> APIRouter:
+    """Health, metrics and the playground; open to everyone who reaches the port."""
+    router = APIRouter(tags=["operation"])
+
+    @router.get("/livez", summary="Is the process well?", responses={503: PROBLEMS[503]})
+    async def livez() -> Health:
+        return _healthy(runtime.not_live, "alive")
+
+    @router.get("/readyz", summary="Is new work welcome?", responses={503: PROBLEMS[503]})
+    async def readyz() -> Health:
+        return _healthy(runtime.not_ready, "ready")
+
+    @router.get("/metrics", summary="Metrics for Prometheus", response_class=Response)
+    async def metrics() -> Response:
+        return Response(runtime.metrics.exposition(), media_type=CONTENT_TYPE_LATEST)
+
+    @router.get("/", include_in_schema=False)
+    async def playground() -> FileResponse:
+        return FileResponse(_WEB / "index.html", media_type="text/html; charset=utf-8")
+
+    return router
+
+
+def _healthy(trouble: Callable[[], str | None], word: str) -> Health:
+    reason = trouble()
+    if reason is not None:
+        raise ServiceError(ErrorCode.UNAVAILABLE, f"the service is {reason}", retry_after_s=2.0)
+    return Health(status=word)
+
+
+async def _all(
+    estimates: list[Coroutine[Any, Any, PoseResult]],
+) -> list[PoseResult | BaseException]:
+    return await asyncio.gather(*estimates, return_exceptions=True)
+
+
+async def _overlay(asked: _Asked) -> bytes:
+    result = await asked.estimate(0, keep_image=True)
+    return await asked.pipeline.draw(result, deadline=asked.deadline)
+
+
+def _json(value: object) -> Response:
+    return Response(to_json(value), media_type="application/json")

@@ -1,0 +1,176 @@
+"""The answers of REST as OpenAPI documents them, and how they are made from results."""
+
+from __future__ import annotations
+
+from typing import Any
+
+from pydantic import BaseModel, ConfigDict, Field
+
+from service.pipeline import PoseResult
+
+
+class BoxModel(BaseModel):
+    """A box in pixels of the image as displayed; x and y are its top left corner."""
+
+    x: float
+    y: float
+    width: float
+    height: float
+
+
+class KeypointModel(BaseModel):
+    """One named place on the body, in pixels of the image as displayed."""
+
+    name: str = Field(examples=["left_wrist"])
+    x: float
+    y: float
+    score: float = Field(ge=0, le=1)
+
+
+class PersonModel(BaseModel):
+    """One person, with the 17 COCO keypoints (fewer where `min_keypoint_score` is set)."""
+
+    box: BoxModel
+    score: float = Field(ge=0, le=1)
+    id: int | None = Field(None, description="Who it is over time; streams only.")
+    keypoints: list[KeypointModel]
+
+
+class SizeModel(BaseModel):
+    """The image in pixels, after its EXIF orientation."""
+
+    width: int
+    height: int
+
+
+class ModelsModel(BaseModel):
+    """What answered."""
+
+    student: str
+    detector: str
+    backend: str
+    device: str
+
+
+class PoseResponse(BaseModel):
+    """The people of one image."""
+
+    model_config = ConfigDict(
+        json_schema_extra={
+            "examples": [
+                {
+                    "people": [
+                        {
+                            "box": {"x": 48.2, "y": 399.6, "width": 197.9, "height": 503.1},
+                            "score": 0.91,
+                            "keypoints": [{"name": "nose", "x": 142.3, "y": 442.7, "score": 0.94}],
+                        }
+                    ],
+                    "image": {"width": 810, "height": 1080},
+                    "timings_ms": {"decode": 6.1, "detect": 31.0, "pose": 18.2, "total": 57.3},
+                    "models": {
+                        "student": "sdpose-t",
+                        "detector": "embedded",
+                        "backend": "openvino",
+                        "device": "cpu",
+                    },
+                    "request_id": "0f6c2f0f5d7e4c0f9b0a7a1d5c3e2b11",
+                }
+            ]
+        }
+    )
+
+    people: list[PersonModel]
+    image: SizeModel
+    timings_ms: dict[str, float] = Field(
+        description="Milliseconds at work a stage, in `queue`, and in `total`."
+    )
+    models: ModelsModel
+    request_id: str
+
+
+class ErrorModel(BaseModel):
+    """Why one image among several has no answer."""
+
+    code: str
+    detail: str
+    field: str | None = None
+
+
+class ErrorEntry(BaseModel):
+    """The entry of an image that failed."""
+
+    error: ErrorModel
+
+
+class PoseResponses(BaseModel):
+    """One entry an image, in the order of the request."""
+
+    results: list[PoseResponse | ErrorEntry]
+
+
+class Problem(BaseModel):
+    """An error as RFC 9457 has it, with the service's own code and the request id."""
+
+    type: str
+    title: str
+    status: int
+    detail: str
+    code: str = Field(examples=["invalid_image"])
+    request_id: str
+    field: str | None = None
+
+
+class ModelsResponse(BaseModel):
+    """What the service has loaded and how its answers are to be read."""
+
+    models: ModelsModel
+    keypoints: list[str]
+    skeleton: list[list[int]] = Field(description="Limbs as pairs of indices into keypoints.")
+    input_size: SizeModel = Field(description="Crop of one person that the student sees.")
+
+
+class Health(BaseModel):
+    """A healthy answer."""
+
+    status: str
+
+
+def pose_answer(result: PoseResult, request_id: str) -> dict[str, Any]:
+    """The JSON value of one result; pixels to 1/1000, scores to 1/10000."""
+    boxes = result.poses.boxes.tolist()
+    scores = result.poses.scores.tolist()
+    people = [
+        {
+            "box": {
+                "x": round(x1, 3),
+                "y": round(y1, 3),
+                "width": round(x2 - x1, 3),
+                "height": round(y2 - y1, 3),
+            },
+            "score": round(score, 4),
+            "keypoints": [
+                {
+                    "name": point.name,
+                    "x": round(point.x, 3),
+                    "y": round(point.y, 3),
+                    "score": round(point.score, 4),
+                }
+                for point in result.keypoints(person)
+            ],
+        }
+        for person, ((x1, y1, x2, y2), score) in enumerate(zip(boxes, scores, strict=True))
+    ]
+    names = result.models
+    return {
+        "people": people,
+        "image": {"width": result.width, "height": result.height},
+        "timings_ms": {stage: round(ms, 3) for stage, ms in result.timings_ms.items()},
+        "models": {
+            "student": names.student,
+            "detector": names.detector,
+            "backend": names.backend,
+            "device": names.device,
+        },
+        "request_id": request_id,
+    }

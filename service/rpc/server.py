@@ -1,0 +1,69 @@
+"""The gRPC server: service, health, reflection, limits and keepalive."""
+
+from __future__ import annotations
+
+import grpc
+from grpc_health.v1 import health, health_pb2, health_pb2_grpc
+from grpc_reflection.v1alpha import reflection
+
+from protos.sdpose.v1 import pose_pb2, pose_pb2_grpc
+from service.rpc.interceptor import PoseCallInterceptor
+from service.rpc.servicer import PoseServicer
+from service.runtime import Runtime
+
+SERVICE_NAME = pose_pb2.DESCRIPTOR.services_by_name["PoseService"].full_name
+
+
+class RpcServer:
+    """One gRPC server on the running event loop."""
+
+    def __init__(self, runtime: Runtime) -> None:
+        settings = runtime.settings
+        # A margin over the image bound, so that an image just over it gets our own error.
+        largest = int(settings.max_image_mb * 2**20) + 2**20
+        self._server = grpc.aio.server(
+            interceptors=[PoseCallInterceptor(runtime)],
+            options=[
+                ("grpc.max_receive_message_length", largest),
+                ("grpc.max_send_message_length", 64 * 2**20),
+                ("grpc.so_reuseport", 0),  # a taken port must be an error, not a shared port
+                ("grpc.keepalive_time_ms", 60_000),
+                ("grpc.keepalive_timeout_ms", 20_000),
+                ("grpc.keepalive_permit_without_calls", 1),
+                ("grpc.http2.min_ping_interval_without_data_ms", 10_000),
+                ("grpc.http2.max_ping_strikes", 0),
+            ],
+            compression=grpc.Compression.NoCompression,
+        )
+        self._health = health.aio.HealthServicer()  # type: ignore[attr-defined]
+        pose_pb2_grpc.add_PoseServiceServicer_to_server(PoseServicer(runtime), self._server)  # type: ignore[no-untyped-call]
+        health_pb2_grpc.add_HealthServicer_to_server(self._health, self._server)
+        reflection.enable_server_reflection(
+            (
+                SERVICE_NAME,
+                health_pb2.DESCRIPTOR.services_by_name["Health"].full_name,
+                reflection.SERVICE_NAME,
+            ),
+            self._server,
+        )
+
+    async def start(self, address: str) -> int:
+        """Listens on `host:port` and gives the port; raises OSError when that is taken."""
+        try:
+            port = self._server.add_insecure_port(address)
+        except RuntimeError as error:
+            raise OSError(f"cannot listen on {address}") from error
+        await self.tell_ready(False)
+        await self._server.start()
+        return int(port)
+
+    async def tell_ready(self, ready: bool) -> None:
+        """Sets what the health service answers, for the server and for the pose service."""
+        status = health_pb2.HealthCheckResponse.ServingStatus
+        now = status.SERVING if ready else status.NOT_SERVING
+        for name in ("", SERVICE_NAME):
+            await self._health.set(name, now)
+
+    async def stop(self, grace_s: float) -> None:
+        """Refuses new calls and ends those under way after the grace time."""
+        await self._server.stop(grace_s)

@@ -1,0 +1,162 @@
+"""All settings of the service, read once from the environment (prefix `SDPOSE_`).
+
+Only `service.runtime` and what stands above it see this object; the rooms below get values.
+"""
+
+from __future__ import annotations
+
+import os
+from typing import Annotated, Literal
+
+from pydantic import Field, ValidationError, field_validator, model_validator
+from pydantic_settings import BaseSettings, NoDecode, SettingsConfigDict
+
+PREFIX = "SDPOSE_"
+
+
+class SettingsError(ValueError):
+    """One sentence that says which setting is wrong and why."""
+
+
+class Settings(BaseSettings):
+    """Every field is the environment variable `SDPOSE_<NAME>`, and a flag of `sdpose serve`."""
+
+    model_config = SettingsConfigDict(env_prefix=PREFIX, extra="ignore", frozen=True)
+
+    host: str = Field("127.0.0.1", description="Address that both servers listen on.")
+    http_port: int = Field(8000, ge=0, le=65535, description="Port of REST; 0 takes a free one.")
+    grpc_port: int = Field(8001, ge=0, le=65535, description="Port of gRPC; 0 takes a free one.")
+    student: str = Field("sdpose-t", description="Pose model: a preset name or a path.")
+    detector: str = Field("embedded", description="Person detector: `embedded`, a name or a path.")
+    device: str = Field("auto", description="`auto`, `cpu`, `cuda` or `cuda:N`.")
+    backend: str = Field("auto", description="`auto`, `torch` or `openvino`.")
+    api_keys: Annotated[frozenset[str], NoDecode] = Field(
+        frozenset(),
+        repr=False,
+        description="Keys that callers must show, separated by commas; empty lets everyone in.",
+    )
+
+    max_batch: int | None = Field(
+        None,
+        ge=1,
+        le=512,
+        description="Most crops in one batch of the student; unset: 8 on a CPU, 64 on a GPU.",
+    )
+    max_detect_batch: int = Field(
+        8, ge=1, le=128, description="Most images in one batch of the detector."
+    )
+    max_wait_ms: float | None = Field(
+        None,
+        ge=0,
+        le=1000,
+        description="Longest wait for a batch to fill; unset: 0 on a CPU, 2 on a GPU.",
+    )
+    max_queue: int = Field(256, ge=1, description="Most crops waiting for the student.")
+    max_detect_queue: int = Field(64, ge=1, description="Most images waiting for the detector.")
+    decode_threads: int = Field(
+        0, ge=0, le=64, description="Threads that decode images; 0: one a core, at most 8."
+    )
+    max_decode_queue: int = Field(64, ge=1, description="Most images waiting to be decoded.")
+    max_decoded_mb: int = Field(
+        1024, ge=16, description="Most memory (MiB) for decoded images in flight."
+    )
+
+    max_image_mb: float = Field(20.0, gt=0, description="Largest image file (MiB).")
+    max_request_mb: float = Field(64.0, gt=0, description="Largest HTTP request body (MiB).")
+    max_megapixels: float = Field(
+        50.0, gt=0, le=89, description="Largest image by pixels, checked before decoding."
+    )
+    max_requests: int = Field(
+        256, ge=1, description="Most requests under way; more are refused before they are read."
+    )
+    max_images: int = Field(16, ge=1, le=256, description="Most images in one request.")
+    max_boxes: int = Field(100, ge=1, le=1000, description="Most boxes or people in one image.")
+    max_deadline_ms: float = Field(
+        60_000.0, gt=0, description="Longest time one request may take, whatever it asks for."
+    )
+
+    cycles: int | Literal["auto"] = Field(
+        1,
+        description="Transformer cycles where a request names none; `auto`: 2 while the queue is "
+        "short, else 1.",
+    )
+
+    max_cycles: int = Field(
+        2, ge=1, le=8, description="Most transformer cycles a request may ask for; all are warmed."
+    )
+
+    drain_seconds: float = Field(
+        20.0, ge=0, description="Time to finish what is queued after a stop signal."
+    )
+    stall_seconds: float = Field(
+        120.0, gt=0, description="A batch that runs longer than this makes `/livez` fail."
+    )
+    tracing: bool = Field(
+        False,
+        description="Send OpenTelemetry traces where the `OTEL_*` variables say; needs the extra "
+        "`otel`.",
+    )
+    log_level: Literal["debug", "info", "warning", "error"] = Field(
+        "info", description="Least severe log line that is written."
+    )
+    log_format: Literal["auto", "json", "console"] = Field(
+        "auto", description="`auto`: console on a terminal, JSON elsewhere."
+    )
+
+    @field_validator("api_keys", mode="before")
+    @classmethod
+    def _split_keys(cls, value: object) -> object:
+        if isinstance(value, str):
+            return frozenset(key.strip() for key in value.split(",") if key.strip())
+        return value
+
+    @field_validator("cycles", mode="before")
+    @classmethod
+    def _check_cycles(cls, value: object) -> object:
+        # By hand, since a union complains about each of its members in turn.
+        if str(value) != "auto" and str(value) not in map(str, range(1, 9)):
+            raise ValueError("must be 1 to 8, or auto")
+        return value
+
+    @model_validator(mode="after")
+    def _check_cycles_allowed(self) -> Settings:
+        if isinstance(self.cycles, int) and self.cycles > self.max_cycles:
+            raise ValueError(
+                f"SDPOSE_CYCLES is {self.cycles}, more than SDPOSE_MAX_CYCLES, {self.max_cycles}"
+            )
+        return self
+
+    @property
+    def threads_for_decoding(self) -> int:
+        """The number of decode threads, with 0 made into a number."""
+        return self.decode_threads or min(8, os.cpu_count() or 1)
+
+
+def load_settings(**overrides: object) -> Settings:
+    """Settings from the environment, with `overrides` (those that are not None) on top.
+
+    Raises `SettingsError` with one sentence that names the setting.
+    """
+    given = {name: value for name, value in overrides.items() if value is not None}
+    try:
+        return Settings(**given)  # type: ignore[arg-type]
+    except ValidationError as error:
+        raise SettingsError(_sentence(error)) from None
+
+
+def unknown_settings() -> list[str]:
+    """Names in the environment that carry the prefix but that no setting reads: likely typos."""
+    known = {PREFIX + name.upper() for name in Settings.model_fields}
+    return sorted(
+        name for name in os.environ if name.upper().startswith(PREFIX) and name.upper() not in known
+    )
+
+
+def _sentence(error: ValidationError) -> str:
+    first = error.errors()[0]
+    reason = first["msg"].removeprefix("Value error, ")
+    if not first["loc"]:
+        return reason
+    name = str(first["loc"][0])
+    shown = "" if name == "api_keys" else f" (got {first['input']!r})"
+    return f"{PREFIX}{name.upper()} is wrong: {reason}{shown}"

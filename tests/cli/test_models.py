@@ -1,0 +1,62 @@
+"""`sdpose models`, `convert` and `export` as a user types them."""
+
+from __future__ import annotations
+
+import json
+from dataclasses import replace
+from pathlib import Path
+
+import pytest
+import torch
+from typer.testing import CliRunner
+
+from sdpose_core.listing import COSTS, count_gmacs
+from sdpose_core.model import PRESETS, Student
+from service.cli.main import app, main
+from tests.core.parity import official_state
+
+
+@pytest.mark.parametrize("name", PRESETS)
+def test_listed_costs_are_those_of_the_network(name: str) -> None:
+    cost = COSTS[name]
+    assert count_gmacs(PRESETS[name]) == pytest.approx(
+        (cost.gmacs, cost.gmacs_no_attention), abs=1e-3
+    )
+    assert sum(p.numel() for p in Student(PRESETS[name]).parameters()) == cost.parameters
+
+
+def test_a_student_that_pools_costs_about_a_quarter() -> None:
+    whole, _ = count_gmacs(PRESETS["sdpose-t"])
+    pooled, _ = count_gmacs(replace(PRESETS["sdpose-t"], pool=2))
+    assert 0.2 < pooled / whole < 0.3
+
+
+def test_the_list_names_all_models_and_where_the_official_ones_are() -> None:
+    shown = CliRunner().invoke(app, ["models"])
+    assert shown.exit_code == 0
+    assert all(name in shown.output for name in (*PRESETS, "embedded", "github.com"))
+    listed = json.loads(CliRunner().invoke(app, ["models", "--json"]).output)
+    assert [entry["name"] for entry in listed if entry["embedded"]] == ["sdpose-t", "embedded"]
+
+
+def test_an_official_file_is_converted_once(tmp_path: Path) -> None:
+    source, target = tmp_path / "official.pth", tmp_path / "out.safetensors"
+    torch.save({"state_dict": official_state(PRESETS["sdpose-t"])}, source)
+    done = CliRunner().invoke(app, ["convert", str(source), str(target)])
+    assert done.exit_code == 0, done.output
+    assert "sdpose-t, fp16" in done.output
+    before = target.read_bytes()
+    again = CliRunner().invoke(app, ["convert", str(source), str(target)])
+    assert again.exit_code != 0
+    assert target.read_bytes() == before
+
+
+def test_a_wrong_file_ends_with_one_sentence(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    target = str(tmp_path / "out.safetensors")
+    monkeypatch.setattr("sys.argv", ["sdpose", "convert", str(tmp_path / "no.pth"), target])
+    with pytest.raises(SystemExit) as ended:
+        main()
+    assert ended.value.code == 2
+    assert capsys.readouterr().err.endswith("no.pth: no such file\n")

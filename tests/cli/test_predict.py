@@ -1,0 +1,292 @@
+"""``sdpose predict``: the run over sources with a stand-in, the command with the real models."""
+
+from __future__ import annotations
+
+import json
+import os
+import shlex
+import shutil
+import signal
+import subprocess
+import sys
+import time
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass, field
+from fractions import Fraction
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+from PIL import Image as PillowImage
+
+from sdpose_core.types import Image, Poses
+from service.media import VideoReader, VideoWriter, find_sources
+from service.prediction import Interrupted, Prediction
+from service.records import JsonLines
+from tests.pictures import corners, encoded
+
+SDPOSE = (sys.executable, "-c", "from service.cli.main import main; main()")
+
+
+def _one_person(image: Image) -> Poses:
+    """A person as large as the picture, in its middle."""
+    height, width = image.shape[:2]
+    points = np.tile(np.array([width / 2, height / 2], np.float32), (1, 17, 1))
+    points += np.arange(34, dtype=np.float32).reshape(1, 17, 2) / 2
+    return Poses(
+        points,
+        np.ones((1, 17), np.float32),
+        np.array([[0, 0, width, height]], np.float32),
+        np.ones(1, np.float32),
+    )
+
+
+@dataclass
+class Run:
+    """A prediction over a folder with a stand-in for the models."""
+
+    drawings: Path | None = None
+    batch_size: int = 3
+    stop_after: int | None = None
+    batches: list[int] = field(default_factory=list)
+    lines: list[str] = field(default_factory=list)
+    reports: list[str] = field(default_factory=list)
+    steps: int = 0
+    expected: int = 0
+    failures: int = 0
+
+    def _estimate(self, images: Sequence[Image]) -> list[Poses]:
+        self.batches.append(len(images))
+        return [_one_person(image) for image in images]
+
+    def _advance(self, steps: int) -> None:
+        self.steps += steps
+
+    def _expect(self, steps: int) -> None:
+        self.expected += steps
+
+    def over(self, *inputs: Path) -> list[dict[str, Any]]:
+        sources, _ = find_sources([str(one) for one in inputs])
+        stopping: Callable[[], bool] = lambda: (  # noqa: E731
+            self.stop_after is not None and len(self.batches) >= self.stop_after
+        )
+        prediction = Prediction(
+            self._estimate,
+            JsonLines(self.lines.append),
+            self.batch_size,
+            self.drawings,
+            self.reports.append,
+            self._advance,
+            self._expect,
+            stopping,
+        )
+        try:
+            prediction.run(sources)
+        finally:
+            self.failures = prediction.failures
+        return [json.loads(line) for line in self.lines]
+
+
+def _picture(path: Path, width: int = 48) -> Path:
+    path.parent.mkdir(parents=True, exist_ok=True)
+    kind = {".png": "PNG", ".webp": "WEBP"}.get(path.suffix, "JPEG")
+    path.write_bytes(encoded(corners(width), kind))
+    return path
+
+
+def _video(path: Path, frames: int = 7) -> Path:
+    with VideoWriter(path, Fraction(25)) as writer:
+        for number in range(frames):
+            writer.write(np.full((64, 96, 3), 9 * number % 200, np.uint8))
+    return path
+
+
+def test_pictures_go_in_batches_and_come_out_in_order(tmp_path: Path) -> None:
+    paths = [_picture(tmp_path / f"{number}.png", 40 + number) for number in range(7)]
+    run = Run()
+    lines = run.over(tmp_path)
+    assert run.batches == [3, 3, 1]
+    assert [line["input"] for line in lines] == [str(path) for path in paths]
+    assert [line["image"]["width"] for line in lines] == list(range(40, 47))
+    assert run.steps == 7
+    assert run.failures == 0
+
+
+def test_bad_files_are_reported_and_skipped(tmp_path: Path) -> None:
+    _picture(tmp_path / "a.png")
+    (tmp_path / "b.png").write_bytes(b"no picture")
+    (tmp_path / "c.mp4").write_bytes(b"no video")
+    _picture(tmp_path / "d.png")
+    run = Run()
+    lines = run.over(tmp_path)
+    assert [Path(line["input"]).name for line in lines] == ["a.png", "d.png"]
+    assert run.failures == 2
+    assert [report.split(": ")[0] for report in run.reports] == [
+        str(tmp_path / "b.png"),
+        str(tmp_path / "c.mp4"),
+    ]
+
+
+def test_video_frames_are_numbered(tmp_path: Path) -> None:
+    _picture(tmp_path / "a.png")
+    _video(tmp_path / "v.mp4")
+    _picture(tmp_path / "w.png")
+    run = Run()
+    lines = run.over(tmp_path)
+    assert run.batches == [1, 3, 3, 1, 1]
+    assert [line.get("frame") for line in lines] == [None, *range(7), None]
+    assert lines[3]["time_s"] == pytest.approx(2 / 25, abs=1e-3)
+    assert run.expected == 7
+    assert run.steps == 9
+
+
+def test_drawings_have_a_place_each(tmp_path: Path) -> None:
+    for name in ("a/1.jpg", "a/deep/1.png", "b/1.jpg", "b/2.webp"):
+        _picture(tmp_path / "in" / name)
+    _video(tmp_path / "in" / "b" / "v.mp4")
+    out = tmp_path / "out"
+    run = Run(drawings=out)
+    run.over(tmp_path / "in" / "a", tmp_path / "in" / "b")
+    assert run.reports == []
+    drawn = sorted(str(path.relative_to(out)) for path in out.rglob("*") if path.is_file())
+    assert drawn == ["1-2.jpg", "1.jpg", "2.jpg", "deep/1.png", "v.mp4"]
+    with PillowImage.open(out / "deep/1.png") as opened:
+        drawing = np.asarray(opened)
+    assert drawing.shape == corners().shape
+    assert (drawing != corners()).any()
+    with VideoReader(out / "v.mp4") as reader:
+        assert reader.rate == 25
+        frames = [frame.image for frame in reader]
+    assert len(frames) == 7
+    assert frames[0].max() > 100, "a black frame with a skeleton on it"
+
+
+def test_a_drawing_never_replaces_its_source(tmp_path: Path) -> None:
+    picture, video = _picture(tmp_path / "a.png"), _video(tmp_path / "v.mp4")
+    before = picture.read_bytes(), video.read_bytes()
+    run = Run(drawings=tmp_path)
+    run.over(picture, video)
+    assert (picture.read_bytes(), video.read_bytes()) == before
+    assert run.failures == 2
+    assert all("draw into another folder" in report for report in run.reports)
+
+
+def test_stop_between_batches(tmp_path: Path) -> None:
+    _video(tmp_path / "v.mp4")
+    run = Run(stop_after=1, drawings=tmp_path / "out")
+    with pytest.raises(Interrupted):
+        run.over(tmp_path / "v.mp4")
+    assert len(run.lines) == 3
+    assert not list((tmp_path / "out").glob("*")), "no half video"
+
+
+# The command itself, with the embedded models ---------------------------------------------------
+
+
+@pytest.fixture(scope="module")
+def photographs(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    from ultralytics.utils import ASSETS
+
+    folder = tmp_path_factory.mktemp("photographs")
+    for name in ("bus.jpg", "zidane.jpg"):
+        shutil.copy(ASSETS / name, folder / name)
+    return folder
+
+
+def _sdpose(*arguments: str | Path, **options: Any) -> subprocess.CompletedProcess[bytes]:
+    return subprocess.run(
+        [*SDPOSE, "predict", *map(str, arguments)],
+        capture_output=True,
+        check=False,
+        timeout=100,
+        **options,
+    )
+
+
+def test_command_end_to_end(photographs: Path, tmp_path: Path) -> None:
+    bad = tmp_path / "bad.jpg"
+    bad.write_bytes(b"x")
+    run = _sdpose(photographs, bad, "--overlay", tmp_path / "drawn", "--backend", "torch")
+    assert run.returncode == 1
+    lines = [json.loads(line) for line in run.stdout.splitlines()]
+    assert [Path(line["input"]).name for line in lines] == ["bus.jpg", "zidane.jpg"]
+    assert len(lines[0]["people"]) >= 3
+    assert len(lines[1]["people"]) >= 1
+    nose = lines[0]["people"][0]["keypoints"][0]
+    assert nose["name"] == "nose"
+    assert sorted(path.name for path in (tmp_path / "drawn").iterdir()) == [
+        "bus.jpg",
+        "zidane.jpg",
+    ]
+    errors = run.stderr.decode().splitlines()
+    assert len(errors) == 1
+    assert errors[0].startswith(f"sdpose predict: {bad}: ")
+
+
+def test_standard_input_to_a_file(photographs: Path, tmp_path: Path) -> None:
+    out = tmp_path / "new" / "out.csv"
+    run = _sdpose(
+        "-", "-f", "csv", "-o", out, "--max-people", "2", "--backend", "torch",
+        input=(photographs / "bus.jpg").read_bytes(),
+    )  # fmt: skip
+    assert run.returncode == 0, run.stderr
+    assert run.stdout == b""
+    assert len(out.read_text().splitlines()) == 3
+    assert [path.name for path in out.parent.iterdir()] == ["out.csv"]
+
+
+def test_nothing_to_do_and_wrong_names(photographs: Path, tmp_path: Path) -> None:
+    run = _sdpose(tmp_path / "none.jpg")
+    assert run.returncode == 1
+    assert run.stderr.decode() == f"sdpose predict: {tmp_path}/none.jpg: no such file or folder\n"
+    for option, value, told in (
+        ("--student", "sdpose-x", "unknown student"),
+        ("--detector", "nope.safetensors", "no such file"),
+        ("--output", str(tmp_path), "is a folder"),
+    ):
+        run = _sdpose(photographs / "bus.jpg", option, value)
+        assert run.returncode == 2
+        assert told in run.stderr.decode()
+        assert run.stderr.count(b"\n") == 1
+        assert run.stdout == b""
+
+
+@pytest.mark.parametrize("to_file", [True, False])
+def test_interrupt_leaves_whole_lines(to_file: bool, tmp_path: Path) -> None:
+    video = _video(tmp_path / "v.mp4", frames=600)
+    out = tmp_path / "out.jsonl"
+    command = [*SDPOSE, "predict", str(video), "--batch-size", "1"]
+    command += ["--backend", "torch", *(["--output", str(out)] if to_file else [])]
+    screen = tmp_path / "screen"
+    written = tmp_path / "out.jsonl.part" if to_file else screen
+    with screen.open("wb") as stdout:
+        process = subprocess.Popen(command, stdout=stdout, stderr=subprocess.PIPE)
+        end = time.monotonic() + 90
+        while not (written.exists() and written.stat().st_size) and time.monotonic() < end:
+            assert process.poll() is None, process.stderr and process.stderr.read()
+            time.sleep(0.05)
+        os.kill(process.pid, signal.SIGINT)
+        _, errors = process.communicate(timeout=60)
+    assert process.returncode == 130
+    assert b"interrupted" in errors
+    assert b"Traceback" not in errors
+    text = written.read_text()
+    assert text.endswith("\n")
+    numbers = [json.loads(line)["frame"] for line in text.splitlines()]
+    assert numbers == list(range(len(numbers)))
+    assert 1 <= len(numbers) < 600
+    assert not out.exists()
+
+
+def test_a_reader_that_leaves_early_is_no_error(photographs: Path) -> None:
+    command = shlex.join([*SDPOSE, "predict", str(photographs), "--batch-size", "1"])
+    run = subprocess.run(
+        ["bash", "-c", f"{command} --backend torch | head -c 10; echo ${{PIPESTATUS[0]}}"],
+        capture_output=True,
+        text=True,
+        check=False,
+        timeout=100,
+    )
+    assert run.stdout.endswith("141\n")
+    assert "Traceback" not in run.stderr

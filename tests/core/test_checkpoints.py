@@ -1,0 +1,198 @@
+"""Checkpoint files: round trips, published files, damaged and foreign ones."""
+
+from __future__ import annotations
+
+import contextlib
+import json
+import pickle
+import zipfile
+from pathlib import Path
+from typing import Any
+
+import pytest
+import torch
+from safetensors.torch import load_file, save_file
+
+from sdpose_core.checkpoints import (
+    CheckpointError,
+    embedded_path,
+    load_student,
+    read_checkpoint,
+    save_student,
+    training_facts,
+)
+from sdpose_core.model import PRESETS, Student
+from tests.core.parity import facts, network_input, official_state, recorded
+
+
+class Foreign:
+    """Stands for an object of a library that a published file carries in its ``meta``."""
+
+    def __init__(self) -> None:
+        self.name = "x"
+
+
+@pytest.fixture(scope="module")
+def saved(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    path = tmp_path_factory.mktemp("students") / "t.safetensors"
+    save_student(Student(PRESETS["sdpose-t"]), path, {"epochs": 3})
+    return path
+
+
+@pytest.fixture(scope="module")
+def official(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    path = tmp_path_factory.mktemp("official") / "misleading-name-s-v2.pth"
+    meta = {"env_info": Foreign(), "epoch": 210}
+    torch.save({"meta": meta, "state_dict": official_state(PRESETS["sdpose-t"])}, path)
+    return path
+
+
+def test_a_saved_student_comes_back(saved: Path) -> None:
+    checkpoint = read_checkpoint(saved)
+    assert checkpoint.config == PRESETS["sdpose-t"]
+    assert checkpoint.training == {"epochs": 3}
+    student = load_student(saved)
+    assert not student.training
+    assert all(p.dtype == torch.float32 for p in student.parameters())
+    assert training_facts(saved) == {"epochs": 3}
+
+
+def test_full_precision_is_exact(tmp_path: Path) -> None:
+    student = Student(PRESETS["sdpose-t"])
+    save_student(student, tmp_path / "t.safetensors", dtype=None)
+    for key, value in load_student(tmp_path / "t.safetensors").state_dict().items():
+        assert torch.equal(value, student.state_dict()[key])
+
+
+def test_a_failed_write_leaves_the_old_file(saved: Path, tmp_path: Path) -> None:
+    target = tmp_path / "t.safetensors"
+    target.write_bytes(saved.read_bytes())
+    with pytest.raises(TypeError):
+        save_student(Student(PRESETS["sdpose-t"]), target, {"not json": object()})
+    assert target.read_bytes() == saved.read_bytes()
+    assert [path.name for path in tmp_path.iterdir()] == ["t.safetensors"]
+
+
+def test_an_official_file_loads_in_spite_of_foreign_objects(official: Path) -> None:
+    student = load_student(official)
+    assert student.config == PRESETS["sdpose-t"]
+    with torch.inference_mode():
+        output = student.cycles(student.backbone(network_input()), 1)[0].heatmaps
+    expected = facts("sdpose-t")["outputs"][0]["heatmaps"]["values"]
+    assert recorded(output) == pytest.approx(expected, abs=1e-4)
+
+
+def test_code_in_a_pickle_is_never_run(tmp_path: Path) -> None:
+    class Evil:
+        def __reduce__(self) -> Any:
+            return (Path.touch, (tmp_path / "owned",))
+
+    path = tmp_path / "evil.pth"
+    torch.save({"meta": Evil(), "state_dict": official_state(PRESETS["sdpose-t"])}, path)
+    with contextlib.suppress(CheckpointError):
+        load_student(path)
+    assert not (tmp_path / "owned").exists()
+
+
+def test_keys_that_do_not_fit_are_named(saved: Path, tmp_path: Path) -> None:
+    with pytest.raises(CheckpointError) as caught:
+        load_student(_altered(saved, tmp_path / "a.safetensors", drop="head.3.bias"))
+    assert "1 keys are missing (head.3.bias)" in str(caught.value)
+    with pytest.raises(CheckpointError) as caught:
+        load_student(_altered(saved, tmp_path / "b.safetensors", add={"extra": torch.zeros(1)}))
+    assert "1 keys are unexpected (extra)" in str(caught.value)
+    with pytest.raises(CheckpointError, match=r"head.3.bias is \(5,\), expected \(3072,\)"):
+        load_student(
+            _altered(saved, tmp_path / "c.safetensors", add={"head.3.bias": torch.zeros(5)})
+        )
+    nan = {"head.3.bias": torch.full((3072,), torch.nan)}
+    with pytest.raises(CheckpointError, match="not finite"):
+        load_student(_altered(saved, tmp_path / "d.safetensors", add=nan))
+
+
+def _altered(
+    source: Path, target: Path, drop: str = "", add: dict[str, torch.Tensor] | None = None
+) -> Path:
+    state = {key: value for key, value in load_file(source).items() if key != drop} | (add or {})
+    config = json.dumps(PRESETS["sdpose-t"].to_dict())
+    names = json.dumps(json.loads(_metadata(source)["keypoints"]))
+    description = {"format": "sdpose-student-1", "config": config}
+    save_file(state, target, metadata={**description, "keypoints": names, "training": "{}"})
+    return target
+
+
+def _metadata(path: Path) -> dict[str, str]:
+    from safetensors import safe_open
+
+    with safe_open(path, framework="pt") as file:
+        return dict(file.metadata())
+
+
+def _damaged(kind: str, saved: Path, official: Path, folder: Path) -> Path:
+    path = folder / f"bad{'.pth' if 'pth' in kind else '.safetensors'}"
+    match kind:
+        case "missing":
+            return folder / "nothing.safetensors"
+        case "truncated":
+            path.write_bytes(saved.read_bytes()[:100_000])
+        case "text" | "text pth":
+            path.write_text("this is not a checkpoint")
+        case "empty" | "empty pth":
+            path.write_bytes(b"")
+        case "foreign":
+            save_file({"weight": torch.zeros(2)}, path)
+        case "truncated pth":
+            path.write_bytes(official.read_bytes()[:100_000])
+        case "other network pth":
+            torch.save({"state_dict": {"conv.weight": torch.zeros(1)}}, path)
+        case "no state pth":
+            torch.save([1, 2, 3], path)
+        case "plain pickle pth":
+            path.write_bytes(pickle.dumps({"state_dict": 5}))
+        case "zip pth":
+            with zipfile.ZipFile(path, "w") as archive:
+                archive.writestr("hello", "world")
+    return path
+
+
+@pytest.mark.parametrize(
+    "kind",
+    [
+        "missing",
+        "truncated",
+        "text",
+        "empty",
+        "foreign",
+        "text pth",
+        "empty pth",
+        "truncated pth",
+        "other network pth",
+        "no state pth",
+        "plain pickle pth",
+        "zip pth",
+    ],
+)
+def test_a_bad_file_gives_one_sentence(
+    kind: str, saved: Path, official: Path, tmp_path: Path
+) -> None:
+    path = _damaged(kind, saved, official, tmp_path)
+    with pytest.raises(CheckpointError) as caught:
+        load_student(path)
+    assert path.name in str(caught.value)
+    assert "\n" not in str(caught.value)
+
+
+def test_a_preset_without_weights_refuses_unless_asked() -> None:
+    assert embedded_path("sdpose-b") is None
+    with pytest.raises(CheckpointError, match="no trained weights come with this package"):
+        load_student("sdpose-b")
+    assert load_student("sdpose-b", allow_untrained=True).config.name == "sdpose-b"
+    with pytest.raises(CheckpointError, match="unknown student 'sdpose-x'"):
+        load_student("sdpose-x")
+
+
+def test_the_embedded_student_describes_itself() -> None:
+    path = embedded_path("sdpose-t")
+    assert path is not None
+    assert path.stat().st_size < 12_000_000
+    assert read_checkpoint(path).training["licence"] == "AGPL-3.0-or-later"

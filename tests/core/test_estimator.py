@@ -1,0 +1,253 @@
+"""The estimator on real photographs and on a hand-written backend; both backends agree."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from concurrent.futures import ThreadPoolExecutor
+
+import cv2
+import numpy as np
+import pytest
+import torch
+from torch import Tensor
+from ultralytics.utils import ASSETS
+
+from sdpose_core import PoseEstimator, Poses
+from sdpose_core.backends import make_backend
+from sdpose_core.backends.openvino import OpenVINOBackend
+from sdpose_core.backends.torch import TorchBackend
+from sdpose_core.calibration import ScoreCalibration
+from sdpose_core.checkpoints import load_student
+from sdpose_core.estimator import split_batch
+from sdpose_core.geometry import image_to_heatmap, regions_from_boxes
+from sdpose_core.heatmaps import encode
+from sdpose_core.types import Detections, Image
+
+
+def read(name: str) -> Image:
+    bgr = cv2.imread(str(ASSETS / name))
+    assert bgr is not None
+    return np.ascontiguousarray(bgr[..., ::-1])
+
+
+@pytest.fixture(scope="module")
+def bus() -> Image:
+    return read("bus.jpg")
+
+
+@pytest.fixture(scope="module")
+def zidane() -> Image:
+    return read("zidane.jpg")
+
+
+@pytest.fixture(scope="module")
+def estimator() -> PoseEstimator:
+    return PoseEstimator.from_pretrained()
+
+
+class BrightSpot:
+    """A backend that answers every joint with the brightest place of the crop."""
+
+    name = "torch"
+    device = torch.device("cpu")
+    precision = "fp32"
+    pads = False
+
+    def __init__(self, sizes: tuple[int, ...] = (1, 2, 4)) -> None:
+        self.batch_sizes = sizes
+        self.seen: list[int] = []
+
+    def run(self, crops: Tensor, cycles: int = 1) -> Tensor:
+        self.seen.append(len(crops))
+        light = crops.float().mean(dim=1).flatten(1)
+        place = light.argmax(dim=1)
+        spots = torch.stack((place % 192, place // 192), dim=1).float() / 4
+        joints = spots[:, None].expand(-1, 17, -1)
+        return encode(joints, torch.ones(len(crops), 17))[0]
+
+
+class TwoPeople:
+    """A detector that finds the same two people in every picture."""
+
+    name = "two"
+
+    def detect(self, images: Sequence[Image | Tensor]) -> list[Detections]:
+        boxes = np.array([[10, 10, 50, 90], [60, 20, 95, 95]], np.float32)
+        return [Detections(boxes, np.array([0.9, 0.4], np.float32)) for _ in images]
+
+
+def lit(x: int, y: int, shape: tuple[int, int] = (100, 100)) -> Image:
+    image = np.zeros((*shape, 3), np.uint8)
+    cv2.circle(image, (x, y), 3, (255, 255, 255), -1)
+    return cv2.GaussianBlur(image, (0, 0), 2)
+
+
+def test_a_spot_is_found_where_it_is_in_the_picture() -> None:
+    estimator = PoseEstimator(BrightSpot())
+    images = [lit(30, 40), lit(70, 60, (120, 90))]
+    boxes = [[[10, 10, 50, 90]], [[40, 20, 85, 110], [50, 40, 80, 80]]]
+    first, second = estimator.estimate(images, boxes)
+    np.testing.assert_allclose(first.keypoints[0], np.tile([30, 40], (17, 1)), atol=1)
+    np.testing.assert_allclose(second.keypoints, np.tile([70, 60], (2, 17, 1)), atol=1)
+    assert first.scores.tolist() == [1]
+    np.testing.assert_array_equal(second.boxes, np.array(boxes[1], np.float32))
+
+
+def test_people_of_all_pictures_share_batches() -> None:
+    backend = BrightSpot()
+    estimator = PoseEstimator(backend, TwoPeople())
+    poses = estimator.estimate([lit(30, 40)] * 3)
+    assert [len(people) for people in poses] == [2, 2, 2]
+    assert backend.seen == [4, 2]
+
+
+def test_selection_of_people() -> None:
+    estimator = PoseEstimator(BrightSpot(), TwoPeople())
+    [best] = estimator.estimate([lit(30, 40)], max_people=1)
+    assert best.scores.tolist() == pytest.approx([0.9])
+    [sure] = estimator.estimate([lit(30, 40)], min_score=0.5)
+    assert len(sure) == 1
+    [nobody] = estimator.estimate([lit(30, 40)], max_people=0)
+    assert len(nobody) == 0
+
+
+def test_nobody_gives_empty_arrays_of_the_right_shape() -> None:
+    estimator = PoseEstimator(BrightSpot())
+    for poses in estimator.estimate([lit(5, 5)] * 2, [np.zeros((0, 4)), []]):
+        assert poses.keypoints.shape == (0, 17, 2)
+        assert poses.keypoint_scores.shape == (0, 17)
+        assert poses.boxes.shape == (0, 4)
+        assert poses.scores.shape == (0,)
+    assert estimator.estimate([], []) == []
+
+
+@pytest.mark.parametrize(
+    "image",
+    [
+        np.zeros((10, 10), np.uint8),
+        np.zeros((10, 10, 4), np.uint8),
+        np.zeros((10, 10, 3), np.float32),
+        np.zeros((0, 10, 3), np.uint8),
+    ],
+)
+def test_other_arrays_are_refused_with_the_expected_shape(image: Image) -> None:
+    estimator = PoseEstimator(BrightSpot(), TwoPeople())
+    with pytest.raises(ValueError, match=r"images\[1\]: expected a uint8 array of shape \(height"):
+        estimator.estimate([lit(5, 5), image])
+
+
+def test_unusable_requests_are_refused() -> None:
+    estimator = PoseEstimator(BrightSpot())
+    with pytest.raises(ValueError, match="no detector"):
+        estimator.estimate([lit(5, 5)])
+    with pytest.raises(ValueError, match="one array for each of the 1 images"):
+        estimator.estimate([lit(5, 5)], [])
+    with pytest.raises(ValueError, match=r"boxes\[0\]: every value must be finite"):
+        estimator.estimate([lit(5, 5)], [[[0, 0, np.nan, 4]]])
+    with pytest.raises(ValueError, match="cycles"):
+        estimator.estimate([lit(5, 5)], [[[0, 0, 4, 4]]], cycles=0)
+    with pytest.raises(ValueError, match="pass \\[image\\]"):
+        estimator.estimate(lit(5, 5))  # type: ignore[arg-type]
+
+
+@pytest.mark.parametrize(
+    ("count", "pads", "expected"),
+    [
+        (1, False, [1]),
+        (7, False, [4, 2, 1]),
+        (9, False, [8, 1]),
+        (5, True, [8]),
+        (16, True, [8, 8]),
+        (19, True, [8, 8, 4]),
+    ],
+)
+def test_batches(count: int, pads: bool, expected: list[int]) -> None:
+    assert split_batch(count, (1, 2, 4, 8), pads=pads) == expected
+
+
+def test_calibrated_scores_rise_with_the_peak() -> None:
+    peaks = np.array([-0.1, 0, 0.05, 0.3, 0.9, 1.4], np.float32)
+    plain = ScoreCalibration()(peaks)
+    assert plain.tolist() == pytest.approx([0, 0, 0.05, 0.3, 0.9, 1])
+    fitted = ScoreCalibration.from_facts({"score_calibration": {"slope": 1.5, "offset": 2}})(peaks)
+    assert fitted[:2].tolist() == [0, 0]
+    assert (np.diff(fitted[1:]) > 0).all()
+    assert fitted.max() < 1
+
+
+def test_real_people_are_found(estimator: PoseEstimator, bus: Image, zidane: Image) -> None:
+    on_bus, on_zidane = estimator.estimate([bus, zidane])
+    assert len(on_bus) >= 3  # three whole people and one cut off by the border
+    assert len(on_zidane) >= 2
+    head = on_bus.keypoints[:, 0, 1]
+    ankles = on_bus.keypoints[:, 15:, 1].mean(axis=1)
+    upright = on_bus.boxes[:, 3] - on_bus.boxes[:, 1] > 400
+    assert (head < ankles)[upright].all()
+    assert np.isfinite(on_zidane.keypoints).all()
+    assert ((on_bus.keypoint_scores >= 0) & (on_bus.keypoint_scores <= 1)).all()
+
+
+def test_an_empty_picture_has_nobody(estimator: PoseEstimator) -> None:
+    [poses] = estimator.estimate([np.full((120, 160, 3), 127, np.uint8)])
+    assert len(poses) == 0
+
+
+def test_options_change_little_and_only_what_they_should(
+    estimator: PoseEstimator, bus: Image
+) -> None:
+    boxes = [[[48, 398, 243, 904]]]
+    [plain] = estimator.estimate([bus], boxes)
+    [flipped] = estimator.estimate([bus], boxes, flip_test=True)
+    distance = np.linalg.norm(plain.keypoints - flipped.keypoints, axis=2)
+    assert 0 < np.median(distance) < 30
+    assert len(estimator.estimate([bus], boxes, cycles=2)[0]) == 1
+
+
+def test_backends_agree_on_real_people(estimator: PoseEstimator, bus: Image) -> None:
+    """Within half a pixel of the 192x256 crop of the fp32 reference."""
+    [people] = estimator.estimate([bus])
+    reference = PoseEstimator(TorchBackend(load_student(), "cpu", "fp32"))
+    [expected] = reference.estimate([bus], [people.boxes])
+    regions = regions_from_boxes(people.boxes)
+    for precision in ("fp32", "auto"):
+        other = PoseEstimator(OpenVINOBackend(load_student(), precision))
+        [poses] = other.estimate([bus], [people.boxes])
+        apart = 4 * np.abs(
+            image_to_heatmap(poses.keypoints, regions)
+            - image_to_heatmap(expected.keypoints, regions)
+        )
+        assert np.median(apart) < 0.1
+        # Two peaks of equal height may change places in bf16; sure joints may not move.
+        sure = expected.keypoint_scores > 0.3
+        assert sure.sum() > 10
+        assert apart[sure].max() < 0.5
+
+
+def test_unknown_backends_and_devices_are_refused() -> None:
+    student = load_student("sdpose-t")
+    with pytest.raises(ValueError, match="backend 'tensorrt'"):
+        make_backend(student, "tensorrt")
+    with pytest.raises(ValueError, match="device 'tpu'"):
+        make_backend(student, device="tpu")
+    with pytest.raises(ValueError, match="openvino backend has fp32, bf16"):
+        make_backend(student, "openvino", precision="int4")
+    with pytest.raises(ValueError, match="torch backend has"):
+        make_backend(student, "torch", "cpu", "int4")
+
+
+def test_threads_never_see_each_others_people(
+    estimator: PoseEstimator, bus: Image, zidane: Image
+) -> None:
+    half = np.ascontiguousarray(bus[:, :400])
+    pictures = [bus, zidane, half, np.ascontiguousarray(zidane[:, ::-1])]
+    alone = [estimator.estimate([picture], max_people=2)[0] for picture in pictures]
+
+    def work(number: int) -> tuple[int, Poses]:
+        which = number % len(pictures)
+        return which, estimator.estimate([pictures[which]], max_people=2)[0]
+
+    with ThreadPoolExecutor(4) as pool:
+        for which, poses in pool.map(work, range(12)):
+            expected = alone[which]
+            np.testing.assert_allclose(poses.boxes, expected.boxes, atol=0.5)
+            np.testing.assert_allclose(poses.keypoints, expected.keypoints, atol=1)

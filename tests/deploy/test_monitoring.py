@@ -1,0 +1,105 @@
+"""Dashboard and alerts ask for metrics that exist, and Prometheus' own tool accepts them."""
+
+from __future__ import annotations
+
+import json
+import re
+import shutil
+import subprocess
+from pathlib import Path
+
+import pytest
+import yaml
+from prometheus_client.metrics_core import Metric
+
+from service.metrics import Metrics
+from tools.deployment.prometheus import (
+    DASHBOARD,
+    ROOT,
+    alert_rules,
+    fit_config,
+    panels,
+)
+
+# Of Prometheus itself.
+_GIVEN = {"up", "ALERTS"}
+
+
+def _series(metric: Metric) -> set[str]:
+    if metric.type == "counter":
+        return {f"{metric.name}_total"}
+    if metric.type == "histogram":
+        return {f"{metric.name}_{part}" for part in ("bucket", "sum", "count")}
+    return {metric.name}
+
+
+@pytest.fixture(scope="module")
+def existing() -> set[str]:
+    metrics = Metrics()
+    metrics.watch_gpu(lambda: [])
+    return _GIVEN.union(*map(_series, metrics.registry.collect()))
+
+
+def _asked(expression: str) -> set[str]:
+    bare = re.sub(r'"[^"]*"', "", expression)
+    return set(re.findall(r"\b(?:sdpose_\w+|process_\w+|up|ALERTS)\b", bare))
+
+
+def test_the_dashboard_asks_for_metrics_that_exist(existing: set[str]) -> None:
+    for panel in panels():
+        asked = _asked(panel.expression)
+        assert asked, panel
+        assert asked <= existing, panel
+
+
+def test_the_alerts_ask_for_metrics_that_exist(existing: set[str]) -> None:
+    for name, expression in alert_rules():
+        asked = _asked(expression)
+        assert asked, name
+        assert asked <= existing, name
+
+
+def test_every_metric_of_ours_is_on_the_dashboard(existing: set[str]) -> None:
+    shown = set().union(*(_asked(panel.expression) for panel in panels()))
+    parts = re.compile(r"_(bucket|sum|count)$")
+    missing = {parts.sub("", name) for name in existing if name.startswith("sdpose_")} - {
+        parts.sub("", name) for name in shown
+    }
+    assert missing == set()
+
+
+def test_panels_do_not_overlap_and_use_the_provisioned_source() -> None:
+    dashboard = json.loads(DASHBOARD.read_text())
+    source = yaml.safe_load(
+        (ROOT / "deploy/grafana/provisioning/datasources/prometheus.yml").read_text()
+    )["datasources"][0]
+    taken: set[tuple[int, int]] = set()
+    for panel in dashboard["panels"]:
+        place = panel["gridPos"]
+        assert place["x"] + place["w"] <= 24
+        cells = {
+            (x, y)
+            for x in range(place["x"], place["x"] + place["w"])
+            for y in range(place["y"], place["y"] + place["h"])
+        }
+        assert not cells & taken, panel["title"]
+        taken |= cells
+        assert panel["datasource"]["uid"] == source["uid"]
+    assert len({panel["id"] for panel in dashboard["panels"]}) == len(dashboard["panels"])
+
+
+def test_every_alert_is_explained() -> None:
+    guide = (ROOT / "docs" / "deployment.md").read_text()
+    assert [name for name, _ in alert_rules() if f"`{name}`" not in guide] == []
+
+
+def test_promtool_accepts_the_rules_and_their_tests(tmp_path: Path) -> None:
+    if shutil.which("promtool") is None:
+        pytest.skip("promtool (Debian's prometheus) is not installed")
+    config = fit_config(tmp_path, ["127.0.0.1:8000"], "127.0.0.1:9090", quick=False)
+    for command in (
+        ["promtool", "check", "config", str(config)],
+        ["promtool", "test", "rules", str(tmp_path / "alerts.test.yml")],
+    ):
+        done = subprocess.run(command, capture_output=True, text=True, check=False)
+        assert done.returncode == 0, done.stdout + done.stderr

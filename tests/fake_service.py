@@ -1,0 +1,20 @@
+"""`python -m tests.fake_service`: the whole service over a fake, as a process of its own.
+
+`SLOW_S` in the environment is the time that the fake takes for one batch.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import os
+
+from service.logs import configure_logs
+from service.process import run_service
+from service.settings import load_settings
+from tests.fakes import FakeEstimator
+
+if __name__ == "__main__":
+    configure_logs("info", "json")
+    fake = FakeEstimator(delay_s=float(os.environ.get("SLOW_S", "0")))
+    ending = asyncio.run(run_service(load_settings(), build=lambda _: fake))
+    raise SystemExit(ending.status)

@@ -1,0 +1,107 @@
+"""Hand-written stand-ins that answer from the pixels they are shown."""
+
+from __future__ import annotations
+
+import threading
+import time
+from collections.abc import Sequence
+from dataclasses import dataclass, field
+
+import numpy as np
+
+from sdpose_core.types import Detections, Floats, Image
+
+
+@dataclass(frozen=True)
+class FakeCrops:
+    """Carries the mark of the image that it was cut from."""
+
+    mark: int
+    boxes: Floats
+
+    def __len__(self) -> int:
+        return len(self.boxes)
+
+
+@dataclass
+class FakeEstimator:
+    """Answers each image with its mark, so that mixed-up answers show.
+
+    The mark of an image is the value of its top left pixel read as one number (r * 65536 +
+    g * 256 + b). A black image holds nobody; another holds `people`, in boxes of the image's
+    own width. Keypoint i of a person lies at (mark, i). `poison` marks fail their whole batch.
+    `gate` is open unless a test closes it to hold a batch inside the worker.
+    """
+
+    people: int = 1
+    delay_s: float = 0.0
+    poison: frozenset[int] = frozenset()
+    fatal: frozenset[int] = frozenset()
+    student_name: str = "fake-student"
+    detector_name: str = "fake-detector"
+    backend_name: str = "fake"
+    device: str = "cpu"
+    gate: threading.Event = field(default_factory=threading.Event)
+    entered: threading.Event = field(default_factory=threading.Event)
+    warmed: list[int] = field(default_factory=list)
+    detected: list[int] = field(default_factory=list)
+    posed: list[tuple[int, bool, int]] = field(default_factory=list)
+
+    def __post_init__(self) -> None:
+        self.gate.set()
+
+    def warm_up(self, batch_sizes: Sequence[int] | None = None, cycles: int = 1) -> None:
+        self.warmed.append(cycles)
+
+    def upload(self, image: Image) -> Image:
+        return image
+
+    def detect(self, images: Sequence[Image]) -> list[Detections]:
+        self.entered.set()
+        assert self.gate.wait(30), "a test forgot to open the gate"
+        time.sleep(self.delay_s)
+        self.detected.append(len(images))
+        marks = [mark_of(image) for image in images]
+        if self.fatal.intersection(marks):
+            raise SystemExit("the worker is told to die")
+        if self.poison.intersection(marks):
+            raise RuntimeError("a poisoned image")
+        return [self._found(image) for image in images]
+
+    def crop(self, image: Image, boxes: Floats) -> FakeCrops:
+        return FakeCrops(mark_of(image), boxes)
+
+    def pose(
+        self, crops: Sequence[FakeCrops], *, flip_test: bool = False, cycles: int = 1
+    ) -> list[tuple[Floats, Floats]]:
+        time.sleep(self.delay_s)
+        self.posed.append((sum(len(each) for each in crops), flip_test, cycles))
+        return [_marked_keypoints(each) for each in crops]
+
+    def _found(self, image: Image) -> Detections:
+        if mark_of(image) == 0:
+            return Detections.empty()
+        height, width = image.shape[:2]
+        box = np.array([[0, 0, width, height]], np.float32)
+        scores = np.linspace(0.9, 0.5, self.people, dtype=np.float32)
+        return Detections(np.repeat(box, self.people, axis=0), scores)
+
+
+def mark_of(image: Image) -> int:
+    """The number that the top left pixel spells."""
+    red, green, blue = (int(value) for value in image[0, 0])
+    return red * 65536 + green * 256 + blue
+
+
+def marked_image(mark: int, width: int = 8, height: int = 8) -> Image:
+    """A plain image that carries `mark`."""
+    colour = (mark >> 16, mark >> 8 & 255, mark & 255)
+    return np.full((height, width, 3), colour, np.uint8)
+
+
+def _marked_keypoints(crops: FakeCrops) -> tuple[Floats, Floats]:
+    points = np.zeros((len(crops), 17, 2), np.float32)
+    points[:, :, 0] = crops.mark
+    points[:, :, 1] = np.arange(17)
+    scores = np.tile(np.linspace(1, 0.2, 17, dtype=np.float32), (len(crops), 1))
+    return points, scores

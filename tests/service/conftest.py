@@ -1,0 +1,101 @@
+"""A whole service on free ports, over a fake or a real estimator."""
+
+from __future__ import annotations
+
+import asyncio
+import io
+from collections.abc import AsyncIterator
+from contextlib import asynccontextmanager
+from dataclasses import dataclass
+
+import pytest
+
+from service.client import AsyncGrpcPoseClient, AsyncRestPoseClient, Retry
+from service.logs import configure_logs
+from service.pipeline import Estimator
+from service.process import Addresses, run_service
+from service.runtime import Runtime, State
+from service.settings import Settings, load_settings
+from service.tracing import Tracer
+from tests.fakes import FakeEstimator
+
+
+@pytest.fixture(scope="session", autouse=True)
+def quiet_logs() -> io.StringIO:
+    """The service's own logs as an operator has them, kept off the tests' output."""
+    stream = io.StringIO()
+    configure_logs("warning", "json", stream)
+    return stream
+
+
+@pytest.fixture(scope="session")
+def anyio_backend() -> str:
+    return "asyncio"
+
+
+@dataclass
+class Service:
+    """A running service with a client for each front end."""
+
+    runtime: Runtime
+    url: str
+    target: str
+    rest: AsyncRestPoseClient
+    grpc: AsyncGrpcPoseClient
+    stop: asyncio.Event
+
+
+def quiet_settings(**overrides: object) -> Settings:
+    """Settings on free ports, whatever the environment says of ports."""
+    return load_settings(**{"host": "127.0.0.1", "http_port": 0, "grpc_port": 0, **overrides})
+
+
+@asynccontextmanager
+async def serving(
+    estimator: Estimator,
+    *,
+    api_key: str | None = None,
+    tracer: Tracer | None = None,
+    **overrides: object,
+) -> AsyncIterator[Service]:
+    """Starts a service, waits until it is ready, and stops it at the end."""
+    stop = asyncio.Event()
+    heard: asyncio.Future[tuple[Addresses, Runtime]] = asyncio.get_running_loop().create_future()
+    running = asyncio.create_task(
+        run_service(
+            quiet_settings(**overrides),
+            build=lambda _: estimator,
+            on_listening=lambda addresses, runtime: heard.set_result((addresses, runtime)),
+            stop=stop,
+            tracer=tracer,
+        )
+    )
+    await asyncio.wait({running, heard}, return_when=asyncio.FIRST_COMPLETED)
+    if running.done():
+        running.result()
+    addresses, runtime = heard.result()
+    while runtime.state is State.STARTING:
+        await asyncio.sleep(0.005)
+    url = f"http://{addresses.host}:{addresses.http_port}"
+    target = f"{addresses.host}:{addresses.grpc_port}"
+    once = Retry(attempts=1)
+    try:
+        async with (
+            AsyncRestPoseClient(url, api_key=api_key, retry=once) as rest,
+            AsyncGrpcPoseClient(target, api_key=api_key, retry=once) as rpc,
+        ):
+            yield Service(runtime, url, target, rest, rpc, stop)
+    finally:
+        stop.set()
+        await asyncio.wait_for(running, 30)
+
+
+@pytest.fixture
+def fake() -> FakeEstimator:
+    return FakeEstimator()
+
+
+@pytest.fixture
+async def service(fake: FakeEstimator) -> AsyncIterator[Service]:
+    async with serving(fake) as running:
+        yield running

@@ -1,0 +1,316 @@
+"""The batcher with a plain function as its model: items are numbers, results their doubles."""
+
+from __future__ import annotations
+
+import asyncio
+import threading
+import time
+from collections.abc import Hashable, Iterator, Sequence
+
+import pytest
+
+from service.batching import Batcher, BatchLimits
+from service.errors import ErrorCode, ServiceError
+from service.workers import OwnerThread
+
+pytestmark = pytest.mark.anyio
+
+
+class Doubler:
+    """Doubles numbers; notes every batch; can be held, poisoned, killed or made to miscount."""
+
+    def __init__(self) -> None:
+        self.batches: list[tuple[list[int], Hashable]] = []
+        self.gate = threading.Event()
+        self.gate.set()
+        self.poison: set[int] = set()
+        self.deadly: set[int] = set()
+        self.short: set[int] = set()
+
+    def __call__(self, items: Sequence[int], group: Hashable) -> list[int]:
+        assert self.gate.wait(10)
+        self.batches.append((list(items), group))
+        if self.deadly.intersection(items):
+            raise SystemExit
+        if self.poison.intersection(items):
+            raise ValueError(f"poisoned batch {list(items)}")
+        results = [2 * item for item in items]
+        return results[1:] if self.short.intersection(items) else results
+
+
+class Ear:
+    """Remembers what the batcher reports."""
+
+    def __init__(self) -> None:
+        self.depths: list[int] = []
+        self.waits: list[float] = []
+        self.batches: list[tuple[int, str]] = []
+        self.sheds: list[str] = []
+
+    def queue_depth(self, stage: str, depth: int) -> None:
+        self.depths.append(depth)
+
+    def queue_wait(self, stage: str, seconds: float) -> None:
+        self.waits.append(seconds)
+
+    def dispatched(self, stage: str, cost: int, reason: str) -> None:
+        self.batches.append((cost, reason))
+
+    def shed(self, stage: str, reason: str) -> None:
+        self.sheds.append(reason)
+
+
+@pytest.fixture
+def worker() -> Iterator[OwnerThread]:
+    thread = OwnerThread("test")
+    yield thread
+    thread.stop(timeout_s=5)
+
+
+@pytest.fixture
+def doubler() -> Doubler:
+    return Doubler()
+
+
+@pytest.fixture
+def ear() -> Ear:
+    return Ear()
+
+
+def batcher(
+    doubler: Doubler,
+    worker: OwnerThread,
+    ear: Ear,
+    *,
+    max_cost: int = 4,
+    max_wait_s: float = 0.0,
+    max_queue_cost: int = 100,
+) -> Batcher[int, int]:
+    limits = BatchLimits(max_cost, max_wait_s, max_queue_cost)
+    return Batcher("double", doubler, worker=worker, limits=limits, observer=ear)
+
+
+async def held(box: Batcher[int, int], doubler: Doubler) -> asyncio.Task[object]:
+    """Closes the gate and puts one item behind it, so that the next ones queue."""
+    doubler.gate.clear()
+    task: asyncio.Task[object] = asyncio.create_task(box.submit(1000))
+    await asyncio.sleep(0)
+    await asyncio.sleep(0)
+    return task
+
+
+async def test_items_of_one_moment_share_a_batch(
+    doubler: Doubler, worker: OwnerThread, ear: Ear
+) -> None:
+    box = batcher(doubler, worker, ear)
+    done = await asyncio.gather(*(box.submit(item) for item in range(6)))
+    assert [one.value for one in done] == [0, 2, 4, 6, 8, 10]
+    assert [items for items, _ in doubler.batches] == [[0, 1, 2, 3], [4, 5]]
+    assert ear.batches == [(4, "full"), (2, "idle")]
+    assert ear.depths[-1] == 0
+    assert len(ear.waits) == 6
+
+
+async def test_cost_fills_a_batch_and_a_dear_item_goes_alone(
+    doubler: Doubler, worker: OwnerThread, ear: Ear
+) -> None:
+    box = batcher(doubler, worker, ear)
+    costs = [3, 2, 2, 9]
+    await asyncio.gather(*(box.submit(item, cost=cost) for item, cost in enumerate(costs)))
+    assert [items for items, _ in doubler.batches] == [[0], [1, 2], [3]]
+    assert [cost for cost, _ in ear.batches] == [3, 4, 9]
+
+
+async def test_groups_never_share_a_batch(doubler: Doubler, worker: OwnerThread, ear: Ear) -> None:
+    box = batcher(doubler, worker, ear)
+    await asyncio.gather(*(box.submit(item, group="ab"[item % 2]) for item in range(4)))
+    assert doubler.batches == [([0, 2], "a"), ([1, 3], "b")]
+
+
+async def test_priority_goes_first(doubler: Doubler, worker: OwnerThread, ear: Ear) -> None:
+    box = batcher(doubler, worker, ear, max_cost=1)
+    first = await held(box, doubler)
+    rest = [asyncio.create_task(box.submit(item, priority=2 - item)) for item in range(3)]
+    await asyncio.sleep(0)
+    doubler.gate.set()
+    await asyncio.gather(first, *rest)
+    assert [items for items, _ in doubler.batches] == [[1000], [2], [1], [0]]
+
+
+async def test_waits_for_company_up_to_the_limit(
+    doubler: Doubler, worker: OwnerThread, ear: Ear
+) -> None:
+    box = batcher(doubler, worker, ear, max_cost=2, max_wait_s=0.05)
+    alone = await box.submit(1)
+    assert alone.waited_s >= 0.045
+    started = time.monotonic()
+    await asyncio.gather(box.submit(1), box.submit(2))
+    assert time.monotonic() - started < 0.045
+    assert [reason for _, reason in ear.batches] == ["wait", "full"]
+
+
+async def test_full_queue_refuses(doubler: Doubler, worker: OwnerThread, ear: Ear) -> None:
+    box = batcher(doubler, worker, ear, max_queue_cost=2)
+    first = await held(box, doubler)
+    rest = [asyncio.create_task(box.submit(item)) for item in range(2)]
+    await asyncio.sleep(0)
+    with pytest.raises(ServiceError) as refused:
+        await box.submit(3)
+    assert refused.value.code is ErrorCode.OVERLOADED
+    assert ear.sheds == ["queue_full"]
+    doubler.gate.set()
+    await asyncio.gather(first, *rest)
+
+
+async def test_deadline_ends_the_wait_by_itself(
+    doubler: Doubler, worker: OwnerThread, ear: Ear
+) -> None:
+    box = batcher(doubler, worker, ear)
+    first = await held(box, doubler)
+    started = time.monotonic()
+    with pytest.raises(ServiceError) as late:
+        await box.submit(1, deadline=started + 0.05)
+    assert late.value.code is ErrorCode.DEADLINE_EXCEEDED
+    assert time.monotonic() - started < 1.0, "told by the timer, not when the worker came back"
+    assert box.queued_cost == 0
+    assert ear.sheds == ["expired"]
+    doubler.gate.set()
+    await first
+    assert doubler.batches == [([1000], None)], "the late item was never run"
+
+
+async def test_deadline_ends_even_work_that_runs(
+    doubler: Doubler, worker: OwnerThread, ear: Ear
+) -> None:
+    box = batcher(doubler, worker, ear)
+    doubler.gate.clear()
+    with pytest.raises(ServiceError) as late:
+        await box.submit(1, deadline=time.monotonic() + 0.03)
+    assert late.value.code is ErrorCode.DEADLINE_EXCEEDED
+    doubler.gate.set()
+    assert (await box.submit(2)).value == 4
+
+
+async def test_passed_deadline_is_not_queued(
+    doubler: Doubler, worker: OwnerThread, ear: Ear
+) -> None:
+    box = batcher(doubler, worker, ear)
+    with pytest.raises(ServiceError) as late:
+        await box.submit(1, deadline=time.monotonic() - 1)
+    assert late.value.code is ErrorCode.DEADLINE_EXCEEDED
+    assert doubler.batches == []
+
+
+async def test_forecast_refuses_what_would_come_late(
+    doubler: Doubler, worker: OwnerThread, ear: Ear
+) -> None:
+    box = batcher(doubler, worker, ear, max_cost=1)
+    doubler.gate.clear()
+    threading.Timer(0.1, doubler.gate.set).start()
+    await box.submit(0)  # teaches the pace: a tenth of a second an item
+    first = await held(box, doubler)
+    rest = [asyncio.create_task(box.submit(item)) for item in range(5)]
+    await asyncio.sleep(0)
+    with pytest.raises(ServiceError) as refused:
+        await box.submit(6, deadline=time.monotonic() + 0.3)
+    assert refused.value.code is ErrorCode.OVERLOADED
+    assert refused.value.retry_after_s
+    assert ear.sheds == ["predicted_late"]
+    doubler.gate.set()
+    await asyncio.gather(first, *rest)
+
+
+async def test_cancelled_work_leaves_the_queue(
+    doubler: Doubler, worker: OwnerThread, ear: Ear
+) -> None:
+    box = batcher(doubler, worker, ear)
+    first = await held(box, doubler)
+    gone = asyncio.create_task(box.submit(1))
+    await asyncio.sleep(0)
+    assert box.queued_cost == 1
+    gone.cancel()
+    with pytest.raises(asyncio.CancelledError):
+        await gone
+    assert box.queued_cost == 0
+    assert ear.sheds == ["cancelled"]
+    doubler.gate.set()
+    await first
+    assert doubler.batches == [([1000], None)]
+
+
+async def test_poison_fails_alone(
+    doubler: Doubler, worker: OwnerThread, ear: Ear, caplog: pytest.LogCaptureFixture
+) -> None:
+    doubler.poison = {2}
+    box = batcher(doubler, worker, ear)
+    done = await asyncio.gather(*(box.submit(item) for item in range(4)), return_exceptions=True)
+    assert isinstance(done[2], ValueError)
+    assert [one.value for one in done if not isinstance(one, BaseException)] == [0, 2, 6]
+    assert [items for items, _ in doubler.batches] == [[0, 1, 2, 3], [0], [1], [2], [3]]
+    assert "trying one by one" in caplog.text
+
+
+async def test_wrong_number_of_results_is_an_error(
+    doubler: Doubler, worker: OwnerThread, ear: Ear
+) -> None:
+    doubler.short = {1}
+    box = batcher(doubler, worker, ear)
+    done = await asyncio.gather(box.submit(0), box.submit(1), return_exceptions=True)
+    assert isinstance(done[1], RuntimeError)
+    assert "gave 0 results for 1 items" in str(done[1])
+    assert not isinstance(done[0], BaseException)
+    assert done[0].value == 0
+
+
+async def test_lost_worker_fails_everyone_and_refuses_newcomers(
+    doubler: Doubler, worker: OwnerThread, ear: Ear
+) -> None:
+    doubler.deadly = {7}
+    box = batcher(doubler, worker, ear, max_cost=1)
+    done = await asyncio.gather(box.submit(7), box.submit(8), return_exceptions=True)
+    assert [getattr(error, "code", None) for error in done] == [ErrorCode.UNAVAILABLE] * 2
+    assert worker.lost
+    with pytest.raises(ServiceError) as refused:
+        await box.submit(9)
+    assert refused.value.code is ErrorCode.UNAVAILABLE
+
+
+async def test_drain_finishes_what_is_queued(
+    doubler: Doubler, worker: OwnerThread, ear: Ear
+) -> None:
+    box = batcher(doubler, worker, ear, max_cost=2, max_wait_s=30)
+    waiting = [asyncio.create_task(box.submit(item)) for item in range(3)]
+    await asyncio.sleep(0.01)
+    await asyncio.wait_for(box.drain(), 5)
+    assert [task.result().value for task in waiting] == [0, 2, 4]
+    assert [reason for _, reason in ear.batches] == ["full", "drain"]
+
+
+async def test_close_fails_what_waits(doubler: Doubler, worker: OwnerThread, ear: Ear) -> None:
+    box = batcher(doubler, worker, ear)
+    first = await held(box, doubler)
+    waiting = asyncio.create_task(box.submit(1))
+    await asyncio.sleep(0)
+    box.close()
+    with pytest.raises(ServiceError) as stopped:
+        await waiting
+    assert stopped.value.code is ErrorCode.UNAVAILABLE
+    doubler.gate.set()
+    await first
+
+
+async def test_every_answer_reaches_its_own_caller(
+    doubler: Doubler, worker: OwnerThread, ear: Ear
+) -> None:
+    box = batcher(doubler, worker, ear, max_cost=7, max_queue_cost=5000)
+    done = await asyncio.gather(
+        *(box.submit(item, cost=1 + item % 3, group=item % 2) for item in range(2000))
+    )
+    assert [one.value for one in done] == [2 * item for item in range(2000)]
+    assert max(cost for cost, _ in ear.batches) <= 7
+
+
+@pytest.mark.parametrize(("cost", "wait", "queue"), [(0, 0.0, 1), (1, -1.0, 1), (1, 0.0, 0)])
+async def test_limits_must_be_positive(cost: int, wait: float, queue: int) -> None:
+    with pytest.raises(ValueError, match="must be positive"):
+        BatchLimits(cost, wait, queue)

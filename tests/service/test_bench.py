@@ -1,0 +1,102 @@
+"""The measuring tools themselves, on a fake that answers at once."""
+
+from __future__ import annotations
+
+import numpy as np
+import pytest
+from typer.testing import CliRunner
+
+from sdpose_core.types import Image, Poses
+from service.bench import serve
+from service.bench.load import RestConnection, RpcConnection, closed_loop
+from service.bench.server import Server
+from service.bench.tables import markdown, percentile, slope, spread
+from service.cli.main import app
+from tests.fakes import FakeEstimator, marked_image
+from tests.pictures import encoded
+from tests.service.conftest import Service, serving
+from tests.service.processes import process
+
+pytestmark = pytest.mark.anyio
+
+JPEG = encoded(marked_image(0x808080, 32, 32), "JPEG")
+
+
+def test_statistics() -> None:
+    assert percentile([3, 1, 2], 0.5) == 2
+    assert percentile([0, 10], 0.99) == pytest.approx(9.9)
+    assert slope([0, 1, 2], [5, 7, 9]) == 2
+    assert spread([1, 3, 2]) == "2.0 (1.0 to 3.0)"
+    assert markdown(["a", "b"], [["1", "2"]]) == "| a | b |\n| --- | ---: |\n| 1 | 2 |"
+
+
+@pytest.mark.parametrize("front", ["rest", "grpc"])
+async def test_closed_loop(service: Service, front: str) -> None:
+    kind = RestConnection if front == "rest" else RpcConnection
+    port = int((service.url if front == "rest" else service.target).rpartition(":")[2])
+    load = await closed_loop([kind("127.0.0.1", port) for _ in range(3)], [JPEG], requests=20)
+    assert len(load.latencies) == 20
+    assert load.errors == 0
+    assert load.rate > 0
+    assert 0 < load.ms(0.5) <= load.ms(0.99)
+    bad = await closed_loop([kind("127.0.0.1", port)], [b"no image"], seconds=0.05)
+    assert bad.errors > 0
+    assert not bad.latencies
+    assert "accepted type" in bad.first_error
+
+
+async def test_closed_loop_keeps_every_client_busy() -> None:
+    fake = FakeEstimator(delay_s=0.01)
+    async with serving(fake, max_detect_batch=4) as service:
+        port = int(service.url.rpartition(":")[2])
+        await closed_loop(
+            [RestConnection("127.0.0.1", port) for _ in range(4)], [JPEG], requests=40
+        )
+    assert max(fake.detected) > 1
+
+
+class Bare:
+    """As much of the estimator as the bare load needs."""
+
+    def __init__(self) -> None:
+        self.calls: list[int] = []
+
+    def estimate(self, images: list[Image], min_score: float | None = None) -> list[Poses]:
+        self.calls.append(len(images))
+        box = np.array([[2, 2, 20, 30]], np.float32)
+        points = np.zeros((1, 17, 2), np.float32)
+        return [Poses(points, points[..., 0], box, np.ones(1, np.float32)) for _ in images]
+
+
+def test_bare_load_and_cutting() -> None:
+    bare = Bare()
+    load = serve.bare_load(bare, [JPEG], 0.02, 8)  # type: ignore[arg-type]
+    assert set(bare.calls) == {8}
+    assert len(load.latencies) == 8 * len(bare.calls)
+    (cut,) = serve.one_person_images(bare, [JPEG])  # type: ignore[arg-type]
+    assert cut.startswith(b"\xff\xd8\xff")
+
+
+def test_tables_of_a_short_run() -> None:
+    with process() as (running, client):
+        port = int(client.base_url.rpartition(":")[2])
+        server = Server("127.0.0.1", port, 0, running.pid)
+        plan = serve.ServeBench([JPEG], clients=(1, 2), rounds=1, seconds=0.05, fronts=("rest",))
+        table = serve.against_bare(Bare(), server, plan, lambda _: None)  # type: ignore[arg-type]
+        assert table.count("\n") == 5
+        assert "| rest, 2 clients |" in table
+        several = serve.batching({"one": server, "two": server}, 2, plan, lambda _: None)
+        assert several.count("\n") == 3
+        told = serve.soak(server, plan, 100, 2, lambda _: None)
+        assert "errors: 0" in told
+        assert server.open_files() > 3
+        assert server.memory_mib() > 10
+
+
+def test_core_command_prints_a_table() -> None:
+    arguments = ["--variants", "sdpose-t", "--backends", "torch", "--batches", "1"]
+    outcome = CliRunner().invoke(
+        app, ["bench", "core", *arguments, "--rounds", "1", "--seconds", "0.1"]
+    )
+    assert outcome.exit_code == 0, outcome.output
+    assert "| sdpose-t | torch fp32 | 1 |" in outcome.stdout

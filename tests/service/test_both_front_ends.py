@@ -1,0 +1,344 @@
+"""The same cases through REST and gRPC: same answers, same error codes."""
+
+from __future__ import annotations
+
+import asyncio
+import contextlib
+import json
+import math
+import time
+from dataclasses import dataclass, field, replace
+
+import numpy as np
+import pytest
+from PIL import Image as PillowImage
+
+from service.bench.load import RestConnection
+from service.client import Box, PoseAnswer
+from service.client.answers import Ask
+from service.errors import ErrorCode, ServiceError
+from service.rest.errors import HTTP_STATUS
+from service.rpc.errors import GRPC_STATUS
+from tests.fakes import FakeEstimator, marked_image
+from tests.pictures import animated_gif, corners, encoded, jpeg_with_orientation, png_bomb
+from tests.service.conftest import Service, serving
+
+pytestmark = pytest.mark.anyio
+
+PNG = encoded(marked_image(0x010203), "PNG")
+BOTH = ["rest", "grpc"]
+
+
+async def ask(
+    service: Service, front: str, image: bytes, what: Ask | None = None, **options: object
+) -> PoseAnswer:
+    client = getattr(service, front)
+    answer: PoseAnswer = await client.estimate(image, what or Ask(), **options)
+    return answer
+
+
+def test_both_tables_cover_every_code() -> None:
+    assert set(HTTP_STATUS) == set(ErrorCode)
+    assert set(GRPC_STATUS) == set(ErrorCode)
+
+
+@dataclass(frozen=True)
+class Refused:
+    """A request that must get one code of the vocabulary."""
+
+    name: str
+    image: bytes
+    code: ErrorCode
+    what: Ask = field(default_factory=Ask)
+    field: str | None = None
+
+
+_TRUNCATED = encoded(
+    np.random.default_rng(0).integers(0, 256, (64, 64, 3), dtype=np.uint8), "JPEG"
+)[:2000]
+REFUSED = [
+    Refused("truncated jpeg", _TRUNCATED, ErrorCode.INVALID_IMAGE),
+    Refused("empty", b"", ErrorCode.INVALID_IMAGE),
+    Refused("text", b"hello, I am no image", ErrorCode.UNSUPPORTED_MEDIA_TYPE),
+    Refused("bomb", png_bomb(), ErrorCode.PAYLOAD_TOO_LARGE),
+    Refused("too many bytes", PNG + bytes(1_100_000), ErrorCode.PAYLOAD_TOO_LARGE),
+    Refused(
+        "box outside", PNG, ErrorCode.INVALID_ARGUMENT, Ask(boxes=[Box(100, 0, 5, 5)]), "boxes"
+    ),
+    Refused(
+        "nan box", PNG, ErrorCode.INVALID_ARGUMENT, Ask(boxes=[Box(math.nan, 0, 5, 5)]), "boxes"
+    ),
+    Refused(
+        "infinite box",
+        PNG,
+        ErrorCode.INVALID_ARGUMENT,
+        Ask(boxes=[Box(0, 0, math.inf, 5)]),
+        "boxes",
+    ),
+    Refused("flat box", PNG, ErrorCode.INVALID_ARGUMENT, Ask(boxes=[Box(0, 0, 0, 5)]), "boxes"),
+    Refused(
+        "too many boxes",
+        PNG,
+        ErrorCode.PAYLOAD_TOO_LARGE,
+        Ask(boxes=[Box(0, 0, 5, 5)] * 6),
+        "boxes",
+    ),
+    Refused("nobody", PNG, ErrorCode.INVALID_ARGUMENT, Ask(max_people=0), "max_people"),
+    Refused("score", PNG, ErrorCode.INVALID_ARGUMENT, Ask(min_score=1.5), "min_score"),
+    Refused("nan score", PNG, ErrorCode.INVALID_ARGUMENT, Ask(min_score=math.nan), "min_score"),
+    Refused(
+        "keypoint score",
+        PNG,
+        ErrorCode.INVALID_ARGUMENT,
+        Ask(min_keypoint_score=2),
+        "min_keypoint_score",
+    ),
+    Refused("cycles", PNG, ErrorCode.INVALID_ARGUMENT, Ask(cycles=3), "cycles"),
+]
+
+
+@pytest.fixture(scope="module")
+async def strict() -> Service:  # type: ignore[misc]
+    async with serving(FakeEstimator(people=2), max_image_mb=1, max_boxes=5) as running:
+        yield running
+
+
+@pytest.mark.parametrize("front", BOTH)
+@pytest.mark.parametrize("case", REFUSED, ids=lambda case: case.name)
+async def test_bad_requests(strict: Service, front: str, case: Refused) -> None:
+    with pytest.raises(ServiceError) as refused:
+        await ask(strict, front, case.image, case.what)
+    assert refused.value.code is case.code
+    assert refused.value.field == case.field or case.name == "too many bytes"
+
+
+ACCEPTED = {
+    "one pixel": (encoded(np.full((1, 1, 3), 9, np.uint8), "PNG"), (1, 1)),
+    "cmyk": (encoded(PillowImage.new("CMYK", (48, 32)), "JPEG"), (48, 32)),
+    "16 bit": (encoded(PillowImage.fromarray(np.full((32, 48), 999, np.uint16)), "PNG"), (48, 32)),
+    "grey": (encoded(PillowImage.new("L", (48, 32), 50), "PNG"), (48, 32)),
+    "alpha": (encoded(PillowImage.new("RGBA", (48, 32)), "PNG"), (48, 32)),
+    "animated gif": (animated_gif(), (48, 32)),
+    "webp": (encoded(corners(), "WEBP"), (48, 32)),
+    "avif": (encoded(corners(), "AVIF"), (48, 32)),
+    **{f"exif {turn}": (jpeg_with_orientation(turn), (48, 32)) for turn in range(1, 9)},
+}
+
+
+@pytest.mark.parametrize("front", BOTH)
+@pytest.mark.parametrize("name", ACCEPTED)
+async def test_good_images(strict: Service, front: str, name: str) -> None:
+    image, size = ACCEPTED[name]
+    answer = await ask(strict, front, image)
+    assert (answer.width, answer.height) == size
+
+
+async def test_same_answer(strict: Service) -> None:
+    asked = Ask(min_keypoint_score=0.5, max_people=1)
+    rest = await ask(strict, "rest", PNG, asked, request_id="same")
+    rpc = await ask(strict, "grpc", PNG, asked, request_id="same")
+    assert len(rest.people) == 1
+    assert 0 < len(rest.people[0].keypoints) < 17
+
+    def rounded(answer: PoseAnswer) -> PoseAnswer:
+        people = tuple(
+            replace(
+                person,
+                score=round(person.score, 3),
+                keypoints=tuple(
+                    replace(point, score=round(point.score, 3)) for point in person.keypoints
+                ),
+            )
+            for person in answer.people
+        )
+        return replace(answer, people=people, timings_ms={})
+
+    assert rounded(rest) == rounded(rpc)
+    assert set(rest.timings_ms) == set(rpc.timings_ms) >= {"decode", "detect", "pose", "total"}
+
+
+@pytest.mark.parametrize("front", BOTH)
+async def test_boxes_skip_the_detector(service: Service, fake: FakeEstimator, front: str) -> None:
+    answer = await ask(service, front, PNG, Ask(boxes=[Box(1, 2, 3, 4), Box(-5, -5, 7, 7)]))
+    assert fake.detected == []
+    assert [person.box for person in answer.people] == [Box(1, 2, 3, 4), Box(-5, -5, 7, 7)]
+    assert [person.score for person in answer.people] == [1, 1]
+    nobody = await ask(service, front, PNG, Ask(boxes=[]))
+    assert nobody.people == ()
+    assert fake.detected == []
+
+
+@pytest.mark.parametrize("front", BOTH)
+async def test_options_reach_the_model(service: Service, fake: FakeEstimator, front: str) -> None:
+    await ask(service, front, PNG, Ask(cycles=2, flip_test=True))
+    await ask(service, front, PNG, Ask(cycles="auto"))
+    await ask(service, front, PNG)
+    assert fake.posed == [(1, True, 2), (1, False, 2), (1, False, 1)]
+
+
+@pytest.mark.parametrize("front", BOTH)
+async def test_nobody_in_the_picture(service: Service, fake: FakeEstimator, front: str) -> None:
+    answer = await ask(service, front, encoded(marked_image(0), "PNG"))
+    assert answer.people == ()
+    assert fake.posed == []
+
+
+@pytest.mark.parametrize("front", BOTH)
+async def test_fewer_people(service: Service, fake: FakeEstimator, front: str) -> None:
+    fake.people = 5
+    assert len((await ask(service, front, PNG, Ask(max_people=2))).people) == 2
+    assert len((await ask(service, front, PNG, Ask(min_score=0.75))).people) == 2
+
+
+@pytest.mark.parametrize("front", BOTH)
+async def test_deadline_in_the_queue(service: Service, fake: FakeEstimator, front: str) -> None:
+    fake.gate.clear()
+    first = asyncio.create_task(ask(service, front, PNG))
+    await asyncio.to_thread(fake.entered.wait, 10)
+    started = time.monotonic()
+    with pytest.raises(ServiceError) as late:
+        await ask(service, front, PNG, timeout_s=0.15)
+    assert late.value.code is ErrorCode.DEADLINE_EXCEEDED
+    assert time.monotonic() - started < 1.0
+    fake.gate.set()
+    await first
+    await asyncio.sleep(0.02)
+    assert fake.detected == [1], "what nobody waits for is not looked at"
+
+
+@pytest.mark.parametrize("front", BOTH)
+async def test_queue_full(front: str) -> None:
+    fake = FakeEstimator()
+    async with serving(fake, max_detect_queue=1, max_detect_batch=1) as service:
+        fake.gate.clear()
+        first = asyncio.create_task(ask(service, front, PNG))
+        await asyncio.to_thread(fake.entered.wait, 10)
+        second = asyncio.create_task(ask(service, front, PNG))
+        depth = service.runtime.metrics.queue_depth_gauge.labels("detect")
+        while depth._value.get() < 1:
+            await asyncio.sleep(0.005)
+        with pytest.raises(ServiceError) as refused:
+            await ask(service, front, PNG)
+        assert refused.value.code is ErrorCode.OVERLOADED
+        assert refused.value.retry_after_s == 1
+        fake.gate.set()
+        await asyncio.gather(first, second)
+
+
+@pytest.mark.parametrize("front", BOTH)
+async def test_too_many_requests(fake: FakeEstimator, front: str) -> None:
+    async with serving(fake, max_requests=2) as service:
+        fake.gate.clear()
+        under_way = [asyncio.create_task(ask(service, front, PNG)) for _ in range(2)]
+        while service.runtime.under_way < 2:
+            await asyncio.sleep(0.005)
+        with pytest.raises(ServiceError) as refused:
+            await ask(service, front, PNG)
+        assert refused.value.code is ErrorCode.OVERLOADED
+        fake.gate.set()
+        await asyncio.gather(*under_way)
+
+
+@pytest.mark.parametrize("front", BOTH)
+async def test_client_gone(service: Service, fake: FakeEstimator, front: str) -> None:
+    fake.gate.clear()
+    first = asyncio.create_task(ask(service, front, PNG))
+    await asyncio.to_thread(fake.entered.wait, 10)
+    gone = asyncio.create_task(ask(service, front, PNG))
+    depth = service.runtime.metrics.queue_depth_gauge.labels("detect")
+    while depth._value.get() < 1:
+        await asyncio.sleep(0.005)
+    gone.cancel()
+    with contextlib.suppress(asyncio.CancelledError):
+        await gone
+    async with asyncio.timeout(5):
+        while depth._value.get() > 0:  # the work leaves the queue while the model is busy
+            await asyncio.sleep(0.005)
+    fake.gate.set()
+    await first
+    assert fake.detected == [1]
+
+
+@pytest.mark.parametrize("front", BOTH)
+async def test_poisoned_image_fails_alone(fake: FakeEstimator, front: str) -> None:
+    fake.poison = frozenset({0x0A0B0C})
+    async with serving(fake) as service:
+        fake.gate.clear()
+        first = asyncio.create_task(ask(service, front, PNG))
+        await asyncio.to_thread(fake.entered.wait, 10)
+        bad = asyncio.create_task(
+            ask(service, front, encoded(marked_image(0x0A0B0C), "PNG"), request_id="find-me")
+        )
+        good = [asyncio.create_task(ask(service, front, PNG)) for _ in range(3)]
+        depth = service.runtime.metrics.queue_depth_gauge.labels("detect")
+        while depth._value.get() < 4:
+            await asyncio.sleep(0.005)
+        fake.gate.set()
+        await asyncio.gather(first, *good)
+        with pytest.raises(ServiceError) as failed:
+            await bad
+    assert failed.value.code is ErrorCode.INTERNAL
+    assert "poison" not in failed.value.message
+
+
+@pytest.mark.parametrize("front", BOTH)
+async def test_keys(front: str) -> None:
+    async with serving(FakeEstimator(), api_keys="one, two", api_key="two") as service:
+        assert (await ask(service, front, PNG)).people
+    for wrong in (None, "three", "onetwo"):
+        async with serving(FakeEstimator(), api_keys="one,two", api_key=wrong) as service:
+            with pytest.raises(ServiceError) as refused:
+                await ask(service, front, PNG)
+            assert refused.value.code is ErrorCode.UNAUTHENTICATED
+            assert await service.rest.ready()
+
+
+@pytest.mark.parametrize("front", BOTH)
+async def test_request_id_comes_back(service: Service, front: str) -> None:
+    assert (await ask(service, front, PNG, request_id="my-id.7")).request_id == "my-id.7"
+    made = (await ask(service, front, PNG)).request_id
+    assert len(made) == 32
+    refused_id = (await ask(service, front, PNG, request_id="no spaces allowed")).request_id
+    assert refused_id != "no spaces allowed"
+
+
+@pytest.mark.parametrize("front", BOTH)
+async def test_outcomes_are_counted(service: Service, front: str) -> None:
+    await ask(service, front, PNG)
+    with pytest.raises(ServiceError):
+        await ask(service, front, b"no image")
+    api = {"rest": "rest_pose", "grpc": "grpc_estimate"}[front]
+    text = service.runtime.metrics.exposition().decode()
+    assert f'sdpose_requests_total{{api="{api}",outcome="ok"}} 1.0' in text
+    assert f'sdpose_requests_total{{api="{api}",outcome="unsupported_media_type"}} 1.0' in text
+    assert f'sdpose_request_seconds_count{{api="{api}"}} 2.0' in text
+
+
+@pytest.mark.parametrize("front", BOTH)
+async def test_no_answer_reaches_another(front: str) -> None:
+    """1000 concurrent requests of distinguishable images a front end: each gets its own mark."""
+    marks = iter(range(1, 1 + 7919 * 1000, 7919))
+    fake = FakeEstimator()
+    seen: dict[int, set[float]] = {}
+
+    async def over_rest(service: Service) -> None:
+        port = int(service.url.rpartition(":")[2])
+        async with RestConnection("127.0.0.1", port) as connection:
+            for mark in marks:
+                query = f"?cycles={1 + mark % 2}&flip_test={mark % 3 == 0}"
+                image = encoded(marked_image(mark), "PNG")
+                (person,) = json.loads(await connection.ask(image, query))["people"]
+                seen[mark] = {point["x"] for point in person["keypoints"]}
+
+    async def over_grpc(service: Service) -> None:
+        for mark in marks:
+            asked = Ask(cycles=1 + mark % 2, flip_test=mark % 3 == 0)
+            answer = await service.grpc.estimate(encoded(marked_image(mark), "PNG"), asked)
+            seen[mark] = {point.x for point in answer.people[0].keypoints}
+
+    async with serving(fake) as service:
+        client = over_rest if front == "rest" else over_grpc
+        await asyncio.gather(*(client(service) for _ in range(32)))
+    assert len(seen) == 1000
+    assert all(points == {float(mark)} for mark, points in seen.items())
+    assert max(fake.detected) > 1, "batches must form for this test to mean anything"

@@ -1,0 +1,237 @@
+"""The clients against services that refuse first."""
+
+from __future__ import annotations
+
+import asyncio
+import threading
+import time
+from collections.abc import AsyncIterator, Callable
+from contextlib import asynccontextmanager
+from typing import Any
+
+import grpc
+import httpx
+import pytest
+
+from protos.sdpose.v1 import pose_pb2, pose_pb2_grpc
+from service.client import (
+    AsyncGrpcPoseClient,
+    AsyncRestPoseClient,
+    ErrorCode,
+    GrpcPoseClient,
+    RestPoseClient,
+    Retry,
+    ServiceError,
+)
+from service.client.answers import Ask, Box
+from service.rest.errors import problem
+from tests.fakes import FakeEstimator, marked_image
+from tests.pictures import encoded
+from tests.service.conftest import serving
+
+pytestmark = pytest.mark.anyio
+
+PNG = encoded(marked_image(0x010203), "PNG")
+ANSWER = {
+    "people": [],
+    "image": {"width": 1, "height": 2},
+    "timings_ms": {},
+    "models": {},
+    "request_id": "r",
+}
+
+
+class Moody:
+    """Refuses with the given errors in turn, then answers."""
+
+    def __init__(self, *errors: ServiceError) -> None:
+        self.errors = list(errors)
+        self.asked: list[float] = []
+        self.requests: list[httpx.Request] = []
+
+    def refusal(self) -> ServiceError | None:
+        self.asked.append(time.monotonic())
+        return self.errors.pop(0) if self.errors else None
+
+    def http(self, request: httpx.Request) -> httpx.Response:
+        self.requests.append(request)
+        error = self.refusal()
+        if error is None:
+            return httpx.Response(200, json=ANSWER)
+        refused = problem(error, "r")
+        return httpx.Response(
+            refused.status_code, headers=dict(refused.headers), content=refused.body
+        )
+
+    async def EstimatePose(  # the contract's name
+        self, request: Any, context: grpc.aio.ServicerContext[Any, Any]
+    ) -> pose_pb2.EstimatePoseResponse:
+        error = self.refusal()
+        if error is not None:
+            await context.abort(
+                grpc.StatusCode.UNAVAILABLE,
+                error.message,
+                (("sdpose-error-code", error.code.value), ("retry-after", "0")),
+            )
+        return pose_pb2.EstimatePoseResponse(request_id="r")
+
+
+def overloaded() -> ServiceError:
+    return ServiceError(ErrorCode.OVERLOADED, "later")
+
+
+FAST = Retry(attempts=3, first_s=0.01, longest_s=0.02)
+
+
+def test_rest_tries_again_when_overloaded() -> None:
+    moody = Moody(overloaded(), ServiceError(ErrorCode.UNAVAILABLE, "later"))
+    with RestPoseClient(retry=FAST, transport=httpx.MockTransport(moody.http)) as client:
+        assert client.estimate(PNG).request_id == "r"
+    assert len(moody.asked) == 3
+
+
+async def test_async_rest_tries_again_when_overloaded() -> None:
+    moody = Moody(overloaded())
+    transport = httpx.MockTransport(moody.http)
+    async with AsyncRestPoseClient(retry=FAST, transport=transport) as client:
+        assert (await client.estimate(PNG)).request_id == "r"
+    assert len(moody.asked) == 2
+
+
+def test_gives_up_after_the_last_try() -> None:
+    moody = Moody(*(overloaded() for _ in range(5)))
+    with (
+        RestPoseClient(retry=FAST, transport=httpx.MockTransport(moody.http)) as client,
+        pytest.raises(ServiceError) as refused,
+    ):
+        client.estimate(PNG)
+    assert refused.value.code is ErrorCode.OVERLOADED
+    assert len(moody.asked) == 3
+
+
+def test_waits_as_long_as_it_is_told() -> None:
+    moody = Moody(overloaded())  # over REST that says Retry-After: 1
+    with RestPoseClient(transport=httpx.MockTransport(moody.http)) as client:
+        client.estimate(PNG)
+    first, second = moody.asked
+    assert 1.0 <= second - first < 2.0
+
+
+def test_a_pause_beyond_the_deadline_is_not_begun() -> None:
+    moody = Moody(overloaded())
+    started = time.monotonic()
+    with (
+        RestPoseClient(transport=httpx.MockTransport(moody.http)) as client,
+        pytest.raises(ServiceError),
+    ):
+        client.estimate(PNG, timeout_s=0.5)
+    assert time.monotonic() - started < 0.4
+    assert len(moody.asked) == 1
+
+
+def test_other_errors_are_not_tried_again() -> None:
+    moody = Moody(ServiceError(ErrorCode.INVALID_IMAGE, "broken"))
+    with (
+        RestPoseClient(retry=FAST, transport=httpx.MockTransport(moody.http)) as client,
+        pytest.raises(ServiceError, match="broken"),
+    ):
+        client.estimate(PNG)
+    assert len(moody.asked) == 1
+
+
+def test_what_is_asked_reaches_the_wire() -> None:
+    moody = Moody()
+    asked = Ask(boxes=[Box(1, 2, 3, 4)], max_people=3, flip_test=True, cycles="auto")
+    with RestPoseClient(
+        api_key="key", retry=FAST, transport=httpx.MockTransport(moody.http)
+    ) as client:
+        client.estimate(PNG, asked, timeout_s=2, request_id="mine")
+    (request,) = moody.requests
+    assert dict(request.url.params) | {"deadline_ms": ""} == {
+        "boxes": '[{"x": 1, "y": 2, "width": 3, "height": 4}]',
+        "max_people": "3",
+        "flip_test": "true",
+        "cycles": "auto",
+        "deadline_ms": "",
+    }
+    assert 1000 < float(request.url.params["deadline_ms"]) <= 2000
+    assert request.headers["x-api-key"] == "key"
+    assert request.headers["x-request-id"] == "mine"
+
+
+def test_nobody_listens() -> None:
+    once = Retry(attempts=1)
+    with (
+        RestPoseClient("http://127.0.0.1:9", retry=once) as rest,
+        GrpcPoseClient("127.0.0.1:9", retry=once) as rpc,
+    ):
+        assert not rest.ready()
+        for client in (rest, rpc):
+            with pytest.raises(ServiceError) as unreached:
+                client.estimate(PNG)
+            assert unreached.value.code is ErrorCode.UNAVAILABLE
+
+
+def test_an_answer_that_is_not_ours() -> None:
+    def proxy(request: httpx.Request) -> httpx.Response:
+        return httpx.Response(502, text="<html>bad gateway</html>")
+
+    with (
+        RestPoseClient(retry=FAST, transport=httpx.MockTransport(proxy)) as client,
+        pytest.raises(ServiceError, match="502"),
+    ):
+        client.estimate(PNG)
+
+
+@asynccontextmanager
+async def moody_grpc(moody: Moody) -> AsyncIterator[str]:
+    server = grpc.aio.server()
+    pose_pb2_grpc.add_PoseServiceServicer_to_server(moody, server)
+    port = server.add_insecure_port("127.0.0.1:0")
+    await server.start()
+    yield f"127.0.0.1:{port}"
+    await server.stop(None)
+
+
+class MoodyService(Moody, pose_pb2_grpc.PoseServiceServicer):
+    """The same as a gRPC servicer."""
+
+
+async def test_async_grpc_tries_again() -> None:
+    moody = MoodyService(overloaded(), ServiceError(ErrorCode.UNAVAILABLE, "later"))
+    async with moody_grpc(moody) as target, AsyncGrpcPoseClient(target, retry=FAST) as client:
+        assert (await client.estimate(PNG)).request_id == "r"
+    assert len(moody.asked) == 3
+
+
+async def test_sync_grpc_tries_again() -> None:
+    moody = MoodyService(overloaded())
+
+    def ask(target: str) -> str:
+        with GrpcPoseClient(target, retry=FAST) as client:
+            return client.estimate(PNG, timeout_s=10).request_id
+
+    async with moody_grpc(moody) as target:
+        assert await asyncio.to_thread(ask, target) == "r"
+    assert len(moody.asked) == 2
+
+
+async def test_sync_clients_in_threads(fake: FakeEstimator) -> None:
+    """Both blocking clients against the real front ends."""
+
+    def run(ask: Callable[[], object], results: list[object]) -> threading.Thread:
+        thread = threading.Thread(target=lambda: results.append(ask()))
+        thread.start()
+        return thread
+
+    results: list[Any] = []
+    async with serving(fake) as service:
+        with RestPoseClient(service.url) as rest, GrpcPoseClient(service.target) as rpc:
+            threads = [run(lambda: rest.estimate(PNG), results) for _ in range(4)]
+            threads += [run(lambda: rpc.estimate(PNG), results) for _ in range(4)]
+            threads += [run(lambda: rest.estimate_many([PNG])[0], results)]
+            threads += [run(rest.ready, results)]
+            while any(thread.is_alive() for thread in threads):
+                await asyncio.sleep(0.01)
+    assert len(results) == 10
+    assert all(result is True or len(result.people) == 1 for result in results)

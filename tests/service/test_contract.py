@@ -1,0 +1,97 @@
+"""The OpenAPI document: true to itself, and no request that follows it is a fault of ours."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Iterator
+
+import httpx
+import pytest
+import schemathesis
+from hypothesis import HealthCheck, given, settings
+from schemathesis.generation import GenerationMode
+from schemathesis.specs.openapi.checks import (
+    content_type_conformance,
+    response_schema_conformance,
+    status_code_conformance,
+)
+
+from service.parameters import PoseParameters
+from service.rest.app import create_app
+from service.runtime import Runtime
+from service.settings import load_settings
+from tests.service.processes import process
+
+
+@pytest.fixture(scope="module")
+def url() -> Iterator[str]:
+    with process() as (_, client):
+        yield str(client.base_url).rstrip("/")
+
+
+def no_fault_of_ours(context: object, response: schemathesis.Response, case: object) -> None:
+    """503 and 504 are honest answers to a deadline of no time; 500 never is."""
+    assert response.status_code != 500, response.text
+
+
+CHECKS = [
+    no_fault_of_ours,
+    status_code_conformance,
+    content_type_conformance,
+    response_schema_conformance,
+]
+
+
+@pytest.mark.parametrize("mode", list(GenerationMode))
+def test_no_request_is_a_fault_of_ours(url: str, mode: GenerationMode) -> None:
+    """Requests that follow the document, and requests that break it."""
+    schema = schemathesis.openapi.from_url(f"{url}/openapi.json")
+    tried: list[str] = []
+    for result in schema.get_all_operations():
+        operation = result.ok()
+        if mode is GenerationMode.NEGATIVE and not operation.body:
+            continue  # without parameters there is nothing to break
+
+        @given(case=operation.as_strategy(generation_mode=mode))
+        @settings(
+            max_examples=30,
+            deadline=None,
+            derandomize=True,
+            database=None,
+            suppress_health_check=list(HealthCheck),
+        )
+        def answers_as_documented(case: schemathesis.Case) -> None:
+            tried.append(case.operation.path)
+            case.call_and_validate(checks=CHECKS)
+
+        answers_as_documented()
+    images = {"/pose", "/pose/overlay"}
+    others = {"/models", "/livez", "/readyz", "/metrics"}
+    assert set(tried) == (images | others if mode is GenerationMode.POSITIVE else images)
+
+
+def test_document_describes_every_parameter_and_answer() -> None:
+    document = create_app(Runtime(load_settings())).openapi()
+    assert set(document["paths"]) == {
+        "/pose",
+        "/pose/overlay",
+        "/models",
+        "/livez",
+        "/readyz",
+        "/metrics",
+    }
+    pose = document["paths"]["/pose"]["post"]
+    assert {each["name"] for each in pose["parameters"]} == {*PoseParameters.model_fields, "boxes"}
+    assert all(each["description"] for each in pose["parameters"])
+    assert set(pose["requestBody"]["content"]) == {"multipart/form-data", "image/*"}
+    assert set(pose["responses"]) == {
+        "200", "400", "401", "413", "415", "422", "429", "500", "503", "504",
+    }  # fmt: skip
+    for status, response in pose["responses"].items():
+        kind = "application/json" if status == "200" else "application/problem+json"
+        assert set(response["content"]) == {kind}
+    assert "examples" in json.dumps(document["components"]["schemas"]["PoseResponse"])
+
+
+def test_docs_page(url: str) -> None:
+    assert httpx.get(f"{url}/docs").status_code == 200

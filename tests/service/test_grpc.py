@@ -1,0 +1,194 @@
+"""What is particular to gRPC: streams, health, reflection, limits, the committed stubs."""
+
+from __future__ import annotations
+
+import asyncio
+from collections.abc import AsyncIterator
+from pathlib import Path
+
+import grpc
+import pytest
+from google.protobuf import descriptor_pb2
+from grpc_health.v1 import health_pb2, health_pb2_grpc
+from grpc_reflection.v1alpha import reflection_pb2, reflection_pb2_grpc
+
+from protos.sdpose.v1 import pose_pb2
+from service.client.grpc_client import error_from
+from service.errors import ErrorCode
+from tests.fakes import FakeEstimator, marked_image
+from tests.pictures import encoded
+from tests.service.conftest import Service, serving
+from tools import protos
+from tools.protos import stale
+
+pytestmark = pytest.mark.anyio
+
+
+def frame(mark: int, **fields: object) -> pose_pb2.StreamPoseRequest:
+    return pose_pb2.StreamPoseRequest(image=encoded(marked_image(mark), "PNG"), **fields)  # type: ignore[arg-type]
+
+
+async def test_stubs_are_current() -> None:
+    assert stale() == []
+
+
+async def test_stream_answers_in_order(service: Service) -> None:
+    call = service.grpc.stub.StreamPose()
+    for number in range(1, 6):
+        await call.write(frame(number, timestamp=number / 30))
+        answer = await call.read()
+        assert answer.sequence == number
+        assert answer.timestamp == number / 30
+        assert answer.dropped == 0
+        assert answer.result.people[0].keypoints[0].x == number
+    await call.done_writing()
+    assert await call.read() is grpc.aio.EOF
+    text = service.runtime.metrics.exposition().decode()
+    assert 'sdpose_stream_frames_total{outcome="ok"} 5.0' in text
+    assert "sdpose_streams_active 0.0" in text
+
+
+async def test_latest_frame_wins_and_drops_are_counted(
+    service: Service, fake: FakeEstimator
+) -> None:
+    fake.gate.clear()
+    call = service.grpc.stub.StreamPose()
+    await call.write(frame(1))
+    await asyncio.to_thread(fake.entered.wait, 10)
+    for number in range(2, 8):
+        await call.write(frame(number))
+    await call.done_writing()
+    await asyncio.sleep(0.1)
+    fake.gate.set()
+    answers = [answer async for answer in call]
+    assert [(answer.sequence, answer.dropped) for answer in answers] == [(1, 0), (7, 5)]
+    text = service.runtime.metrics.exposition().decode()
+    assert 'sdpose_stream_frames_total{outcome="dropped"} 5.0' in text
+
+
+async def test_bad_frame_does_not_end_the_stream(service: Service) -> None:
+    call = service.grpc.stub.StreamPose()
+    await call.write(pose_pb2.StreamPoseRequest(image=b"no image", sequence=10))
+    answer = await call.read()
+    assert answer.sequence == 10
+    assert answer.error.code == "unsupported_media_type"
+    await call.write(frame(3, sequence=20))
+    assert (await call.read()).sequence == 20
+    await call.done_writing()
+
+
+async def test_stream_config_comes_first(service: Service, fake: FakeEstimator) -> None:
+    fake.people = 3
+    options = pose_pb2.PoseOptions(max_people=1, min_keypoint_score=0.9)
+    config = pose_pb2.StreamConfig(options=options)
+    call = service.grpc.stub.StreamPose()
+    await call.write(pose_pb2.StreamPoseRequest(config=config))
+    await call.write(frame(4))
+    answer = await call.read()
+    assert len(answer.result.people) == 1
+    assert len(answer.result.people[0].keypoints) == 3
+    await call.write(frame(5, config=config))
+    with pytest.raises(grpc.aio.AioRpcError) as refused:
+        await call.read()
+    assert error_from(refused.value).code is ErrorCode.INVALID_ARGUMENT
+    assert error_from(refused.value).field == "config"
+
+
+async def test_sequence_must_rise(service: Service) -> None:
+    call = service.grpc.stub.StreamPose()
+    await call.write(frame(1, sequence=5))
+    assert (await call.read()).sequence == 5
+    await call.write(frame(1, sequence=5))
+    with pytest.raises(grpc.aio.AioRpcError) as refused:
+        await call.read()
+    assert error_from(refused.value).field == "sequence"
+
+
+async def test_stream_is_closed_with_a_reason_when_draining() -> None:
+    async with serving(FakeEstimator()) as service:
+        call = service.grpc.stub.StreamPose()
+        await call.write(frame(1))
+        assert (await call.read()).sequence == 1
+        service.stop.set()
+        with pytest.raises(grpc.aio.AioRpcError) as closed:
+            await call.read()
+        assert closed.value.code() is grpc.StatusCode.UNAVAILABLE
+        assert "draining" in closed.value.details()
+
+
+async def test_stream_needs_a_key() -> None:
+    async with serving(FakeEstimator(), api_keys="secret") as service:
+        call = service.grpc.stub.StreamPose()
+        with pytest.raises(grpc.aio.AioRpcError) as refused:
+            await call.read()
+        assert refused.value.code() is grpc.StatusCode.UNAUTHENTICATED
+
+
+async def test_health(service: Service) -> None:
+    async with grpc.aio.insecure_channel(service.target) as channel:
+        health = health_pb2_grpc.HealthStub(channel)
+        for name in ("", "sdpose.v1.PoseService"):
+            # Set a moment after the runtime turns ready.
+            async with asyncio.timeout(5):
+                while True:
+                    answer = await health.Check(health_pb2.HealthCheckRequest(service=name))
+                    if answer.status == health_pb2.HealthCheckResponse.SERVING:
+                        break
+        with pytest.raises(grpc.aio.AioRpcError) as unknown:
+            await health.Check(health_pb2.HealthCheckRequest(service="other"))
+        assert unknown.value.code() is grpc.StatusCode.NOT_FOUND
+
+
+async def test_reflection_tells_the_contract(service: Service) -> None:
+    """What grpcurl does: list the services, then fetch the file that defines one."""
+    async with grpc.aio.insecure_channel(service.target) as channel:
+        stub = reflection_pb2_grpc.ServerReflectionStub(channel)
+
+        async def requests() -> AsyncIterator[reflection_pb2.ServerReflectionRequest]:
+            yield reflection_pb2.ServerReflectionRequest(list_services="")
+            yield reflection_pb2.ServerReflectionRequest(
+                file_containing_symbol="sdpose.v1.PoseService"
+            )
+
+        listed, described = [answer async for answer in stub.ServerReflectionInfo(requests())]
+    names = {entry.name for entry in listed.list_services_response.service}
+    assert {"sdpose.v1.PoseService", "grpc.health.v1.Health"} <= names
+    file = descriptor_pb2.FileDescriptorProto.FromString(
+        described.file_descriptor_response.file_descriptor_proto[0]
+    )
+    methods = {method.name: method for method in file.service[0].method}
+    assert set(methods) == {"EstimatePose", "StreamPose"}
+    assert methods["StreamPose"].client_streaming
+    assert methods["StreamPose"].server_streaming
+
+
+async def test_message_over_the_limit() -> None:
+    async with serving(FakeEstimator(), max_image_mb=1) as service:
+        with pytest.raises(grpc.aio.AioRpcError) as refused:
+            await service.grpc.stub.EstimatePose(
+                pose_pb2.EstimatePoseRequest(image=bytes(3 * 2**20))
+            )
+        assert refused.value.code() is grpc.StatusCode.RESOURCE_EXHAUSTED
+        assert error_from(refused.value).code is ErrorCode.PAYLOAD_TOO_LARGE
+
+
+async def test_unknown_priority(service: Service) -> None:
+    request = pose_pb2.EstimatePoseRequest(options=pose_pb2.PoseOptions(priority=77))  # type: ignore[arg-type]
+    with pytest.raises(grpc.aio.AioRpcError) as refused:
+        await service.grpc.stub.EstimatePose(request)
+    assert error_from(refused.value).field == "priority"
+
+
+def test_a_changed_contract_shows(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
+    """The check of the stubs ignores the generator's version and nothing else."""
+    contract = (protos.ROOT / protos.CONTRACT).read_text(encoding="utf-8")
+    copy = tmp_path / protos.CONTRACT
+    copy.parent.mkdir(parents=True)
+    for name in ("pose_pb2.py", "pose_pb2.pyi", "pose_pb2_grpc.py"):
+        stub = (protos.ROOT / protos.CONTRACT).with_name(name).read_text(encoding="utf-8")
+        copy.with_name(name).write_text(stub.replace("1.85", "1.99"), encoding="utf-8")
+    monkeypatch.setattr(protos, "ROOT", tmp_path)
+    copy.write_text(contract, encoding="utf-8")
+    assert stale() == []
+    copy.write_text(contract.replace("float score = 4;", "float sc0re = 4;"), encoding="utf-8")
+    assert stale() != []

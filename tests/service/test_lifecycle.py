@@ -1,0 +1,228 @@
+"""Start, readiness, signals, drain, a lost worker."""
+
+from __future__ import annotations
+
+import asyncio
+import io
+import json
+import signal
+import socket
+import threading
+import time
+
+import grpc
+import httpx
+import pytest
+from grpc_health.v1 import health_pb2, health_pb2_grpc
+
+from service.client import ErrorCode, ServiceError
+from service.process import Addresses, StartError, run_service
+from service.runtime import Runtime, State
+from service.settings import Settings
+from tests.fakes import FakeEstimator, marked_image
+from tests.pictures import encoded
+from tests.service.conftest import quiet_settings, serving
+from tests.service.processes import process
+
+pytestmark = pytest.mark.anyio
+
+PNG = encoded(marked_image(0x010203), "PNG")
+
+
+async def test_not_ready_until_warm() -> None:
+    may_load = threading.Event()
+    fake = FakeEstimator()
+
+    def build(settings: Settings) -> FakeEstimator:
+        assert may_load.wait(10)
+        return fake
+
+    stop = asyncio.Event()
+    heard: asyncio.Future[tuple[Addresses, Runtime]] = asyncio.get_running_loop().create_future()
+    running = asyncio.create_task(
+        run_service(
+            quiet_settings(),
+            build=build,
+            on_listening=lambda where, runtime: heard.set_result((where, runtime)),
+            stop=stop,
+        )
+    )
+    where, runtime = await heard
+    async with httpx.AsyncClient(base_url=f"http://127.0.0.1:{where.http_port}") as http:
+        assert (await http.get("/livez")).status_code == 200
+        starting = await http.get("/readyz")
+        assert starting.status_code == 503
+        assert "starting" in starting.json()["detail"]
+        assert (await http.post("/pose", files={"image": ("a", PNG)})).status_code == 503
+        assert (await http.get("/models")).status_code == 503
+        may_load.set()
+        while runtime.state is State.STARTING:
+            await asyncio.sleep(0.005)
+        assert (await http.get("/readyz")).status_code == 200
+        assert fake.warmed == [1, 2], "every number of cycles has run before ready"
+    stop.set()
+    assert (await running).status == 0
+
+
+async def test_models_that_do_not_load_end_the_process_with_the_reason() -> None:
+    def build(settings: Settings) -> FakeEstimator:
+        raise ValueError("no student is called nonsense")
+
+    with pytest.raises(StartError, match="no student is called nonsense"):
+        await run_service(quiet_settings(), build=build)
+
+
+@pytest.mark.parametrize("name", ["http_port", "grpc_port"])
+async def test_taken_port_is_told(name: str) -> None:
+    with socket.socket() as taken:
+        taken.bind(("127.0.0.1", 0))
+        taken.listen()
+        port = taken.getsockname()[1]
+        with pytest.raises(StartError, match=f"cannot listen on 127.0.0.1:{port}"):
+            await run_service(quiet_settings(**{name: port}), build=lambda _: FakeEstimator())
+
+
+async def test_lost_worker_fails_livez_and_requests(fake: FakeEstimator) -> None:
+    fake.fatal = frozenset({0x010203})
+    async with serving(fake) as service, httpx.AsyncClient(base_url=service.url) as http:
+        assert (await http.get("/livez")).status_code == 200
+        for front in (service.rest, service.grpc):
+            with pytest.raises(ServiceError) as lost:
+                await front.estimate(PNG)  # type: ignore[attr-defined]
+            assert lost.value.code is ErrorCode.UNAVAILABLE
+        for path in ("/livez", "/readyz"):
+            response = await http.get(path)
+            assert response.status_code == 503
+            assert "pose worker, which is lost" in response.json()["detail"]
+        async with grpc.aio.insecure_channel(service.target) as channel:
+            health = health_pb2_grpc.HealthStub(channel)
+            async with asyncio.timeout(5):
+                while True:
+                    answer = await health.Check(health_pb2.HealthCheckRequest())
+                    if answer.status == health_pb2.HealthCheckResponse.NOT_SERVING:
+                        break
+                    await asyncio.sleep(0.02)
+
+
+async def test_stuck_worker_fails_livez(fake: FakeEstimator) -> None:
+    async with (
+        serving(fake, stall_seconds=0.05) as service,
+        httpx.AsyncClient(base_url=service.url) as http,
+    ):
+        fake.gate.clear()
+        stuck = asyncio.create_task(service.rest.estimate(PNG))
+        await asyncio.to_thread(fake.entered.wait, 10)
+        await asyncio.sleep(0.1)
+        response = await http.get("/livez")
+        assert response.status_code == 503
+        assert "stuck" in response.json()["detail"]
+        fake.gate.set()
+        await stuck
+
+
+async def test_drain_finishes_what_is_queued(fake: FakeEstimator) -> None:
+    async with serving(fake) as service, httpx.AsyncClient(base_url=service.url) as http:
+        fake.gate.clear()
+        under_way = [asyncio.create_task(service.rest.estimate(PNG)) for _ in range(3)]
+        under_way += [asyncio.create_task(service.grpc.estimate(PNG)) for _ in range(3)]
+        await asyncio.to_thread(fake.entered.wait, 10)
+        while service.runtime.under_way < 6:
+            await asyncio.sleep(0.005)
+        service.stop.set()
+        while service.runtime.state is State.READY:
+            await asyncio.sleep(0.005)
+        readyz = await http.get("/readyz")
+        assert readyz.status_code == 503
+        assert "draining" in readyz.json()["detail"]
+        for front in (service.rest, service.grpc):
+            with pytest.raises(ServiceError) as refused:
+                await front.estimate(PNG)  # type: ignore[attr-defined]
+            assert refused.value.code is ErrorCode.UNAVAILABLE
+        fake.gate.set()
+        answers = await asyncio.gather(*under_way)
+        assert all(answer.people for answer in answers)
+
+
+async def test_grace_time_is_kept(fake: FakeEstimator) -> None:
+    async with serving(fake, drain_seconds=0.1) as service:
+        fake.gate.clear()
+        under_way = asyncio.create_task(service.grpc.estimate(PNG))
+        await asyncio.to_thread(fake.entered.wait, 10)
+        queued = asyncio.create_task(service.grpc.estimate(PNG))
+        depth = service.runtime.metrics.queue_depth_gauge.labels("detect")
+        while depth._value.get() < 1:
+            await asyncio.sleep(0.005)
+        started = time.monotonic()
+        service.stop.set()
+        with pytest.raises(ServiceError) as ended:
+            await queued
+        assert ended.value.code is ErrorCode.UNAVAILABLE
+        assert time.monotonic() - started < 5
+        fake.gate.set()
+        await asyncio.wait({under_way})
+
+
+def test_sigterm_finishes_the_work_and_exits_0() -> None:
+    answers: list[object] = []
+    with process(slow_s=0.3) as (running, client):
+        asking = threading.Thread(target=lambda: answers.append(client.estimate(PNG)))
+        asking.start()
+        time.sleep(0.2)
+        running.send_signal(signal.SIGTERM)
+        asking.join(10)
+        assert running.wait(10) == 0
+        assert len(answers) == 1
+
+
+def test_second_signal_ends_at_once() -> None:
+    with process(slow_s=5) as (running, client):
+
+        def ask() -> None:
+            with pytest.raises(ServiceError):
+                client.estimate(PNG)
+
+        asking = threading.Thread(target=ask)
+        asking.start()
+        time.sleep(0.3)
+        running.send_signal(signal.SIGTERM)
+        time.sleep(0.2)
+        assert running.poll() is None, "the first signal waits for the work"
+        started = time.monotonic()
+        running.send_signal(signal.SIGTERM)
+        assert running.wait(10) == 128 + signal.SIGTERM
+        assert time.monotonic() - started < 2
+        asking.join(10)
+
+
+async def test_failures_are_logged_with_the_request_id(
+    fake: FakeEstimator, quiet_logs: io.StringIO
+) -> None:
+    fake.poison = frozenset({0x010203})
+    async with serving(fake) as service:
+        for front, request_id in ((service.rest, "rest-id"), (service.grpc, "grpc-id")):
+            with pytest.raises(ServiceError) as failed:
+                await front.estimate(PNG, request_id=request_id)  # type: ignore[attr-defined]
+            assert failed.value.code is ErrorCode.INTERNAL
+    lines = [json.loads(line) for line in quiet_logs.getvalue().splitlines()]
+    for request_id in ("rest-id", "grpc-id"):
+        told = [line for line in lines if line.get("request_id") == request_id]
+        assert any("a poisoned image" in line.get("exception", "") for line in told)
+
+
+async def test_on_a_gpu_each_model_has_its_own_thread(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("torch.cuda.mem_get_info", lambda index: (6e9, 8e9))
+    monkeypatch.setattr("torch.cuda.utilization", lambda index: 50)
+    async with serving(FakeEstimator(device="cuda:1")) as service:
+        assert (await service.rest.estimate(PNG)).models["device"] == "cuda:1"
+        names = {worker.name for worker in service.runtime.pipeline.workers}
+        assert names == {"detect", "pose"}
+        assert service.runtime.pipeline.limits.pose.max_cost == 64
+        assert service.runtime.pipeline.limits.pose.max_wait_s == 0.002
+        text = service.runtime.metrics.exposition().decode()
+        assert 'sdpose_gpu_memory_used_bytes{gpu="1"} 2e+09' in text
+        assert 'sdpose_gpu_utilisation_ratio{gpu="1"} 0.5' in text
+    async with serving(FakeEstimator(device="cpu")) as service:
+        first, second = service.runtime.pipeline.workers
+        assert first is second
+        assert service.runtime.pipeline.limits.pose.max_cost == 8
+        assert service.runtime.pipeline.limits.pose.max_wait_s == 0

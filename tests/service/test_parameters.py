@@ -1,0 +1,106 @@
+"""Parameters and boxes as callers write them."""
+
+from __future__ import annotations
+
+import math
+
+import pytest
+
+from service.errors import ErrorCode, ServiceError
+from service.parameters import Priority, check_caller_boxes, parse_boxes, parse_parameters
+
+
+def test_strings_and_values_are_read() -> None:
+    parsed = parse_parameters(
+        {"max_people": "3", "min_score": "0.5", "flip_test": "true", "cycles": "auto"}
+    )
+    assert (parsed.max_people, parsed.min_score, parsed.flip_test) == (3, 0.5, True)
+    assert parsed.cycles == "auto"
+    assert parse_parameters({"cycles": "2", "priority": "high"}).priority is Priority.HIGH
+    assert parse_parameters({"cycles": "2"}).cycles == 2
+
+
+@pytest.mark.parametrize(
+    ("name", "value"),
+    [
+        ("max_people", "0"),
+        ("max_people", "many"),
+        ("min_score", "1.5"),
+        ("min_score", "nan"),
+        ("min_keypoint_score", "-0.1"),
+        ("cycles", "0"),
+        ("cycles", "9"),
+        ("cycles", "fast"),
+        ("flip_test", "perhaps"),
+        ("deadline_ms", "0"),
+        ("deadline_ms", "inf"),
+        ("priority", "urgent"),
+        ("colour", "red"),
+    ],
+)
+def test_bad_values_name_their_field(name: str, value: str) -> None:
+    with pytest.raises(ServiceError) as refused:
+        parse_parameters({name: value})
+    assert refused.value.code is ErrorCode.INVALID_ARGUMENT
+    assert refused.value.field == name
+
+
+def test_boxes_of_one_image_in_both_writings() -> None:
+    text = '[[1, 2, 4, 8], {"x": 1, "y": 2, "width": 3, "height": 6}]'
+    (boxes,) = parse_boxes(text, 1, 10)
+    assert boxes is not None
+    assert boxes.tolist() == [[1, 2, 4, 8], [1, 2, 4, 8]]
+
+
+def test_boxes_of_several_images() -> None:
+    first, second, third = parse_boxes("[[[1, 2, 4, 8]], null, []]", 3, 10)
+    assert first is not None
+    assert first.shape == (1, 4)
+    assert second is None
+    assert third is not None
+    assert third.shape == (0, 4)
+
+
+def test_no_boxes_at_all() -> None:
+    (boxes,) = parse_boxes("[]", 1, 10)
+    assert boxes is not None
+    assert boxes.shape == (0, 4)
+
+
+@pytest.mark.parametrize(
+    ("text", "images"),
+    [
+        ("not json", 1),
+        ("[" * 100_000, 1),
+        ("{}", 1),
+        ("[1, 2, 3, 4]", 1),
+        ("[[1, 2, 3]]", 1),
+        ('[["1", 2, 3, 4]]', 1),
+        ("[[true, 2, 3, 4]]", 1),
+        ("[[NaN, 2, 3, 4]]", 1),
+        ("[[1, 2, Infinity, 4]]", 1),
+        ("[[1e300, 2, 1e301, 4]]", 1),
+        ("[[4, 2, 1, 8]]", 1),
+        ("[[1, 2, 1, 8]]", 1),
+        ('[{"x": 1, "y": 2}]', 1),
+        ("[[1, 2, 4, 8]]", 2),
+        ("[[[1, 2, 4, 8]]]", 2),
+    ],
+)
+def test_bad_boxes(text: str, images: int) -> None:
+    with pytest.raises(ServiceError) as refused:
+        parse_boxes(text, images, 10)
+    assert refused.value.code is ErrorCode.INVALID_ARGUMENT
+    assert refused.value.field == "boxes"
+
+
+def test_too_many_boxes() -> None:
+    with pytest.raises(ServiceError) as refused:
+        check_caller_boxes([[0, 0, 1, 1]] * 11, 10)
+    assert refused.value.code is ErrorCode.PAYLOAD_TOO_LARGE
+
+
+def test_not_a_number() -> None:
+    with pytest.raises(ServiceError) as refused:
+        check_caller_boxes([[0, 0, math.nan, 1]], 10)
+    assert refused.value.code is ErrorCode.INVALID_ARGUMENT

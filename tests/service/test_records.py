@@ -1,0 +1,115 @@
+"""The three formats of results."""
+
+from __future__ import annotations
+
+import csv
+import io
+import json
+from typing import Any
+
+import numpy as np
+
+from sdpose_core.skeleton import KEYPOINT_NAMES
+from sdpose_core.types import Poses
+from service.records import Coco, Csv, JsonLines, Record
+
+
+def _poses(people: int) -> Poses:
+    points = np.arange(people * 34, dtype=np.float32).reshape(people, 17, 2) + np.float32(1 / 3)
+    scores = np.linspace(0, 1, people * 17, dtype=np.float32).reshape(people, 17)
+    boxes = np.tile(np.array([[10, 20, 40, 80.5]], np.float32), (people, 1))
+    return Poses(points, scores, boxes, np.full(people, 0.87654321, np.float32))
+
+
+RECORDS = (
+    Record("dir/a,b.jpg", 640, 480, _poses(2)),
+    Record("empty.jpg", 64, 48, Poses.empty()),
+    Record("v.mp4", 320, 240, _poses(1), frame=7, time_s=0.28),
+)
+
+
+def test_json_lines() -> None:
+    lines: list[str] = []
+    writer = JsonLines(lines.append)
+    for record in RECORDS:
+        writer.write(record)
+    writer.finish()
+    assert len(lines) == 3
+    assert all(line.endswith("\n") and line.count("\n") == 1 for line in lines)
+    first, second, third = (json.loads(line) for line in lines)
+    assert first["input"] == "dir/a,b.jpg"
+    assert first["image"] == {"width": 640, "height": 480}
+    assert "frame" not in first
+    person = first["people"][0]
+    assert person["box"] == {"x": 10, "y": 20, "width": 30, "height": 60.5}
+    assert person["score"] == 0.8765
+    assert [point["name"] for point in person["keypoints"]] == list(KEYPOINT_NAMES)
+    assert person["keypoints"][1]["x"] == 2.333
+    assert second["people"] == []
+    assert (third["frame"], third["time_s"]) == (7, 0.28)
+
+
+def test_csv_has_a_row_a_person() -> None:
+    text: list[str] = []
+    writer = Csv(text.append)
+    for record in RECORDS:
+        writer.write(record)
+    writer.finish()
+    rows = list(csv.DictReader(io.StringIO("".join(text))))
+    assert [(row["input"], row["frame"], row["person"]) for row in rows] == [
+        ("dir/a,b.jpg", "", "0"),
+        ("dir/a,b.jpg", "", "1"),
+        ("v.mp4", "7", "0"),
+    ]
+    assert float(rows[0]["y2"]) == 80.5
+    assert float(rows[1]["right_ankle_x"]) == 66.333
+    assert float(rows[1]["right_ankle_score"]) == 1
+    assert len(rows[0]) == 9 + 3 * 17
+
+
+def _coco(*records: Record) -> dict[str, Any]:
+    text: list[str] = []
+    writer = Coco(text.append)
+    for record in records:
+        writer.write(record)
+    assert text == []
+    writer.finish()
+    document: dict[str, Any] = json.loads("".join(text))
+    return document
+
+
+def test_coco_file_loads_and_scores_itself_perfectly(tmp_path: Any, capsys: Any) -> None:
+    from pycocotools.coco import COCO
+    from pycocotools.cocoeval import COCOeval
+
+    document = _coco(*RECORDS)
+    (tmp_path / "c.json").write_text(json.dumps(document))
+    truth = COCO(str(tmp_path / "c.json"))
+    assert truth.cats[1]["keypoints"] == list(KEYPOINT_NAMES)
+    assert [16, 14] in truth.cats[1]["skeleton"]
+    assert len(truth.imgs) == 3
+    run = COCOeval(truth, truth.loadRes(document["annotations"]), "keypoints")
+    run.evaluate()
+    run.accumulate()
+    run.summarize()
+    capsys.readouterr()
+    assert run.stats[0] > 0.99
+
+
+def test_coco_values() -> None:
+    annotation = _coco(RECORDS[0])["annotations"][0]
+    assert annotation["bbox"] == [10, 20, 30, 60.5]
+    assert annotation["area"] == 30 * 60.5
+    assert annotation["num_keypoints"] == 17
+    assert annotation["keypoints"][:3] == [0.333, 1.333, 1]
+    assert annotation["keypoints"][-1] == 2
+    assert len(annotation["keypoint_scores"]) == 17
+
+
+def test_coco_keeps_numbers_that_are_names() -> None:
+    names = ["000000000139.jpg", "b.jpg", "1.jpg", "x/139.png", "0.jpg"]
+    document = _coco(*(Record(name, 9, 9, Poses.empty()) for name in names))
+    numbers = [image["id"] for image in document["images"]]
+    assert numbers[0] == 139
+    assert len(set(numbers)) == len(names)
+    assert min(numbers) >= 1

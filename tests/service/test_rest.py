@@ -1,0 +1,267 @@
+"""What is particular to REST."""
+
+from __future__ import annotations
+
+import asyncio
+import json
+from collections.abc import AsyncIterator
+
+import httpx
+import pytest
+
+from service.client import PoseAnswer, ServiceError
+from service.client.answers import Ask
+from service.errors import ErrorCode
+from service.images import ImageLimits, decode_image
+from service.rest.errors import PROBLEM_TYPE
+from service.rest.schemas import PoseResponse, PoseResponses
+from tests.fakes import FakeEstimator, marked_image
+from tests.pictures import encoded
+from tests.service.conftest import Service, serving
+
+pytestmark = pytest.mark.anyio
+
+PNG = encoded(marked_image(0x010203), "PNG")
+
+
+@pytest.fixture
+async def http(service: Service) -> AsyncIterator[httpx.AsyncClient]:
+    async with httpx.AsyncClient(base_url=service.url) as client:
+        yield client
+
+
+def assert_problem(response: httpx.Response, status: int, code: str) -> None:
+    assert response.status_code == status, response.text
+    assert response.headers["content-type"] == PROBLEM_TYPE
+    body = response.json()
+    assert body["status"] == status
+    assert body["code"] == code
+    assert body["request_id"] == response.headers["x-request-id"]
+    assert {"type", "title", "detail"} <= set(body)
+
+
+async def test_form_and_raw_body_give_the_documented_answer(http: httpx.AsyncClient) -> None:
+    form = await http.post("/pose", files={"image": ("a.png", PNG)})
+    raw = await http.post("/pose", content=PNG, headers={"Content-Type": "image/png"})
+    for response in (form, raw):
+        assert response.status_code == 200
+        PoseResponse.model_validate(response.json(), strict=True, extra="forbid")
+        assert response.json()["request_id"] == response.headers["x-request-id"]
+    assert form.json()["people"] == raw.json()["people"]
+    assert form.json()["image"] == {"width": 8, "height": 8}
+
+
+async def test_parameters_from_query_and_form(http: httpx.AsyncClient, fake: FakeEstimator) -> None:
+    fake.people = 3
+    files = {"image": ("a.png", PNG)}
+    assert len((await http.post("/pose?max_people=2", files=files)).json()["people"]) == 2
+    form = await http.post("/pose", files=files, data={"max_people": "1"})
+    assert len(form.json()["people"]) == 1
+    both = await http.post("/pose?max_people=2", files=files, data={"max_people": "1"})
+    assert_problem(both, 422, "invalid_argument")
+
+
+@pytest.mark.parametrize(
+    ("request_", "status", "code"),
+    [
+        (
+            {"content": b"x", "headers": {"Content-Type": "text/plain"}},
+            415,
+            "unsupported_media_type",
+        ),
+        ({"content": b"x"}, 415, "unsupported_media_type"),
+        ({"data": {"a": "b"}}, 415, "unsupported_media_type"),
+        ({"files": {"picture": ("a", PNG)}}, 422, "invalid_argument"),
+        ({"files": {"image": (None, "text")}}, 422, "invalid_argument"),
+        ({"files": {"max_people": (None, "1")}}, 422, "invalid_argument"),
+        ({"files": [("image", ("a", PNG))] * 3}, 413, "payload_too_large"),
+        ({"files": {"image": ("a", PNG)}, "params": {"colour": "red"}}, 422, "invalid_argument"),
+        (
+            {"files": {"image": ("a", PNG)}, "params": [("cycles", "1"), ("cycles", "2")]},
+            422,
+            "invalid_argument",
+        ),
+        (
+            {"content": b"--x", "headers": {"Content-Type": "multipart/form-data; boundary=x"}},
+            422,
+            "invalid_argument",
+        ),
+        (
+            {"content": b"x", "headers": {"Content-Type": "multipart/form-data"}},
+            422,
+            "invalid_argument",
+        ),
+        (
+            {"content": bytes(2**20 + 1), "headers": {"Content-Type": "image/png"}},
+            413,
+            "payload_too_large",
+        ),
+        ({"files": {"image": ("a", bytes(2 * 2**20 + 1))}}, 413, "payload_too_large"),
+    ],
+)
+async def test_bad_bodies(request_: dict[str, object], status: int, code: str) -> None:
+    async with (
+        serving(FakeEstimator(), max_images=2, max_image_mb=1, max_request_mb=2) as service,
+        httpx.AsyncClient(base_url=service.url) as http,
+    ):
+        assert_problem(await http.post("/pose", **request_), status, code)  # type: ignore[arg-type]
+
+
+async def test_a_body_without_announced_length_is_bounded() -> None:
+    async def chunks() -> AsyncIterator[bytes]:
+        for _ in range(40):
+            yield bytes(2**16)
+
+    async with (
+        serving(FakeEstimator(), max_image_mb=1) as service,
+        httpx.AsyncClient(base_url=service.url) as http,
+    ):
+        response = await http.post("/pose", content=chunks(), headers={"Content-Type": "image/png"})
+        assert_problem(response, 413, "payload_too_large")
+
+
+async def half_a_request(service: Service) -> asyncio.StreamWriter:
+    """A connection on which the body was begun and does not go on."""
+    port = int(service.url.rpartition(":")[2])
+    _, writer = await asyncio.open_connection("127.0.0.1", port)
+    writer.write(
+        b"POST /pose HTTP/1.1\r\nHost: x\r\nContent-Type: image/png\r\n"
+        b"Content-Length: 1000\r\n\r\n" + PNG[:20]
+    )
+    await writer.drain()
+    while not service.runtime.under_way:
+        await asyncio.sleep(0.005)
+    return writer
+
+
+async def outcome_of_the_only_request(service: Service) -> str:
+    while service.runtime.under_way:
+        await asyncio.sleep(0.005)
+    text = service.runtime.metrics.exposition().decode()
+    (line,) = [line for line in text.splitlines() if line.startswith("sdpose_requests_total{")]
+    return line
+
+
+async def test_client_gone_while_it_sends(service: Service) -> None:
+    writer = await half_a_request(service)
+    writer.close()
+    await writer.wait_closed()
+    assert 'outcome="client_gone"' in await outcome_of_the_only_request(service)
+
+
+async def test_body_that_does_not_arrive(fake: FakeEstimator) -> None:
+    async with serving(fake, max_deadline_ms=100) as service:
+        writer = await half_a_request(service)
+        assert 'outcome="deadline_exceeded"' in await outcome_of_the_only_request(service)
+        writer.close()
+        await writer.wait_closed()
+
+
+async def test_several_images_in_order_with_their_own_errors(
+    service: Service, http: httpx.AsyncClient
+) -> None:
+    images = [encoded(marked_image(5), "PNG"), b"no image", encoded(marked_image(9), "PNG")]
+    answers = await service.rest.estimate_many(images)
+    first, second, third = answers
+    assert isinstance(first, PoseAnswer)
+    assert isinstance(second, ServiceError)
+    assert isinstance(third, PoseAnswer)
+    assert first.people[0].keypoints[0].x == 5
+    assert third.people[0].keypoints[0].x == 9
+    assert second.code is ErrorCode.UNSUPPORTED_MEDIA_TYPE
+    files = [("image", (str(index), image)) for index, image in enumerate(images)]
+    response = await http.post("/pose", files=files)
+    PoseResponses.model_validate(response.json(), strict=True, extra="forbid")
+
+
+async def test_boxes_an_image(http: httpx.AsyncClient, fake: FakeEstimator) -> None:
+    files = [("image", ("a", PNG)), ("image", ("b", PNG))]
+    boxes = json.dumps([[[1, 2, 5, 6]], None])
+    response = await http.post("/pose", files=files, data={"boxes": boxes})
+    one, two = response.json()["results"]
+    assert one["people"][0]["box"] == {"x": 1, "y": 2, "width": 4, "height": 4}
+    assert two["people"][0]["box"]["width"] == 8
+    assert fake.detected == [1]
+
+
+async def test_overlay_is_a_jpeg_of_the_same_size(service: Service, fake: FakeEstimator) -> None:
+    image = encoded(marked_image(0x0000FF, 64, 48), "PNG")
+    picture = await service.rest.overlay(image, Ask(max_people=1))
+    drawn = decode_image(picture, ImageLimits())
+    assert drawn.shape == (48, 64, 3)
+    assert drawn.std() > 10, "something must be drawn on the plain blue"
+    with pytest.raises(ServiceError) as refused:
+        await service.rest.overlay(b"no image")
+    assert refused.value.code is ErrorCode.UNSUPPORTED_MEDIA_TYPE
+
+
+async def test_overlay_takes_one_image(http: httpx.AsyncClient) -> None:
+    files = [("image", ("a", PNG)), ("image", ("b", PNG))]
+    assert_problem(await http.post("/pose/overlay", files=files), 422, "invalid_argument")
+
+
+async def test_models(http: httpx.AsyncClient) -> None:
+    body = (await http.get("/models")).json()
+    assert body["models"]["student"] == "fake-student"
+    assert body["keypoints"][0] == "nose"
+    assert len(body["keypoints"]) == 17
+    assert body["input_size"] == {"width": 192, "height": 256}
+
+
+async def test_unknown_paths_and_methods_are_problems_too(http: httpx.AsyncClient) -> None:
+    assert_problem(await http.get("/nothing"), 404, "invalid_argument")
+    refused = await http.get("/pose")
+    assert_problem(refused, 405, "invalid_argument")
+    assert refused.headers["allow"] == "POST"
+
+
+async def test_retry_after(fake: FakeEstimator) -> None:
+    async with serving(fake) as service, httpx.AsyncClient(base_url=service.url) as http:
+        service.runtime.refuse_new_work()
+        response = await http.post("/pose", files={"image": ("a", PNG)})
+        assert_problem(response, 503, "unavailable")
+        assert int(response.headers["retry-after"]) >= 1
+
+
+async def test_keys_by_both_headers() -> None:
+    async with (
+        serving(FakeEstimator(), api_keys="secret") as service,
+        httpx.AsyncClient(base_url=service.url) as http,
+    ):
+        files = {"image": ("a", PNG)}
+        for headers in ({"X-API-Key": "secret"}, {"Authorization": "Bearer secret"}):
+            assert (await http.post("/pose", files=files, headers=headers)).status_code == 200
+        refused = await http.post("/pose", files=files)
+        assert_problem(refused, 401, "unauthenticated")
+        assert refused.headers["www-authenticate"] == "Bearer"
+        assert_problem(await http.get("/models"), 401, "unauthenticated")
+        for path in ("/livez", "/readyz", "/metrics", "/", "/docs"):
+            assert (await http.get(path)).status_code == 200
+
+
+async def test_metrics_page_names_everything(service: Service, http: httpx.AsyncClient) -> None:
+    await http.post("/pose", files={"image": ("a", PNG)})
+    text = (await http.get("/metrics")).text
+    for name in (
+        "sdpose_requests_total",
+        "sdpose_request_seconds",
+        "sdpose_stage_seconds",
+        "sdpose_queue_depth",
+        "sdpose_queue_wait_seconds",
+        "sdpose_batch_size",
+        "sdpose_batch_dispatch_total",
+        "sdpose_shed_total",
+        "sdpose_people_per_image",
+        "sdpose_streams_active",
+        "sdpose_stream_frames_total",
+        "sdpose_model_info",
+    ):
+        assert f"# TYPE {name.removesuffix('_total')}" in text, name
+    for stage in ("decode", "detect", "crop", "pose"):
+        assert f'sdpose_stage_seconds_count{{stage="{stage}"}} 1.0' in text
+
+
+async def test_playground(http: httpx.AsyncClient) -> None:
+    page = await http.get("/")
+    assert page.headers["content-type"].startswith("text/html")
+    assert "/pose" in page.text

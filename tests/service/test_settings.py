@@ -1,0 +1,104 @@
+"""Settings: read from the environment, wrong ones told in one sentence, all of them documented."""
+
+from __future__ import annotations
+
+import re
+from inspect import get_annotations
+from pathlib import Path
+
+import pytest
+from typer.testing import CliRunner
+
+from service.cli.main import app
+from service.cli.serve import serve
+from service.settings import Settings, SettingsError, load_settings, unknown_settings
+from tools.settings_table import settings_table
+
+OPERATIONS = Path(__file__).resolve().parents[2] / "docs" / "operations.md"
+
+
+def test_environment_is_read_and_flags_go_first(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("SDPOSE_HTTP_PORT", "9000")
+    monkeypatch.setenv("SDPOSE_API_KEYS", "one, two,,")
+    settings = load_settings(grpc_port=9001, host=None)
+    assert (settings.http_port, settings.grpc_port) == (9000, 9001)
+    assert settings.api_keys == {"one", "two"}
+    assert load_settings(http_port=9002).http_port == 9002
+
+
+@pytest.mark.parametrize(
+    ("name", "value", "sentence"),
+    [
+        ("SDPOSE_HTTP_PORT", "eighty", "SDPOSE_HTTP_PORT is wrong: .*valid integer.*'eighty'"),
+        ("SDPOSE_HTTP_PORT", "70000", "SDPOSE_HTTP_PORT is wrong: .*65535"),
+        ("SDPOSE_CYCLES", "many", "SDPOSE_CYCLES is wrong: must be 1 to 8, or auto.*'many'"),
+        ("SDPOSE_CYCLES", "3", "SDPOSE_CYCLES is 3, more than SDPOSE_MAX_CYCLES, 2"),
+        ("SDPOSE_LOG_LEVEL", "loud", "SDPOSE_LOG_LEVEL is wrong: .*'debug'"),
+        ("SDPOSE_MAX_MEGAPIXELS", "500", "SDPOSE_MAX_MEGAPIXELS is wrong: .*89"),
+    ],
+)
+def test_wrong_value_is_one_sentence(
+    monkeypatch: pytest.MonkeyPatch, name: str, value: str, sentence: str
+) -> None:
+    monkeypatch.setenv(name, value)
+    with pytest.raises(SettingsError, match=sentence) as wrong:
+        load_settings()
+    assert "\n" not in str(wrong.value)
+    outcome = CliRunner().invoke(app, ["serve"])
+    assert outcome.exit_code == 2
+    assert outcome.stderr.strip() == f"sdpose serve: {wrong.value}"
+
+
+def test_keys_are_not_shown(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("SDPOSE_API_KEYS", "hush")
+    assert "hush" not in repr(load_settings())
+
+
+def test_typos_are_noticed(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("SDPOSE_MAXBATCH", "4")
+    assert "SDPOSE_MAXBATCH" in unknown_settings()
+    assert "SDPOSE_MAX_BATCH" not in unknown_settings()
+
+
+def test_auto_values() -> None:
+    assert load_settings(cycles="auto").cycles == "auto"
+    assert load_settings(decode_threads=3).threads_for_decoding == 3
+    assert load_settings().threads_for_decoding >= 1
+
+
+def test_the_documented_table_is_current() -> None:
+    text = OPERATIONS.read_text(encoding="utf-8")
+    assert settings_table() in text, "run `python -m tools.settings_table` and paste its output"
+
+
+def test_every_metric_is_documented() -> None:
+    from service.metrics import Metrics
+
+    text = OPERATIONS.read_text(encoding="utf-8")
+    described = set(re.findall(r"`(sdpose_[a-z_]+)", text))
+    names = {
+        family.name + ("_total" if family.type == "counter" else "")
+        for family in Metrics().registry.collect()
+        if family.name.startswith("sdpose_")
+    }
+    assert names <= described
+
+
+def test_every_field_says_what_it_means() -> None:
+    for name, field in Settings.model_fields.items():
+        assert field.description, name
+
+
+def test_every_setting_is_an_option_of_serve() -> None:
+    help_text = {
+        name: parameter.__metadata__[0].help
+        for name, parameter in get_annotations(serve, eval_str=True).items()
+        if name != "return"
+    }
+    for name, field in Settings.model_fields.items():
+        if name == "api_keys":  # no secrets on the command line
+            continue
+        default = field.default
+        shown = "unset" if default is None else ("empty" if default == frozenset() else default)
+        assert help_text.pop(name) == f"{field.description} [{shown}]"
+    assert help_text == {}

@@ -1,0 +1,59 @@
+"""Spans of a request through both front ends."""
+
+from __future__ import annotations
+
+import sys
+
+import httpx
+import pytest
+from opentelemetry.sdk.trace import TracerProvider
+from opentelemetry.sdk.trace.export import SimpleSpanProcessor
+from opentelemetry.sdk.trace.export.in_memory_span_exporter import InMemorySpanExporter
+
+from protos.sdpose.v1 import pose_pb2
+from service.process import StartError, run_service
+from service.tracing import OpenTelemetryTracer, SilentTracer, make_tracer
+from tests.fakes import FakeEstimator, marked_image
+from tests.pictures import encoded
+from tests.service.conftest import quiet_settings, serving
+
+pytestmark = pytest.mark.anyio
+
+PNG = encoded(marked_image(0x010203), "PNG")
+TRACE = 0x0AF7651916CD43DD8448EB211C80319C
+PARENT = f"00-{TRACE:032x}-b7ad6b7169203331-01"
+
+
+@pytest.mark.parametrize("front", ["rest", "grpc"])
+async def test_one_span_a_stage_in_the_callers_trace(front: str) -> None:
+    seen = InMemorySpanExporter()
+    provider = TracerProvider()
+    provider.add_span_processor(SimpleSpanProcessor(seen))
+    async with serving(FakeEstimator(), tracer=OpenTelemetryTracer(provider)) as service:
+        if front == "rest":
+            async with httpx.AsyncClient(base_url=service.url) as http:
+                files = {"image": ("a", PNG)}
+                await http.post("/pose", files=files, headers={"traceparent": PARENT})
+        else:
+            request = pose_pb2.EstimatePoseRequest(image=PNG)
+            metadata = (("traceparent", PARENT),)
+            await service.grpc.stub.EstimatePose(request, metadata=metadata)
+    spans = {span.name: span for span in seen.get_finished_spans()}
+    request_name = {"rest": "POST /pose", "grpc": "sdpose.v1.PoseService/EstimatePose"}[front]
+    assert set(spans) == {"decode", "detect", "crop", "pose", request_name}
+    whole = spans.pop(request_name)
+    assert whole.context.trace_id == TRACE
+    for span in spans.values():
+        assert span.parent is not None
+        assert span.parent.span_id == whole.context.span_id
+        assert whole.start_time <= span.start_time <= span.end_time <= whole.end_time
+
+
+def test_off_by_default() -> None:
+    assert isinstance(make_tracer(wanted=quiet_settings().tracing), SilentTracer)
+
+
+async def test_missing_extra_is_told(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setitem(sys.modules, "opentelemetry.sdk.trace", None)
+    with pytest.raises(StartError, match=r"sdpose-service\[otel\]"):
+        await run_service(quiet_settings(tracing=True), build=lambda _: FakeEstimator())

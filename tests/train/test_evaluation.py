@@ -1,0 +1,260 @@
+"""Evaluation on a drawn set: pycocotools' numbers, pairing, suppression, calibration."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Callable
+from pathlib import Path
+
+import numpy as np
+import pytest
+from numpy.typing import NDArray
+
+from sdpose_core.data.coco import CocoImage, load_coco
+from sdpose_core.evaluate.breakdown import by_joint, by_size, score_people
+from sdpose_core.evaluate.calibrate import calibrate_scores, fit_calibration
+from sdpose_core.evaluate.coco_metrics import (
+    NAMES,
+    average_precision,
+    coco_numbers,
+    image_matches,
+)
+from sdpose_core.evaluate.report import evaluate, write_report
+from sdpose_core.evaluate.results import (
+    ImagePoses,
+    coco_results,
+    person_scores,
+    read_boxes,
+    run,
+)
+from sdpose_core.evaluate.worst import draw_worst
+from sdpose_core.types import Poses
+from tests.train.people import coco_folder
+
+Change = Callable[[NDArray[np.float32], np.random.Generator], NDArray[np.float32]]
+
+
+def boxes_of(image: CocoImage) -> NDArray[np.float32]:
+    return np.stack([p.box for p in image.people]).astype(np.float32)
+
+
+def answer(
+    change: Change, score: Callable[[np.random.Generator], float] = lambda _: 0.9
+) -> Callable[[CocoImage, NDArray[np.float32] | None], Poses]:
+    """A source that knows the annotation and spoils it."""
+
+    def ask(image: CocoImage, boxes: NDArray[np.float32] | None) -> Poses:
+        rng = np.random.default_rng(image.image_id)
+        people = image.people
+        return Poses(
+            keypoints=np.stack([change(p.keypoints[:, :2], rng) for p in people]).astype(
+                np.float32
+            ),
+            keypoint_scores=np.array([[score(rng)] * 17 for _ in people], np.float32),
+            boxes=boxes_of(image) if boxes is None else boxes,
+            scores=np.ones(len(people), np.float32),
+        )
+
+    return ask
+
+
+def exact(keypoints: NDArray[np.float32], rng: np.random.Generator) -> NDArray[np.float32]:
+    return keypoints
+
+
+def noisy(keypoints: NDArray[np.float32], rng: np.random.Generator) -> NDArray[np.float32]:
+    return np.asarray(keypoints + rng.normal(0, rng.uniform(1, 20), (17, 2)), np.float32)
+
+
+def test_the_truth_scores_one(tmp_path: Path) -> None:
+    annotations, folder = coco_folder(tmp_path)
+    images = load_coco(annotations, folder)
+    result, scored = evaluate(
+        "truth", images, annotations, answer(exact), given_boxes=True, bootstrap=20
+    )
+    assert (result.images, result.people) == (4, 8)
+    assert result.coco["AP"] == pytest.approx(1)
+    assert result.coco["ARl"] == pytest.approx(1)
+    assert result.coco["APm"] == -1  # nobody is of medium size
+    assert result.interval == pytest.approx((1, 1))
+    assert result.mean_oks == pytest.approx(1)
+    assert result.joints["nose"]["within_0.1"] == 1
+    assert result.sizes["large"] == {"people": 8, "oks": pytest.approx(1), "oks>0.5": 1}
+    assert len(scored) == 8
+    write_report(tmp_path / "out" / "report.json", [result])
+    assert json.loads((tmp_path / "out" / "report.json").read_text())[0]["coco"]["AP"] == 1
+
+
+def test_numbers_are_those_of_pycocotools(tmp_path: Path) -> None:
+    """The ten numbers, and our own AP that the bootstrap uses, against a plain COCOeval."""
+    from pycocotools.coco import COCO
+    from pycocotools.cocoeval import COCOeval
+
+    annotations, folder = coco_folder(tmp_path, images=12)
+    images = load_coco(annotations, folder)
+    found = run(images, answer(noisy, lambda rng: rng.uniform(0.3, 1)), given_boxes=True)
+    results = coco_results(found)
+    numbers = coco_numbers(annotations, results, [i.image_id for i in images], bootstrap=200)
+    truth = COCO(str(annotations))
+    plain = COCOeval(truth, truth.loadRes([dict(r) for r in results]), "keypoints")
+    plain.evaluate()
+    plain.accumulate()
+    plain.summarize()
+    assert 0.05 < plain.stats[0] < 0.95
+    assert [numbers.values[n] for n in NAMES] == pytest.approx(list(plain.stats))
+    assert average_precision(image_matches(plain)) == pytest.approx(plain.stats[0], abs=1e-9)
+    assert numbers.interval is not None
+    low, high = numbers.interval
+    assert low < plain.stats[0] < high
+
+
+def test_bootstrap_repeats_with_its_seed(tmp_path: Path) -> None:
+    annotations, folder = coco_folder(tmp_path, images=6)
+    images = load_coco(annotations, folder)
+    results = coco_results(run(images, answer(noisy), given_boxes=True))
+    ids = [i.image_id for i in images]
+    first, second = (coco_numbers(annotations, results, ids, bootstrap=50) for _ in range(2))
+    assert first == second
+    assert coco_numbers(annotations, results, ids, bootstrap=0).interval is None
+
+
+def test_nothing_found_scores_nothing(tmp_path: Path) -> None:
+    annotations, folder = coco_folder(tmp_path, images=2)
+    images = load_coco(annotations, folder)
+    result, scored = evaluate(
+        "blind", images, annotations, lambda *_: Poses.empty(), given_boxes=False
+    )
+    assert result.coco["AP"] == 0
+    assert result.mean_oks == 0
+    assert all(s.keypoints is None for s in scored)
+
+
+def test_half_labelled_images_count_only_with_given_boxes(tmp_path: Path) -> None:
+    annotations, folder = coco_folder(tmp_path, images=3)
+    content = json.loads(annotations.read_text())
+    content["images"][0]["fully_annotated"] = False
+    annotations.write_text(json.dumps(content))
+    images = load_coco(annotations, folder)
+    assert len(run(images, answer(exact), given_boxes=True)) == 3
+    assert len(run(images, answer(exact), given_boxes=False)) == 2
+
+
+def test_boxes_of_a_file_bring_their_scores(tmp_path: Path) -> None:
+    annotations, folder = coco_folder(tmp_path, images=2)
+    first, second = load_coco(annotations, folder)
+    rows = [
+        {
+            "image_id": first.image_id,
+            "category_id": category,
+            "bbox": [float(x1), float(y1), float(x2 - x1), float(y2 - y1)],
+            "score": score,
+        }
+        for (x1, y1, x2, y2), score, category in zip(
+            boxes_of(first), (0.3, 0.8), (1, 1), strict=True
+        )
+    ]
+    rows.append({"image_id": first.image_id, "category_id": 2, "bbox": [0, 0, 5, 5], "score": 1})
+    path = tmp_path / "boxes.json"
+    path.write_text(json.dumps(rows))
+    boxes = read_boxes(path)
+    np.testing.assert_allclose(boxes[first.image_id].scores, [0.8, 0.3])
+    found = run([first, second], answer(exact), given_boxes=False, boxes=boxes)
+    assert [len(f.poses) for f in found] == [2, 0]
+    np.testing.assert_allclose(found[0].poses.scores, [0.8, 0.3])
+    assert read_boxes(path, minimum=0.5)[first.image_id].boxes.shape == (1, 4)
+    path.write_text('{"images": []}')
+    with pytest.raises(ValueError, match="COCO detections"):
+        read_boxes(path)
+
+
+def test_person_score_is_box_score_times_mean_of_sure_joints() -> None:
+    joints = np.full((2, 17), 0.1, np.float32)
+    joints[0, :4] = (0.2, 0.5, 0.6, 1.0)  # 0.2 itself does not count
+    poses = Poses(
+        np.zeros((2, 17, 2), np.float32),
+        joints,
+        np.array([[0, 0, 1, 1], [0, 0, 1, 1]], np.float32),
+        np.array([0.5, 0.9], np.float32),
+    )
+    np.testing.assert_allclose(person_scores(poses), [0.5 * 0.7, 0.0], rtol=1e-6)
+
+
+def test_a_second_pose_of_the_same_person_goes(tmp_path: Path) -> None:
+    annotations, folder = coco_folder(tmp_path, images=1)
+    (image,) = load_coco(annotations, folder)
+    one = answer(exact)(image, None)
+    twice = Poses(
+        np.concatenate([one.keypoints, one.keypoints + 0.5]),
+        np.concatenate([one.keypoint_scores, one.keypoint_scores * 0.9]),
+        np.concatenate([one.boxes] * 2),
+        np.concatenate([one.scores] * 2),
+    )
+    rows = coco_results([ImagePoses(image, twice, False)])
+    assert [r["score"] for r in rows] == pytest.approx([0.9, 0.9])
+
+
+def test_detected_poses_are_paired_by_similarity(tmp_path: Path) -> None:
+    annotations, folder = coco_folder(tmp_path, images=1)
+    (image,) = load_coco(annotations, folder)
+    poses = answer(exact)(image, None)
+    swapped = Poses(poses.keypoints[::-1].copy(), poses.keypoint_scores, poses.boxes, poses.scores)
+    detected = score_people([ImagePoses(image, swapped, False)])
+    assert [s.oks for s in detected] == pytest.approx([1, 1])
+    given = score_people([ImagePoses(image, swapped, True)])
+    assert max(s.oks for s in given) < 0.1
+
+
+def test_breakdown_finds_the_bad_joint(tmp_path: Path) -> None:
+    annotations, folder = coco_folder(tmp_path)
+
+    def bad_wrist(keypoints: NDArray[np.float32], rng: np.random.Generator) -> NDArray[np.float32]:
+        moved = keypoints.copy()
+        moved[9] += 100
+        return moved
+
+    scored = score_people(run(load_coco(annotations, folder), answer(bad_wrist), given_boxes=True))
+    joints = by_joint(scored)
+    assert joints["left_wrist"]["oks"] < 0.05
+    assert joints["left_wrist"]["within_0.1"] == 0
+    assert all(v["oks"] == pytest.approx(1) for k, v in joints.items() if k != "left_wrist")
+    assert sum(v["labelled"] for v in joints.values()) == 8 * 16
+    assert by_size(scored)["small"]["people"] == 0
+
+
+def test_worst_cases_come_first(tmp_path: Path) -> None:
+    annotations, folder = coco_folder(tmp_path)
+    scored = score_people(run(load_coco(annotations, folder), answer(noisy), given_boxes=True))
+    paths = draw_worst(scored, tmp_path / "worst", count=3)
+    lowest = sorted(s.oks for s in scored)[:3]
+    assert [p.name.split("-")[1] for p in paths] == [f"oks{v:.2f}" for v in lowest]
+    assert all(p.stat().st_size > 1000 for p in paths)
+
+
+def test_calibration_recovers_the_curve_that_made_the_outcomes() -> None:
+    rng = np.random.default_rng(0)
+    peaks = np.exp(rng.uniform(-4, 0, 20_000))
+    chance = 1 / (1 + np.exp(-(1.8 * np.log(peaks) + 2.5)))
+    fit = fit_calibration(peaks, rng.uniform(size=20_000) < chance)
+    assert fit.slope == pytest.approx(1.8, abs=0.1)
+    assert fit.offset == pytest.approx(2.5, abs=0.15)
+    assert fit.error < 0.02
+    assert fit.log_loss < fit.constant_log_loss
+
+
+def test_calibration_uses_labelled_joints_of_found_people(tmp_path: Path) -> None:
+    annotations, folder = coco_folder(tmp_path, images=6)
+    images = load_coco(annotations, folder)
+    spoiled = answer(noisy, lambda rng: rng.uniform(0.1, 0.9))
+    numbers = calibrate_scores(score_people(run(images, spoiled, given_boxes=True)))
+    assert numbers["joints"] == 12 * 16
+    assert 0.1 < numbers["right"] < 0.9
+    assert numbers["log_loss"] <= numbers["constant_log_loss"] + 1e-3
+    assert {"slope", "offset"} <= numbers.keys()
+
+
+def test_calibration_of_separable_joints_stays_finite() -> None:
+    peaks = np.array([0.1, 0.2, 0.7, 0.9])
+    fit = fit_calibration(peaks, peaks > 0.5)
+    assert np.isfinite([fit.slope, fit.offset]).all()
+    with pytest.raises(ValueError, match="right and wrong"):
+        fit_calibration(peaks, np.ones(4, bool))

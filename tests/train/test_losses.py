@@ -1,0 +1,138 @@
+"""Losses: those of the published implementation, and what each option does."""
+
+from __future__ import annotations
+
+import math
+
+import numpy as np
+import pytest
+import torch
+from torch import Tensor
+
+from sdpose_core.heatmaps import encode
+from sdpose_core.model import CycleOutput
+from sdpose_core.train.config import LossConfig
+from sdpose_core.train.losses import (
+    heatmap_cross_entropy,
+    heatmap_distillation,
+    heatmap_mse,
+    student_loss,
+    token_distillation,
+)
+from tests.core.parity import facts, filled_student, network_input
+
+
+def reference_targets() -> tuple[Tensor, Tensor]:
+    """The targets (2, 17, 64, 48) and weights (2, 17) behind the recorded losses."""
+    rng = np.random.default_rng(11)
+    centre = rng.uniform(size=(2, 17, 2)) * (47, 63)
+    weight = (rng.uniform(size=(2, 17, 1)) > 0.25).astype(np.float32)[..., 0]
+    weight[0, 5], weight[1, 3] = 0.5, 1.2
+    joints, weights = torch.from_numpy(centre).float(), torch.from_numpy(weight)
+    target, kept = encode(joints, weights)
+    assert torch.equal(kept, weights)
+    return target, weights
+
+
+@pytest.mark.parametrize("variant", ["sdpose-t", "sdpose-s-v1", "sdpose-s-v2", "sdpose-b"])
+def test_losses_are_those_of_the_published_code(variant: str) -> None:
+    expected = facts(variant)
+    student = filled_student(variant)
+    target, weights = reference_targets()
+    with torch.inference_mode():
+        outputs = student.cycles(student.backbone(network_input()), expected["cycles"])
+        terms = student_loss(outputs, target, weights, LossConfig())
+    heatmap = sum(float(v) for k, v in terms.items() if k.startswith("heatmap"))
+    losses = expected["losses"]
+    assert heatmap == pytest.approx(losses["heatmap_loss"], rel=1e-4)
+    assert float(terms["visual_tokens"]) == pytest.approx(losses["vis_dist_loss"], rel=1e-4)
+    assert float(terms["keypoint_tokens"]) == pytest.approx(losses["kpt_dist_loss"], rel=1e-4)
+
+
+def outputs_of(count: int, seed: int = 0) -> list[CycleOutput]:
+    generator = torch.Generator().manual_seed(seed)
+
+    def noise(*shape: int) -> Tensor:
+        return torch.randn(*shape, generator=generator).requires_grad_()
+
+    return [CycleOutput(noise(2, 17, 8, 6), noise(2, 17, 4), noise(2, 5, 4)) for _ in range(count)]
+
+
+def gradient(output: CycleOutput, part: str) -> float:
+    value: Tensor = getattr(output, part)
+    return 0.0 if value.grad is None else float(value.grad.abs().sum())
+
+
+def test_squared_error_is_linear_in_the_weight() -> None:
+    maps, target = torch.rand(2, 3, 4, 4), torch.rand(2, 3, 4, 4)
+    weights = torch.rand(2, 3)
+    whole = heatmap_mse(maps, target, weights)
+    assert float(heatmap_mse(maps, target, 2 * weights)) == pytest.approx(2 * float(whole))
+    by_hand = sum(
+        float(weights[b, k] * ((maps[b, k] - target[b, k]) ** 2).mean())
+        for b in range(2)
+        for k in range(3)
+    )
+    assert float(whole) == pytest.approx(by_hand / 6)
+
+
+def test_cross_entropy_is_lowest_at_the_target() -> None:
+    joints = torch.tensor([[[20.3, 30.7]]])
+    target, weights = encode(joints, torch.ones(1, 1))
+    best = heatmap_cross_entropy(target.clamp_min(1e-30).log(), target, weights)
+    # Entropy of a Gaussian of sigma 2 in two dimensions.
+    assert float(best) == pytest.approx(math.log(2 * math.pi * math.e * 4), abs=1e-3)
+    shifted, _ = encode(joints + 2, torch.ones(1, 1))
+    assert float(heatmap_cross_entropy(shifted.clamp_min(1e-30).log(), target, weights)) > best
+    flat = heatmap_cross_entropy(torch.zeros_like(target), target, weights)
+    assert float(flat) == pytest.approx(math.log(64 * 48), abs=1e-4)
+
+
+def test_cross_entropy_ignores_joints_without_weight_or_target() -> None:
+    joints = torch.tensor([[[20.0, 30.0], [10.0, 10.0], [500.0, 500.0]]])
+    target, weights = encode(joints, torch.tensor([[0.5, 0.0, 1.0]]))
+    maps = torch.randn(1, 3, 64, 48, generator=torch.Generator().manual_seed(0))
+    changed = maps.clone()
+    changed[:, 1:] += torch.arange(48)
+    first = heatmap_cross_entropy(maps, target, weights)
+    assert float(first) == float(heatmap_cross_entropy(changed, target, weights))
+    assert float(heatmap_cross_entropy(maps, target, torch.zeros(1, 3))) == 0
+
+
+def test_both_sides_of_the_token_loss_learn_unless_detached() -> None:
+    both = outputs_of(3)
+    visual, keypoint = token_distillation(both)
+    (visual + keypoint).backward()
+    assert all(gradient(o, "visual_tokens") > 0 for o in both)
+    detached = outputs_of(3)
+    visual, keypoint = token_distillation(detached, detach_teacher=True)
+    (visual + keypoint).backward()
+    assert gradient(detached[0], "keypoint_tokens") > 0
+    assert gradient(detached[2], "keypoint_tokens") == 0
+    assert gradient(detached[2], "visual_tokens") == 0
+
+
+def test_detaching_changes_the_gradient_and_not_the_value() -> None:
+    plain, detached = token_distillation(outputs_of(2)), token_distillation(outputs_of(2), True)
+    assert [v.item() for v in plain] == [v.item() for v in detached]
+
+
+@pytest.mark.parametrize("kind", ["mse", "cross_entropy"])
+def test_heatmap_distillation_teaches_the_earlier_cycle_only(kind: str) -> None:
+    outputs = outputs_of(2)
+    heatmap_distillation(kind, outputs, torch.ones(2, 17)).backward()
+    assert gradient(outputs[0], "heatmaps") > 0
+    assert gradient(outputs[1], "heatmaps") == 0
+
+
+def test_a_cycle_has_nothing_to_distil_alone() -> None:
+    config = LossConfig(heatmap_distillation=1.0)
+    target, weights = torch.rand(2, 17, 8, 6), torch.ones(2, 17)
+    assert set(student_loss(outputs_of(1), target, weights, config)) == {"heatmap"}
+    assert set(student_loss(outputs_of(2), target, weights, config)) == {
+        "heatmap",
+        "heatmap_2",
+        "visual_tokens",
+        "keypoint_tokens",
+        "heatmap_distillation",
+    }

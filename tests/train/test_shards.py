@@ -1,0 +1,114 @@
+"""Shards: what is written comes back, here and through the webdataset library."""
+
+from __future__ import annotations
+
+import io
+import json
+import tarfile
+from pathlib import Path
+
+import numpy as np
+import pytest
+
+from sdpose_core.data.coco import coco_samples, context_crop, load_coco
+from sdpose_core.data.shards import CropSet, ShardWriter, find_shards, load_shards, read_shard
+from tests.train.people import coco_folder, crop_samples
+
+
+def test_written_shards_come_back(tmp_path: Path) -> None:
+    samples = crop_samples(5)
+    with ShardWriter(tmp_path, per_shard=2) as writer:
+        for sample in samples:
+            writer.write(sample)
+    assert [p.name for p in writer.paths] == [f"pose-{i:04d}.tar" for i in range(3)]
+    assert find_shards([tmp_path]) == writer.paths
+    crops = load_shards([tmp_path])
+    assert crops.images == tuple(s.image for s in samples)
+    assert crops.sources == ("a", "b", "a", "b", "a")
+    assert crops.human.tolist() == [False, True, True, False, True]
+    np.testing.assert_allclose(crops.keypoints, np.stack([s.keypoints for s in samples]), atol=5e-4)
+
+
+def test_shards_are_webdataset(tmp_path: Path) -> None:
+    with ShardWriter(tmp_path) as writer:
+        for sample in crop_samples(3):
+            writer.write(sample)
+    from webdataset.tariterators import group_by_keys, tar_file_iterator
+
+    with writer.paths[0].open("rb") as file:
+        members = ({**m, "__url__": "here"} for m in tar_file_iterator(file))
+        read = list(group_by_keys(members))
+    assert [r["__key__"] for r in read] == ["0000", "0001", "0002"]
+    assert read[1]["webp"] == crop_samples(3)[1].image
+    assert json.loads(read[1]["json"])["image"] == "1.jpg"
+
+
+def test_gzipped_shard_is_read(tmp_path: Path) -> None:
+    path = tmp_path / "a.tar.gz"
+    sample = crop_samples(1)[0]
+    text = json.dumps({"keypoints": sample.keypoints.tolist(), "label": "pseudo"}).encode()
+    with tarfile.open(path, "w:gz") as tar:
+        for name, data in (("x.webp", sample.image), ("x.json", text)):
+            info = tarfile.TarInfo(name)
+            info.size = len(data)
+            tar.addfile(info, io.BytesIO(data))
+    (read,) = read_shard(path)
+    assert read.human is False
+    assert read.image == sample.image
+
+
+def test_incomplete_sample_is_named(tmp_path: Path) -> None:
+    path = tmp_path / "a.tar"
+    with tarfile.open(path, "w") as tar:
+        info = tarfile.TarInfo("lonely.webp")
+        info.size = 3
+        tar.addfile(info, io.BytesIO(b"abc"))
+    with pytest.raises(ValueError, match="lonely"):
+        list(read_shard(path))
+
+
+def test_missing_and_empty_are_refused(tmp_path: Path) -> None:
+    with pytest.raises(FileNotFoundError, match="nowhere"):
+        find_shards([tmp_path / "nowhere-*.tar"])
+    with pytest.raises(ValueError, match="no samples"):
+        CropSet.from_samples([])
+
+
+def test_coco_people_become_crops_with_their_joints_in_place(tmp_path: Path) -> None:
+    annotations, folder = coco_folder(tmp_path, images=1)
+    (image,) = load_coco(annotations, folder)
+    assert len(image.people) == 2
+    person = image.people[0]
+    crop, joints = context_crop(image.read(), person)
+    assert crop.shape == (358, 269, 3)
+    labelled = person.keypoints[:, 2] > 0
+    assert (joints[:, 2] > 0).tolist() == labelled.tolist()
+    # A joint is drawn as a disc of its own colour; the crop shows that colour at the joint.
+    pixels = image.read()
+    nose = person.keypoints[9, :2].round().astype(int)
+    at = joints[9, :2].round().astype(int)
+    assert np.abs(crop[at[1], at[0]].astype(int) - pixels[nose[1], nose[0]]).max() < 12
+
+
+def test_large_people_shrink_without_a_shift() -> None:
+    from sdpose_core.data.coco import CocoPerson
+
+    rows, columns = np.mgrid[:1400, :1100]
+    image = np.stack([columns / 1100 * 255, rows / 1400 * 255, 0 * rows], axis=2)
+    keypoints = np.zeros((17, 3), np.float32)
+    keypoints[0] = (500, 700, 2)
+    box = np.array([200, 300, 800, 1100], np.float32)
+    person = CocoPerson(1, box, keypoints, 1e5)
+    crop, joints = context_crop(image.astype(np.uint8), person)
+    x, y = joints[0, :2]
+    seen = crop[round(float(y)), round(float(x))].astype(float)
+    assert abs(seen[0] - 500 / 1100 * 255) < 2
+    assert abs(seen[1] - 700 / 1400 * 255) < 2
+
+
+def test_coco_samples_pack_and_load(tmp_path: Path) -> None:
+    annotations, folder = coco_folder(tmp_path, images=2)
+    crops = CropSet.from_samples(coco_samples(load_coco(annotations, folder), "mine"))
+    assert len(crops) == 4
+    assert crops.human.all()
+    assert crops.decode(0).shape == (358, 269, 3)

@@ -1,0 +1,221 @@
+"""The loop itself, small and on the CPU: it learns, it resumes, it keeps what it promises."""
+
+from __future__ import annotations
+
+import csv
+import json
+import threading
+from dataclasses import replace
+from pathlib import Path
+
+import numpy as np
+import pytest
+import torch
+
+from sdpose_core.checkpoints import load_student, read_checkpoint, save_student
+from sdpose_core.data.augment import AugmentConfig
+from sdpose_core.data.batches import load_batch
+from sdpose_core.data.shards import CropSet, ShardWriter
+from sdpose_core.heatmaps import decode_tensor
+from sdpose_core.model import PRESETS, Student
+from sdpose_core.train.config import (
+    DataConfig,
+    LossConfig,
+    OptimiserConfig,
+    StageConfig,
+    TrainConfig,
+)
+from sdpose_core.train.run import prepare
+from sdpose_core.train.speed import measure
+from sdpose_core.train.trainer import Trainer
+from tests.train.people import coco_folder, crop_samples, crop_set
+
+QUICK = TrainConfig(
+    name="quick",
+    data=DataConfig(workers=0, augment=AugmentConfig.none()),
+    loss=LossConfig(heatmap="cross_entropy", tokens=0.0, dense=1.0, stem=0.3),
+    optimiser=OptimiserConfig(name="adamw", betas=(0.9, 0.98), clip=5.0, ema=0.9),
+    stages=(StageConfig(size=(128, 96), batch=2, steps=4, cycles=1, warmup_steps=0),),
+    accelerator="cpu",
+    devices=1,
+    precision="32-true",
+    log_every=1,
+)
+
+
+def logged(folder: Path) -> list[tuple[str, float]]:
+    """Names and values of a run's log, in order."""
+    with (folder / "log.csv").open() as file:
+        return [(row["name"], float(row["value"])) for row in csv.DictReader(file)]
+
+
+@pytest.fixture
+def shallow(tmp_path: Path) -> str:
+    """A student of one layer to begin with: what these tests are about does not need six."""
+    path = tmp_path / "shallow.safetensors"
+    torch.manual_seed(0)
+    save_student(Student(replace(PRESETS["sdpose-t"], depth=1)), path)
+    return str(path)
+
+
+def share_of_correct_keypoints(trainer: Trainer, crops: CropSet, reach: float) -> float:
+    """Share of known joints within ``reach`` crop pixels, by the training student itself."""
+    batch = load_batch(crops, np.arange(len(crops)))
+    images = torch.from_numpy(batch.images[:, 51:307, 38:230]).permute(0, 3, 1, 2)
+    student = trainer.student.eval()
+    with torch.inference_mode():
+        maps = student(images.float())
+    points = 4 * decode_tensor(maps)[0].numpy() + (38, 51)
+    known = batch.keypoints[..., 2] > 0
+    error = np.linalg.norm(points - batch.keypoints[..., :2], axis=2)
+    return float((error[known] < reach).mean())
+
+
+@pytest.mark.timeout(400)
+def test_fifty_steps_overfit_eight_crops(tmp_path: Path) -> None:
+    """From the embedded student, which has seen photographs only, to drawn figures."""
+    crops = crop_set(8)
+    stage = StageConfig(
+        size=(128, 96), batch=8, steps=50, cycles=1, rate=1e-3, warmup_steps=5, hold=0.6
+    )
+    config = replace(QUICK, start="sdpose-t", stages=(stage,))
+    trainer = Trainer(config, tmp_path, crops)
+    # 10 crop pixels are a seventh of a figure's torso.
+    before = share_of_correct_keypoints(trainer, crops, reach=10.0)
+    trainer.student.train()
+    trainer.run()
+    after = share_of_correct_keypoints(trainer, crops, reach=10.0)
+    losses = [value for name, value in logged(tmp_path) if name == "train/heatmap"]
+    assert before < 0.5
+    assert losses[-1] < losses[0] - 1.0
+    assert after > 0.95
+
+
+def run_state(folder: Path) -> dict[str, torch.Tensor]:
+    content = torch.load(folder / "state.pt", weights_only=True)
+    flat: dict[str, torch.Tensor] = {}
+    for part in ("objective", "average"):
+        for key, value in content[part].items():
+            flat[f"{part}.{key}"] = torch.as_tensor(value)
+    for index, values in content["optimiser"]["state"].items():
+        for key, value in values.items():
+            flat[f"optimiser.{index}.{key}"] = torch.as_tensor(value)
+    return flat
+
+
+def test_stopping_and_resuming_is_not_stopping(tmp_path: Path, shallow: str) -> None:
+    """Bit for bit: weights, average, optimiser, across the border of two stages."""
+    crops = crop_set(7)
+    config = replace(
+        QUICK,
+        start=shallow,
+        data=DataConfig(workers=1, augment=AugmentConfig(colour=0.1)),
+        stages=(
+            StageConfig(size=(128, 96), batch=2, steps=3, cycles=1, warmup_steps=2),
+            StageConfig(size=(128, 96), batch=3, steps=2, cycles=2, rate=3e-4),
+        ),
+    )
+    Trainer(config, tmp_path / "whole", crops).run()
+    first = Trainer(config, tmp_path / "parts", crops)
+    first.run(stop_after_steps=2)
+    second = Trainer(config, tmp_path / "parts", crops)
+    second.resume()
+    assert (second.counters.stage, second.counters.step, second.counters.samples) == (0, 2, 4)
+    second.run(stop_after_steps=2)
+    third = Trainer(config, tmp_path / "parts", crops)
+    third.resume()
+    third.run()
+    assert third.counters.step == 5
+    whole, parts = run_state(tmp_path / "whole"), run_state(tmp_path / "parts")
+    assert whole.keys() == parts.keys()
+    different = [key for key, value in whole.items() if not torch.equal(value, parts[key])]
+    assert different == []
+
+
+def test_a_stop_request_saves_and_ends(tmp_path: Path, shallow: str) -> None:
+    config = replace(QUICK, start=shallow, stages=(replace(QUICK.stages[0], steps=10_000),))
+    trainer = Trainer(config, tmp_path, crop_set(4))
+    timer = threading.Timer(2.0, trainer.stop)
+    timer.start()
+    trainer.run()
+    timer.join()
+    assert 0 < trainer.counters.step < 10_000
+    again = Trainer(config, tmp_path, crop_set(4))
+    again.resume()
+    assert again.counters.step == trainer.counters.step
+    assert not (tmp_path / ".state.pt.partial").exists()
+
+
+def test_a_run_leaves_config_logs_and_the_best_student(tmp_path: Path, shallow: str) -> None:
+    annotations, images = coco_folder(tmp_path / "dev", images=2)
+    with ShardWriter(tmp_path / "shards") as writer:
+        for sample in crop_samples(4):
+            writer.write(sample)
+    data = DataConfig(
+        shards=(str(tmp_path / "shards"),),
+        dev_annotations=str(annotations),
+        dev_images=str(images),
+        workers=0,
+        augment=AugmentConfig.none(),
+    )
+    stage = replace(QUICK.stages[0], steps=2)
+    config = replace(QUICK, start=shallow, data=data, stages=(stage,))
+    folder = tmp_path / "run"
+    trainer = prepare(config, folder)
+    trainer.run()
+    assert TrainConfig.from_dict(json.loads((folder / "config.json").read_text())) == config
+    names = {name for name, _ in logged(folder)}
+    assert {"train/loss", "train/dense", "train/stem", "rate", "dev/oks_128x96"} <= names
+    assert list((folder / "tensorboard").glob("events.*"))
+    saved = read_checkpoint(folder / "best.safetensors")
+    assert saved.config.heatmap_kind == "logits"
+    assert saved.config.pool == 2
+    assert saved.training["steps"] == 2
+    assert saved.training["scores"]["dev/oks_128x96"] == trainer.counters.best["128x96"]
+    # The averaged weights are what is kept.
+    assert trainer.average is not None
+    student = load_student(str(folder / "best.safetensors"))
+    expected = trainer.average.values["keypoint_token"].half().float()
+    assert torch.equal(student.keypoint_token, expected)
+
+
+def test_a_run_without_data_is_refused(tmp_path: Path) -> None:
+    with pytest.raises(ValueError, match="no training data"):
+        prepare(QUICK, tmp_path)
+
+
+def test_an_accelerator_that_is_not_there_is_named(tmp_path: Path) -> None:
+    with pytest.raises(ValueError, match="accelerator 'tpu'"):
+        Trainer(replace(QUICK, accelerator="tpu"), tmp_path, crop_set(2))
+
+
+def test_a_serving_size_must_divide_the_crop(tmp_path: Path) -> None:
+    config = replace(QUICK, stages=(replace(QUICK.stages[0], size=(192, 144)),))
+    with pytest.raises(ValueError, match="whole number"):
+        Trainer(config, tmp_path, crop_set(2))
+
+
+def test_published_loss_runs_every_cycle_at_full_size(tmp_path: Path, shallow: str) -> None:
+    config = replace(
+        QUICK,
+        start=shallow,
+        loss=LossConfig(),
+        optimiser=OptimiserConfig(),
+        stages=(StageConfig(batch=2, steps=1),),
+    )
+    trainer = Trainer(config, tmp_path, crop_set(2))
+    trainer.run()
+    rows = dict(logged(tmp_path))
+    parts = [f"train/{n}" for n in ("heatmap", "heatmap_2", "heatmap_3")]
+    parts += ["train/visual_tokens", "train/keypoint_tokens"]
+    assert rows["train/loss"] == pytest.approx(sum(rows[p] for p in parts), rel=1e-4)
+    assert trainer.student.config.heatmap_kind == "gaussian"
+    assert trainer.student.config.pool == 1
+
+
+def test_speed_of_every_part_is_measured(tmp_path: Path, shallow: str) -> None:
+    trainer = Trainer(replace(QUICK, start=shallow), tmp_path, crop_set(2))
+    rates = measure(trainer, seconds=0.1)
+    assert list(rates) == ["loader", "views", "views and step", "all"]
+    assert all(rate > 0 for rate in rates.values())
+    assert rates["views and step"] < rates["views"]

@@ -1,0 +1,78 @@
+"""Callers for a check: threads that ask for poses over REST and gRPC and count the answers."""
+
+from __future__ import annotations
+
+import threading
+import time
+from collections import Counter
+from collections.abc import Iterator
+from types import TracebackType
+
+import grpc
+import httpx
+
+from protos.sdpose.v1 import pose_pb2, pose_pb2_grpc
+
+
+class RestLoad:
+    """So many callers that ask one after the other until the `with` is left.
+
+    A caller who is refused waits a second, as `Retry-After` asks of it.
+    """
+
+    def __init__(self, url: str, image: bytes, callers: int, *, verify: str | bool = True) -> None:
+        self.outcomes: Counter[int | str] = Counter()
+        self._url, self._image, self._verify = url, image, verify
+        self._stop = threading.Event()
+        self._lock = threading.Lock()
+        self._threads = [threading.Thread(target=self._ask, daemon=True) for _ in range(callers)]
+
+    def _ask(self) -> None:
+        with httpx.Client(timeout=90.0, verify=self._verify) as http:
+            while not self._stop.is_set():
+                outcome: int | str
+                try:
+                    response = http.post(
+                        self._url, content=self._image, headers={"Content-Type": "image/jpeg"}
+                    )
+                    outcome = response.status_code
+                except httpx.TransportError as error:
+                    outcome = type(error).__name__
+                with self._lock:
+                    self.outcomes[outcome] += 1
+                if outcome != httpx.codes.OK:
+                    self._stop.wait(1.0)
+
+    def __enter__(self) -> RestLoad:
+        for thread in self._threads:
+            thread.start()
+        return self
+
+    def __exit__(
+        self,
+        kind: type[BaseException] | None,
+        error: BaseException | None,
+        trace: TracebackType | None,
+    ) -> None:
+        self._stop.set()
+        for thread in self._threads:
+            thread.join(timeout=100.0)
+
+
+def grpc_people(channel: grpc.Channel, image: bytes) -> int:
+    """How many people one `EstimatePose` call finds."""
+    stub = pose_pb2_grpc.PoseServiceStub(channel)  # type: ignore[no-untyped-call]
+    return len(stub.EstimatePose(pose_pb2.EstimatePoseRequest(image=image), timeout=60.0).people)
+
+
+def stream_frames(channel: grpc.Channel, image: bytes, frames: int, pause_s: float) -> int:
+    """How many of the frames sent over one `StreamPose` call were answered with people."""
+    stub = pose_pb2_grpc.PoseServiceStub(channel)  # type: ignore[no-untyped-call]
+
+    def requests() -> Iterator[pose_pb2.StreamPoseRequest]:
+        for number in range(frames):
+            yield pose_pb2.StreamPoseRequest(image=image, sequence=number + 1)
+            time.sleep(pause_s)
+
+    answers = list(stub.StreamPose(requests(), timeout=120.0))
+    return sum(bool(answer.result.people) for answer in answers)
