@@ -73,9 +73,20 @@ class Letterbox:
 
 
 def _scaled(image_size: tuple[int, int], canvas: tuple[int, int]) -> tuple[int, int]:
-    ratio = min(canvas[0] / image_size[0], canvas[1] / image_size[1])
-    height, width = (max(1, round(side * ratio)) for side in image_size)
-    return min(height, canvas[0]), min(width, canvas[1])
+    """The largest size that the canvas holds, aspect kept to the rounding of its sides.
+
+    A fitted canvas may have had its short side rounded down: the ratio of the long side is then
+    the larger one, and still fits.
+    """
+    smaller, larger = sorted((canvas[0] / image_size[0], canvas[1] / image_size[1]))
+    height, width = _times(image_size, larger)
+    if height <= canvas[0] and width <= canvas[1]:
+        return height, width
+    return _times(image_size, smaller)
+
+
+def _times(size: tuple[int, int], ratio: float) -> tuple[int, int]:
+    return max(1, round(size[0] * ratio)), max(1, round(size[1] * ratio))
 
 
 def canvas_for(image_size: tuple[int, int], longest: int, *, square: bool) -> tuple[int, int]:
