@@ -48,7 +48,7 @@ class Bottleneck(nn.Module):
         x = self.relu(self.bn1(self.conv1(x)))
         x = self.relu(self.bn2(self.conv2(x)))
         x = self.bn3(self.conv3(x))
-        return F.relu(x + shortcut)
+        return self.relu(x + shortcut)  # type: ignore[no-any-return]
 
 
 class BasicBlock(nn.Module):
@@ -65,7 +65,7 @@ class BasicBlock(nn.Module):
     def forward(self, x: Tensor) -> Tensor:
         """``(B, channels, H, W)`` to the same shape."""
         y = self.relu(self.bn1(self.conv1(x)))
-        return F.relu(self.bn2(self.conv2(y)) + x)
+        return self.relu(self.bn2(self.conv2(y)) + x)  # type: ignore[no-any-return]
 
 
 class StemNet(nn.Module):

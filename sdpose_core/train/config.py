@@ -58,14 +58,17 @@ class LossConfig:
 class OptimiserConfig:
     """``clip``: largest gradient norm, 0 = none. ``ema``: decay of the averaged weights, 0 = none.
 
-    The decay of an average grows with the steps taken, min(ema, (1 + n) / (10 + n)).
+    The decay of an average grows with the steps taken, min(ema, (1 + n) / (10 + n)). ``muon``
+    takes Muon's steps, ``muon_scale`` times as large as AdamW's, for the hidden matrices and is
+    AdamW for the rest (``sdpose_core.train.muon``).
     """
 
-    name: Literal["adam", "adamw"] = "adam"
+    name: Literal["adam", "adamw", "muon"] = "adam"
     betas: tuple[float, float] = (0.9, 0.999)
     weight_decay: float = 0.0
     clip: float = 0.0
     ema: float = 0.0
+    muon_scale: float = 1.5
 
 
 @dataclass(frozen=True)

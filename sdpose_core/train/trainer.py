@@ -17,7 +17,7 @@ import numpy as np
 import torch
 from lightning_fabric import Fabric
 from lightning_fabric.utilities.exceptions import MisconfigurationException
-from torch import Tensor, nn
+from torch import Tensor
 
 from sdpose_core.checkpoints import load_student, save_student
 from sdpose_core.data.augment import draw_views, render_views
@@ -36,6 +36,7 @@ from sdpose_core.train.config import StageConfig, TrainConfig
 from sdpose_core.train.ema import WeightAverage
 from sdpose_core.train.logs import RunLog
 from sdpose_core.train.memory import keep_freed_memory
+from sdpose_core.train.muon import Muon, hidden_matrices
 from sdpose_core.train.objective import Objective, total
 from sdpose_core.train.schedule import learning_rate, stage_progress
 from sdpose_core.train.scoring import DevelopmentSet, development_score, resize_views
@@ -53,11 +54,14 @@ def choose_precision(config: TrainConfig, device: torch.device) -> str:
     return "bf16-mixed" if device.type == "cpu" and fast else "32-true"
 
 
-def make_optimiser(module: nn.Module, config: TrainConfig) -> torch.optim.Optimizer:
-    """Adam or AdamW; AdamW decays only matrices and convolutions."""
+def make_optimiser(objective: Objective, config: TrainConfig) -> torch.optim.Optimizer:
+    """Adam, AdamW or Muon; the latter two decay only matrices and convolutions."""
     settings = config.optimiser
-    decayed = [p for p in module.parameters() if p.requires_grad and p.ndim > 1]
-    plain = [p for p in module.parameters() if p.requires_grad and p.ndim <= 1]
+    hidden = hidden_matrices(objective.student) if settings.name == "muon" else []
+    taken = {id(p) for p in hidden}
+    rest = [p for p in objective.parameters() if p.requires_grad and id(p) not in taken]
+    decayed = [p for p in rest if p.ndim > 1]
+    plain = [p for p in rest if p.ndim <= 1]
     rate = config.stages[0].rate
     if settings.name == "adam":
         return torch.optim.Adam(
@@ -67,7 +71,19 @@ def make_optimiser(module: nn.Module, config: TrainConfig) -> torch.optim.Optimi
         {"params": decayed, "weight_decay": settings.weight_decay},
         {"params": plain, "weight_decay": 0.0},
     ]
-    return torch.optim.AdamW(groups, lr=rate, betas=settings.betas)
+    if settings.name == "adamw":
+        return torch.optim.AdamW(groups, lr=rate, betas=settings.betas)
+    for group in groups:
+        group["muon"] = False
+    groups.append(
+        {
+            "params": hidden,
+            "weight_decay": settings.weight_decay,
+            "muon": True,
+            "scale": settings.muon_scale,
+        }
+    )
+    return Muon(groups, lr=rate, betas=settings.betas)
 
 
 class Trainer:
