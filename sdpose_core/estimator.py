@@ -18,7 +18,7 @@ from sdpose_core.checkpoints import load_student, training_facts
 from sdpose_core.crops import crop_image, crop_tensor
 from sdpose_core.detector import PersonDetector, load_detector
 from sdpose_core.geometry import heatmap_to_image, regions_from_boxes
-from sdpose_core.heatmaps import decode_tensor, merge_flip
+from sdpose_core.heatmaps import MAX_REFINEMENT, decode_tensor, merge_flip
 from sdpose_core.skeleton import NUM_KEYPOINTS
 from sdpose_core.types import Detections, Floats, Image, Poses, Regions, check_boxes, check_image
 
@@ -55,6 +55,8 @@ class PoseEstimator:
         detector: Who finds the people; without one every call needs ``boxes``.
         student_name: What to call the student in answers.
         calibration: How a heatmap's peak becomes a keypoint's score.
+        max_refinement: Bound of the decoder's sub-pixel step, heatmap pixels; None is the
+            published protocol, for scores that compare with published ones.
     """
 
     def __init__(
@@ -64,11 +66,13 @@ class PoseEstimator:
         *,
         student_name: str = "student",
         calibration: ScoreCalibration | None = None,
+        max_refinement: float | None = MAX_REFINEMENT,
     ) -> None:
         self.backend = backend
         self.detector = detector
         self.student_name = student_name
         self._calibration = calibration or ScoreCalibration()
+        self._max_refinement = max_refinement
 
     @classmethod
     def from_pretrained(
@@ -80,6 +84,7 @@ class PoseEstimator:
         backend: str = "auto",
         precision: str = "auto",
         allow_untrained: bool = False,
+        max_refinement: float | None = MAX_REFINEMENT,
     ) -> PoseEstimator:
         """An estimator from names or files.
 
@@ -90,6 +95,7 @@ class PoseEstimator:
             backend: ``"auto"``, ``"torch"`` or ``"openvino"`` (CPU only).
             precision: ``"auto"`` or what the backend offers: ``"fp32"``, ``"fp16"``, ``"bf16"``.
             allow_untrained: Take random weights where a preset has none (speed measurements).
+            max_refinement: As the class has it.
 
         Raises:
             ValueError: an unknown name or a file that cannot be used (``CheckpointError`` and
@@ -106,6 +112,7 @@ class PoseEstimator:
             people,
             student_name=os.path.basename(name),
             calibration=ScoreCalibration.from_facts(training_facts(name)),
+            max_refinement=max_refinement,
         )
 
     @property
@@ -232,7 +239,7 @@ class PoseEstimator:
         heatmaps = self._heatmaps(pixels, cycles)
         if flip_test:
             heatmaps = merge_flip(heatmaps, self._heatmaps(pixels.flip(3), cycles))
-        points, peaks = decode_tensor(heatmaps)
+        points, peaks = decode_tensor(heatmaps, self._max_refinement)
         regions = Regions(
             np.concatenate([one.regions.centres for one in crops]),
             np.concatenate([one.regions.sizes for one in crops]),

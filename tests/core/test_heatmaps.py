@@ -53,6 +53,19 @@ def test_peaks_at_the_border_stay_whole_pixels() -> None:
     assert [tuple(point) for point in points[0].tolist()] == places
 
 
+def test_a_bound_keeps_the_point_beside_its_peak() -> None:
+    """Noise sends the published step out of the map; served, it stays within the bound."""
+    heatmaps = torch.rand(20, 17, 64, 48, generator=torch.Generator().manual_seed(3))
+    peaks = heatmaps.flatten(2).argmax(dim=2)
+    peak = torch.stack((peaks % 48, peaks // 48), dim=2)
+    free, _ = decode_tensor(heatmaps)
+    bound, _ = decode_tensor(heatmaps, 1.5)
+    assert (free - peak).abs().max() > 48
+    assert (bound - peak).abs().max() <= 1.5
+    near = ((free - peak).abs() <= 1.5).all(dim=2)
+    torch.testing.assert_close(bound[near], free[near])
+
+
 def test_decoding_a_batch_is_decoding_each_alone() -> None:
     heatmaps = torch.rand(5, 17, 64, 48, generator=torch.Generator().manual_seed(0))
     points, scores = decode_tensor(heatmaps)
