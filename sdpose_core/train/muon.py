@@ -29,10 +29,11 @@ def orthogonalise(matrices: Tensor) -> Tensor:
     for _ in range(_ITERATIONS):
         gram = x @ x.mT
         x = _A * x + (_B * gram + _C * gram @ gram) @ x
-    return x.mT if tall else x
+    result: Tensor = x.mT if tall else x
+    return result
 
 
-def hidden_matrices(student: nn.Module) -> list[nn.Parameter]:
+def hidden_matrices(student: nn.Module) -> list[Tensor]:
     """What Muon is for: matrices and convolutions between hidden features.
 
     The first convolution (it sees pixels) and the last layer (it makes maps) are AdamW's, as
