@@ -19,12 +19,12 @@ _PEOPLE = (0, 1, 2, 3, 5, 8, 13, 21, 34, 55)
 
 @dataclass(frozen=True, slots=True)
 class GpuReading:
-    """Memory in bytes and utilisation in 0..1 of one GPU."""
+    """Memory in bytes and utilisation in 0..1 of one GPU; None is what it does not tell."""
 
     index: int
-    memory_used: float
-    memory_total: float
-    utilisation: float
+    memory_used: float | None
+    memory_total: float | None
+    utilisation: float | None
 
 
 class Metrics:
@@ -150,8 +150,11 @@ class _GpuCollector:
             "sdpose_gpu_utilisation_ratio", "Share of time the GPU was busy.", labels=["gpu"]
         )
         for gpu in self._read():
-            label = [str(gpu.index)]
-            used.add_metric(label, gpu.memory_used)
-            total.add_metric(label, gpu.memory_total)
-            busy.add_metric(label, gpu.utilisation)
+            for family, value in (
+                (used, gpu.memory_used),
+                (total, gpu.memory_total),
+                (busy, gpu.utilisation),
+            ):
+                if value is not None:
+                    family.add_metric([str(gpu.index)], value)
         return [used, total, busy]
