@@ -8,14 +8,14 @@ to the same values as Pillow in about two thirds of the time; Pillow takes every
 from __future__ import annotations
 
 import io
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
 from dataclasses import dataclass
 
 import cv2
 import numpy as np
 from numpy.typing import NDArray
 from PIL import Image as PillowImage
-from PIL import ImageOps
 
 from sdpose_core.types import Image
 from service.errors import ErrorCode, ServiceError
@@ -31,7 +31,7 @@ ACCEPTED_TYPES = (
 )
 _FORMATS = ("JPEG", "PNG", "WEBP", "AVIF", "GIF", "BMP", "TIFF")
 _EXIF_ORIENTATION = 0x0112
-_PILLOW_ERRORS = (OSError, SyntaxError, ValueError, EOFError, IndexError, TypeError, OverflowError)
+_BAND_ROWS = 128
 _BOMBS = (PillowImage.DecompressionBombError, PillowImage.DecompressionBombWarning)
 
 
@@ -76,20 +76,12 @@ def read_header(data: bytes, limits: ImageLimits) -> Header:
             ErrorCode.UNSUPPORTED_MEDIA_TYPE,
             f"not an image of an accepted type: {', '.join(ACCEPTED_TYPES)}",
         )
-    try:
-        with PillowImage.open(io.BytesIO(data), formats=_FORMATS) as opened:
-            width, height = opened.size
-            kind, mode = opened.format or "", opened.mode
-            _check_pixels(width, height, limits)
-            plain = kind in ("JPEG", "MPO")
-            # Asking a PNG for its EXIF would decode it; Pillow turns those after decoding.
-            orientation = int(opened.getexif().get(_EXIF_ORIENTATION, 1)) if plain else 1
-    except _BOMBS:
-        raise ServiceError(
-            ErrorCode.PAYLOAD_TOO_LARGE, "the image has more pixels than allowed"
-        ) from None
-    except _PILLOW_ERRORS as error:
-        raise _invalid(error) from None
+    with _faults_of_the_file(), PillowImage.open(io.BytesIO(data), formats=_FORMATS) as opened:
+        width, height = opened.size
+        kind, mode = opened.format or "", opened.mode
+        _check_pixels(width, height, limits)
+        # Asking a PNG for its EXIF would decode it; other kinds are asked after decoding.
+        orientation = _orientation(opened) if kind in ("JPEG", "MPO") else 1
     return Header(kind, mode, width, height, orientation)
 
 
@@ -102,17 +94,12 @@ def decode_image(data: bytes, limits: ImageLimits, header: Header | None = None)
     header = header or read_header(data, limits)
     if header.kind in ("JPEG", "MPO") and header.mode in ("RGB", "L"):
         return _decode_jpeg(data, header.orientation)
-    try:
-        with PillowImage.open(io.BytesIO(data), formats=_FORMATS) as opened:
-            opened.load()
-            _check_pixels(*opened.size, limits)  # a GIF frame may outgrow its header
-            return _to_rgb(ImageOps.exif_transpose(opened))
-    except _BOMBS:
-        raise ServiceError(
-            ErrorCode.PAYLOAD_TOO_LARGE, "the image has more pixels than allowed"
-        ) from None
-    except _PILLOW_ERRORS as error:
-        raise _invalid(error) from None
+    with _faults_of_the_file(), PillowImage.open(io.BytesIO(data), formats=_FORMATS) as opened:
+        opened.load()
+        _check_pixels(*opened.size, limits)  # a GIF frame may outgrow its header
+        orientation = _orientation(opened)  # 1 for a TIFF, which Pillow has turned by now
+        pixels = _to_rgb(opened)
+    return _upright(pixels, orientation)
 
 
 def encode_jpeg(image: Image, quality: int = 90) -> bytes:
@@ -152,9 +139,38 @@ def _decode_jpeg(data: bytes, orientation: int) -> Image:
         raise _invalid(error) from None
     if pixels is None:
         raise ServiceError(ErrorCode.INVALID_IMAGE, "the image does not decode; is it truncated?")
+    return _upright(np.asarray(pixels, dtype=np.uint8), orientation)
+
+
+@contextmanager
+def _faults_of_the_file() -> Iterator[None]:
+    """What Pillow raises inside, as a `ServiceError`."""
+    try:
+        yield
+    except (ServiceError, MemoryError):  # want of memory is no fault of the file
+        raise
+    except _BOMBS:
+        raise ServiceError(
+            ErrorCode.PAYLOAD_TOO_LARGE, "the image has more pixels than allowed"
+        ) from None
+    except Exception as error:  # noqa: BLE001 - its readers let anything out: RuntimeError, struct.error
+        raise _invalid(error) from None
+
+
+def _orientation(opened: PillowImage.Image) -> int:
+    """The EXIF orientation 1..8; a tag that cannot be read counts as 1, as viewers have it."""
+    try:
+        orientation = int(opened.getexif().get(_EXIF_ORIENTATION, 1))
+    except MemoryError:
+        raise
+    except Exception:  # noqa: BLE001 - a bad tag may raise anything, and the picture is good
+        return 1
+    return orientation if 1 <= orientation <= 8 else 1
+
+
+def _upright(pixels: Image, orientation: int) -> Image:
     turn = _TURNS.get(orientation)
-    upright = np.asarray(pixels, dtype=np.uint8)
-    return upright if turn is None else turn(upright)
+    return pixels if turn is None else turn(pixels)
 
 
 def _turned(how: int) -> Callable[[Image], Image]:
@@ -178,18 +194,30 @@ _TURNS: dict[int, Callable[[Image], Image]] = {
 
 
 def _to_rgb(opened: PillowImage.Image) -> Image:
-    if opened.mode.startswith("I"):
-        return _from_16_bit(np.asarray(opened))
-    if opened.has_transparency_data:
-        seen = opened.convert("RGBA")
+    """The loaded pixels in RGB, band by band: a whole picture's copies would each cost its size."""
+    width, height = opened.size
+    pixels = np.empty((height, width, 3), np.uint8)
+    for top in range(0, height, _BAND_ROWS):
+        band = pixels[top : top + _BAND_ROWS]
+        band[...] = _band_to_rgb(opened.crop((0, top, width, top + len(band))))
+    return pixels
+
+
+def _band_to_rgb(band: PillowImage.Image) -> NDArray[np.uint8]:
+    """Pixels that broadcast to `(height, width, 3)`."""
+    if band.mode.startswith("I"):
+        return _from_16_bit(np.asarray(band))[:, :, None]
+    if band.has_transparency_data:
+        seen = band.convert("RGBA")
         white = PillowImage.new("RGBA", seen.size, (255, 255, 255, 255))
-        opened = PillowImage.alpha_composite(white, seen)
-    return np.array(opened.convert("RGB"), dtype=np.uint8)
+        band = PillowImage.alpha_composite(white, seen)
+    return np.asarray(band.convert("RGB"))
 
 
-def _from_16_bit(values: NDArray[np.generic]) -> Image:
-    grey = (np.clip(values.astype(np.int64), 0, 65535) >> 8).astype(np.uint8)
-    return np.repeat(grey[:, :, None], 3, axis=2)
+def _from_16_bit(values: NDArray[np.generic]) -> NDArray[np.uint8]:
+    if values.dtype.itemsize > 2:  # 16 bits in 32, of which a damaged file may use more
+        values = np.clip(values, 0, 65535)
+    return (values.astype(np.uint16, copy=False) >> 8).astype(np.uint8)
 
 
 def _invalid(error: Exception) -> ServiceError:

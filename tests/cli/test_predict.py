@@ -128,6 +128,18 @@ def test_bad_files_are_reported_and_skipped(tmp_path: Path) -> None:
     ]
 
 
+def test_a_file_that_breaks_inside_the_decoder_is_skipped_too(tmp_path: Path) -> None:
+    """libavif speaks up by a RuntimeError."""
+    whole = encoded(corners(), "AVIF")
+    (tmp_path / "a.avif").write_bytes(whole.replace(b"iloc", b"ilox"))
+    _picture(tmp_path / "b.png")
+    run = Run()
+    lines = run.over(tmp_path)
+    assert [Path(line["input"]).name for line in lines] == ["b.png"]
+    assert run.failures == 1
+    assert "a.avif: the image does not decode" in run.reports[0]
+
+
 def test_video_frames_are_numbered(tmp_path: Path) -> None:
     _picture(tmp_path / "a.png")
     _video(tmp_path / "v.mp4")

@@ -1,0 +1,138 @@
+"""Damaged files of every kind: each gives a picture or one of the caller's errors, never ours."""
+
+from __future__ import annotations
+
+import io
+import struct
+from fractions import Fraction
+
+import numpy as np
+import pytest
+from PIL import Image as PillowImage
+
+from sdpose_core.types import Image
+from service import images
+from service.errors import ErrorCode, ServiceError
+from service.images import ImageLimits, decode_image
+from tests.pictures import corners, encoded, jpeg_with_orientation
+
+LIMITS = ImageLimits(max_bytes=2**20, max_pixels=1_000_000)
+THEIRS = {
+    ErrorCode.INVALID_IMAGE,
+    ErrorCode.UNSUPPORTED_MEDIA_TYPE,
+    ErrorCode.PAYLOAD_TOO_LARGE,  # a damaged header may claim any size
+}
+EXIF_KINDS = ("JPEG", "PNG", "WEBP", "AVIF", "TIFF")
+PLAIN_KINDS = ("GIF", "BMP")
+
+
+def whole_files() -> dict[str, bytes]:
+    """A small file of every accepted kind, with EXIF where the kind has it."""
+    files = {kind: jpeg_with_orientation(6, kind) for kind in EXIF_KINDS}
+    files |= {kind: encoded(corners(), kind) for kind in PLAIN_KINDS}
+    files["16 bit PNG"] = encoded(
+        PillowImage.fromarray(np.arange(1536, dtype=np.uint16).reshape(32, 48)), "PNG"
+    )
+    files["CMYK JPEG"] = encoded(PillowImage.fromarray(corners()).convert("CMYK"), "JPEG")
+    files["clear WebP"] = encoded(PillowImage.new("RGBA", (48, 32), (9, 9, 9, 99)), "WEBP")
+    return files
+
+
+WHOLE = whole_files()
+
+
+def damaged(data: bytes, rng: np.random.Generator) -> bytes:
+    """The file with a few bytes changed, and every third time also cut off."""
+    broken = np.frombuffer(data, np.uint8).copy()
+    places = rng.integers(0, len(broken), rng.integers(1, 9))
+    broken[places] = rng.integers(0, 256, len(places))
+    length = rng.integers(1, len(broken)) if rng.integers(3) == 0 else len(broken)
+    return broken[:length].tobytes()
+
+
+@pytest.mark.filterwarnings("ignore")  # Pillow warns of what it puts up with
+@pytest.mark.parametrize("name", WHOLE)
+def test_damage_is_never_a_fault_of_ours(name: str) -> None:
+    rng = np.random.default_rng(sorted(WHOLE).index(name))
+    codes = set()
+    for _ in range(150):
+        try:
+            picture = decode_image(damaged(WHOLE[name], rng), LIMITS)
+        except ServiceError as error:
+            codes.add(error.code)
+        else:
+            assert picture.dtype == np.uint8
+            assert picture.ndim == 3
+    assert ErrorCode.INVALID_IMAGE in codes, "the damage must reach the decoder"
+    assert codes <= THEIRS
+
+
+def test_want_of_memory_is_not_blamed_on_the_file(monkeypatch: pytest.MonkeyPatch) -> None:
+    def no_memory(opened: PillowImage.Image) -> Image:
+        raise MemoryError
+
+    monkeypatch.setattr(images, "_to_rgb", no_memory)
+    with pytest.raises(MemoryError):
+        decode_image(encoded(corners(), "PNG"), LIMITS)
+
+
+def exif_of(*tags: tuple[int, int, int, bytes]) -> bytes:
+    """An EXIF block of tags, each with its number, type, count and little-endian value."""
+    after = 8 + 2 + 12 * len(tags) + 4
+    entries = tail = b""
+    for number, kind, count, value in tags:
+        inside = len(value) <= 4
+        field = value.ljust(4, b"\0") if inside else struct.pack("<I", after + len(tail))
+        entries += struct.pack("<HHI", number, kind, count) + field
+        tail += b"" if inside else value
+    return b"Exif\0\0II*\0\x08\0\0\0" + struct.pack("<H", len(tags)) + entries + bytes(4) + tail
+
+
+UNDEFINED = exif_of((0x0112, 7, 4, b"\x06\0\0\0"))
+ZERO_BY_ZERO = exif_of((0x0112, 5, 1, struct.pack("<II", 0, 0)))
+NINE = exif_of((0x0112, 3, 1, struct.pack("<H", 9)))
+
+
+@pytest.mark.filterwarnings("ignore")
+@pytest.mark.parametrize("kind", ["JPEG", "WEBP", "PNG"])
+@pytest.mark.parametrize("exif", [UNDEFINED, ZERO_BY_ZERO, NINE, b"Exif\0\0II*\0\xff\xff\xff\xff"])
+def test_a_bad_orientation_tag_does_not_spoil_a_good_picture(kind: str, exif: bytes) -> None:
+    picture = decode_image(encoded(corners(), kind, exif=exif), LIMITS)
+    assert picture.shape == (32, 48, 3)
+    assert np.abs(picture[8, 12].astype(int) - (255, 0, 0)).max() < 40
+
+
+def test_the_bad_tags_are_as_bad_as_they_should_be() -> None:
+    """What the test above relies on: the plain way of asking fails for these two."""
+    for exif in (UNDEFINED, ZERO_BY_ZERO):
+        opened = PillowImage.open(io.BytesIO(encoded(corners(), "JPEG", exif=exif)))
+        value = opened.getexif().get(0x0112)
+        assert not isinstance(value, int | Fraction)
+        with pytest.raises((TypeError, ValueError)):
+            int(value)  # type: ignore[call-overload]
+
+
+@pytest.mark.parametrize("kind", ["JPEG", "WEBP", "PNG"])
+def test_a_bad_tag_beside_a_good_orientation(kind: str) -> None:
+    """BitsPerSample that no 16 bits hold: a struct.error where Pillow writes EXIF anew."""
+    exif = exif_of((0x0102, 4, 1, b"\xff" * 4), (0x0112, 3, 1, struct.pack("<H", 3)))
+    picture = decode_image(encoded(corners()[::-1, ::-1], kind, exif=exif), LIMITS)
+    assert np.abs(picture[8, 12].astype(int) - (255, 0, 0)).max() < 40
+
+
+@pytest.mark.parametrize("mode", ["RGBA", "I;16", "RGB", "P"])
+def test_tall_pictures_are_whole(mode: str) -> None:
+    """Taller than the bands in which they are converted, and no multiple of them."""
+    height = 2 * images._BAND_ROWS + 3
+    rows = np.arange(height, dtype=np.uint16) % 256
+    if mode == "I;16":
+        stored = PillowImage.fromarray(np.repeat(rows[:, None] << 8, 5, axis=1))
+    else:
+        grey = np.repeat(rows.astype(np.uint8)[:, None, None], 5, axis=1)
+        stored = PillowImage.fromarray(np.repeat(grey, 3, axis=2)).convert(mode)
+    picture = decode_image(encoded(stored, "PNG"), LIMITS)
+    assert picture.shape == (height, 5, 3)
+    if mode == "P":  # its palette is coarser than the rows
+        np.testing.assert_array_equal(picture, np.asarray(stored.convert("RGB")))
+    else:
+        np.testing.assert_array_equal(picture[:, 0, 0], rows)
