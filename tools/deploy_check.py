@@ -34,9 +34,10 @@ _PROGRAMS = {
     "openssl": "openssl",
     "curl": "curl",
 }
-# Panels that have nothing to show on a CPU, and those that are empty while all is well.
+# Panels that have nothing to show on a CPU, and those that are empty while all is well; the latter
+# are asked again under overload.
 _GPU_PANELS = {"GPU memory", "GPU at work"}
-_QUIET_PANELS = {"Alerts", "Our errors", "Work given up", "Work given up, by reason"}
+_QUIET_PANELS = {"Alerts", "Work given up, by reason"}
 # These judge the speed of the machine, which a check on two shared cores must not.
 _SPEED_ALERTS = {"SdposeQueueAge", "SdposeSlow", "SdposeStreamsDropFrames"}
 # So small that a handful of callers is too many.
@@ -84,11 +85,12 @@ def check_rules(report: Report, folder: Path) -> None:
 
 def check_panels(report: Report, api: PrometheusApi, server: Server) -> None:
     """Every expression of the dashboard and of the alerts against live metrics."""
-    shown = 0
+    shown, empty = 0, set()
     for panel in panels():
         found = api.query(panel.concrete("1m"))
         values = [float(sample["value"][1]) for sample in found]
         if panel.title in _GPU_PANELS | _QUIET_PANELS and not values:
+            empty.add(panel.title)
             continue
         if not values or not any(map(math.isfinite, values)):
             raise CheckFailed(f"panel {panel.title!r} shows nothing: {panel.concrete('10s')}")
@@ -96,14 +98,14 @@ def check_panels(report: Report, api: PrometheusApi, server: Server) -> None:
             raise CheckFailed(f"panel {panel.title!r} shows {values}")
         shown += 1
     report.prove(f"{shown} of {len(panels())} panel expressions show live values")
-    report.note(f"empty, as they should be: {', '.join(sorted(_GPU_PANELS))} (no GPU here)")
+    report.note(f"empty, as they should be (no GPU, nothing wrong): {', '.join(sorted(empty))}")
     stages = {sample["metric"]["stage"] for sample in api.query("sdpose_stage_seconds_count")}
     report.prove("all stages are measured", {"decode", "detect", "pose"} <= stages, found=stages)
     for name, expression in alert_rules():
         hits = [
             sample
             for sample in api.query(expression)
-            if sample["metric"].get("instance") == server.address
+            if sample["metric"].get("instance", server.address) == server.address
         ]
         if hits and name in _SPEED_ALERTS:
             report.note(f"{name} is true on this machine: {hits[0]['value'][1]}")
@@ -115,6 +117,31 @@ def check_panels(report: Report, api: PrometheusApi, server: Server) -> None:
         set(health.values()) == {"ok"} and len(health) == len(list(alert_rules())),
         found=health,
     )
+
+
+def check_overload_panels(report: Report, api: PrometheusApi, small: Server) -> None:
+    """The panels that are empty or zero while all is well, while the small server has too much."""
+    asked = {panel.title: panel.concrete("10s") for panel in panels()}
+
+    def values(title: str, **labels: str) -> list[float]:
+        return [
+            float(sample["value"][1])
+            for sample in api.query(asked[title])
+            if labels.items() <= sample["metric"].items()
+        ]
+
+    shed = values("Work given up")
+    report.prove('the panel "Work given up" shows it', len(shed) == 1 and shed[0] > 0.01,
+                 found=shed)  # fmt: skip
+    full = values("Work given up, by reason", reason="queue_full")
+    report.prove('"Work given up, by reason" names queue_full', len(full) == 1 and full[0] > 0,
+                 found=full)  # fmt: skip
+    firing = values(
+        "Alerts", alertname="SdposeShedding", alertstate="firing", instance=small.address
+    )
+    report.prove('"Alerts" lists the alert', firing == [1.0], found=firing)
+    errors = values("Our errors")
+    report.prove('"Our errors" stays at 0: refusing is no fault', errors == [0.0], found=errors)
 
 
 def check_traffic(report: Report, api: PrometheusApi, server: Server, image: bytes) -> None:
@@ -195,6 +222,7 @@ def check_overload(
             time.sleep(seconds)
             if callers == _RAMP[-1][0]:
                 wait_until("SdposeShedding fires", lambda: alert in api.alerts(), 90)
+                check_overload_panels(report, api, small)
         report.note(f"{callers} callers: {dict(sorted(load.outcomes.items(), key=str))}")
     ended = time.time()
     report.prove("SdposeShedding fires for the overloaded process")

@@ -88,6 +88,35 @@ def test_panels_do_not_overlap_and_use_the_provisioned_source() -> None:
     assert len({panel["id"] for panel in dashboard["panels"]}) == len(dashboard["panels"])
 
 
+@pytest.mark.parametrize("requests", ["_x30", "7x30"], ids=["none yet", "none any more"])
+def test_panels_of_one_number_say_zero_where_nothing_happens(tmp_path: Path, requests: str) -> None:
+    if shutil.which("promtool") is None:
+        pytest.skip("promtool (Debian's prometheus) is not installed")
+    zero = {"Requests", "Our errors", "Work given up", "Processes ready"}
+    asked = [
+        {
+            "expr": panel.concrete("1m"),
+            "eval_time": "5m",
+            "exp_samples": [{"labels": "{}", "value": 0}],
+        }
+        for panel in panels()
+        if panel.title in zero
+    ]
+    assert len(asked) == len(zero)
+    series = 'sdpose_requests_total{instance="a", api="rest_pose", outcome="ok"}'
+    test = {
+        "interval": "10s",
+        "input_series": [{"series": series, "values": requests}],
+        "promql_expr_test": asked,
+    }
+    path = tmp_path / "panels.test.yml"
+    path.write_text(yaml.safe_dump({"tests": [test]}))
+    done = subprocess.run(
+        ["promtool", "test", "rules", str(path)], capture_output=True, text=True, check=False
+    )
+    assert done.returncode == 0, done.stdout + done.stderr
+
+
 def test_every_alert_is_explained() -> None:
     guide = (ROOT / "docs" / "deployment.md").read_text()
     assert [name for name, _ in alert_rules() if f"`{name}`" not in guide] == []
