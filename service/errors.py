@@ -6,6 +6,7 @@ translate codes: `service.rest.errors` to HTTP, `service.rpc.errors` to gRPC.
 
 from __future__ import annotations
 
+import reprlib
 from enum import StrEnum
 
 
@@ -47,8 +48,21 @@ class ServiceError(Exception):
 INTERNAL_MESSAGE = "the service failed; the operator finds the cause under the request id"
 
 
+_SHOWN = 80
+_repr = reprlib.Repr()
+_repr.maxlevel = 2  # a caller's nested lists must not cost time
+_repr.maxstring = _repr.maxother = _SHOWN
+
+
+def shortened(value: object) -> str:
+    """A value as messages may show it: its repr, at most 80 characters of it."""
+    text = _repr.repr(value)
+    return text if len(text) <= _SHOWN else f"{text[: _SHOWN - 3]}..."
+
+
 def invalid_argument(field: str, message: str) -> ServiceError:
-    """A bad parameter; `field` is its name as the caller wrote it."""
+    """A bad parameter; `field` is its name as the caller wrote it, cut where it is long."""
+    field = field[:_SHOWN]
     return ServiceError(ErrorCode.INVALID_ARGUMENT, f"{field}: {message}", field=field)
 
 

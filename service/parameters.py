@@ -13,7 +13,7 @@ import numpy as np
 from pydantic import BaseModel, ConfigDict, Field, ValidationError
 
 from sdpose_core.types import Floats, check_boxes
-from service.errors import ErrorCode, ServiceError, invalid_argument
+from service.errors import ErrorCode, ServiceError, invalid_argument, shortened
 
 MAX_CYCLES = 8
 """More than any student was trained with; a server usually allows fewer."""
@@ -79,7 +79,7 @@ def parse_parameters(given: Mapping[str, object]) -> PoseParameters:
 
 def deadline_after(started: float, asked_ms: float | None, most_ms: float) -> float:
     """The `time.monotonic()` moment by which the answer is due."""
-    return started + min(asked_ms or most_ms, most_ms) / 1e3
+    return started + min(most_ms if asked_ms is None else asked_ms, most_ms) / 1e3
 
 
 def time_left_s(deadline: float) -> float:
@@ -142,10 +142,12 @@ def _corners(index: int, box: object) -> tuple[float, float, float, float]:
 
 def _number(index: int, value: object) -> float:
     if isinstance(value, bool) or not isinstance(value, int | float):
-        raise invalid_argument("boxes", f"box {index} holds {value!r}, which is no number")
+        raise invalid_argument("boxes", f"box {index} holds {shortened(value)}, which is no number")
     # A wider bound than any image has; it keeps later arithmetic in float32 finite.
     if not abs(value) <= 1e6:
-        raise invalid_argument("boxes", f"box {index} holds {value!r}, expected a finite pixel")
+        raise invalid_argument(
+            "boxes", f"box {index} holds {shortened(value)}, expected a finite pixel"
+        )
     return float(value)
 
 

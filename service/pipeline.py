@@ -6,7 +6,6 @@ requests). Knows neither HTTP nor gRPC. Deadlines are `time.monotonic()` moments
 
 from __future__ import annotations
 
-import threading
 import time
 import weakref
 from collections.abc import Awaitable, Callable, Hashable, Sequence
@@ -19,10 +18,11 @@ import numpy as np
 from sdpose_core.skeleton import KEYPOINT_NAMES
 from sdpose_core.types import Detections, Floats, Image, Poses
 from service.batching import Batcher, BatchLimits
-from service.errors import ErrorCode, ServiceError, invalid_argument
+from service.budget import ByteBudget
+from service.errors import ServiceError, invalid_argument
 from service.images import ImageLimits, decode_image, encode_jpeg, read_header
 from service.metrics import Metrics
-from service.parameters import Priority, check_boxes_touch
+from service.parameters import PoseParameters, Priority, check_boxes_touch
 from service.tracing import SilentTracer, Tracer
 from service.workers import OwnerThread, WorkPool
 
@@ -81,6 +81,18 @@ class PoseOptions:
     min_keypoint_score: float = 0.0
     cycles: int | Literal["auto"] | None = None
     flip_test: bool = False
+
+    @classmethod
+    def of(cls, parameters: PoseParameters, boxes: Floats | None = None) -> PoseOptions:
+        """What the parameters of a request say of one image."""
+        return cls(
+            boxes=boxes,
+            max_people=parameters.max_people,
+            min_score=parameters.min_score,
+            min_keypoint_score=parameters.min_keypoint_score,
+            cycles=parameters.cycles,
+            flip_test=parameters.flip_test,
+        )
 
 
 @dataclass(frozen=True, slots=True)
@@ -152,29 +164,6 @@ class PipelineLimits:
     max_cycles: int = 2
 
 
-class ByteBudget:
-    """Memory of decoded images; given back when the array is freed, wherever that happens."""
-
-    def __init__(self, bound: int) -> None:
-        self.bound = bound
-        self.used = 0
-        self._lock = threading.Lock()
-
-    def take(self, size: int) -> None:
-        """Raises overloaded when the budget is spent; one image always fits an idle service."""
-        with self._lock:
-            if self.used and self.used + size > self.bound:
-                raise ServiceError(
-                    ErrorCode.OVERLOADED, "too many decoded images in flight", retry_after_s=1.0
-                )
-            self.used += size
-
-    def give_back(self, size: int) -> None:
-        """The counterpart of `take`."""
-        with self._lock:
-            self.used -= size
-
-
 class PosePipeline:
     """Drives one estimator for many callers. Made on the event loop that it serves."""
 
@@ -199,7 +188,7 @@ class PosePipeline:
         self._metrics = metrics
         self._tracer = tracer or SilentTracer()
         self._workers = (detect_worker, pose_worker)
-        self._decoded = ByteBudget(limits.max_decoded_bytes)
+        self._decoded = ByteBudget(limits.max_decoded_bytes, "decoded images in flight")
         self._decode_pool = WorkPool(
             "decode", threads=limits.decode_threads, max_waiting=limits.max_decode_queue
         )
@@ -323,6 +312,9 @@ class PosePipeline:
         self._tracer.stage("pose", done.ran_s, done.waited_s)
         timings["queue"] = timings.get("queue", 0.0) + done.waited_s
         keypoints, scores = done.value
+        if not all(np.isfinite(values).all() for values in (keypoints, scores, people.scores)):
+            # A fault of ours, and nothing that JSON could carry.
+            raise FloatingPointError("a keypoint or a score is not finite")
         return Poses(keypoints, scores, people.boxes, people.scores)
 
     async def _timed(

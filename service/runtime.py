@@ -11,6 +11,7 @@ from functools import partial
 import structlog
 
 from service.batching import BatchLimits
+from service.budget import ByteBudget
 from service.errors import ErrorCode, ServiceError
 from service.gpu import gpu_reader
 from service.images import ImageLimits
@@ -61,6 +62,7 @@ class Runtime:
         self.settings = settings
         self.tracer = tracer or SilentTracer()
         self.metrics = metrics or Metrics()
+        self.bodies = ByteBudget(settings.max_bodies_mb * 2**20, "request bodies in memory")
         self.state = State.STARTING
         self._build = build
         self._pipeline: PosePipeline | None = None

@@ -11,6 +11,8 @@ from typing import Annotated, Literal
 from pydantic import Field, ValidationError, field_validator, model_validator
 from pydantic_settings import BaseSettings, NoDecode, SettingsConfigDict
 
+from service.errors import shortened
+
 PREFIX = "SDPOSE_"
 
 
@@ -21,7 +23,9 @@ class SettingsError(ValueError):
 class Settings(BaseSettings):
     """Every field is the environment variable `SDPOSE_<NAME>`, and a flag of `sdpose serve`."""
 
-    model_config = SettingsConfigDict(env_prefix=PREFIX, extra="ignore", frozen=True)
+    model_config = SettingsConfigDict(
+        env_prefix=PREFIX, extra="ignore", frozen=True, allow_inf_nan=False
+    )
 
     host: str = Field("127.0.0.1", description="Address that both servers listen on.")
     http_port: int = Field(8000, ge=0, le=65535, description="Port of REST; 0 takes a free one.")
@@ -61,8 +65,13 @@ class Settings(BaseSettings):
         1024, ge=16, description="Most memory (MiB) for decoded images in flight."
     )
 
-    max_image_mb: float = Field(20.0, gt=0, description="Largest image file (MiB).")
-    max_request_mb: float = Field(64.0, gt=0, description="Largest HTTP request body (MiB).")
+    max_image_mb: float = Field(20.0, gt=0, le=1024, description="Largest image file (MiB).")
+    max_request_mb: float = Field(
+        64.0, gt=0, le=4096, description="Largest HTTP request body (MiB)."
+    )
+    max_bodies_mb: int = Field(
+        512, ge=1, description="Most memory (MiB) for the HTTP bodies of all requests under way."
+    )
     max_megapixels: float = Field(
         50.0, gt=0, le=89, description="Largest image by pixels, checked before decoding."
     )
@@ -72,7 +81,10 @@ class Settings(BaseSettings):
     max_images: int = Field(16, ge=1, le=256, description="Most images in one request.")
     max_boxes: int = Field(100, ge=1, le=1000, description="Most boxes or people in one image.")
     max_deadline_ms: float = Field(
-        60_000.0, gt=0, description="Longest time one request may take, whatever it asks for."
+        60_000.0,
+        gt=0,
+        le=86_400_000,
+        description="Longest time one request may take, whatever it asks for.",
     )
 
     cycles: int | Literal["auto"] = Field(
@@ -86,10 +98,13 @@ class Settings(BaseSettings):
     )
 
     drain_seconds: float = Field(
-        20.0, ge=0, description="Time to finish what is queued after a stop signal."
+        20.0, ge=0, le=86_400, description="Time to finish what is queued after a stop signal."
     )
     stall_seconds: float = Field(
-        120.0, gt=0, description="A batch that runs longer than this makes `/livez` fail."
+        120.0,
+        gt=0,
+        le=86_400,
+        description="A batch that runs longer than this makes `/livez` fail.",
     )
     tracing: bool = Field(
         False,
@@ -109,6 +124,15 @@ class Settings(BaseSettings):
         if isinstance(value, str):
             return frozenset(key.strip() for key in value.split(",") if key.strip())
         return value
+
+    @field_validator("api_keys")
+    @classmethod
+    def _check_keys(cls, keys: frozenset[str]) -> frozenset[str]:
+        # Headers have no agreed encoding for anything else, so that such a key would fit some
+        # clients and not others.
+        if not all("!" <= character <= "~" for key in keys for character in key):
+            raise ValueError("a key may hold only ASCII letters, digits and signs, and no spaces")
+        return keys
 
     @field_validator("cycles", mode="before")
     @classmethod
@@ -158,5 +182,5 @@ def _sentence(error: ValidationError) -> str:
     if not first["loc"]:
         return reason
     name = str(first["loc"][0])
-    shown = "" if name == "api_keys" else f" (got {first['input']!r})"
+    shown = "" if name == "api_keys" else f" (got {shortened(first['input'])})"
     return f"{PREFIX}{name.upper()} is wrong: {reason}{shown}"

@@ -30,13 +30,15 @@ class FakeEstimator:
     The mark of an image is the value of its top left pixel read as one number (r * 65536 +
     g * 256 + b). A black image holds nobody; another holds `people`, in boxes of the image's
     own width. Keypoint i of a person lies at (mark, i). `poison` marks fail their whole batch.
-    `gate` is open unless a test closes it to hold a batch inside the worker.
+    `oddity`, where set, stands in place of each first keypoint's x. `gate` is open unless a test
+    closes it to hold a batch inside the worker.
     """
 
     people: int = 1
     delay_s: float = 0.0
     poison: frozenset[int] = frozenset()
     fatal: frozenset[int] = frozenset()
+    oddity: float | None = None
     student_name: str = "fake-student"
     detector_name: str = "fake-detector"
     backend_name: str = "fake"
@@ -76,7 +78,11 @@ class FakeEstimator:
     ) -> list[tuple[Floats, Floats]]:
         time.sleep(self.delay_s)
         self.posed.append((sum(len(each) for each in crops), flip_test, cycles))
-        return [_marked_keypoints(each) for each in crops]
+        answers = [_marked_keypoints(each) for each in crops]
+        if self.oddity is not None:
+            for points, _ in answers:
+                points[:, 0, 0] = self.oddity
+        return answers
 
     def _found(self, image: Image) -> Detections:
         if mark_of(image) == 0:

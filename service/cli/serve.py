@@ -65,6 +65,10 @@ def serve(
     max_request_mb: Annotated[
         float | None, typer.Option(help="Largest HTTP request body (MiB). [64.0]")
     ] = None,
+    max_bodies_mb: Annotated[
+        int | None,
+        typer.Option(help="Most memory (MiB) for the HTTP bodies of all requests under way. [512]"),
+    ] = None,
     max_megapixels: Annotated[
         float | None, typer.Option(help="Largest image by pixels, checked before decoding. [50.0]")
     ] = None,

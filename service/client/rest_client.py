@@ -5,21 +5,40 @@ from __future__ import annotations
 import asyncio
 import json
 import time
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import asdict
 from types import TracebackType
-from typing import Any
+from typing import Any, TypeVar
 
 import httpx
 
 from service.client.answers import Ask, Box, Keypoint, Person, PoseAnswer
 from service.client.retry import Retry, deadline_from, left_s
-from service.errors import ErrorCode, ServiceError
+from service.errors import ErrorCode, ServiceError, invalid_argument
+
+T = TypeVar("T")
+BoxesOfEach = Sequence[Sequence[Box] | None]
 
 # The server ends at the deadline by itself and says so; the socket waits a little longer.
 _GRACE_S = 1.0
 _DEFAULT_TIMEOUT_S = 60.0
 _NOTHING_ASKED = Ask()
+# For answers that never reached our own code, such as those of a proxy in front of it.
+_BY_STATUS = {
+    401: ErrorCode.UNAUTHENTICATED,
+    413: ErrorCode.PAYLOAD_TOO_LARGE,
+    429: ErrorCode.OVERLOADED,
+    502: ErrorCode.UNAVAILABLE,
+    503: ErrorCode.UNAVAILABLE,
+    504: ErrorCode.UNAVAILABLE,
+}
+# Where an image goes alone, the service says of the request what it would say of the image.
+_OF_AN_IMAGE = (
+    ErrorCode.INVALID_IMAGE,
+    ErrorCode.UNSUPPORTED_MEDIA_TYPE,
+    ErrorCode.PAYLOAD_TOO_LARGE,
+    ErrorCode.INTERNAL,
+)
 
 
 class _Calls:
@@ -31,9 +50,13 @@ class _Calls:
 
     @staticmethod
     def request(
-        images: Sequence[bytes], ask: Ask, left: float | None, request_id: str | None
+        images: Sequence[bytes],
+        ask: Ask,
+        boxes: BoxesOfEach | None,
+        left: float | None,
+        request_id: str | None,
     ) -> dict[str, Any]:
-        data = _fields(ask)
+        data = _fields(ask, boxes)
         if left is not None:
             data["deadline_ms"] = str(left * 1e3)
         timeout = httpx.Timeout((_DEFAULT_TIMEOUT_S if left is None else left) + _GRACE_S)
@@ -77,13 +100,32 @@ class RestPoseClient:
     ) -> PoseAnswer:
         """The people of one image file. Raises `ServiceError`."""
         body = self._post("/pose", [image], ask, timeout_s, request_id)
-        return _answer(json.loads(body))
+        return _read(body, _answer)
 
     def estimate_many(
-        self, images: Sequence[bytes], ask: Ask = _NOTHING_ASKED, *, timeout_s: float | None = None
+        self,
+        images: Sequence[bytes],
+        ask: Ask = _NOTHING_ASKED,
+        *,
+        boxes: BoxesOfEach | None = None,
+        timeout_s: float | None = None,
     ) -> list[PoseAnswer | ServiceError]:
-        """The people of several files in one request; a bad file gives its own error."""
-        return _answers(self._post("/pose", images, ask, timeout_s, None))
+        """The people of several files in one request: an answer or an error each, in order.
+
+        `boxes` holds the people known in each image, None where they are to be detected;
+        `ask.boxes` instead means the same boxes in every image.
+
+        A bad file gives its own error, and so does one that the service had no room for: nothing
+        of it is tried again, and `retry_after_s` of the error says when that makes sense. Raises
+        `ServiceError` where the request as a whole fails, after trying again as `Retry` says.
+        """
+        if not images:
+            return []
+        try:
+            body = self._post("/pose", images, ask, timeout_s, None, _each(images, ask, boxes))
+        except ServiceError as error:
+            return _of_one(images, error)
+        return _read(body, _answers)
 
     def overlay(
         self, image: bytes, ask: Ask = _NOTHING_ASKED, *, timeout_s: float | None = None
@@ -120,10 +162,11 @@ class RestPoseClient:
         ask: Ask,
         timeout_s: float | None,
         request_id: str | None,
+        boxes: BoxesOfEach | None = None,
     ) -> bytes:
         deadline, tried = deadline_from(timeout_s), 0
         while True:
-            request = self._calls.request(images, ask, left_s(deadline), request_id)
+            request = self._calls.request(images, ask, boxes, left_s(deadline), request_id)
             tried += 1
             try:
                 return _checked(self._http.post(path, **request))
@@ -163,13 +206,26 @@ class AsyncRestPoseClient:
     ) -> PoseAnswer:
         """The people of one image file. Raises `ServiceError`."""
         body = await self._post("/pose", [image], ask, timeout_s, request_id)
-        return _answer(json.loads(body))
+        return _read(body, _answer)
 
     async def estimate_many(
-        self, images: Sequence[bytes], ask: Ask = _NOTHING_ASKED, *, timeout_s: float | None = None
+        self,
+        images: Sequence[bytes],
+        ask: Ask = _NOTHING_ASKED,
+        *,
+        boxes: BoxesOfEach | None = None,
+        timeout_s: float | None = None,
     ) -> list[PoseAnswer | ServiceError]:
-        """The people of several files in one request; a bad file gives its own error."""
-        return _answers(await self._post("/pose", images, ask, timeout_s, None))
+        """As `RestPoseClient.estimate_many`."""
+        if not images:
+            return []
+        try:
+            body = await self._post(
+                "/pose", images, ask, timeout_s, None, _each(images, ask, boxes)
+            )
+        except ServiceError as error:
+            return _of_one(images, error)
+        return _read(body, _answers)
 
     async def overlay(
         self, image: bytes, ask: Ask = _NOTHING_ASKED, *, timeout_s: float | None = None
@@ -206,10 +262,11 @@ class AsyncRestPoseClient:
         ask: Ask,
         timeout_s: float | None,
         request_id: str | None,
+        boxes: BoxesOfEach | None = None,
     ) -> bytes:
         deadline, tried = deadline_from(timeout_s), 0
         while True:
-            request = self._calls.request(images, ask, left_s(deadline), request_id)
+            request = self._calls.request(images, ask, boxes, left_s(deadline), request_id)
             tried += 1
             try:
                 return _checked(await self._http.post(path, **request))
@@ -220,7 +277,17 @@ class AsyncRestPoseClient:
             await asyncio.sleep(self._calls.retry.pause_s(tried, trouble, deadline))
 
 
-def _fields(ask: Ask) -> dict[str, str]:
+def _each(images: Sequence[bytes], ask: Ask, boxes: BoxesOfEach | None) -> BoxesOfEach | None:
+    if boxes is None:
+        return None if ask.boxes is None else [ask.boxes] * len(images)
+    if ask.boxes is not None:
+        raise invalid_argument("boxes", "given twice, for all images and for each")
+    if len(boxes) != len(images):
+        raise invalid_argument("boxes", f"{len(boxes)} entries for {len(images)} images")
+    return boxes
+
+
+def _fields(ask: Ask, boxes: BoxesOfEach | None) -> dict[str, str]:
     fields = {
         name: str(value)
         for name in ("max_people", "min_score", "min_keypoint_score", "cycles", "priority")
@@ -228,27 +295,33 @@ def _fields(ask: Ask) -> dict[str, str]:
     }
     if ask.flip_test:
         fields["flip_test"] = "true"
-    if ask.boxes is not None:
-        fields["boxes"] = json.dumps([asdict(box) for box in ask.boxes])
+    if boxes is not None:
+        fields["boxes"] = json.dumps([None if each is None else _plain(each) for each in boxes])
+    elif ask.boxes is not None:
+        fields["boxes"] = json.dumps(_plain(ask.boxes))
     return fields
+
+
+def _plain(boxes: Sequence[Box]) -> list[dict[str, float]]:
+    return [asdict(box) for box in boxes]
 
 
 def _checked(response: httpx.Response) -> bytes:
     if response.status_code == httpx.codes.OK:
         return response.content
+    after = response.headers.get("retry-after", "")
+    after_s = float(after) if after.isdecimal() else None
     try:
         body = response.json()
         code = ErrorCode(body["code"])
     except (ValueError, KeyError, TypeError):
         raise ServiceError(
-            ErrorCode.INTERNAL, f"an answer of status {response.status_code} that is not ours"
+            _BY_STATUS.get(response.status_code, ErrorCode.INTERNAL),
+            f"an answer of status {response.status_code} that is not ours",
+            retry_after_s=after_s,
         ) from None
-    after = response.headers.get("retry-after")
     raise ServiceError(
-        code,
-        str(body.get("detail", "")),
-        field=body.get("field"),
-        retry_after_s=float(after) if after is not None and after.isdigit() else None,
+        code, str(body.get("detail", "")), field=body.get("field"), retry_after_s=after_s
     )
 
 
@@ -277,8 +350,7 @@ def _answer(body: dict[str, Any]) -> PoseAnswer:
     )
 
 
-def _answers(body: bytes) -> list[PoseAnswer | ServiceError]:
-    value = json.loads(body)
+def _answers(value: dict[str, Any]) -> list[PoseAnswer | ServiceError]:
     if "results" not in value:
         return [_answer(value)]
     return [
@@ -287,4 +359,22 @@ def _answers(body: bytes) -> list[PoseAnswer | ServiceError]:
 
 
 def _error(entry: dict[str, Any]) -> ServiceError:
-    return ServiceError(ErrorCode(entry["code"]), entry["detail"], field=entry.get("field"))
+    return ServiceError(
+        ErrorCode(entry["code"]),
+        entry["detail"],
+        field=entry.get("field"),
+        retry_after_s=entry.get("retry_after_s"),
+    )
+
+
+def _of_one(images: Sequence[bytes], error: ServiceError) -> list[PoseAnswer | ServiceError]:
+    if len(images) == 1 and error.code in _OF_AN_IMAGE:
+        return [error]
+    raise error
+
+
+def _read(body: bytes, read: Callable[[dict[str, Any]], T]) -> T:
+    try:
+        return read(json.loads(body))
+    except (ValueError, KeyError, TypeError):
+        raise ServiceError(ErrorCode.INTERNAL, "an answer that is not ours") from None

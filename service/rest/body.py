@@ -5,12 +5,21 @@ from __future__ import annotations
 import asyncio
 from collections.abc import AsyncIterator
 from dataclasses import dataclass
+from types import TracebackType
 
 from starlette.datastructures import FormData, Headers, UploadFile
 from starlette.formparsers import MultiPartException, MultiPartParser
 from starlette.requests import ClientDisconnect, Request
 
-from service.errors import ErrorCode, ServiceError, deadline_exceeded, invalid_argument
+from service.budget import ByteBudget
+from service.errors import (
+    ErrorCode,
+    ServiceError,
+    deadline_exceeded,
+    invalid_argument,
+    shortened,
+)
+from service.metrics import Metrics
 from service.rest.connection import ClientGoneError
 
 _MAX_FIELDS = 32
@@ -36,6 +45,45 @@ class PoseBody:
     parameters: dict[str, str]
 
 
+class BodyShare:
+    """What one request holds of the memory for all bodies; given back at the end of the block."""
+
+    def __init__(self, budget: ByteBudget, metrics: Metrics) -> None:
+        self._budget, self._metrics = budget, metrics
+        self._held = 0
+
+    def expect(self, size: int) -> None:
+        """So many bytes are announced; raises `ServiceError` overloaded where they do not fit.
+
+        Nothing is set aside for them: else a client that never sends them would shut out others.
+        """
+        try:
+            self._budget.check(size, held=self._held)
+        except ServiceError:
+            self._metrics.shed("body", "memory")
+            raise
+
+    def add(self, size: int) -> None:
+        """So many bytes have come; raises `ServiceError` overloaded where they do not fit."""
+        try:
+            self._budget.take(size, held=self._held)
+        except ServiceError:
+            self._metrics.shed("body", "memory")
+            raise
+        self._held += size
+
+    def __enter__(self) -> BodyShare:
+        return self
+
+    def __exit__(
+        self,
+        kind: type[BaseException] | None,
+        error: BaseException | None,
+        trace: TracebackType | None,
+    ) -> None:
+        self._budget.give_back(self._held)
+
+
 # Both are form errors too: the parser then closes its files.
 class _BodyError(ServiceError, MultiPartException):
     """The body is larger than allowed."""
@@ -45,24 +93,24 @@ class _BrokenOffError(ClientGoneError, MultiPartException):
     """The client went away while it sent the body."""
 
 
-async def read_body(request: Request, limits: BodyLimits) -> PoseBody:
-    """Reads a multipart form or a raw image.
+async def read_body(request: Request, limits: BodyLimits, share: BodyShare) -> PoseBody:
+    """Reads a multipart form or a raw image, which then count as held by `share`.
 
     Raises `ServiceError` unsupported_media_type (another content type), payload_too_large,
-    invalid_argument or deadline_exceeded, and `ClientGoneError`.
+    invalid_argument, overloaded or deadline_exceeded, and `ClientGoneError`.
     """
     try:
         async with asyncio.timeout(limits.max_seconds):
-            return await _read(request, limits)
+            return await _read(request, limits, share)
     except TimeoutError:
         raise deadline_exceeded("while the body was read") from None
 
 
-async def _read(request: Request, limits: BodyLimits) -> PoseBody:
+async def _read(request: Request, limits: BodyLimits, share: BodyShare) -> PoseBody:
     parameters = _single(request.query_params.multi_items())
     kind = request.headers.get("content-type", "").partition(";")[0].strip().lower()
     if kind == "multipart/form-data":
-        form = await _parse_form(request, limits)
+        form = await _parse_form(request, limits, share)
         try:
             images, fields = await _split(form)
         finally:
@@ -73,35 +121,38 @@ async def _read(request: Request, limits: BodyLimits) -> PoseBody:
             parameters[name] = value
         return PoseBody(images, parameters)
     if kind.startswith("image/") or kind == "application/octet-stream":
-        chunks = [chunk async for chunk in _bounded(request, limits.max_image_bytes)]
+        chunks = [chunk async for chunk in _bounded(request, limits.max_image_bytes, share)]
         return PoseBody([b"".join(chunks)], parameters)
     raise ServiceError(
         ErrorCode.UNSUPPORTED_MEDIA_TYPE,
         f"send multipart/form-data with a file named {IMAGE_FIELD}, or the image itself as "
-        f"image/*; got {kind or 'no content type'}",
+        f"image/*; got {shortened(kind) if kind else 'no content type'}",
     )
 
 
-async def _bounded(request: Request, most: int) -> AsyncIterator[bytes]:
+async def _bounded(request: Request, most: int, share: BodyShare) -> AsyncIterator[bytes]:
     """The body in pieces; refused by its announced size already, else as soon as it is over."""
     announced = request.headers.get("content-length", "")
-    if announced.isdigit() and int(announced) > most:
-        raise _too_large(most)
+    if announced.isdecimal():
+        if int(announced) > most:
+            raise _too_large(most)
+        share.expect(int(announced))
     seen = 0
     try:
         async for chunk in request.stream():
             seen += len(chunk)
             if seen > most:
                 raise _too_large(most)
+            share.add(len(chunk))
             yield chunk
     except ClientDisconnect:
         raise _BrokenOffError("the body broke off") from None
 
 
-async def _parse_form(request: Request, limits: BodyLimits) -> FormData:
+async def _parse_form(request: Request, limits: BodyLimits, share: BodyShare) -> FormData:
     parser = MultiPartParser(
         Headers(scope=request.scope),
-        _bounded(request, limits.max_request_bytes),  # type: ignore[arg-type]
+        _bounded(request, limits.max_request_bytes, share),  # type: ignore[arg-type]
         max_files=limits.max_images,
         max_fields=_MAX_FIELDS,
         max_part_size=_MAX_FIELD_BYTES,
@@ -119,6 +170,12 @@ async def _parse_form(request: Request, limits: BodyLimits) -> FormData:
                 ErrorCode.PAYLOAD_TOO_LARGE,
                 f"more than the {limits.max_images} images allowed",
                 field=IMAGE_FIELD,
+            ) from None
+        if message.startswith("Part exceeded"):
+            raise ServiceError(
+                ErrorCode.PAYLOAD_TOO_LARGE,
+                f"a field of the form is larger than the {_MAX_FIELD_BYTES} bytes allowed",
+                field="body",
             ) from None
         raise invalid_argument("body", f"not a readable multipart form: {message}") from None
 

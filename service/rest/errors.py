@@ -44,22 +44,32 @@ def problem(error: ServiceError, request_id: str, status: int | None = None) -> 
     headers: dict[str, str] = {}
     if error.field is not None:
         body["field"] = error.field
-    if error.code in (ErrorCode.OVERLOADED, ErrorCode.UNAVAILABLE):
-        headers["Retry-After"] = str(max(1, math.ceil(error.retry_after_s or 1.0)))
+    after_s = _retry_after_s(error)
+    if after_s is not None:
+        headers["Retry-After"] = str(max(1, math.ceil(after_s)))
     if error.code is ErrorCode.UNAUTHENTICATED:
         headers["WWW-Authenticate"] = "Bearer"
     return JSONResponse(body, status, headers, PROBLEM_TYPE)
 
 
 def error_entry(error: BaseException) -> dict[str, object]:
-    """The entry that stands for one bad image among several."""
+    """The entry that stands for one failed image among several."""
     shown = as_service_error(error)
     if shown is not error:
         _log.error("image failed", exc_info=error)
     entry: dict[str, object] = {"code": shown.code.value, "detail": shown.message}
     if shown.field is not None:
         entry["field"] = shown.field
+    after_s = _retry_after_s(shown)
+    if after_s is not None:
+        entry["retry_after_s"] = round(after_s, 3)
     return {"error": entry}
+
+
+def _retry_after_s(error: ServiceError) -> float | None:
+    if error.code in (ErrorCode.OVERLOADED, ErrorCode.UNAVAILABLE):
+        return error.retry_after_s or 1.0
+    return None
 
 
 async def on_service_error(request: Request, error: Exception) -> JSONResponse:

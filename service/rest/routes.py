@@ -3,7 +3,8 @@
 from __future__ import annotations
 
 import asyncio
-from collections.abc import Callable, Coroutine
+from collections.abc import AsyncIterator, Callable, Coroutine
+from contextlib import asynccontextmanager
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Annotated, Any
@@ -17,10 +18,10 @@ from pydantic_core import to_json
 from sdpose_core.geometry import INPUT_SIZE
 from sdpose_core.skeleton import EDGES, KEYPOINT_NAMES
 from service.access import check_key
-from service.errors import ErrorCode, ServiceError
+from service.errors import ErrorCode, ServiceError, as_service_error
 from service.parameters import PoseParameters, deadline_after, parse_boxes, parse_parameters
 from service.pipeline import PoseOptions, PosePipeline, PoseResult
-from service.rest.body import BodyLimits, PoseBody, read_body
+from service.rest.body import BodyLimits, BodyShare, PoseBody, read_body
 from service.rest.connection import while_connected
 from service.rest.context import context_of
 from service.rest.documentation import OVERLAY_DOCUMENT, POSE_DOCUMENT, PROBLEMS
@@ -71,56 +72,52 @@ def pose_routes(runtime: Runtime) -> APIRouter:
 
     router = APIRouter(dependencies=[Depends(require_key)], tags=["pose"])
 
-    async def ask(request: Request) -> _Asked:
+    @asynccontextmanager
+    async def asked_of(request: Request) -> AsyncIterator[_Asked]:
+        """The checked request; its body counts as held until the block ends."""
         pipeline = runtime.pipeline  # first: a service that is not ready reads no body
-        body = await read_body(request, limits)
-        raw = dict(body.parameters)
-        boxes = raw.pop("boxes", None)
-        parameters = parse_parameters(raw)
-        many = len(body.images)
-        each = [None] * many if boxes is None else parse_boxes(boxes, many, settings.max_boxes)
-        options = [
-            PoseOptions(
-                boxes=given,
-                max_people=parameters.max_people,
-                min_score=parameters.min_score,
-                min_keypoint_score=parameters.min_keypoint_score,
-                cycles=parameters.cycles,
-                flip_test=parameters.flip_test,
-            )
-            for given in each
-        ]
-        started = context_of(request.scope).started
-        deadline = deadline_after(started, parameters.deadline_ms, settings.max_deadline_ms)
-        return _Asked(body, parameters, options, pipeline, deadline)
+        with BodyShare(runtime.bodies, runtime.metrics) as share:
+            body = await read_body(request, limits, share)
+            raw = dict(body.parameters)
+            boxes = raw.pop("boxes", None)
+            parameters = parse_parameters(raw)
+            many = len(body.images)
+            each = [None] * many if boxes is None else parse_boxes(boxes, many, settings.max_boxes)
+            options = [PoseOptions.of(parameters, given) for given in each]
+            started = context_of(request.scope).started
+            deadline = deadline_after(started, parameters.deadline_ms, settings.max_deadline_ms)
+            yield _Asked(body, parameters, options, pipeline, deadline)
 
     @router.post("/pose", summary="Find people and their keypoints", **POSE_DOCUMENT)
     async def pose(request: Request) -> Response:
-        asked = await ask(request)
-        request_id = context_of(request.scope).request_id
-        many = len(asked.options)
-        if many == 1:
-            result = await while_connected(request, asked.estimate(0))
-            return _json(pose_answer(result, request_id))
-        results = await while_connected(
-            request, _all([asked.estimate(index) for index in range(many)])
-        )
+        context = context_of(request.scope)
+        async with asked_of(request) as asked:
+            many = len(asked.options)
+            if many == 1:
+                result = await while_connected(request, asked.estimate(0))
+                return _json(pose_answer(result, context.request_id))
+            results = await while_connected(
+                request, _all([asked.estimate(index) for index in range(many)])
+            )
+        failed = [result for result in results if isinstance(result, BaseException)]
+        if len(failed) == many:  # status 200, but nobody who counts requests would call that ok
+            context.outcome = as_service_error(failed[0]).code.value
         entries = [
             error_entry(result)
             if isinstance(result, BaseException)
-            else pose_answer(result, request_id)
+            else pose_answer(result, context.request_id)
             for result in results
         ]
         return _json({"results": entries})
 
     @router.post("/pose/overlay", summary="The image with the poses drawn", **OVERLAY_DOCUMENT)
     async def overlay(request: Request) -> Response:
-        asked = await ask(request)
-        if len(asked.options) != 1:
-            raise ServiceError(
-                ErrorCode.INVALID_ARGUMENT, "image: send one image at a time", field="image"
-            )
-        picture = await while_connected(request, _overlay(asked))
+        async with asked_of(request) as asked:
+            if len(asked.options) != 1:
+                raise ServiceError(
+                    ErrorCode.INVALID_ARGUMENT, "image: send one image at a time", field="image"
+                )
+            picture = await while_connected(request, _overlay(asked))
         return Response(picture, media_type="image/jpeg")
 
     @router.get("/models", summary="What is loaded", responses=PROBLEMS)

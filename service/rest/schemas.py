@@ -95,6 +95,9 @@ class ErrorModel(BaseModel):
     code: str
     detail: str
     field: str | None = None
+    retry_after_s: float | None = Field(
+        None, description="Seconds after which another try with this image makes sense."
+    )
 
 
 class ErrorEntry(BaseModel):

@@ -6,6 +6,8 @@ import json
 import os
 import subprocess
 import sys
+import threading
+from collections import deque
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
@@ -31,6 +33,7 @@ def process(slow_s: float = 0.0) -> Iterator[tuple[subprocess.Popen[str], RestPo
         stderr=subprocess.PIPE,
         text=True,
     ) as running:
+        reading: threading.Thread | None = None
         try:
             assert running.stderr is not None
             port = 0
@@ -39,7 +42,12 @@ def process(slow_s: float = 0.0) -> Iterator[tuple[subprocess.Popen[str], RestPo
                 port = told.get("http", port)
                 if told["event"] == "ready":
                     break
+            # Read on: a full pipe would hold the service up at its next line.
+            reading = threading.Thread(target=deque, args=(running.stderr, 0))
+            reading.start()
             with RestPoseClient(f"http://127.0.0.1:{port}", retry=Retry(attempts=1)) as client:
                 yield running, client
         finally:
             running.kill()
+            if reading is not None:
+                reading.join()

@@ -282,6 +282,20 @@ async def test_poisoned_image_fails_alone(fake: FakeEstimator, front: str) -> No
 
 
 @pytest.mark.parametrize("front", BOTH)
+@pytest.mark.parametrize("value", [math.nan, math.inf])
+async def test_what_is_not_finite_is_a_fault_of_ours(
+    service: Service, fake: FakeEstimator, front: str, value: float
+) -> None:
+    """JSON has no word for it, and no caller could use it."""
+    fake.oddity = value
+    with pytest.raises(ServiceError) as failed:
+        await ask(service, front, PNG)
+    assert failed.value.code is ErrorCode.INTERNAL
+    fake.oddity = None
+    assert (await ask(service, front, PNG)).people
+
+
+@pytest.mark.parametrize("front", BOTH)
 async def test_keys(front: str) -> None:
     async with serving(FakeEstimator(), api_keys="one, two", api_key="two") as service:
         assert (await ask(service, front, PNG)).people

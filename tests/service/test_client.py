@@ -19,6 +19,7 @@ from service.client import (
     AsyncRestPoseClient,
     ErrorCode,
     GrpcPoseClient,
+    PoseAnswer,
     RestPoseClient,
     Retry,
     ServiceError,
@@ -172,15 +173,82 @@ def test_nobody_listens() -> None:
             assert unreached.value.code is ErrorCode.UNAVAILABLE
 
 
-def test_an_answer_that_is_not_ours() -> None:
-    def proxy(request: httpx.Request) -> httpx.Response:
-        return httpx.Response(502, text="<html>bad gateway</html>")
+@pytest.mark.parametrize("status", [429, 502, 503, 504])
+def test_what_a_proxy_says_for_a_while_is_tried_again(status: int) -> None:
+    said: list[int] = []
 
+    def proxy(request: httpx.Request) -> httpx.Response:
+        said.append(status if not said else 200)
+        if said[-1] == 200:
+            return httpx.Response(200, json=ANSWER)
+        return httpx.Response(status, text="<html>bad gateway</html>", headers={"Retry-After": "0"})
+
+    with RestPoseClient(retry=FAST, transport=httpx.MockTransport(proxy)) as client:
+        assert client.estimate(PNG).request_id == "r"
+    assert said == [status, 200]
+
+
+@pytest.mark.parametrize(
+    ("answer", "code"),
+    [
+        (httpx.Response(502, text="<html>"), ErrorCode.UNAVAILABLE),
+        (httpx.Response(413, text="<html>"), ErrorCode.PAYLOAD_TOO_LARGE),
+        (httpx.Response(401, text=""), ErrorCode.UNAUTHENTICATED),
+        (httpx.Response(404, json=["nothing"]), ErrorCode.INTERNAL),
+        (httpx.Response(200, text="<html>"), ErrorCode.INTERNAL),
+        (httpx.Response(200, json={"people": []}), ErrorCode.INTERNAL),
+        (httpx.Response(200, json=[]), ErrorCode.INTERNAL),
+    ],
+    ids=str,
+)
+def test_an_answer_that_is_not_ours(answer: httpx.Response, code: ErrorCode) -> None:
+    once = Retry(attempts=1)
     with (
-        RestPoseClient(retry=FAST, transport=httpx.MockTransport(proxy)) as client,
-        pytest.raises(ServiceError, match="502"),
+        RestPoseClient(retry=once, transport=httpx.MockTransport(lambda _: answer)) as client,
+        pytest.raises(ServiceError, match="not ours") as refused,
     ):
         client.estimate(PNG)
+    assert refused.value.code is code
+
+
+async def test_many_images_are_one_entry_each(fake: FakeEstimator) -> None:
+    async with serving(fake, api_keys="key", api_key="key") as service:
+        assert await service.rest.estimate_many([]) == []
+        (bad,) = await service.rest.estimate_many([b"no image"])
+        assert isinstance(bad, ServiceError)
+        assert bad.code is ErrorCode.UNSUPPORTED_MEDIA_TYPE
+        (good,) = await service.rest.estimate_many([PNG])
+        assert isinstance(good, PoseAnswer)
+        async with AsyncRestPoseClient(service.url, api_key="wrong") as stranger:
+            for images in ([PNG], [PNG, PNG]):
+                with pytest.raises(ServiceError) as refused:
+                    await stranger.estimate_many(images)
+                assert refused.value.code is ErrorCode.UNAUTHENTICATED
+
+
+async def test_boxes_of_each_image(fake: FakeEstimator) -> None:
+    def boxes_in(answers: list[PoseAnswer | ServiceError]) -> list[list[Box]]:
+        return [
+            [person.box for person in answer.people]
+            for answer in answers
+            if isinstance(answer, PoseAnswer)
+        ]
+
+    one, two, whole = Box(1, 1, 2, 2), Box(2, 2, 3, 3), Box(0, 0, 8, 8)
+    async with serving(fake) as service:
+        ask = service.rest.estimate_many
+        assert boxes_in(await ask([PNG] * 3, boxes=[[one], None, [two, one]])) == [
+            [one],
+            [whole],
+            [two, one],
+        ]
+        assert boxes_in(await ask([PNG], boxes=[[two]])) == [[two]]
+        assert boxes_in(await ask([PNG], boxes=[None])) == [[whole]]
+        assert boxes_in(await ask([PNG] * 2, Ask(boxes=[one]))) == [[one], [one]]
+        assert boxes_in(await ask([PNG] * 2, boxes=[[], []])) == [[], []]
+        for wrong in ({"boxes": [[one]]}, {"ask": Ask(boxes=[one]), "boxes": [[one], [one]]}):
+            with pytest.raises(ServiceError, match="boxes"):
+                await ask([PNG] * 2, **wrong)
 
 
 @asynccontextmanager

@@ -5,6 +5,7 @@ from __future__ import annotations
 import asyncio
 import json
 from collections.abc import AsyncIterator
+from pathlib import Path
 
 import httpx
 import pytest
@@ -16,8 +17,9 @@ from service.images import ImageLimits, decode_image
 from service.rest.errors import PROBLEM_TYPE
 from service.rest.schemas import PoseResponse, PoseResponses
 from tests.fakes import FakeEstimator, marked_image
-from tests.pictures import encoded
+from tests.pictures import encoded, png_bomb
 from tests.service.conftest import Service, serving
+from tests.service.processes import process
 
 pytestmark = pytest.mark.anyio
 
@@ -265,3 +267,134 @@ async def test_playground(http: httpx.AsyncClient) -> None:
     page = await http.get("/")
     assert page.headers["content-type"].startswith("text/html")
     assert "/pose" in page.text
+
+
+# Memory of bodies --------------------------------------------------------------------------------
+
+PADDED = PNG + bytes(700_000)
+"""A picture of two thirds of a MiB: two of them do not fit into one."""
+
+
+async def test_bodies_in_memory_are_bounded(fake: FakeEstimator) -> None:
+    async with (
+        serving(fake, max_bodies_mb=1, max_image_mb=1) as service,
+        httpx.AsyncClient(base_url=service.url) as http,
+    ):
+
+        async def in_pieces() -> AsyncIterator[bytes]:
+            for start in range(0, len(PADDED), 2**16):
+                yield PADDED[start : start + 2**16]
+
+        raw = {"Content-Type": "image/png"}
+        fake.gate.clear()
+        first = asyncio.create_task(http.post("/pose", content=PADDED, headers=raw))
+        await asyncio.to_thread(fake.entered.wait, 10)
+        for content in (PADDED, in_pieces()):  # with its length announced, and without
+            refused = await http.post("/pose", content=content, headers=raw)
+            assert_problem(refused, 429, "overloaded")
+            assert int(refused.headers["retry-after"]) >= 1
+        form = await http.post("/pose", files={"image": ("a", PADDED)})
+        assert_problem(form, 429, "overloaded")
+        small = asyncio.create_task(http.post("/pose", content=PNG, headers=raw))
+        fake.gate.set()
+        assert (await first).status_code == 200
+        assert (await small).status_code == 200
+        assert (await http.post("/pose", content=PADDED, headers=raw)).status_code == 200
+        assert service.runtime.bodies.used == 0
+        text = service.runtime.metrics.exposition().decode()
+        assert 'sdpose_shed_total{reason="memory"} 3.0' in text
+
+
+async def test_a_request_alone_always_fits(fake: FakeEstimator) -> None:
+    async with (
+        serving(fake, max_bodies_mb=1, max_image_mb=4) as service,
+        httpx.AsyncClient(base_url=service.url) as http,
+    ):
+        large = PNG + bytes(3_000_000)
+        for _ in range(2):
+            assert (await http.post("/pose", files={"image": ("a", large)})).status_code == 200
+
+
+async def test_a_body_that_breaks_off_is_given_back(service: Service) -> None:
+    writer = await half_a_request(service)
+    while not service.runtime.bodies.used:
+        await asyncio.sleep(0.005)
+    writer.close()
+    await writer.wait_closed()
+    await outcome_of_the_only_request(service)
+    assert service.runtime.bodies.used == 0
+
+
+def test_a_bomb_takes_no_memory() -> None:
+    """Decoded it would be 2.7 GB; the process never grows by a hundredth of that."""
+
+    def most_mib(pid: int) -> float:
+        told = Path(f"/proc/{pid}/status").read_text(encoding="ascii")
+        return int(told.split("VmHWM:")[1].split()[0]) / 1024
+
+    with process() as (running, client):
+        client.estimate(PNG)
+        before = most_mib(running.pid)
+        with pytest.raises(ServiceError) as refused:
+            client.estimate(png_bomb())
+        assert refused.value.code is ErrorCode.PAYLOAD_TOO_LARGE
+        assert most_mib(running.pid) - before < 27
+
+
+# What answers never hold -------------------------------------------------------------------------
+
+
+async def test_a_large_field_is_too_large(http: httpx.AsyncClient) -> None:
+    files = {"image": ("a", PNG)}
+    large = await http.post("/pose", files=files, data={"boxes": " " * (2**20 + 1)})
+    assert_problem(large, 413, "payload_too_large")
+
+
+@pytest.mark.parametrize(
+    "data",
+    [
+        {"boxes": json.dumps([[["x" * 500_000], 2, 3, 4]])},
+        {"boxes": json.dumps([["x" * 500_000, 2, 3, 4]])},
+        {"boxes": json.dumps([["x" * 100_000] * 4] * 2)},
+        {"x" * 50_000: "1"},
+        {"cycles": "x" * 500_000},
+    ],
+    ids=["list", "text", "texts", "name", "cycles"],
+)
+async def test_bad_values_are_not_echoed_whole(
+    http: httpx.AsyncClient, data: dict[str, str]
+) -> None:
+    refused = await http.post("/pose", files={"image": ("a", PNG)}, data=data)
+    assert_problem(refused, 422, "invalid_argument")
+    assert len(refused.content) < 1000
+
+
+async def test_a_request_without_any_answer_is_not_counted_ok(
+    service: Service, http: httpx.AsyncClient
+) -> None:
+    files = [("image", ("a", b"")), ("image", ("b", b"no image"))]
+    response = await http.post("/pose", files=files)
+    assert response.status_code == 200
+    assert [entry["error"]["code"] for entry in response.json()["results"]] == [
+        "invalid_image",
+        "unsupported_media_type",
+    ]
+    assert 'outcome="invalid_image"' in await outcome_of_the_only_request(service)
+
+
+async def test_an_overloaded_entry_says_when_to_come_back() -> None:
+    fake = FakeEstimator()
+    async with serving(fake, max_detect_queue=1, max_detect_batch=1) as service:
+        fake.gate.clear()
+        asking = asyncio.create_task(service.rest.estimate_many([PNG] * 4))
+        shed = service.runtime.metrics.shed_total.labels("queue_full")
+        while shed._value.get() < 2:
+            await asyncio.sleep(0.005)
+        fake.gate.set()
+        answers = await asking
+    refused = [answer for answer in answers if isinstance(answer, ServiceError)]
+    assert len(refused) == 2
+    for error in refused:
+        assert error.code is ErrorCode.OVERLOADED
+        assert error.retry_after_s is not None
+        assert error.retry_after_s > 0

@@ -49,6 +49,31 @@ def test_wrong_value_is_one_sentence(
     assert outcome.stderr.strip() == f"sdpose serve: {wrong.value}"
 
 
+@pytest.mark.parametrize("value", ["inf", "-inf", "nan"])
+@pytest.mark.parametrize(
+    "name", [name for name, field in Settings.model_fields.items() if "float" in str(field)]
+)
+def test_numbers_are_finite(monkeypatch: pytest.MonkeyPatch, name: str, value: str) -> None:
+    monkeypatch.setenv(f"SDPOSE_{name.upper()}", value)
+    with pytest.raises(SettingsError, match=f"SDPOSE_{name.upper()} is wrong: .*finite number"):
+        load_settings()
+
+
+@pytest.mark.parametrize("key", ["schlüssel", "naïve", "two words", "tab\tbed", "\x7f"])
+def test_keys_that_headers_cannot_carry(monkeypatch: pytest.MonkeyPatch, key: str) -> None:
+    monkeypatch.setenv("SDPOSE_API_KEYS", f"good,{key}")
+    with pytest.raises(SettingsError, match="SDPOSE_API_KEYS is wrong: .*ASCII") as wrong:
+        load_settings()
+    assert key not in str(wrong.value)
+
+
+def test_a_long_value_is_not_shown_whole(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("SDPOSE_HTTP_PORT", "x" * 10_000)
+    with pytest.raises(SettingsError) as wrong:
+        load_settings()
+    assert len(str(wrong.value)) < 250
+
+
 def test_keys_are_not_shown(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setenv("SDPOSE_API_KEYS", "hush")
     assert "hush" not in repr(load_settings())
