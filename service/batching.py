@@ -2,9 +2,9 @@
 
 The batcher is generic: it knows costs, groups, priorities and deadlines, and nothing of what
 the items are. All of its state belongs to the event loop; only `run` happens in the thread, so
-there is no lock. A batch leaves when it is full, when its oldest item has waited long enough,
-or, with `max_wait_s=0`, as soon as the owner is free: work that arrives while a batch runs
-forms the next one by itself.
+there is no lock. A batch leaves only when the owner is free, and then when it is full, when its
+oldest item has waited long enough, or, with `max_wait_s=0`, at once: work that arrives while a
+batch runs forms the next one by itself. Batchers that share an owner take turns.
 """
 
 from __future__ import annotations
@@ -15,11 +15,12 @@ import time
 from bisect import insort
 from collections.abc import Callable, Hashable, Sequence
 from concurrent.futures import Future
-from dataclasses import dataclass, field
+from dataclasses import dataclass
 from math import ceil
-from typing import Generic, Protocol, TypeVar
+from typing import Generic, TypeVar
 
 from service.errors import ErrorCode, ServiceError, deadline_exceeded
+from service.observers import BatchObserver, SilentObserver
 from service.workers import OwnerThread, WorkerLostError
 
 In = TypeVar("In")
@@ -51,34 +52,6 @@ class Done(Generic[Out]):
     ran_s: float
 
 
-class BatchObserver(Protocol):
-    """Hears what a batcher does; `stage` is the batcher's name."""
-
-    def queue_depth(self, stage: str, depth: int) -> None:
-        """The summed cost that now waits."""
-
-    def queue_wait(self, stage: str, seconds: float) -> None:
-        """One item left the queue for a batch."""
-
-    def dispatched(self, stage: str, cost: int, reason: str) -> None:
-        """A batch left because of `reason`: full, wait, idle or drain."""
-
-    def shed(self, stage: str, reason: str) -> None:
-        """An item was given up: queue_full, predicted_late, expired or cancelled."""
-
-
-class SilentObserver:
-    """Hears and does nothing."""
-
-    def queue_depth(self, stage: str, depth: int) -> None: ...
-
-    def queue_wait(self, stage: str, seconds: float) -> None: ...
-
-    def dispatched(self, stage: str, cost: int, reason: str) -> None: ...
-
-    def shed(self, stage: str, reason: str) -> None: ...
-
-
 @dataclass(eq=False, slots=True)
 class _Entry(Generic[In, Out]):
     item: In
@@ -89,15 +62,17 @@ class _Entry(Generic[In, Out]):
     deadline: float | None
     future: asyncio.Future[Done[Out]]
     waiting: bool = True
+    begun: bool = False
     timer: asyncio.TimerHandle | None = None
 
 
 @dataclass(frozen=True, slots=True)
 class _Outcome(Generic[Out]):
-    """What the owner thread made of a batch: per entry a value or the error it caused."""
+    """What the owner thread made of the entries that it began: a value or an error for each."""
 
-    results: list[Out | Exception] = field(default_factory=list)
-    ran_s: float = 0.0
+    results: Sequence[Out | Exception]
+    started: float
+    ran_s: float
 
 
 class Batcher(Generic[In, Out]):
@@ -128,9 +103,12 @@ class Batcher(Generic[In, Out]):
         self._seconds_per_batch = 0.0
         self._sequence = 0
         self._draining = False
+        self._closed = False
+        self._ready_since: float | None = None
         self._pump_planned = False
         self._wait_timer: asyncio.TimerHandle | None = None
         self._idle_waiters: list[asyncio.Future[None]] = []
+        worker.turns.join(self._pump)
 
     @property
     def queued_cost(self) -> int:
@@ -141,8 +119,8 @@ class Batcher(Generic[In, Out]):
     def expected_wait_s(self) -> float:
         """A forecast for a newcomer: the batches ahead at the pace of the recent ones.
 
-        Counted in batches, not in costs: a small batch takes more time a crop than a full one,
-        and where owners share a thread each batch also waits for the other's.
+        Counted in batches, not in costs: a small batch takes more time a crop than a full one.
+        The pace includes what a batch that was ready waited for the thread, where others share it.
         """
         batches = ceil(self._queued_cost / self.limits.max_cost) + (self._running_cost > 0)
         return batches * self._seconds_per_batch
@@ -196,18 +174,18 @@ class Batcher(Generic[In, Out]):
 
     def close(self) -> None:
         """Refuses newcomers and fails what still waits with `unavailable`."""
-        self._draining = True
+        self._draining = self._closed = True
         for entry in list(self._waiting):
             self._take_out(entry)
             if not entry.future.done():
-                entry.future.set_exception(
-                    ServiceError(ErrorCode.UNAVAILABLE, "the service is stopping")
-                )
+                entry.future.set_exception(_stopping())
         self._tell_if_idle()
 
     def _refuse(self, cost: int, now: float, deadline: float | None) -> None:
         if self._worker.lost:
             raise WorkerLostError(self._worker.name)
+        if self._closed:
+            raise _stopping()
         if deadline is not None and deadline <= now:
             self._observer.shed(self.name, "expired")
             raise deadline_exceeded(f"before {self.name}")
@@ -250,7 +228,10 @@ class Batcher(Generic[In, Out]):
             reason = "wait"
         else:
             reason = "full" if full else ("drain" if self._draining else "idle")
-        self._dispatch(batch, reason)
+        if self._ready_since is None:
+            self._ready_since = time.monotonic()
+        if not self._worker.turns.taken:  # else it is offered when free, and may have grown then
+            self._dispatch(batch, reason)
 
     def _choose(self) -> tuple[list[_Entry[In, Out]], bool]:
         """The first entry and those of its group behind it that still fit, and if it is full."""
@@ -276,10 +257,11 @@ class Batcher(Generic[In, Out]):
         if self._wait_timer is not None:
             self._wait_timer.cancel()
             self._wait_timer = None
-        now = time.monotonic()
+        ready_since = self._ready_since or time.monotonic()
+        self._ready_since = None
         for entry in batch:
             self._take_out(entry)
-            self._observer.queue_wait(self.name, now - entry.enqueued)
+        self._worker.turns.take(self._pump)
         cost = sum(entry.cost for entry in batch)
         self._running_cost = cost
         self._observer.dispatched(self.name, cost, reason)
@@ -289,23 +271,27 @@ class Batcher(Generic[In, Out]):
         def hand_over(future: Future[_Outcome[Out]]) -> None:
             # The loop may be gone when the process is told to leave at once.
             if not loop.is_closed():
-                loop.call_soon_threadsafe(self._finish, batch, now, future)
+                loop.call_soon_threadsafe(self._finish, batch, ready_since, future)
 
         call.add_done_callback(hand_over)
 
     def _run_batch(self, batch: list[_Entry[In, Out]]) -> _Outcome[Out]:
-        """In the owner thread: the whole batch, or each item alone where that fails."""
+        """In the owner thread: what is still wanted as a batch, or each alone where that fails."""
         started = time.monotonic()
-        results: list[Out | Exception]
+        wanted = [entry for entry in batch if not entry.future.done()]
+        for entry in wanted:
+            entry.begun = True
+        results: Sequence[Out | Exception] = ()
         try:
-            results = list(self._run_checked([entry.item for entry in batch], batch[0].group))
+            if wanted:
+                results = self._run_checked([entry.item for entry in wanted], wanted[0].group)
         except Exception as error:  # noqa: BLE001 - it becomes the items' own answer
-            if len(batch) == 1:
+            if len(wanted) == 1:
                 results = [error]
             else:
-                _log.exception("a %s batch of %d failed; trying one by one", self.name, len(batch))
-                results = [self._run_alone(entry) for entry in batch]
-        return _Outcome(results, time.monotonic() - started)
+                _log.exception("a %s batch of %d failed; trying one by one", self.name, len(wanted))
+                results = [self._run_alone(entry) for entry in wanted]
+        return _Outcome(results, started, time.monotonic() - started)
 
     def _run_alone(self, entry: _Entry[In, Out]) -> Out | Exception:
         if entry.future.done():  # expired or cancelled meanwhile: nobody waits for it
@@ -322,23 +308,12 @@ class Batcher(Generic[In, Out]):
         return results
 
     def _finish(
-        self, batch: list[_Entry[In, Out]], started: float, call: Future[_Outcome[Out]]
+        self, batch: list[_Entry[In, Out]], ready_since: float, call: Future[_Outcome[Out]]
     ) -> None:
         self._running_cost = 0
         error = call.exception()
         if error is None:
-            outcome = call.result()
-            pace = time.monotonic() - started
-            known = self._seconds_per_batch
-            self._seconds_per_batch = pace if known == 0 else 0.8 * known + 0.2 * pace
-            for entry, result in zip(batch, outcome.results, strict=True):
-                if entry.future.done():
-                    continue
-                if isinstance(result, Exception):
-                    entry.future.set_exception(result)
-                else:
-                    waited_s = started - entry.enqueued
-                    entry.future.set_result(Done(result, waited_s, outcome.ran_s))
+            self._answer(batch, ready_since, call.result())
         else:
             for entry in batch:
                 if not entry.future.done():
@@ -346,7 +321,31 @@ class Batcher(Generic[In, Out]):
             if self._worker.lost:
                 self.close()
         self._tell_if_idle()
-        self._pump()
+        self._worker.turns.free()
+        self._pump()  # where another has the thread now, from here on this batch waits for it
+
+    def _answer(
+        self, batch: list[_Entry[In, Out]], ready_since: float, outcome: _Outcome[Out]
+    ) -> None:
+        begun = [entry for entry in batch if entry.begun]
+        for entry, result in zip(begun, outcome.results, strict=True):
+            waited_s = outcome.started - entry.enqueued
+            self._observer.queue_wait(self.name, waited_s)
+            if entry.future.done():
+                continue
+            if isinstance(result, Exception):
+                entry.future.set_exception(result)
+            else:
+                entry.future.set_result(Done(result, waited_s, outcome.ran_s))
+        for entry in batch:
+            if not entry.begun:
+                self._observer.shed(
+                    self.name, "cancelled" if entry.future.cancelled() else "expired"
+                )
+        if begun:
+            pace = time.monotonic() - ready_since
+            known = self._seconds_per_batch
+            self._seconds_per_batch = pace if known == 0 else 0.8 * known + 0.2 * pace
 
     def _expire(self, entry: _Entry[In, Out]) -> None:
         where = f"in the {self.name} queue" if entry.waiting else f"in {self.name}"
@@ -363,6 +362,8 @@ class Batcher(Generic[In, Out]):
     def _take_out(self, entry: _Entry[In, Out]) -> None:
         entry.waiting = False
         self._waiting.remove(entry)
+        if not self._waiting:
+            self._ready_since = None
         self._queue_changed(-entry.cost)
 
     def _queue_changed(self, cost: int) -> None:
@@ -376,3 +377,7 @@ class Batcher(Generic[In, Out]):
             if not idle.done():
                 idle.set_result(None)
         self._idle_waiters.clear()
+
+
+def _stopping() -> ServiceError:
+    return ServiceError(ErrorCode.UNAVAILABLE, "the service is stopping", retry_after_s=2.0)

@@ -7,10 +7,12 @@ import threading
 import time
 from collections.abc import Callable
 from concurrent.futures import Future, ThreadPoolExecutor
+from dataclasses import dataclass
 from queue import SimpleQueue
 from typing import Any, TypeVar
 
-from service.errors import ErrorCode, ServiceError
+from service.errors import ErrorCode, ServiceError, deadline_exceeded
+from service.observers import QueueObserver, SilentObserver
 
 T = TypeVar("T")
 
@@ -22,16 +24,49 @@ class WorkerLostError(ServiceError):
         super().__init__(ErrorCode.UNAVAILABLE, f"the {name} worker is lost", retry_after_s=5.0)
 
 
+class Turns:
+    """Whose work goes next, for those who share one owner thread. State of the event loop.
+
+    A thread has a queue of its own, but what lies there can neither grow into a larger batch
+    nor be dropped; so work stays with its owner until the thread is free.
+    """
+
+    def __init__(self) -> None:
+        self.taken = False
+        self._sharers: list[Callable[[], None]] = []
+
+    def join(self, offer: Callable[[], None]) -> None:
+        """`offer` is called when the thread is free: it calls `take` if it has work to give."""
+        self._sharers.append(offer)
+
+    def take(self, offer: Callable[[], None]) -> None:
+        """The sharer that joined with `offer` has the thread now; it must `free` it again."""
+        assert not self.taken, "the thread is at work"
+        self.taken = True
+        # To the end of the line: the others are asked first when the thread is free again.
+        self._sharers.remove(offer)
+        self._sharers.append(offer)
+
+    def free(self) -> None:
+        """Offers the thread to each sharer, whose last turn is longest ago first."""
+        self.taken = False
+        for offer in list(self._sharers):
+            if self.taken:
+                return
+            offer()
+
+
 class OwnerThread:
     """One thread that alone touches what it owns, and runs calls in the order they came.
 
-    An ordinary exception belongs to the call that raised it. Anything harder (`SystemExit`,
-    `KeyboardInterrupt`, other `BaseException`) ends the thread: it is then `lost`, and every
-    waiting and later call fails with `WorkerLostError`.
+    Those who share it take `turns`. An ordinary exception belongs to the call that raised it.
+    Anything harder (`SystemExit`, `KeyboardInterrupt`, other `BaseException`) ends the thread:
+    it is then `lost`, and every waiting and later call fails with `WorkerLostError`.
     """
 
     def __init__(self, name: str) -> None:
         self.name = name
+        self.turns = Turns()
         self._calls: SimpleQueue[tuple[Callable[[], Any], Future[Any]] | None] = SimpleQueue()
         self._lock = threading.Lock()
         self._stopping = False
@@ -100,57 +135,115 @@ class OwnerThread:
                     call[1].set_exception(WorkerLostError(self.name))
 
 
+@dataclass(eq=False, slots=True)
+class _Job:
+    enqueued: float
+    begun: bool = False
+    dropped: bool = False
+
+
+class _TooLateError(Exception):
+    """The deadline passed before a thread took the work up."""
+
+
 class WorkPool:
     """A thread pool that refuses work beyond a bound instead of queueing without end."""
 
-    def __init__(self, name: str, *, threads: int, max_waiting: int) -> None:
+    def __init__(
+        self, name: str, *, threads: int, max_waiting: int, observer: QueueObserver | None = None
+    ) -> None:
         self.name = name
-        self._threads = threads
         self._bound = threads + max_waiting
+        self._observer = observer or SilentObserver()
         self._pending = 0
+        self._waiting = 0
+        self._stopped = False
         self._lock = threading.Lock()
         self._pool = ThreadPoolExecutor(threads, thread_name_prefix=f"sdpose-{name}")
 
     @property
     def waiting(self) -> int:
         """Calls that no thread has taken up yet."""
-        return max(0, self._pending - self._threads)
+        return self._waiting
 
     async def run(self, work: Callable[[], T], *, deadline: float | None = None) -> T:
         """Runs `work` in a pool thread.
 
-        `deadline` is a `time.monotonic()` moment; work not begun by then is dropped. Raises
-        `ServiceError` overloaded (the pool is full) or deadline_exceeded, and what `work` raises.
+        `deadline` is a `time.monotonic()` moment; work not begun by then, or when the caller is
+        cancelled, is dropped. Raises `ServiceError` overloaded (the pool is full),
+        deadline_exceeded or unavailable (stopped), and what `work` raises.
         """
-        if not self._one_more():
+        now = time.monotonic()
+        if self._stopped:
+            raise self._stopping()
+        if deadline is not None and deadline <= now:
+            self._observer.shed(self.name, "expired")
+            raise deadline_exceeded(f"before {self.name}")
+        job = _Job(now)
+        if not self._enter():
+            self._observer.shed(self.name, "queue_full")
             raise ServiceError(
                 ErrorCode.OVERLOADED, f"the {self.name} queue is full", retry_after_s=1.0
             )
-        inner = self._pool.submit(work)
-        inner.add_done_callback(lambda _: self._one_less())
-        future = asyncio.wrap_future(inner)
-        if deadline is None:
-            return await future
-        try:
-            async with asyncio.timeout(deadline - time.monotonic()):
-                return await future
-        except TimeoutError:
-            raise ServiceError(
-                ErrorCode.DEADLINE_EXCEEDED, f"the deadline passed in {self.name}"
-            ) from None
 
-    def _one_more(self) -> bool:
+        def begin() -> T:
+            self._begin(job)
+            if deadline is not None and deadline <= time.monotonic():
+                job.dropped = True
+                raise _TooLateError
+            return work()
+
+        inner = self._pool.submit(begin)
+        inner.add_done_callback(lambda _: self._leave(job))
+        scope = asyncio.timeout(None if deadline is None else deadline - now)
+        try:
+            async with scope:
+                return await asyncio.wrap_future(inner)
+        except _TooLateError:
+            self._observer.shed(self.name, "expired")
+        except TimeoutError:
+            if not scope.expired():  # the work's own
+                raise
+            if inner.cancel() or job.dropped:
+                self._observer.shed(self.name, "expired")
+        except asyncio.CancelledError:
+            task = asyncio.current_task()
+            if self._stopped and task is not None and not task.cancelling():
+                raise self._stopping() from None  # `stop` dropped the work, not the caller
+            if inner.cancel():
+                self._observer.shed(self.name, "cancelled")
+            raise
+        raise deadline_exceeded(f"in {self.name}")
+
+    def stop(self) -> None:
+        """Fails what has not begun with `unavailable`, as all that comes; the rest may finish."""
+        self._stopped = True
+        self._pool.shutdown(wait=False, cancel_futures=True)
+
+    def _stopping(self) -> ServiceError:
+        return ServiceError(ErrorCode.UNAVAILABLE, "the service is stopping", retry_after_s=2.0)
+
+    def _enter(self) -> bool:
         with self._lock:
             if self._pending >= self._bound:
                 return False
             self._pending += 1
+            self._waits(1)
             return True
 
-    def _one_less(self) -> None:
-        # Called from pool threads; a lost update would leak capacity.
+    def _begin(self, job: _Job) -> None:
+        with self._lock:
+            job.begun = True
+            self._waits(-1)
+            self._observer.queue_wait(self.name, time.monotonic() - job.enqueued)
+
+    def _leave(self, job: _Job) -> None:
         with self._lock:
             self._pending -= 1
+            if not job.begun:
+                self._waits(-1)
 
-    def stop(self) -> None:
-        """Drops what has not begun and lets the rest finish."""
-        self._pool.shutdown(wait=False, cancel_futures=True)
+    def _waits(self, more: int) -> None:
+        # With the lock held, also while it is told: else an older depth might be told last.
+        self._waiting += more
+        self._observer.queue_depth(self.name, self._waiting)

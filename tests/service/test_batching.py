@@ -286,7 +286,9 @@ async def test_drain_finishes_what_is_queued(
     assert [reason for _, reason in ear.batches] == ["full", "drain"]
 
 
-async def test_close_fails_what_waits(doubler: Doubler, worker: OwnerThread, ear: Ear) -> None:
+async def test_close_fails_what_waits_and_refuses_newcomers(
+    doubler: Doubler, worker: OwnerThread, ear: Ear
+) -> None:
     box = batcher(doubler, worker, ear)
     first = await held(box, doubler)
     waiting = asyncio.create_task(box.submit(1))
@@ -295,8 +297,12 @@ async def test_close_fails_what_waits(doubler: Doubler, worker: OwnerThread, ear
     with pytest.raises(ServiceError) as stopped:
         await waiting
     assert stopped.value.code is ErrorCode.UNAVAILABLE
+    with pytest.raises(ServiceError) as refused:
+        await box.submit(2)
+    assert refused.value.code is ErrorCode.UNAVAILABLE
     doubler.gate.set()
     await first
+    assert doubler.batches == [([1000], None)]
 
 
 async def test_every_answer_reaches_its_own_caller(

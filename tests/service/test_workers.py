@@ -1,0 +1,185 @@
+"""The bounded pool: what it refuses, drops and tells."""
+
+from __future__ import annotations
+
+import asyncio
+import threading
+import time
+from collections.abc import Iterator
+
+import pytest
+
+from service.errors import ErrorCode, ServiceError
+from service.workers import WorkPool
+from tests.service.test_batching import Ear
+
+pytestmark = pytest.mark.anyio
+
+
+class Held:
+    """Work that waits at a gate; counts how often it was begun."""
+
+    def __init__(self) -> None:
+        self.begun = 0
+        self.entered = threading.Event()
+        self.gate = threading.Event()
+
+    def __call__(self) -> str:
+        self.begun += 1
+        self.entered.set()
+        assert self.gate.wait(10)
+        return "done"
+
+
+@pytest.fixture
+def ear() -> Ear:
+    return Ear()
+
+
+@pytest.fixture
+def pool(ear: Ear) -> Iterator[WorkPool]:
+    made = WorkPool("decode", threads=1, max_waiting=2, observer=ear)
+    yield made
+    made.stop()
+
+
+@pytest.fixture
+def held() -> Iterator[Held]:
+    work = Held()
+    yield work
+    work.gate.set()
+
+
+async def occupied(pool: WorkPool, held: Held) -> asyncio.Task[str]:
+    """The pool's only thread holds work at the gate."""
+    task = asyncio.create_task(pool.run(held))
+    await asyncio.to_thread(held.entered.wait, 10)
+    return task
+
+
+async def queued(pool: WorkPool, held: Held, count: int = 1) -> list[asyncio.Task[str]]:
+    tasks = [asyncio.create_task(pool.run(held)) for _ in range(count)]
+    await asyncio.sleep(0)
+    return tasks
+
+
+async def test_results_and_errors_come_back(pool: WorkPool) -> None:
+    assert await pool.run(lambda: 7) == 7
+    with pytest.raises(KeyError):
+        await pool.run(lambda: {}["missing"])
+    with pytest.raises(TimeoutError):  # the work's own, not taken for a passed deadline
+        await pool.run(_times_out, deadline=time.monotonic() + 10)
+
+
+def _times_out() -> None:
+    raise TimeoutError
+
+
+async def test_a_full_pool_refuses(pool: WorkPool, held: Held, ear: Ear) -> None:
+    tasks = [await occupied(pool, held), *await queued(pool, held, 2)]
+    with pytest.raises(ServiceError) as refused:
+        await pool.run(held)
+    assert refused.value.code is ErrorCode.OVERLOADED
+    assert ear.sheds == ["queue_full"]
+    held.gate.set()
+    assert await asyncio.gather(*tasks) == ["done"] * 3
+    assert await pool.run(lambda: 1) == 1, "finished work makes room"
+
+
+async def test_depth_and_wait_are_told_as_they_change(pool: WorkPool, held: Held, ear: Ear) -> None:
+    first = await occupied(pool, held)
+    rest = await queued(pool, held, 2)
+    assert pool.waiting == ear.depths[-1] == 2
+    await asyncio.sleep(0.03)
+    held.gate.set()
+    await asyncio.gather(first, *rest)
+    assert pool.waiting == ear.depths[-1] == 0
+    assert len(ear.waits) == 3
+    assert max(ear.waits) >= 0.03
+
+
+async def test_expired_work_is_not_even_queued(pool: WorkPool, held: Held, ear: Ear) -> None:
+    with pytest.raises(ServiceError) as late:
+        await pool.run(held, deadline=time.monotonic() - 0.001)
+    assert late.value.code is ErrorCode.DEADLINE_EXCEEDED
+    assert held.begun == 0
+    assert ear.sheds == ["expired"]
+    assert ear.depths == []
+
+
+async def test_work_that_expires_in_the_queue_is_not_begun(
+    pool: WorkPool, held: Held, ear: Ear
+) -> None:
+    first = await occupied(pool, held)
+    with pytest.raises(ServiceError) as late:
+        await pool.run(held, deadline=time.monotonic() + 0.03)
+    assert late.value.code is ErrorCode.DEADLINE_EXCEEDED
+    assert ear.sheds == ["expired"]
+    held.gate.set()
+    await first
+    assert await pool.run(lambda: 1) == 1
+    assert held.begun == 1
+
+
+async def test_the_thread_looks_at_the_clock_itself(pool: WorkPool, held: Held, ear: Ear) -> None:
+    """The loop is too busy to tell of the deadline before the thread comes to the work."""
+    first = await occupied(pool, held)
+    late = asyncio.create_task(pool.run(held, deadline=time.monotonic() + 0.02))
+    await asyncio.sleep(0)
+    time.sleep(0.04)
+    held.gate.set()
+    while len(ear.waits) < 2:
+        time.sleep(0.001)
+    with pytest.raises(ServiceError) as refused:
+        await late
+    assert refused.value.code is ErrorCode.DEADLINE_EXCEEDED
+    assert ear.sheds == ["expired"]
+    await first
+    assert held.begun == 1
+
+
+async def test_a_deadline_ends_the_wait_for_work_that_runs(pool: WorkPool, held: Held) -> None:
+    with pytest.raises(ServiceError) as late:
+        await pool.run(held, deadline=time.monotonic() + 0.03)
+    assert late.value.code is ErrorCode.DEADLINE_EXCEEDED
+
+
+async def test_cancelled_work_is_not_begun(pool: WorkPool, held: Held, ear: Ear) -> None:
+    first = await occupied(pool, held)
+    (gone,) = await queued(pool, held)
+    gone.cancel()
+    with pytest.raises(asyncio.CancelledError):
+        await gone
+    assert ear.sheds == ["cancelled"]
+    held.gate.set()
+    await first
+    assert await pool.run(lambda: 1) == 1
+    assert held.begun == 1
+    assert pool.waiting == 0
+
+
+async def test_stop_answers_what_waits_and_refuses_what_comes(pool: WorkPool, held: Held) -> None:
+    first = await occupied(pool, held)
+    (waiting,) = await queued(pool, held)
+    pool.stop()
+    for work in (waiting, pool.run(held)):
+        with pytest.raises(ServiceError) as stopped:
+            await work
+        assert stopped.value.code is ErrorCode.UNAVAILABLE
+    held.gate.set()
+    assert await first == "done", "what runs may finish"
+    assert held.begun == 1
+    assert pool.waiting == 0
+
+
+async def test_a_cancelled_caller_stays_cancelled_when_the_pool_stops(
+    pool: WorkPool, held: Held
+) -> None:
+    first = await occupied(pool, held)
+    (gone,) = await queued(pool, held)
+    pool.stop()
+    gone.cancel()
+    with pytest.raises(asyncio.CancelledError):
+        await gone
+    held.gate.set()
+    await first
