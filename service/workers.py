@@ -207,9 +207,8 @@ class WorkPool:
             if inner.cancel() or job.dropped:
                 self._observer.shed(self.name, "expired")
         except asyncio.CancelledError:
-            task = asyncio.current_task()
-            if self._stopped and task is not None and not task.cancelling():
-                raise self._stopping() from None  # `stop` dropped the work, not the caller
+            if self._stopped_alone():
+                raise self._stopping() from None
             if inner.cancel():
                 self._observer.shed(self.name, "cancelled")
             raise
@@ -219,6 +218,11 @@ class WorkPool:
         """Fails what has not begun with `unavailable`, as all that comes; the rest may finish."""
         self._stopped = True
         self._pool.shutdown(wait=False, cancel_futures=True)
+
+    def _stopped_alone(self) -> bool:
+        """Whether it was `stop` that dropped the work of this task, and not the task's end."""
+        task = asyncio.current_task()
+        return self._stopped and task is not None and not task.cancelling()
 
     def _stopping(self) -> ServiceError:
         return ServiceError(ErrorCode.UNAVAILABLE, "the service is stopping", retry_after_s=2.0)
