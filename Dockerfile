@@ -3,7 +3,8 @@
 #   docker build --target cpu --tag sdpose:cpu --build-arg TORCH_INDEX=<PyTorch's CPU index> .
 #
 # Both stand on plain Python: PyTorch's wheels bring their own CUDA libraries, so a CUDA base would
-# carry them a second time. To pin it by digest as well:
+# carry them a second time (docs/decisions/0004-images.md, which also has the way to a CUDA base).
+# To pin the base by digest as well:
 #   --build-arg BASE=python:3.11-slim-bookworm@sha256:<64 hex digits>
 ARG BASE=python:3.11-slim-bookworm
 
@@ -30,10 +31,13 @@ RUN --mount=type=cache,target=/root/.cache/pip \
 
 FROM tools AS packages-gpu
 COPY deploy/requirements-gpu.lock /tmp/requirements.lock
+# It must be the CUDA build that an index gave, and load; neither needs a GPU or a driver.
 RUN --mount=type=cache,target=/root/.cache/pip \
     python -m pip --python /opt/venv/bin/python install --no-deps \
         --requirement /tmp/requirements.lock \
     && rm -rf /opt/venv/lib/python3.11/site-packages/torch/include \
+    && { /opt/venv/bin/python -c "import sys, torch; sys.exit(torch.version.cuda is None)" \
+        || { echo "for the gpu target: an index with PyTorch's CUDA build"; exit 1; }; } \
     && python -m pip --python /opt/venv/bin/python check
 
 # Our own code and weights apart from the packages: a change of code makes a layer of megabytes.
@@ -85,7 +89,11 @@ COPY --from=converted /opt/cache /opt/cache
 COPY --from=app /opt/sdpose /opt/sdpose
 
 FROM runtime AS gpu
-# With the device named, a host whose GPU is not passed through fails at the start and says so.
-ENV SDPOSE_DEVICE=cuda NVIDIA_VISIBLE_DEVICES=all NVIDIA_DRIVER_CAPABILITIES=compute,utility
+# With the device named, a host whose GPU is not passed through fails at the start and says so. A
+# driver too old for the CUDA of the package list is refused by the container toolkit, by name.
+ENV SDPOSE_DEVICE=cuda \
+    NVIDIA_VISIBLE_DEVICES=all \
+    NVIDIA_DRIVER_CAPABILITIES=compute,utility \
+    NVIDIA_REQUIRE_CUDA="cuda>=13.0"
 COPY --from=packages-gpu /opt/venv /opt/venv
 COPY --from=app /opt/sdpose /opt/sdpose

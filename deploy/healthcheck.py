@@ -3,11 +3,20 @@
 import http.client
 import os
 import sys
+from collections.abc import Mapping
 
 
-def healthy(port: int) -> bool:
-    """Whether `/readyz` on this machine answers 200."""
-    connection = http.client.HTTPConnection("127.0.0.1", port, timeout=3.0)
+def address(environment: Mapping[str, str]) -> tuple[str, int]:
+    """Host and port to ask, of the settings that the service itself reads."""
+    host = environment.get("SDPOSE_HOST") or "127.0.0.1"
+    # One that listens everywhere is asked on loopback; `::` may mean both families or one.
+    host = {"0.0.0.0": "127.0.0.1", "::": "localhost"}.get(host, host)
+    return host, int(environment.get("SDPOSE_HTTP_PORT") or 8000)
+
+
+def healthy(host: str, port: int) -> bool:
+    """Whether `/readyz` there answers 200."""
+    connection = http.client.HTTPConnection(host, port, timeout=3.0)
     try:
         connection.request("GET", "/readyz")
         return connection.getresponse().status == 200
@@ -18,4 +27,4 @@ def healthy(port: int) -> bool:
 
 
 if __name__ == "__main__":
-    sys.exit(0 if healthy(int(os.environ.get("SDPOSE_HTTP_PORT", "8000"))) else 1)
+    sys.exit(0 if healthy(*address(os.environ)) else 1)

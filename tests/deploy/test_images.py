@@ -8,8 +8,10 @@ import subprocess
 import sys
 import threading
 from collections.abc import Iterator
+from importlib.metadata import requires
 from importlib.util import module_from_spec, spec_from_file_location
 from pathlib import Path
+from types import ModuleType
 
 import pytest
 from packaging.requirements import Requirement
@@ -66,6 +68,26 @@ class TestLock:
             assert version is not None, f"{wanted.name} is not pinned"
             assert wanted.specifier.contains(version), f"{wanted.name} {version}"
 
+    def test_pins_what_the_extras_of_dependencies_bring(self, lock: Path) -> None:
+        pinned = {canonicalize_name(name): version for name, version in pins(lock).items()}
+        brought = [
+            needed
+            for wanted in map(Requirement, dependencies())
+            for extra in wanted.extras
+            for needed in map(Requirement, requires(wanted.name) or [])
+            if "extra" in str(needed.marker) and needed.marker.evaluate({"extra": extra})
+        ]
+        assert "websockets" in {needed.name for needed in brought}  # uvicorn's, for streams
+        for needed in brought:
+            version = pinned.get(canonicalize_name(needed.name))
+            assert version is not None, f"{needed.name} is not pinned"
+            assert needed.specifier.contains(version), f"{needed.name} {version}"
+
+    @pytest.mark.parametrize("name", ["torch", "torchvision"])
+    def test_pins_torch_as_the_project_does(self, lock: Path, name: str) -> None:
+        (wanted,) = (line for line in map(Requirement, dependencies()) if line.name == name)
+        assert str(wanted.specifier) == f"=={pins(lock)[name]}"
+
     def test_holds_pins_only(self, lock: Path) -> None:
         lines = [line for line in lock.read_text().splitlines() if not line.startswith("#")]
         # No index, no address, no build of one index alone such as 2.13.0+cpu.
@@ -79,6 +101,18 @@ def test_both_images_run_the_same_versions() -> None:
     assert extra
     assert all(map(is_cuda, extra))
     assert not any(map(is_cuda, cpu))
+
+
+def test_the_driver_that_the_gpu_image_asks_for_fits_its_cuda() -> None:
+    (asked,) = re.findall(r'NVIDIA_REQUIRE_CUDA="cuda>=([\d.]+)"', _DOCKERFILE)
+    assert pins(GPU_LOCK)["cuda-toolkit"].startswith(f"{asked}.")
+
+
+@pytest.mark.parametrize("target", ["cpu", "gpu"])
+def test_both_package_stages_try_to_load_torch(target: str) -> None:
+    stage = re.search(rf"^FROM \S+ AS packages-{target}$.*?(?=^FROM )", _DOCKERFILE, re.M | re.S)
+    assert stage is not None
+    assert re.search(r"/opt/venv/bin/python -c \"import .*torch", stage[0])
 
 
 class _Ready(http.server.BaseHTTPRequestHandler):
@@ -103,15 +137,47 @@ def ready_port() -> Iterator[int]:
     server.server_close()
 
 
-def test_the_health_check_tells_ready_from_not_ready(
-    ready_port: int, monkeypatch: pytest.MonkeyPatch
-) -> None:
+@pytest.fixture(scope="module")
+def healthcheck() -> ModuleType:
     spec = spec_from_file_location("healthcheck", ROOT / "deploy" / "healthcheck.py")
     assert spec is not None
     assert spec.loader is not None
-    healthcheck = module_from_spec(spec)
-    spec.loader.exec_module(healthcheck)
-    assert healthcheck.healthy(ready_port)
+    module = module_from_spec(spec)
+    spec.loader.exec_module(module)
+    return module
+
+
+def test_the_health_check_tells_ready_from_not_ready(
+    healthcheck: ModuleType, ready_port: int, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    assert healthcheck.healthy("127.0.0.1", ready_port)
     monkeypatch.setattr(_Ready, "status", 503)
-    assert not healthcheck.healthy(ready_port)
-    assert not healthcheck.healthy(free_ports(1)[0])
+    assert not healthcheck.healthy("127.0.0.1", ready_port)
+    assert not healthcheck.healthy("127.0.0.1", free_ports(1)[0])
+
+
+@pytest.mark.parametrize(
+    ("settings", "asked"),
+    [
+        ({}, ("127.0.0.1", 8000)),
+        ({"SDPOSE_HOST": "0.0.0.0", "SDPOSE_HTTP_PORT": "80"}, ("127.0.0.1", 80)),
+        ({"SDPOSE_HOST": "::"}, ("localhost", 8000)),
+        ({"SDPOSE_HOST": "172.18.0.2"}, ("172.18.0.2", 8000)),
+        ({"SDPOSE_HOST": "", "SDPOSE_HTTP_PORT": ""}, ("127.0.0.1", 8000)),
+    ],
+)
+def test_the_health_check_asks_where_the_service_listens(
+    healthcheck: ModuleType, settings: dict[str, str], asked: tuple[str, int]
+) -> None:
+    assert healthcheck.address(settings) == asked
+
+
+@pytest.mark.parametrize("host", ["127.0.0.1", "127.0.0.2"])
+def test_the_health_check_as_the_image_runs_it(ready_port: int, host: str) -> None:
+    done = subprocess.run(
+        [sys.executable, ROOT / "deploy" / "healthcheck.py"],
+        env={"SDPOSE_HOST": host, "SDPOSE_HTTP_PORT": str(ready_port)},
+        check=False,
+    )
+    # Nobody listens on the second one.
+    assert done.returncode == (0 if host == "127.0.0.1" else 1)
