@@ -3,9 +3,10 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Sequence
-from contextlib import ExitStack
 from dataclasses import dataclass
+from functools import partial
 from pathlib import Path
+from types import TracebackType
 from typing import Protocol
 
 import cv2
@@ -98,51 +99,122 @@ class Prediction:
         self._check()
         found = self.estimate([image for _, _, image in waiting])
         for (source, place, image), poses in zip(waiting, found, strict=True):
-            height, width = image.shape[:2]
-            self.writer.write(Record(source.name, width, height, poses))
-            if self.drawings is not None:
-                try:
-                    target = _target(self.drawings, source, place)
-                    _save_picture(target, draw_poses(image, poses))
-                except (MediaError, OSError) as error:
-                    self._skip(source, error)
+            if not self._write(source, image, poses) or self.drawings is None:
+                continue
+            try:
+                target = _target(self.drawings, source, place)
+                _save_picture(target, draw_poses(image, poses))
+            except (MediaError, OSError) as error:
+                self._skip(source, error)
         self.advance(len(waiting))
         waiting.clear()
+
+    def _write(
+        self, source: Source, image: Image, poses: Poses, frame: VideoFrame | None = None
+    ) -> bool:
+        """Write one result; false, and reported, where it holds numbers that are none."""
+        height, width = image.shape[:2]
+        number, time_s = (None, None) if frame is None else (frame.number, frame.time_s)
+        try:
+            record = Record(source.name, width, height, poses, number, time_s)
+        except ValueError as error:
+            self._skip(source, error)
+            return False
+        self.writer.write(record)
+        return True
 
     def _video(self, source: Source, place: Path) -> None:
         assert source.path is not None
         try:
-            with ExitStack() as stack:
-                reader = stack.enter_context(VideoReader(source.path))
+            with VideoReader(source.path) as reader:
                 self.expect(reader.frames or 0)
-                drawn = None
+                begin = None
                 if self.drawings is not None:
-                    target = _target(self.drawings, source, place)
-                    drawn = stack.enter_context(VideoWriter(target, reader.rate))
-                batch: list[VideoFrame] = []
-                try:
-                    for frame in reader:
-                        batch.append(frame)
-                        if len(batch) == self.batch_size:
-                            self._frames(source, batch, drawn)
-                            batch = []
-                except BrokenVideo as error:  # what came before the damage counts
-                    self._skip(source, error)
-                self._frames(source, batch, drawn)
+                    begin = partial(_video_writer, self.drawings, source, place, reader)
+                with _VideoDrawing(begin, partial(self._skip, source)) as drawing:
+                    self._all_frames(source, reader, drawing)
         except MediaError as error:
             self._skip(source, error)
 
-    def _frames(self, source: Source, batch: list[VideoFrame], drawn: VideoWriter | None) -> None:
+    def _all_frames(self, source: Source, reader: VideoReader, drawing: _VideoDrawing) -> None:
+        batch: list[VideoFrame] = []
+        try:
+            for frame in reader:
+                batch.append(frame)
+                if len(batch) == self.batch_size:
+                    self._frames(source, batch, drawing)
+                    batch = []
+        except BrokenVideo as error:  # what came before the damage counts
+            self._skip(source, error)
+        self._frames(source, batch, drawing)
+
+    def _frames(self, source: Source, batch: list[VideoFrame], drawing: _VideoDrawing) -> None:
         self._check()
         if not batch:
             return
         found = self.estimate([frame.image for frame in batch])
         for frame, poses in zip(batch, found, strict=True):
-            height, width = frame.image.shape[:2]
-            self.writer.write(Record(source.name, width, height, poses, frame.number, frame.time_s))
-            if drawn is not None:
-                drawn.write(draw_poses(frame.image, poses))
+            written = self._write(source, frame.image, poses, frame)
+            drawing.add(frame.image, poses if written else Poses.empty())
         self.advance(len(batch))
+
+
+class _VideoDrawing:
+    """The drawing of one video. Where it fails, that is told once and the results go on.
+
+    Args:
+        begin: gives the file to draw into; None draws nothing.
+        tell: hears of the failure.
+    """
+
+    def __init__(
+        self, begin: Callable[[], VideoWriter] | None, tell: Callable[[Exception], None]
+    ) -> None:
+        self._begin, self._tell = begin, tell
+        self._file: VideoWriter | None = None
+
+    def __enter__(self) -> _VideoDrawing:
+        if self._begin is not None:
+            try:
+                self._file = self._begin().__enter__()
+            except (MediaError, OSError) as error:
+                self._tell(error)
+        return self
+
+    def add(self, image: Image, poses: Poses) -> None:
+        """One more frame."""
+        if self._file is None:
+            return
+        try:
+            self._file.write(draw_poses(image, poses))
+        except MediaError as error:
+            self._end(type(error), error, error.__traceback__)
+            self._tell(error)
+
+    def __exit__(
+        self,
+        kind: type[BaseException] | None,
+        error: BaseException | None,
+        trace: TracebackType | None,
+    ) -> None:
+        try:
+            self._end(kind, error, trace)
+        except MediaError as unfinished:
+            self._tell(unfinished)
+
+    def _end(
+        self,
+        kind: type[BaseException] | None,
+        error: BaseException | None,
+        trace: TracebackType | None,
+    ) -> None:
+        file, self._file = self._file, None
+        if file is not None:
+            file.__exit__(kind, error, trace)
+
+
+def _video_writer(folder: Path, source: Source, place: Path, reader: VideoReader) -> VideoWriter:
+    return VideoWriter(_target(folder, source, place), reader.rate)
 
 
 def _places(sources: Sequence[Source]) -> list[Path]:

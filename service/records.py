@@ -30,6 +30,9 @@ class Record:
         poses: in pixels of the picture.
         frame: number of the frame from 0; None for a picture.
         time_s: seconds from the start of the video; None for a picture.
+
+    Raises:
+        ValueError: a number of the poses is not finite, which no format here can say.
     """
 
     source: str
@@ -38,6 +41,13 @@ class Record:
     poses: Poses
     frame: int | None = None
     time_s: float | None = None
+
+    def __post_init__(self) -> None:
+        poses = self.poses
+        numbers = (poses.keypoints, poses.keypoint_scores, poses.boxes, poses.scores)
+        if not all(np.isfinite(values).all() for values in numbers):
+            where = "" if self.frame is None else f"frame {self.frame}: "
+            raise ValueError(f"{where}the models gave a number that is not finite")
 
 
 class RecordWriter(Protocol):

@@ -49,6 +49,8 @@ class Run:
     drawings: Path | None = None
     batch_size: int = 3
     stop_after: int | None = None
+    odd: frozenset[int] = frozenset()
+    """Pictures and frames, in the order seen, whose poses are not finite."""
     batches: list[int] = field(default_factory=list)
     lines: list[str] = field(default_factory=list)
     reports: list[str] = field(default_factory=list)
@@ -57,8 +59,13 @@ class Run:
     failures: int = 0
 
     def _estimate(self, images: Sequence[Image]) -> list[Poses]:
+        first = sum(self.batches)
         self.batches.append(len(images))
-        return [_one_person(image) for image in images]
+        found = [_one_person(image) for image in images]
+        for number, poses in enumerate(found, first):
+            if number in self.odd:
+                poses.keypoints[0, 3, 1] = np.nan
+        return found
 
     def _advance(self, steps: int) -> None:
         self.steps += steps
@@ -180,8 +187,35 @@ def test_a_drawing_never_replaces_its_source(tmp_path: Path) -> None:
     run = Run(drawings=tmp_path)
     run.over(picture, video)
     assert (picture.read_bytes(), video.read_bytes()) == before
+    assert len(run.lines) == 8, "the results are written all the same"
     assert run.failures == 2
     assert all("draw into another folder" in report for report in run.reports)
+
+
+def test_a_failing_drawing_ends_only_the_drawing(tmp_path: Path) -> None:
+    _video(tmp_path / "v.mp4")
+    blocked = tmp_path / "out"
+    blocked.write_text("a file where the folder should be")
+    run = Run(drawings=blocked)
+    lines = run.over(tmp_path / "v.mp4")
+    assert [line["frame"] for line in lines] == list(range(7))
+    assert run.steps == 7
+    assert len(run.reports) == run.failures == 1
+    assert "its drawing cannot be written" in run.reports[0]
+
+
+def test_what_is_not_finite_is_told_and_left_out(tmp_path: Path) -> None:
+    _picture(tmp_path / "a.png", 40)
+    _picture(tmp_path / "b.png", 41)
+    _video(tmp_path / "v.mp4")
+    run = Run(drawings=tmp_path / "out", odd=frozenset({1, 4}))
+    lines = run.over(tmp_path)
+    assert [line["input"].rpartition("/")[2] for line in lines] == ["a.png"] + ["v.mp4"] * 6
+    assert [line["frame"] for line in lines[1:]] == [0, 1, 3, 4, 5, 6]
+    assert run.failures == 2
+    assert run.reports[1].endswith("v.mp4: frame 2: the models gave a number that is not finite")
+    with VideoReader(tmp_path / "out" / "v.mp4") as reader:
+        assert len(list(reader)) == 7
 
 
 def test_stop_between_batches(tmp_path: Path) -> None:
