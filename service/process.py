@@ -20,6 +20,8 @@ from service.settings import Settings
 from service.tracing import Tracer, TracingError, make_tracer
 
 _HEALTH_EVERY_S = 0.25
+# For answers that are on their way; the work itself has had its grace time before.
+_HTTP_GRACE_S = 1
 
 _log = structlog.get_logger(__name__)
 
@@ -92,7 +94,10 @@ async def _run(
             lifespan="off",
             server_header=False,
             timeout_keep_alive=75,
-            timeout_graceful_shutdown=max(1, round(settings.drain_seconds)),
+            # A margin over the image bound, so that a frame just over it gets our own error.
+            ws_max_size=int(settings.max_image_mb * 2**20) + 2**20,
+            ws_per_message_deflate=False,  # image files do not get smaller
+            timeout_graceful_shutdown=_HTTP_GRACE_S,
         )
     )
     rpc = RpcServer(runtime)
@@ -120,7 +125,7 @@ async def _run(
 async def _serve(
     runtime: Runtime, rpc: RpcServer, serving: asyncio.Task[None], stop: asyncio.Event
 ) -> bool:
-    """Start, wait for the stop, drain; tells whether all work was finished in time."""
+    """Start, wait for the stop, drain; tells whether the stop was asked for and all work done."""
     starting = asyncio.create_task(runtime.start())
     stopping = asyncio.create_task(stop.wait())
     try:
@@ -134,9 +139,12 @@ async def _serve(
             await asyncio.wait({stopping, serving}, return_when=asyncio.FIRST_COMPLETED)
             telling.cancel()
             await asyncio.gather(telling, return_exceptions=True)
+        broken = serving.done() and not stop.is_set()
+        if broken:
+            _log.error("the HTTP server ended by itself", exc_info=serving.exception())
         _log.info("draining", grace_seconds=runtime.settings.drain_seconds)
         await rpc.tell_ready(False)
-        return await runtime.drain()
+        return await runtime.drain() and not broken
     finally:
         for task in (starting, stopping):
             task.cancel()

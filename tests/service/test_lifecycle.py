@@ -9,12 +9,15 @@ import signal
 import socket
 import threading
 import time
+from typing import ClassVar
 
 import grpc
 import httpx
 import pytest
+import uvicorn
 from grpc_health.v1 import health_pb2, health_pb2_grpc
 
+from service import process as process_module
 from service.client import ErrorCode, ServiceError
 from service.process import Addresses, StartError, run_service
 from service.runtime import Runtime, State
@@ -160,6 +163,49 @@ async def test_grace_time_is_kept(fake: FakeEstimator) -> None:
         assert time.monotonic() - started < 5
         fake.gate.set()
         await asyncio.wait({under_way})
+
+
+class SeenHttpServer(process_module._HttpServer):
+    """The HTTP server, within reach of a test."""
+
+    made: ClassVar[list[SeenHttpServer]] = []
+
+    def __init__(self, config: uvicorn.Config) -> None:
+        super().__init__(config)
+        self.made.append(self)
+
+
+@pytest.fixture
+def seen_http(monkeypatch: pytest.MonkeyPatch) -> list[SeenHttpServer]:
+    monkeypatch.setattr(process_module, "_HttpServer", SeenHttpServer)
+    SeenHttpServer.made.clear()
+    return SeenHttpServer.made
+
+
+async def test_the_http_server_gets_no_second_grace_time(
+    fake: FakeEstimator, seen_http: list[SeenHttpServer]
+) -> None:
+    async with serving(fake, drain_seconds=30):
+        assert seen_http[0].config.timeout_graceful_shutdown == 1
+
+
+async def test_an_http_server_that_ends_by_itself_is_a_failure(
+    seen_http: list[SeenHttpServer], quiet_logs: io.StringIO
+) -> None:
+    heard: asyncio.Future[Runtime] = asyncio.get_running_loop().create_future()
+    running = asyncio.create_task(
+        run_service(
+            quiet_settings(),
+            build=lambda _: FakeEstimator(),
+            on_listening=lambda _, runtime: heard.set_result(runtime),
+        )
+    )
+    runtime = await heard
+    while runtime.state is State.STARTING:
+        await asyncio.sleep(0.005)
+    seen_http[0].should_exit = True
+    assert (await asyncio.wait_for(running, 30)).status == 1
+    assert "the HTTP server ended by itself" in quiet_logs.getvalue()
 
 
 def test_sigterm_finishes_the_work_and_exits_0() -> None:
