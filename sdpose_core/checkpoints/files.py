@@ -115,15 +115,17 @@ def _describe(path: Path, metadata: dict[str, str] | None) -> tuple[StudentConfi
             f"{path}: a safetensors file, but not of the format {FORMAT!r} that sdpose writes"
         )
     try:
-        config = StudentConfig.from_dict(json.loads(metadata["config"]))
+        described = json.loads(metadata["config"])
         keypoints = tuple(json.loads(metadata["keypoints"]))
         training = json.loads(metadata["training"])
-    except (KeyError, ValueError) as error:
+        if not isinstance(described, dict) or not isinstance(training, dict):
+            raise ValueError("config and training must be objects")
+        config = StudentConfig.from_dict(described)
+    except (KeyError, ValueError, TypeError, ZeroDivisionError, RecursionError) as error:
         raise CheckpointError(f"{path}: its description is damaged ({error})") from error
     if keypoints != KEYPOINT_NAMES:
-        raise CheckpointError(
-            f"{path}: made for other keypoints ({len(keypoints)}: {', '.join(keypoints[:3])} ...)"
-        )
+        first = ", ".join(map(str, keypoints[:3]))
+        raise CheckpointError(f"{path}: made for other keypoints ({len(keypoints)}: {first} ...)")
     return config, training
 
 
@@ -191,9 +193,13 @@ def build_student(checkpoint: Checkpoint, path: str) -> Student:
     """The network of a checkpoint in float32 and evaluation mode.
 
     Raises:
-        CheckpointError: naming keys that are missing, unexpected or of another shape.
+        CheckpointError: naming keys that are missing, unexpected or of another shape, or a
+            config that describes no network.
     """
-    student = Student(checkpoint.config)
+    try:
+        student = Student(checkpoint.config)
+    except (TypeError, ValueError, RuntimeError) as error:
+        raise CheckpointError(f"{path}: its config describes no network ({error})") from error
     wanted = student.state_dict()
     problems = []
     missing = sorted(wanted.keys() - checkpoint.state.keys())

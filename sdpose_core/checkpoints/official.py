@@ -71,6 +71,11 @@ def config_from_shapes(state: Mapping[str, Tensor]) -> StudentConfig:
     stem = state.get("backbone.layer1.0.conv1.weight")
     if embedding is None or stem is None or not layers:
         raise ValueError("it holds no patch embedding, backbone or encoder layers")
+    if embedding.ndim != 2 or stem.ndim != 4:
+        raise ValueError(
+            f"a patch embedding of {tuple(embedding.shape)} and a first convolution of "
+            f"{tuple(stem.shape)} belong to no SDPose variant"
+        )
     hrnet = any(key.startswith("backbone.stage3.") for key in state)
     for config in PRESETS.values():
         channels = 32 if config.backbone == "hrnet-w32" else 256

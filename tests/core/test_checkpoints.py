@@ -21,6 +21,7 @@ from sdpose_core.checkpoints import (
     save_student,
     training_facts,
 )
+from sdpose_core.checkpoints.official import to_ours
 from sdpose_core.model import PRESETS, Student
 from tests.core.parity import facts, network_input, official_state, recorded
 
@@ -180,6 +181,47 @@ def test_a_bad_file_gives_one_sentence(
         load_student(path)
     assert path.name in str(caught.value)
     assert "\n" not in str(caught.value)
+
+
+@pytest.mark.parametrize(
+    ("field", "value"),
+    [
+        ("config", []),
+        ("config", 5),
+        ("config", {"name": "x", "patch_size": 4}),
+        ("config", {"name": "x", "patch_size": [0, 3]}),
+        ("config", {"name": "x", "heads": 0}),
+        ("config", {"name": "x", "embed_dim": "wide"}),
+        ("config", {"name": "x", "mlp_dim": 1.5}),
+        ("config", {"name": "x", "keypoints": -1}),
+        ("config", {"name": "x", "backbone": "other"}),
+        ("keypoints", 17),
+        ("keypoints", [1, 2, 3]),
+        ("training", ["epochs", 3]),
+        ("training", None),
+    ],
+)
+def test_a_damaged_description_gives_one_sentence(
+    field: str, value: object, saved: Path, tmp_path: Path
+) -> None:
+    path = tmp_path / "bad.safetensors"
+    save_file(load_file(saved), path, metadata=_metadata(saved) | {field: json.dumps(value)})
+    with pytest.raises(CheckpointError) as caught:
+        load_student(path)
+    assert path.name in str(caught.value)
+    assert "\n" not in str(caught.value)
+
+
+@pytest.mark.parametrize("key", ["patch_embedding.weight", "backbone.layer1.0.conv1.weight"])
+@pytest.mark.parametrize("shape", [(), (192,), (2, 3, 4)])
+def test_an_official_file_with_odd_shapes_gives_one_sentence(
+    key: str, shape: tuple[int, ...], official: Path, tmp_path: Path
+) -> None:
+    ours = {to_ours(name): name for name in official_state(PRESETS["sdpose-t"])}
+    state = official_state(PRESETS["sdpose-t"]) | {ours[key]: torch.zeros(shape)}
+    torch.save({"state_dict": state}, tmp_path / "bad.pth")
+    with pytest.raises(CheckpointError, match="not an SDPose student: a patch embedding of"):
+        load_student(tmp_path / "bad.pth")
 
 
 def test_a_preset_without_weights_refuses_unless_asked() -> None:
