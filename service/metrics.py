@@ -80,8 +80,8 @@ class Metrics:
         )
         self.shed_total = Counter(
             "sdpose_shed_total",
-            "Work given up: queue_full, too_many_requests, predicted_late, expired, cancelled "
-            "or memory.",
+            "Work given up: queue_full, too_many_requests, too_many_streams, predicted_late, "
+            "expired, cancelled or memory.",
             ["reason"],
             registry=registry,
         )
@@ -96,7 +96,7 @@ class Metrics:
         )
         self.stream_frames = Counter(
             "sdpose_stream_frames_total",
-            "Frames of streams by outcome: ok, dropped or an error code.",
+            "Frames of streams by outcome: ok, dropped, client_gone or an error code.",
             ["outcome"],
             registry=registry,
         )

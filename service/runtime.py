@@ -16,7 +16,16 @@ from service.errors import ErrorCode, ServiceError
 from service.gpu import gpu_reader
 from service.images import ImageLimits
 from service.metrics import Metrics
-from service.pipeline import Estimator, ModelNames, PipelineLimits, PosePipeline
+from service.parameters import Priority, deadline_after
+from service.pipeline import (
+    Estimator,
+    ModelNames,
+    PipelineLimits,
+    PoseOptions,
+    PosePipeline,
+    PoseResult,
+)
+from service.sessions import Streams
 from service.settings import Settings
 from service.tracing import SilentTracer, Tracer
 from service.workers import OwnerThread
@@ -63,12 +72,12 @@ class Runtime:
         self.tracer = tracer or SilentTracer()
         self.metrics = metrics or Metrics()
         self.bodies = ByteBudget(settings.max_bodies_mb * 2**20, "request bodies in memory")
+        self.streams = Streams(settings.max_streams, self.metrics)
         self.state = State.STARTING
         self._build = build
         self._pipeline: PosePipeline | None = None
         self._workers: list[OwnerThread] = []
         self._busy = 0
-        self.draining = asyncio.Event()
         self._quiet = asyncio.Event()
         self._quiet.set()
 
@@ -78,12 +87,32 @@ class Runtime:
 
         Raises `ServiceError` unavailable unless ready, overloaded where too many have begun.
         """
+        return self._admitting(self._busy)
+
+    def admit(self) -> None:
+        """Raises as `pipeline` does where a request would be refused that has not begun yet."""
+        self._admitting(self._busy + 1)
+
+    async def estimate_frame(
+        self, image: bytes, options: PoseOptions, priority: Priority
+    ) -> PoseResult:
+        """One frame of a stream, as a request of its own. Raises `ServiceError`."""
+        self.begin()
+        try:
+            deadline = deadline_after(time.monotonic(), None, self.settings.max_deadline_ms)
+            return await self.pipeline.estimate(
+                image, options, deadline=deadline, priority=priority
+            )
+        finally:
+            self.end()
+
+    def _admitting(self, busy: int) -> PosePipeline:
         reason = self.not_ready()
         if reason is not None or self._pipeline is None:
             raise ServiceError(
                 ErrorCode.UNAVAILABLE, f"the service is {reason or 'starting'}", retry_after_s=2.0
             )
-        if self._busy > self.settings.max_requests:
+        if busy > self.settings.max_requests:
             self.metrics.shed("requests", "too_many_requests")
             raise ServiceError(
                 ErrorCode.OVERLOADED, "too many requests are under way", retry_after_s=1.0
@@ -172,7 +201,7 @@ class Runtime:
         """From now on `pipeline` says unavailable; what is under way goes on."""
         if self.state in (State.STARTING, State.READY):
             self.state = State.DRAINING
-        self.draining.set()
+        self.streams.close("the service is draining")
 
     async def drain(self) -> bool:
         """Finishes what is under way, at most for the grace time; tells whether all was done."""

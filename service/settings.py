@@ -78,6 +78,9 @@ class Settings(BaseSettings):
     max_requests: int = Field(
         256, ge=1, description="Most requests under way; more are refused before they are read."
     )
+    max_streams: int = Field(
+        64, ge=1, description="Most open streams, over gRPC and WebSocket together."
+    )
     max_images: int = Field(16, ge=1, le=256, description="Most images in one request.")
     max_boxes: int = Field(100, ge=1, le=1000, description="Most boxes or people in one image.")
     max_deadline_ms: float = Field(

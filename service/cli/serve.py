@@ -76,6 +76,10 @@ def serve(
         int | None,
         typer.Option(help="Most requests under way; more are refused before they are read. [256]"),
     ] = None,
+    max_streams: Annotated[
+        int | None,
+        typer.Option(help="Most open streams, over gRPC and WebSocket together. [64]"),
+    ] = None,
     max_images: Annotated[int | None, typer.Option(help="Most images in one request. [16]")] = None,
     max_boxes: Annotated[
         int | None, typer.Option(help="Most boxes or people in one image. [100]")

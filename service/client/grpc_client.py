@@ -23,7 +23,6 @@ _OPTIONS = (
 # For answers that never reached our own code, such as an oversized message or a dead port.
 _BY_STATUS = {
     grpc.StatusCode.INVALID_ARGUMENT: ErrorCode.INVALID_ARGUMENT,
-    grpc.StatusCode.RESOURCE_EXHAUSTED: ErrorCode.PAYLOAD_TOO_LARGE,
     grpc.StatusCode.UNAUTHENTICATED: ErrorCode.UNAUTHENTICATED,
     grpc.StatusCode.DEADLINE_EXCEEDED: ErrorCode.DEADLINE_EXCEEDED,
     grpc.StatusCode.UNAVAILABLE: ErrorCode.UNAVAILABLE,
@@ -195,6 +194,10 @@ def error_from(error: grpc.RpcError) -> ServiceError:
     """The service's own error out of a failed call."""
     trailing: Mapping[str, Any] = dict(error.trailing_metadata() or ())  # type: ignore[arg-type]
     code = trailing.get("sdpose-error-code")
+    if code is None and error.code() is grpc.StatusCode.RESOURCE_EXHAUSTED:
+        # Said by gRPC itself, which has one status for a message too large and for too many calls.
+        too_large = "larger than max" in (error.details() or "")
+        code = ErrorCode.PAYLOAD_TOO_LARGE if too_large else ErrorCode.OVERLOADED
     after = trailing.get("retry-after")
     return ServiceError(
         ErrorCode(code) if code else _BY_STATUS.get(error.code(), ErrorCode.INTERNAL),

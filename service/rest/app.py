@@ -15,6 +15,7 @@ from service.rest.context import context_of
 from service.rest.errors import CLIENT_GONE, on_http_error, on_service_error
 from service.rest.middleware import RequestContextMiddleware
 from service.rest.routes import operator_routes, pose_routes
+from service.rest.stream import stream_routes
 from service.runtime import Runtime
 
 
@@ -26,6 +27,7 @@ def create_app(runtime: Runtime) -> FastAPI:
         description="Real-time human pose: 17 named keypoints in pixels for everyone in a picture.",
     )
     app.include_router(pose_routes(runtime))
+    app.include_router(stream_routes(runtime))
     app.include_router(operator_routes(runtime))
     app.add_exception_handler(ServiceError, on_service_error)
     app.add_exception_handler(HTTPException, on_http_error)

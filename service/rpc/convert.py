@@ -3,9 +3,10 @@
 from __future__ import annotations
 
 from protos.sdpose.v1 import pose_pb2
-from service.errors import invalid_argument
+from service.errors import ServiceError, invalid_argument
 from service.parameters import PoseParameters, Priority, check_caller_boxes, parse_parameters
 from service.pipeline import PoseOptions, PoseResult
+from service.sessions import FrameAnswer
 
 _PRIORITIES = {
     pose_pb2.PRIORITY_UNSPECIFIED: Priority.NORMAL,
@@ -37,14 +38,7 @@ def options_of(
     if boxes is not None:
         corners = [(box.x, box.y, box.x + box.width, box.y + box.height) for box in boxes.boxes]
         given = check_caller_boxes(corners, max_boxes)
-    return PoseOptions(
-        boxes=given,
-        max_people=parameters.max_people,
-        min_score=parameters.min_score,
-        min_keypoint_score=parameters.min_keypoint_score,
-        cycles=parameters.cycles,
-        flip_test=parameters.flip_test,
-    )
+    return PoseOptions.of(parameters, given)
 
 
 def answer_of(result: PoseResult, request_id: str) -> pose_pb2.EstimatePoseResponse:
@@ -69,3 +63,20 @@ def answer_of(result: PoseResult, request_id: str) -> pose_pb2.EstimatePoseRespo
         for point in result.keypoints(index):
             person.keypoints.add(name=point.name, x=point.x, y=point.y, score=point.score)
     return answer
+
+
+def frame_answer_of(
+    answer: FrameAnswer[PoseResult], request_id: str
+) -> pose_pb2.StreamPoseResponse:
+    """The message of one frame of a stream."""
+    message = pose_pb2.StreamPoseResponse(
+        sequence=answer.sequence, timestamp=answer.timestamp, dropped=answer.dropped
+    )
+    outcome = answer.outcome
+    if isinstance(outcome, ServiceError):
+        message.error.code = outcome.code.value
+        message.error.message = outcome.message
+        message.error.field = outcome.field or ""
+    else:
+        message.result.CopyFrom(answer_of(outcome, request_id))
+    return message

@@ -1,4 +1,7 @@
-"""What every call of the pose service gets: an id, a key check, counts, and translated errors."""
+"""What every call of the pose service gets: an id, a key check, counts, and translated errors.
+
+Key and load are looked at when the headers are there: a refused call's message is never read.
+"""
 
 from __future__ import annotations
 
@@ -49,6 +52,14 @@ class PoseCallInterceptor(_Interceptor):
         if handler is None or not method.startswith(_SERVICE):
             return handler
         api = _APIS[method.removeprefix(_SERVICE)]
+        refusal = self._refusal(dict(handler_call_details.invocation_metadata or ()))
+        if refusal is not None:
+            # Whatever the method's kind: only this one answers without waiting for a message.
+            return grpc.stream_stream_rpc_method_handler(
+                self._refused(api, refusal),
+                handler.request_deserializer,
+                handler.response_serializer,
+            )
         if handler.response_streaming:
             return grpc.stream_stream_rpc_method_handler(
                 self._stream(api, handler.stream_stream),
@@ -73,12 +84,30 @@ class PoseCallInterceptor(_Interceptor):
         return call
 
     def _stream(self, api: str, behaviour: Any) -> Any:
-        async def call(requests: Any, context: ServicerContext[Any, Any]) -> AsyncIterator[Any]:
+        async def call(requests: Any, context: ServicerContext[Any, Any]) -> None:
             async with self._call(api, context):
-                async for answer in behaviour(requests, context):
-                    yield answer
+                await behaviour(requests, context)
 
         return call
+
+    def _refused(self, api: str, refusal: ServiceError) -> Any:
+        async def call(requests: Any, context: ServicerContext[Any, Any]) -> None:
+            async with self._call(api, context):
+                raise refusal
+
+        return call
+
+    def _refusal(self, metadata: dict[str, str | bytes]) -> ServiceError | None:
+        try:
+            check_key(
+                self._runtime.settings.api_keys,
+                _text(metadata.get("x-api-key")),
+                _text(metadata.get("authorization")),
+            )
+            self._runtime.admit()
+        except ServiceError as error:
+            return error
+        return None
 
     @asynccontextmanager
     async def _call(self, api: str, context: ServicerContext[Any, Any]) -> AsyncIterator[None]:
@@ -90,11 +119,6 @@ class PoseCallInterceptor(_Interceptor):
         structlog.contextvars.bind_contextvars(request_id=request_id)
         try:
             context.set_trailing_metadata(((REQUEST_ID_KEY, request_id),))
-            check_key(
-                self._runtime.settings.api_keys,
-                _text(metadata.get("x-api-key")),
-                _text(metadata.get("authorization")),
-            )
             headers = {"traceparent": _text(metadata.get("traceparent")) or ""}
             with self._runtime.tracer.request(_NAMES[api], headers):
                 yield

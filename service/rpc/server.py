@@ -21,6 +21,9 @@ class RpcServer:
         settings = runtime.settings
         # A margin over the image bound, so that an image just over it gets our own error.
         largest = int(settings.max_image_mb * 2**20) + 2**20
+        # What comes above the service's own bounds, which answer better: a flood. The margin is
+        # for health checks and reflection.
+        most_calls = settings.max_requests + settings.max_streams + 64
         self._server = grpc.aio.server(
             interceptors=[PoseCallInterceptor(runtime)],
             options=[
@@ -33,6 +36,7 @@ class RpcServer:
                 ("grpc.http2.min_ping_interval_without_data_ms", 10_000),
                 ("grpc.http2.max_ping_strikes", 0),
             ],
+            maximum_concurrent_rpcs=most_calls,
             compression=grpc.Compression.NoCompression,
         )
         self._health = health.aio.HealthServicer()  # type: ignore[attr-defined]

@@ -14,7 +14,7 @@ from grpc_reflection.v1alpha import reflection_pb2, reflection_pb2_grpc
 
 from protos.sdpose.v1 import pose_pb2
 from service.client.grpc_client import error_from
-from service.errors import ErrorCode
+from service.errors import ErrorCode, ServiceError
 from tests.fakes import FakeEstimator, marked_image
 from tests.pictures import encoded
 from tests.service.conftest import Service, serving
@@ -192,3 +192,44 @@ def test_a_changed_contract_shows(monkeypatch: pytest.MonkeyPatch, tmp_path: Pat
     assert stale() == []
     copy.write_text(contract.replace("float score = 4;", "float sc0re = 4;"), encoding="utf-8")
     assert stale() != []
+
+
+@pytest.mark.parametrize("method", ["EstimatePose", "StreamPose"])
+async def test_a_refused_call_is_answered_before_its_message_comes(method: str) -> None:
+    """Nothing is ever sent here but the headers."""
+    fake = FakeEstimator()
+    async with (
+        serving(fake, api_keys="secret", max_requests=1, api_key="secret") as service,
+        grpc.aio.insecure_channel(service.target) as channel,
+    ):
+        ask = channel.stream_stream(f"/sdpose.v1.PoseService/{method}")
+        async with asyncio.timeout(10):
+            assert await ask(metadata=[("x-api-key", "wrong")]).code() is (
+                grpc.StatusCode.UNAUTHENTICATED
+            )
+        fake.gate.clear()
+        under_way = asyncio.create_task(service.grpc.estimate(encoded(marked_image(1), "PNG")))
+        await asyncio.to_thread(fake.entered.wait, 10)
+        async with asyncio.timeout(10):
+            busy = ask(metadata=[("x-api-key", "secret")])
+            assert await busy.code() is grpc.StatusCode.RESOURCE_EXHAUSTED
+            assert dict(await busy.trailing_metadata())["sdpose-error-code"] == "overloaded"
+        fake.gate.set()
+        await under_way
+
+
+async def test_a_flood_of_calls_is_overload() -> None:
+    """More calls than the service's own bounds let through are refused by the server below."""
+    async with (
+        serving(FakeEstimator(), max_requests=1, max_streams=1) as service,
+        grpc.aio.insecure_channel(service.target) as channel,
+    ):
+        health = health_pb2_grpc.HealthStub(channel)
+        watching = [health.Watch(health_pb2.HealthCheckRequest()) for _ in range(1 + 1 + 64)]
+        for call in watching:
+            await call.read()
+        with pytest.raises(ServiceError) as refused:
+            await service.grpc.estimate(encoded(marked_image(1), "PNG"))
+        assert refused.value.code is ErrorCode.OVERLOADED
+        for call in watching:
+            call.cancel()

@@ -1,0 +1,225 @@
+"""`WS /pose/stream`: image files in as binary messages, one JSON text message back a frame.
+
+Pages cannot set headers on a WebSocket, so a key may also come as a subprotocol: the client offers
+`sdpose.v1` and `sdpose.key.` followed by the key in base64url without padding; the server takes
+the former. A key in the query would stand in the logs of every proxy.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import base64
+import binascii
+import time
+from collections.abc import AsyncIterator, Collection
+from contextlib import asynccontextmanager, suppress
+from urllib.parse import urlsplit
+
+import structlog
+from fastapi import APIRouter, WebSocket, WebSocketDisconnect
+from pydantic_core import to_json
+from starlette.websockets import WebSocketState
+
+from service.access import check_key
+from service.errors import ErrorCode, ServiceError, as_service_error, invalid_argument
+from service.parameters import PoseParameters, parse_parameters
+from service.pipeline import PoseOptions, PoseResult
+from service.rest.context import context_of
+from service.rest.errors import error_entry, problem
+from service.rest.schemas import pose_answer
+from service.runtime import Runtime, State
+from service.sessions import CLIENT_GONE, FrameAnswer, Session
+
+PATH = "/pose/stream"
+PROTOCOL = "sdpose.v1"
+KEY_PROTOCOL = "sdpose.key."
+CLOSE_CODE: dict[ErrorCode, int] = {
+    ErrorCode.INVALID_IMAGE: 1007,
+    ErrorCode.UNSUPPORTED_MEDIA_TYPE: 1003,
+    ErrorCode.INVALID_ARGUMENT: 1008,
+    ErrorCode.PAYLOAD_TOO_LARGE: 1009,
+    ErrorCode.UNAUTHENTICATED: 1008,
+    ErrorCode.OVERLOADED: 1013,
+    ErrorCode.DEADLINE_EXCEEDED: 1008,
+    ErrorCode.UNAVAILABLE: 1013,
+    ErrorCode.INTERNAL: 1011,
+}
+"""How a connection ends by an error of the vocabulary (RFC 6455 and the IANA registry)."""
+DRAINING = 1012
+"""Close code of unavailable while the service stops: another replica may take over at once."""
+_API = "rest_stream"
+_CLOSED_BY_CLIENT = {1000, 1001, 1005}
+_TOO_LARGE = 1009
+_LONGEST_REASON = 123  # bytes; RFC 6455 section 5.5
+_PARAMETERS = [name for name in PoseParameters.model_fields if name != "deadline_ms"]
+
+_log = structlog.get_logger(__name__)
+
+
+def stream_routes(runtime: Runtime) -> APIRouter:
+    """The WebSocket of the pose service; behind the keys where there are any."""
+    router = APIRouter()
+
+    @router.websocket(PATH)
+    async def pose_stream(websocket: WebSocket) -> None:
+        request_id = context_of(websocket.scope).request_id
+        async with _call(websocket, runtime):
+            _check_caller(websocket, runtime.settings.api_keys)
+            await websocket.accept(
+                PROTOCOL if PROTOCOL in websocket.scope["subprotocols"] else None,
+                [(b"x-request-id", request_id.encode("latin-1"))],
+            )
+            parameters = _parameters_of(websocket)
+            options = PoseOptions.of(parameters)
+
+            async def estimate(image: bytes) -> PoseResult:
+                return await runtime.estimate_frame(image, options, parameters.priority)
+
+            runtime.admit()
+            with runtime.streams.open(estimate) as session:
+                await _exchange(websocket, session, runtime.settings.max_deadline_ms / 1e3)
+
+    return router
+
+
+async def _exchange(
+    websocket: WebSocket, session: Session[PoseResult], longest_send_s: float
+) -> None:
+    """Reads and answers side by side, so that a client that goes away ends the work for it."""
+    answering = asyncio.ensure_future(_answer(websocket, session, longest_send_s))
+    reading = asyncio.ensure_future(_read(websocket, session))
+    try:
+        await asyncio.wait({answering, reading}, return_when=asyncio.FIRST_COMPLETED)
+        if reading.done():
+            reading.result()
+        await answering
+    finally:
+        for task in (answering, reading):
+            task.cancel()
+        await asyncio.gather(answering, reading, return_exceptions=True)
+
+
+async def _read(websocket: WebSocket, session: Session[PoseResult]) -> None:
+    while True:
+        message = await websocket.receive()
+        if message["type"] == "websocket.disconnect":
+            raise WebSocketDisconnect(message["code"], message.get("reason"))
+        image = message.get("bytes")
+        if image is None:
+            session.close(invalid_argument("message", "expected an image in a binary message"))
+            return
+        session.offer(image)
+
+
+async def _answer(
+    websocket: WebSocket, session: Session[PoseResult], longest_send_s: float
+) -> None:
+    request_id = context_of(websocket.scope).request_id
+    while (answer := await session.answer()) is not None:
+        text = to_json(_entry(answer, request_id)).decode()
+        try:
+            # Waits while the client's side is full; meanwhile newer frames push out older ones.
+            async with asyncio.timeout(longest_send_s):
+                await websocket.send_text(text)
+        except TimeoutError:
+            raise WebSocketDisconnect(1006, "the client does not read") from None
+
+
+def _entry(answer: FrameAnswer[PoseResult], request_id: str) -> dict[str, object]:
+    outcome = answer.outcome
+    return {
+        "sequence": answer.sequence,
+        "dropped": answer.dropped,
+        **(
+            error_entry(outcome)
+            if isinstance(outcome, ServiceError)
+            else pose_answer(outcome, request_id)
+        ),
+    }
+
+
+def _check_caller(websocket: WebSocket, keys: Collection[str]) -> None:
+    """Raises unauthenticated for a missing key, and for pages of other sites where none is set.
+
+    Browsers let any page open a WebSocket to any host, unlike a request whose answer it reads.
+    """
+    origin = websocket.headers.get("origin")
+    if not keys and origin is not None:
+        host = websocket.headers.get("host", "")
+        if urlsplit(origin).netloc.lower() != host.lower():
+            raise ServiceError(
+                ErrorCode.UNAUTHENTICATED, "pages of other origins need an API key to be set"
+            )
+    check_key(
+        keys,
+        websocket.headers.get("x-api-key", _offered_key(websocket.scope["subprotocols"])),
+        websocket.headers.get("authorization"),
+    )
+
+
+def _offered_key(protocols: list[str]) -> str | None:
+    for protocol in protocols:
+        if protocol.startswith(KEY_PROTOCOL):
+            encoded = protocol.removeprefix(KEY_PROTOCOL)
+            try:
+                padded = encoded + "=" * (-len(encoded) % 4)
+                return base64.urlsafe_b64decode(padded).decode("latin-1")
+            except binascii.Error:
+                return ""  # a key was shown, and it is none of ours
+    return None
+
+
+def _parameters_of(websocket: WebSocket) -> PoseParameters:
+    given: dict[str, str] = {}
+    for name, value in websocket.query_params.multi_items():
+        if name not in _PARAMETERS:
+            known = ", ".join(_PARAMETERS)
+            raise invalid_argument(name, f"unknown parameter of a stream; known are {known}")
+        if name in given:
+            raise invalid_argument(name, "given twice")
+        given[name] = value
+    return parse_parameters(given)
+
+
+@asynccontextmanager
+async def _call(websocket: WebSocket, runtime: Runtime) -> AsyncIterator[None]:
+    """Ends the connection as the vocabulary says; traces, counts and logs it."""
+    context = context_of(websocket.scope)
+    headers = {"traceparent": websocket.headers.get("traceparent", "")}
+    refusal: ServiceError | None = None
+    try:
+        with runtime.tracer.request(f"WS {PATH}", headers):
+            yield
+    except WebSocketDisconnect as gone:
+        if gone.code == _TOO_LARGE:  # the server below ended it, since a message was too large
+            context.outcome = ErrorCode.PAYLOAD_TOO_LARGE.value
+        elif gone.code not in _CLOSED_BY_CLIENT:
+            context.outcome = CLIENT_GONE
+    except ServiceError as error:
+        refusal = error
+    except Exception as error:  # noqa: BLE001 - the last catch: logged here, told without detail
+        _log.exception("stream failed")
+        refusal = as_service_error(error)
+    except BaseException:
+        context.outcome = CLIENT_GONE
+        raise
+    finally:
+        if refusal is not None:
+            context.outcome = refusal.code.value
+        runtime.metrics.request(_API, context.outcome, time.monotonic() - context.started)
+        _log.info("stream ended", path=PATH, outcome=context.outcome)
+    if refusal is not None:
+        await _refuse(websocket, refusal, context.request_id, runtime.state)
+
+
+async def _refuse(websocket: WebSocket, error: ServiceError, request_id: str, state: State) -> None:
+    """An HTTP answer before the handshake, a close code and `code: message` after it."""
+    if websocket.application_state is WebSocketState.CONNECTING:
+        await websocket.send_denial_response(problem(error, request_id))
+        return
+    stopping = error.code is ErrorCode.UNAVAILABLE and state in (State.DRAINING, State.STOPPED)
+    reason = f"{error.code.value}: {error.message}".encode()[:_LONGEST_REASON]
+    with suppress(WebSocketDisconnect):  # gone meanwhile: nobody is left to tell
+        await websocket.close(
+            DRAINING if stopping else CLOSE_CODE[error.code], reason.decode(errors="ignore")
+        )
