@@ -4,7 +4,7 @@ VENV := .venv
 BIN := $(VENV)/bin
 STAMP := $(VENV)/.installed-$(shell sha256sum pyproject.toml 2>/dev/null | cut -c1-12)
 
-.PHONY: serve test check format protos setup setup-dev lock deploy-check image-check release-check clean
+.PHONY: serve test check format protos protos-release setup setup-dev lock deploy-check image-check release-check clean
 
 $(BIN)/python:
 	$(PYTHON) -m venv $(VENV)
@@ -39,6 +39,10 @@ format: setup-dev
 # Writes the stubs beside protos/sdpose/v1/pose.proto anew.
 protos: setup-dev
 	$(BIN)/python tools/protos.py
+
+# Only when a release is made: from now on the contract as it is must not break.
+protos-release: setup-dev
+	$(BIN)/buf build --exclude-source-info -o protos/released.txtpb
 
 # Writes the images' package lists, deploy/requirements-*.lock, anew.
 lock: setup-dev
