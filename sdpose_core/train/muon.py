@@ -65,6 +65,10 @@ class Muon(torch.optim.AdamW):
                 self._orthogonal_step(group)
         return super().step()  # skips what has no gradient any more
 
+    def __setstate__(self, state: dict[str, Any]) -> None:
+        # AdamW's own looks for a step counter in every state; Muon's matrices have none.
+        torch.optim.Optimizer.__setstate__(self, state)
+
     def _orthogonal_step(self, group: dict[str, Any]) -> None:
         alike: dict[tuple[int, int], list[tuple[Tensor, Tensor]]] = defaultdict(list)
         for weight in group["params"]:
