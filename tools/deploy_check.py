@@ -10,6 +10,7 @@ import argparse
 import json
 import math
 import signal
+import ssl
 import sys
 import time
 from dataclasses import dataclass
@@ -20,7 +21,7 @@ from grpc_health.v1 import health_pb2, health_pb2_grpc
 from ultralytics.utils import ASSETS
 
 from tools.deployment.front import fit_nginx
-from tools.deployment.load import RestLoad, grpc_people, stream_frames
+from tools.deployment.load import RestLoad, grpc_people, stream_frames, websocket_frames
 from tools.deployment.plot import plot_load
 from tools.deployment.processes import Program, free_ports, need_programs, run, wait_until
 from tools.deployment.prometheus import PrometheusApi, alert_rules, fit_config, panels
@@ -162,7 +163,7 @@ def check_traffic(report: Report, api: PrometheusApi, server: Server, image: byt
 def check_front(
     report: Report, folder: Path, port: int, certificate: Path, image_path: Path
 ) -> None:
-    """curl and gRPC through nginx and TLS."""
+    """curl, a WebSocket and gRPC through nginx and TLS."""
     report.section("TLS behind nginx")
     url = f"https://localhost:{port}"
     curl = ["curl", "--silent", "--show-error", "--fail", "--cacert", str(certificate)]
@@ -188,8 +189,11 @@ def check_front(
     status = run([*curl[:-3], "--cacert", str(certificate), "--output", "/dev/null",
                   "--write-out", "%{http_code}", f"{url}/metrics"])  # fmt: skip
     report.prove("/metrics is hidden", status == "404", found=status)
-    trust = grpc.ssl_channel_credentials(certificate.read_bytes())
     image = image_path.read_bytes()
+    trusting = ssl.create_default_context(cafile=str(certificate))
+    answered = websocket_frames(f"localhost:{port}", image, 3, trusting, origin=url)
+    report.prove(f"a page's WebSocket through nginx: {answered} frames answered", answered == 3)
+    trust = grpc.ssl_channel_credentials(certificate.read_bytes())
     with grpc.secure_channel(f"localhost:{port}", trust) as channel:
         people = grpc_people(channel, image)
         report.prove(f"gRPC over TLS on the same port: {people} people", people > 1)

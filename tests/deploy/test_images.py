@@ -75,7 +75,9 @@ class TestLock:
             for wanted in map(Requirement, dependencies())
             for extra in wanted.extras
             for needed in map(Requirement, requires(wanted.name) or [])
-            if "extra" in str(needed.marker) and needed.marker.evaluate({"extra": extra})
+            if needed.marker
+            and "extra" in str(needed.marker)
+            and needed.marker.evaluate({"extra": extra})
         ]
         assert "websockets" in {needed.name for needed in brought}  # uvicorn's, for streams
         for needed in brought:

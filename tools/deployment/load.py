@@ -1,7 +1,9 @@
-"""Callers for a check: threads that ask for poses over REST and gRPC and count the answers."""
+"""Callers for a check: they ask for poses over REST, gRPC and WebSocket and count the answers."""
 
 from __future__ import annotations
 
+import json
+import ssl
 import threading
 import time
 from collections import Counter
@@ -10,6 +12,8 @@ from types import TracebackType
 
 import grpc
 import httpx
+from websockets.sync.client import connect
+from websockets.typing import Origin
 
 from protos.sdpose.v1 import pose_pb2, pose_pb2_grpc
 
@@ -76,3 +80,16 @@ def stream_frames(channel: grpc.Channel, image: bytes, frames: int, pause_s: flo
 
     answers = list(stub.StreamPose(requests(), timeout=120.0))
     return sum(bool(answer.result.people) for answer in answers)
+
+
+def websocket_frames(
+    address: str, image: bytes, frames: int, trust: ssl.SSLContext, origin: str
+) -> int:
+    """How many frames were answered with people over one WebSocket of a page from `origin`."""
+    url = f"wss://{address}/pose/stream"
+    answered = 0
+    with connect(url, ssl=trust, origin=Origin(origin), proxy=None, open_timeout=30) as stream:
+        for _ in range(frames):
+            stream.send(image)
+            answered += bool(json.loads(stream.recv(timeout=60)).get("people"))
+    return answered
