@@ -14,7 +14,6 @@ from ultralytics.utils import ASSETS
 
 from sdpose_core import PoseEstimator, Poses
 from sdpose_core.backends import make_backend
-from sdpose_core.backends.openvino import OpenVINOBackend
 from sdpose_core.backends.torch import TorchBackend
 from sdpose_core.calibration import ScoreCalibration
 from sdpose_core.checkpoints import load_student
@@ -203,24 +202,30 @@ def test_options_change_little_and_only_what_they_should(
     assert len(estimator.estimate([bus], boxes, cycles=2)[0]) == 1
 
 
-def test_backends_agree_on_real_people(estimator: PoseEstimator, bus: Image) -> None:
-    """Within half a pixel of the 192x256 crop of the fp32 reference."""
+@pytest.mark.parametrize(
+    ("name", "precision"),
+    [("openvino", "fp32"), ("openvino", "auto"), ("torch", "fp16"), ("torch", "bf16")],
+)
+def test_backends_agree_on_real_people(
+    estimator: PoseEstimator, bus: Image, name: str, precision: str
+) -> None:
+    """In pixels of the 192x256 crop, against the fp32 reference."""
     [people] = estimator.estimate([bus])
     reference = PoseEstimator(TorchBackend(load_student(), "cpu", "fp32"))
     [expected] = reference.estimate([bus], [people.boxes])
     regions = regions_from_boxes(people.boxes)
-    for precision in ("fp32", "auto"):
-        other = PoseEstimator(OpenVINOBackend(load_student(), precision))
-        [poses] = other.estimate([bus], [people.boxes])
-        apart = 4 * np.abs(
-            image_to_heatmap(poses.keypoints, regions)
-            - image_to_heatmap(expected.keypoints, regions)
-        )
-        assert np.median(apart) < 0.1
-        # Two peaks of equal height may change places in bf16; sure joints may not move.
-        sure = expected.keypoint_scores > 0.3
-        assert sure.sum() > 10
-        assert apart[sure].max() < 0.5
+    backend = make_backend(load_student(), name, "cpu", precision)
+    [poses] = PoseEstimator(backend).estimate([bus], [people.boxes])
+    apart = 4 * np.abs(
+        image_to_heatmap(poses.keypoints, regions) - image_to_heatmap(expected.keypoints, regions)
+    )
+    # Two peaks of equal height may change places at low precision; sure joints may not move.
+    sure = expected.keypoint_scores > 0.3
+    assert sure.sum() > 10
+    # With bf16's eight bits nine joints of ten stay within about half a pixel, not all.
+    typical, most = (0.25, 2.0) if backend.precision == "bf16" else (0.1, 0.5)
+    assert np.median(apart[sure]) < typical
+    assert apart[sure].max() < most
 
 
 def test_unknown_backends_and_devices_are_refused() -> None:
