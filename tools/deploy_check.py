@@ -191,7 +191,8 @@ def check_front(
     report.prove("/metrics is hidden", status == "404", found=status)
     image = image_path.read_bytes()
     trusting = ssl.create_default_context(cafile=str(certificate))
-    answered = websocket_frames(f"localhost:{port}", image, 3, trusting, origin=url)
+    stream = f"wss://localhost:{port}/pose/stream"
+    answered = websocket_frames(stream, image, 3, origin=url, trust=trusting)
     report.prove(f"a page's WebSocket through nginx: {answered} frames answered", answered == 3)
     trust = grpc.ssl_channel_credentials(certificate.read_bytes())
     with grpc.secure_channel(f"localhost:{port}", trust) as channel:

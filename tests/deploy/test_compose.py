@@ -75,7 +75,8 @@ def test_our_processes_need_no_disk_and_have_time_to_finish(name: str) -> None:
     assert service["read_only"]
     assert service["tmpfs"]
     grace = float(service["stop_grace_period"].removesuffix("s"))
-    assert grace > Settings.model_fields["drain_seconds"].default
+    # After the drain: answers on their way, threads, traces.
+    assert grace >= Settings.model_fields["drain_seconds"].default + 5
     assert service["networks"]["default"]["aliases"] == ["sdpose"]
 
 

@@ -83,10 +83,9 @@ def stream_frames(channel: grpc.Channel, image: bytes, frames: int, pause_s: flo
 
 
 def websocket_frames(
-    address: str, image: bytes, frames: int, trust: ssl.SSLContext, origin: str
+    url: str, image: bytes, frames: int, *, origin: str, trust: ssl.SSLContext | None = None
 ) -> int:
     """How many frames were answered with people over one WebSocket of a page from `origin`."""
-    url = f"wss://{address}/pose/stream"
     answered = 0
     with connect(url, ssl=trust, origin=Origin(origin), proxy=None, open_timeout=30) as stream:
         for _ in range(frames):
