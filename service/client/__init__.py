@@ -4,7 +4,15 @@ All four raise `ServiceError` with the code that the service gave, retry `overlo
 `unavailable` as the service asks, and keep a deadline over all tries.
 """
 
-from service.client.answers import Ask, Box, Keypoint, Person, PoseAnswer
+from service.client.answers import (
+    Ask,
+    Box,
+    Keypoint,
+    Person,
+    PoseAnswer,
+    StreamAnswer,
+    StreamFrame,
+)
 from service.client.grpc_client import AsyncGrpcPoseClient, GrpcPoseClient
 from service.client.rest_client import AsyncRestPoseClient, RestPoseClient
 from service.client.retry import Retry
@@ -23,4 +31,6 @@ __all__ = [
     "RestPoseClient",
     "Retry",
     "ServiceError",
+    "StreamAnswer",
+    "StreamFrame",
 ]

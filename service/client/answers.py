@@ -6,6 +6,8 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Literal
 
+from service.errors import ServiceError
+
 
 @dataclass(frozen=True, slots=True)
 class Box:
@@ -63,3 +65,28 @@ class Ask:
     cycles: int | Literal["auto"] | None = None
     flip_test: bool = False
     priority: Literal["high", "normal", "low"] | None = None
+
+
+@dataclass(frozen=True, slots=True)
+class StreamFrame:
+    """An image file of a stream with the caller's own number and time in seconds.
+
+    Numbers must rise and may begin at 0; unset: the one before plus one, first 1.
+    """
+
+    image: bytes
+    sequence: int | None = None
+    timestamp: float | None = None
+
+
+@dataclass(frozen=True, slots=True)
+class StreamAnswer:
+    """What became of one frame: its people, or the error that it alone met.
+
+    `dropped` counts the frames skipped since the answer before.
+    """
+
+    sequence: int
+    timestamp: float | None
+    dropped: int
+    outcome: PoseAnswer | ServiceError

@@ -4,39 +4,37 @@ from __future__ import annotations
 
 import asyncio
 import time
-from collections.abc import Mapping
+from collections.abc import AsyncIterable, AsyncIterator, Iterable, Iterator
 from types import TracebackType
 from typing import Any
 
 import grpc
 
 from protos.sdpose.v1 import pose_pb2, pose_pb2_grpc
-from service.client.answers import Ask, Box, Keypoint, Person, PoseAnswer
+from service.client.answers import Ask, PoseAnswer, StreamAnswer, StreamFrame
+from service.client.grpc_messages import (
+    answer_from,
+    call_metadata,
+    error_from,
+    frame_message,
+    request_message,
+    stream_answer_from,
+    stream_config,
+)
 from service.client.retry import Retry, deadline_from, left_s
-from service.errors import ErrorCode, ServiceError
 
 _NOTHING_ASKED = Ask()
 _OPTIONS = (
     ("grpc.max_receive_message_length", 64 * 2**20),
     ("grpc.max_send_message_length", 64 * 2**20),
 )
-# For answers that never reached our own code, such as an oversized message or a dead port.
-_BY_STATUS = {
-    grpc.StatusCode.INVALID_ARGUMENT: ErrorCode.INVALID_ARGUMENT,
-    grpc.StatusCode.UNAUTHENTICATED: ErrorCode.UNAUTHENTICATED,
-    grpc.StatusCode.DEADLINE_EXCEEDED: ErrorCode.DEADLINE_EXCEEDED,
-    grpc.StatusCode.UNAVAILABLE: ErrorCode.UNAVAILABLE,
-}
-_PRIORITIES = {
-    None: pose_pb2.PRIORITY_UNSPECIFIED,
-    "high": pose_pb2.PRIORITY_HIGH,
-    "normal": pose_pb2.PRIORITY_NORMAL,
-    "low": pose_pb2.PRIORITY_LOW,
-}
 
 
 class GrpcPoseClient:
-    """Blocking client. `target` such as `localhost:8001`; close it, or use `with`."""
+    """Blocking client. `target` such as `localhost:8001`; close it, or use `with`.
+
+    `tls` encrypts; `root_certificates` (PEM) are trusted then in place of gRPC's own.
+    """
 
     def __init__(
         self,
@@ -44,8 +42,14 @@ class GrpcPoseClient:
         *,
         api_key: str | None = None,
         retry: Retry | None = None,
+        tls: bool = False,
+        root_certificates: bytes | None = None,
     ) -> None:
-        self._channel = grpc.insecure_channel(target, options=_OPTIONS)
+        credentials = _credentials(tls, root_certificates)
+        if credentials is None:
+            self._channel = grpc.insecure_channel(target, options=_OPTIONS)
+        else:
+            self._channel = grpc.secure_channel(target, credentials, options=_OPTIONS)
         self._stub = pose_pb2_grpc.PoseServiceStub(self._channel)  # type: ignore[no-untyped-call]
         self._api_key = api_key
         self._retry = retry or Retry()
@@ -60,7 +64,7 @@ class GrpcPoseClient:
     ) -> PoseAnswer:
         """The people of one image file. Raises `ServiceError`."""
         message = request_message(image, ask)
-        metadata = _metadata(self._api_key, request_id)
+        metadata = call_metadata(self._api_key, request_id)
         deadline, tried = deadline_from(timeout_s), 0
         while True:
             left = left_s(deadline)
@@ -72,6 +76,43 @@ class GrpcPoseClient:
             except grpc.RpcError as error:
                 trouble = error_from(error)
             time.sleep(self._retry.pause_s(tried, trouble, deadline))
+
+    def stream(
+        self,
+        frames: Iterable[bytes | StreamFrame],
+        ask: Ask = _NOTHING_ASKED,
+        *,
+        timeout_s: float | None = None,
+        request_id: str | None = None,
+    ) -> Iterator[StreamAnswer]:
+        """The answers to the frames of one stream, in order, as they come.
+
+        `frames` is read in another thread, as fast as it gives; of those that come while the
+        server is at work it takes the latest, and counts the others as dropped. Raises
+        `ServiceError` where the stream itself ends (nothing is tried again), or what `frames`
+        raised.
+        """
+        config = stream_config(ask)
+        raised: list[Exception] = []
+
+        def messages() -> Iterator[pose_pb2.StreamPoseRequest]:
+            yield config
+            try:
+                for frame in frames:
+                    yield frame_message(frame)
+            except Exception as error:
+                raised.append(error)
+                raise
+
+        metadata = call_metadata(self._api_key, request_id)
+        call = self._stub.StreamPose(messages(), timeout=timeout_s, metadata=metadata)
+        try:
+            for message in call:
+                yield stream_answer_from(message)
+        except grpc.RpcError as error:
+            raise (raised[0] if raised else error_from(error)) from None
+        finally:
+            call.cancel()
 
     def close(self) -> None:
         """Closes the channel."""
@@ -98,8 +139,14 @@ class AsyncGrpcPoseClient:
         *,
         api_key: str | None = None,
         retry: Retry | None = None,
+        tls: bool = False,
+        root_certificates: bytes | None = None,
     ) -> None:
-        self._channel = grpc.aio.insecure_channel(target, options=_OPTIONS)
+        credentials = _credentials(tls, root_certificates)
+        if credentials is None:
+            self._channel = grpc.aio.insecure_channel(target, options=_OPTIONS)
+        else:
+            self._channel = grpc.aio.secure_channel(target, credentials, options=_OPTIONS)
         self.stub: Any = pose_pb2_grpc.PoseServiceStub(self._channel)  # type: ignore[no-untyped-call]
         self._api_key = api_key
         self._retry = retry or Retry()
@@ -114,7 +161,7 @@ class AsyncGrpcPoseClient:
     ) -> PoseAnswer:
         """The people of one image file. Raises `ServiceError`."""
         message = request_message(image, ask)
-        metadata = _metadata(self._api_key, request_id)
+        metadata = call_metadata(self._api_key, request_id)
         deadline, tried = deadline_from(timeout_s), 0
         while True:
             left = left_s(deadline)
@@ -126,6 +173,33 @@ class AsyncGrpcPoseClient:
             except grpc.RpcError as error:
                 trouble = error_from(error)
             await asyncio.sleep(self._retry.pause_s(tried, trouble, deadline))
+
+    async def stream(
+        self,
+        frames: AsyncIterable[bytes | StreamFrame] | Iterable[bytes | StreamFrame],
+        ask: Ask = _NOTHING_ASKED,
+        *,
+        timeout_s: float | None = None,
+        request_id: str | None = None,
+    ) -> AsyncIterator[StreamAnswer]:
+        """As the blocking client's; a task reads `frames` beside."""
+        config = stream_config(ask)
+        metadata = call_metadata(self._api_key, request_id)
+        call = self.stub.StreamPose(timeout=timeout_s, metadata=metadata)
+        sending = asyncio.create_task(_send(call, config, frames))
+        try:
+            async for message in call:
+                yield stream_answer_from(message)
+        except grpc.RpcError as error:
+            raise error_from(error) from None
+        except asyncio.CancelledError:
+            if sending.done():
+                sending.result()  # what `frames` raised, for which the call was cancelled
+            raise
+        finally:
+            call.cancel()
+            sending.cancel()
+            await asyncio.gather(sending, return_exceptions=True)
 
     async def close(self) -> None:
         """Closes the channel."""
@@ -143,70 +217,28 @@ class AsyncGrpcPoseClient:
         await self.close()
 
 
-def request_message(image: bytes, ask: Ask) -> pose_pb2.EstimatePoseRequest:
-    """The message that asks for one image."""
-    options = pose_pb2.PoseOptions(
-        max_people=ask.max_people,
-        min_score=ask.min_score,
-        min_keypoint_score=ask.min_keypoint_score,
-        cycles=0 if ask.cycles == "auto" else ask.cycles,
-        flip_test=ask.flip_test,
-        priority=_PRIORITIES[ask.priority],
-    )
-    message = pose_pb2.EstimatePoseRequest(image=image, options=options)
-    if ask.boxes is not None:
-        message.boxes.SetInParent()
-        for box in ask.boxes:
-            message.boxes.boxes.add(x=box.x, y=box.y, width=box.width, height=box.height)
-    return message
+async def _send(
+    call: Any,
+    config: pose_pb2.StreamPoseRequest,
+    frames: AsyncIterable[bytes | StreamFrame] | Iterable[bytes | StreamFrame],
+) -> None:
+    try:
+        await call.write(config)
+        if isinstance(frames, AsyncIterable):
+            async for frame in frames:
+                await call.write(frame_message(frame))
+        else:
+            for frame in frames:
+                await call.write(frame_message(frame))
+        await call.done_writing()
+    except (grpc.RpcError, asyncio.InvalidStateError):
+        pass  # the stream is over; whoever reads it learns why
+    except Exception:
+        call.cancel()
+        raise
 
 
-def answer_from(message: pose_pb2.EstimatePoseResponse) -> PoseAnswer:
-    """The typed answer of a message."""
-    models = message.models
-    return PoseAnswer(
-        people=tuple(
-            Person(
-                Box(person.box.x, person.box.y, person.box.width, person.box.height),
-                person.score,
-                tuple(
-                    Keypoint(point.name, point.x, point.y, point.score)
-                    for point in person.keypoints
-                ),
-                person.id if person.HasField("id") else None,
-            )
-            for person in message.people
-        ),
-        width=message.image.width,
-        height=message.image.height,
-        timings_ms=dict(message.timings_ms),
-        models={
-            "student": models.student,
-            "detector": models.detector,
-            "backend": models.backend,
-            "device": models.device,
-        },
-        request_id=message.request_id,
-    )
-
-
-def error_from(error: grpc.RpcError) -> ServiceError:
-    """The service's own error out of a failed call."""
-    trailing: Mapping[str, Any] = dict(error.trailing_metadata() or ())  # type: ignore[arg-type]
-    code = trailing.get("sdpose-error-code")
-    if code is None and error.code() is grpc.StatusCode.RESOURCE_EXHAUSTED:
-        # Said by gRPC itself, which has one status for a message too large and for too many calls.
-        too_large = "larger than max" in (error.details() or "")
-        code = ErrorCode.PAYLOAD_TOO_LARGE if too_large else ErrorCode.OVERLOADED
-    after = trailing.get("retry-after")
-    return ServiceError(
-        ErrorCode(code) if code else _BY_STATUS.get(error.code(), ErrorCode.INTERNAL),
-        error.details() or error.code().name.lower(),
-        field=trailing.get("sdpose-error-field"),
-        retry_after_s=float(after) if after else None,
-    )
-
-
-def _metadata(api_key: str | None, request_id: str | None) -> list[tuple[str, str]]:
-    pairs = (("x-api-key", api_key), ("x-request-id", request_id))
-    return [(name, value) for name, value in pairs if value is not None]
+def _credentials(tls: bool, root_certificates: bytes | None) -> grpc.ChannelCredentials | None:
+    if not tls and root_certificates is None:
+        return None
+    return grpc.ssl_channel_credentials(root_certificates)

@@ -13,7 +13,7 @@ from grpc_health.v1 import health_pb2, health_pb2_grpc
 from grpc_reflection.v1alpha import reflection_pb2, reflection_pb2_grpc
 
 from protos.sdpose.v1 import pose_pb2
-from service.client.grpc_client import error_from
+from service.client.grpc_messages import error_from
 from service.errors import ErrorCode, ServiceError
 from tests.fakes import FakeEstimator, marked_image
 from tests.pictures import encoded

@@ -8,7 +8,7 @@ import grpc
 import pytest
 
 from protos.sdpose.v1 import pose_pb2
-from service.client.grpc_client import error_from
+from service.client.grpc_messages import error_from
 from service.errors import ErrorCode
 from tests.fakes import FakeEstimator, marked_image
 from tests.pictures import encoded, png_bomb

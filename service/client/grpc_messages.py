@@ -1,0 +1,143 @@
+"""What the gRPC clients send and get: typed values to messages and back."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from typing import Any
+
+import grpc
+
+from protos.sdpose.v1 import pose_pb2
+from service.client.answers import (
+    Ask,
+    Box,
+    Keypoint,
+    Person,
+    PoseAnswer,
+    StreamAnswer,
+    StreamFrame,
+)
+from service.errors import ErrorCode, ServiceError, invalid_argument
+
+# For answers that never reached our own code, such as an oversized message or a dead port.
+_BY_STATUS = {
+    grpc.StatusCode.INVALID_ARGUMENT: ErrorCode.INVALID_ARGUMENT,
+    grpc.StatusCode.UNAUTHENTICATED: ErrorCode.UNAUTHENTICATED,
+    grpc.StatusCode.DEADLINE_EXCEEDED: ErrorCode.DEADLINE_EXCEEDED,
+    grpc.StatusCode.UNAVAILABLE: ErrorCode.UNAVAILABLE,
+}
+_PRIORITIES = {
+    None: pose_pb2.PRIORITY_UNSPECIFIED,
+    "high": pose_pb2.PRIORITY_HIGH,
+    "normal": pose_pb2.PRIORITY_NORMAL,
+    "low": pose_pb2.PRIORITY_LOW,
+}
+
+
+def request_message(image: bytes, ask: Ask) -> pose_pb2.EstimatePoseRequest:
+    """The message that asks for one image. Raises `ServiceError` where no message can say it."""
+    message = pose_pb2.EstimatePoseRequest(image=image, options=options_from(ask))
+    if ask.boxes is not None:
+        message.boxes.SetInParent()
+        for box in ask.boxes:
+            message.boxes.boxes.add(x=box.x, y=box.y, width=box.width, height=box.height)
+    return message
+
+
+def options_from(ask: Ask) -> pose_pb2.PoseOptions:
+    """What is asked, without the boxes. Raises `ServiceError` for numbers that do not fit."""
+    for name, value in (("max_people", ask.max_people), ("cycles", ask.cycles)):
+        if isinstance(value, int) and not int(name == "cycles") <= value < 2**32:
+            raise invalid_argument(name, f"{value} is out of range")
+    return pose_pb2.PoseOptions(
+        max_people=ask.max_people,
+        min_score=ask.min_score,
+        min_keypoint_score=ask.min_keypoint_score,
+        cycles=0 if ask.cycles == "auto" else ask.cycles,
+        flip_test=ask.flip_test,
+        priority=_PRIORITIES[ask.priority],
+    )
+
+
+def stream_config(ask: Ask) -> pose_pb2.StreamPoseRequest:
+    """The first message of a stream. Raises `ServiceError` where boxes are asked for."""
+    if ask.boxes is not None:
+        raise invalid_argument("boxes", "a stream has no boxes: its people move")
+    return pose_pb2.StreamPoseRequest(config=pose_pb2.StreamConfig(options=options_from(ask)))
+
+
+def frame_message(frame: bytes | StreamFrame) -> pose_pb2.StreamPoseRequest:
+    """The message of one frame."""
+    if isinstance(frame, bytes):
+        return pose_pb2.StreamPoseRequest(image=frame)
+    return pose_pb2.StreamPoseRequest(
+        image=frame.image, sequence=frame.sequence, timestamp=frame.timestamp
+    )
+
+
+def stream_answer_from(message: pose_pb2.StreamPoseResponse) -> StreamAnswer:
+    """The typed answer of one frame."""
+    outcome: PoseAnswer | ServiceError
+    if message.HasField("error"):
+        error = message.error
+        outcome = ServiceError(ErrorCode(error.code), error.message, field=error.field or None)
+    else:
+        outcome = answer_from(message.result)
+    return StreamAnswer(
+        sequence=message.sequence,
+        timestamp=message.timestamp if message.HasField("timestamp") else None,
+        dropped=message.dropped,
+        outcome=outcome,
+    )
+
+
+def answer_from(message: pose_pb2.EstimatePoseResponse) -> PoseAnswer:
+    """The typed answer of a message."""
+    models = message.models
+    return PoseAnswer(
+        people=tuple(
+            Person(
+                Box(person.box.x, person.box.y, person.box.width, person.box.height),
+                person.score,
+                tuple(
+                    Keypoint(point.name, point.x, point.y, point.score)
+                    for point in person.keypoints
+                ),
+                person.id if person.HasField("id") else None,
+            )
+            for person in message.people
+        ),
+        width=message.image.width,
+        height=message.image.height,
+        timings_ms=dict(message.timings_ms),
+        models={
+            "student": models.student,
+            "detector": models.detector,
+            "backend": models.backend,
+            "device": models.device,
+        },
+        request_id=message.request_id,
+    )
+
+
+def error_from(error: grpc.RpcError) -> ServiceError:
+    """The service's own error out of a failed call."""
+    trailing: Mapping[str, Any] = dict(error.trailing_metadata() or ())  # type: ignore[arg-type]
+    code = trailing.get("sdpose-error-code")
+    if code is None and error.code() is grpc.StatusCode.RESOURCE_EXHAUSTED:
+        # Said by gRPC itself, which has one status for a message too large and for too many calls.
+        too_large = "larger than max" in (error.details() or "")
+        code = ErrorCode.PAYLOAD_TOO_LARGE if too_large else ErrorCode.OVERLOADED
+    after = trailing.get("retry-after")
+    return ServiceError(
+        ErrorCode(code) if code else _BY_STATUS.get(error.code(), ErrorCode.INTERNAL),
+        error.details() or error.code().name.lower(),
+        field=trailing.get("sdpose-error-field"),
+        retry_after_s=float(after) if after else None,
+    )
+
+
+def call_metadata(api_key: str | None, request_id: str | None) -> list[tuple[str, str]]:
+    """The key and the id that a call shows, where there are any."""
+    pairs = (("x-api-key", api_key), ("x-request-id", request_id))
+    return [(name, value) for name, value in pairs if value is not None]

@@ -1,0 +1,241 @@
+"""The gRPC clients: streams, TLS, and what no message can say."""
+
+from __future__ import annotations
+
+import asyncio
+import shutil
+import subprocess
+from collections.abc import AsyncIterator, Callable, Iterator
+from contextlib import aclosing, asynccontextmanager
+from pathlib import Path
+from typing import Any, TypeVar
+
+import grpc
+import pytest
+
+from protos.sdpose.v1 import pose_pb2_grpc
+from service.client import (
+    Ask,
+    AsyncGrpcPoseClient,
+    Box,
+    ErrorCode,
+    GrpcPoseClient,
+    PoseAnswer,
+    Retry,
+    ServiceError,
+    StreamAnswer,
+    StreamFrame,
+)
+from service.rpc.interceptor import PoseCallInterceptor
+from service.rpc.servicer import PoseServicer
+from tests.fakes import FakeEstimator, marked_image
+from tests.pictures import encoded
+from tests.service.conftest import Service, serving
+
+pytestmark = pytest.mark.anyio
+T = TypeVar("T")
+
+
+def image(mark: int) -> bytes:
+    return encoded(marked_image(mark), "PNG")
+
+
+def mark_of(answer: StreamAnswer) -> float:
+    assert isinstance(answer.outcome, PoseAnswer)
+    return answer.outcome.people[0].keypoints[0].x
+
+
+class Paced:
+    """Frames that come one after the other's answer, as from a camera that waits."""
+
+    def __init__(self, frames: list[bytes | StreamFrame]) -> None:
+        self.frames = frames
+        self.answered = asyncio.Event()
+
+    async def __aiter__(self) -> AsyncIterator[bytes | StreamFrame]:
+        for frame in self.frames:
+            yield frame
+            await self.answered.wait()
+            self.answered.clear()
+
+
+async def test_stream_gives_answers_in_order(service: Service, fake: FakeEstimator) -> None:
+    fake.people = 3
+    frames = Paced(
+        [
+            StreamFrame(image(5), sequence=0, timestamp=0.25),
+            image(6),
+            b"no image",
+            StreamFrame(image(7), sequence=10),
+        ]
+    )
+    answers: list[StreamAnswer] = []
+    async for answer in service.grpc.stream(frames, Ask(max_people=1), request_id="my-stream"):
+        answers.append(answer)
+        frames.answered.set()
+    assert [answer.sequence for answer in answers] == [0, 1, 2, 10]
+    assert [answer.dropped for answer in answers] == [0, 0, 0, 0]
+    assert [answer.timestamp for answer in answers] == [0.25, None, None, None]
+    failed = answers.pop(2).outcome
+    assert isinstance(failed, ServiceError)
+    assert failed.code is ErrorCode.UNSUPPORTED_MEDIA_TYPE
+    assert [mark_of(answer) for answer in answers] == [5, 6, 7]
+    for answer in answers:
+        assert isinstance(answer.outcome, PoseAnswer)
+        assert len(answer.outcome.people) == 1
+        assert answer.outcome.request_id == "my-stream"
+
+
+async def test_stream_of_a_list_skips_to_the_latest(service: Service, fake: FakeEstimator) -> None:
+    fake.gate.clear()
+    opening = asyncio.create_task(collected(service.grpc.stream([image(n) for n in range(1, 8)])))
+    dropped = service.runtime.metrics.stream_frames.labels("dropped")
+    async with asyncio.timeout(10):
+        while dropped._value.get() < 5:
+            await asyncio.sleep(0.01)
+    fake.gate.set()
+    answers = await opening
+    assert sum(1 + answer.dropped for answer in answers) == 7
+    assert mark_of(answers[-1]) == 7
+
+
+async def test_leaving_a_stream_ends_it(service: Service) -> None:
+    async with aclosing(service.grpc.stream(Paced([image(1), image(2)]))) as answers:
+        assert mark_of(await anext(answers)) == 1
+    async with asyncio.timeout(10):
+        while service.runtime.metrics.streams_active._value.get():
+            await asyncio.sleep(0.01)
+
+
+async def test_end_of_the_stream_is_a_service_error() -> None:
+    async with serving(FakeEstimator()) as service:
+        frames = Paced([image(1), image(2)])
+        answers = service.grpc.stream(frames)
+        assert mark_of(await anext(answers)) == 1
+        service.stop.set()
+        with pytest.raises(ServiceError, match="draining") as ended:
+            await anext(answers)
+        assert ended.value.code is ErrorCode.UNAVAILABLE
+
+
+async def test_bad_sequence_is_a_service_error(service: Service) -> None:
+    frames = [StreamFrame(image(1), sequence=3), StreamFrame(image(1), sequence=3)]
+    with pytest.raises(ServiceError) as refused:
+        await collected(service.grpc.stream(frames))
+    assert refused.value.field == "sequence"
+
+
+async def test_what_the_frames_raise_comes_through(service: Service) -> None:
+    def broken() -> Iterator[bytes]:
+        yield image(1)
+        raise OSError("the camera is gone")
+
+    async def broken_later() -> AsyncIterator[bytes]:
+        for each in broken():
+            yield each
+
+    for frames in (broken(), broken_later()):
+        with pytest.raises(OSError, match="the camera is gone"):
+            await collected(service.grpc.stream(frames))
+    with GrpcPoseClient(service.target) as client, pytest.raises(OSError, match="camera is gone"):
+        await asyncio.to_thread(lambda: list(client.stream(broken())))
+
+
+async def test_blocking_stream(service: Service) -> None:
+    def ask() -> list[StreamAnswer]:
+        with GrpcPoseClient(service.target) as client:
+            answers = list(client.stream([StreamFrame(image(4), sequence=0)]))
+            first = next(client.stream(iter([image(8)])))
+            return [*answers, first]
+
+    answers = await asyncio.to_thread(ask)
+    assert [(answer.sequence, mark_of(answer)) for answer in answers] == [(0, 4), (1, 8)]
+
+
+async def test_blocking_stream_raises_what_ends_it() -> None:
+    async with serving(FakeEstimator(), api_keys="secret") as service:
+
+        def ask() -> None:
+            with GrpcPoseClient(service.target) as client:
+                list(client.stream([image(1)]))
+
+        with pytest.raises(ServiceError) as refused:
+            await asyncio.to_thread(ask)
+        assert refused.value.code is ErrorCode.UNAUTHENTICATED
+
+
+@pytest.mark.parametrize(
+    ("asked", "name"),
+    [
+        (Ask(cycles=0), "cycles"),
+        (Ask(cycles=-1), "cycles"),
+        (Ask(max_people=-1), "max_people"),
+        (Ask(max_people=2**32), "max_people"),
+    ],
+)
+async def test_numbers_that_no_message_holds(service: Service, asked: Ask, name: str) -> None:
+    with pytest.raises(ServiceError) as refused:
+        await service.grpc.estimate(image(1), asked)
+    assert (refused.value.code, refused.value.field) == (ErrorCode.INVALID_ARGUMENT, name)
+
+
+async def test_a_stream_has_no_boxes(service: Service) -> None:
+    with pytest.raises(ServiceError) as refused:
+        await collected(service.grpc.stream([image(1)], Ask(boxes=[Box(0, 0, 5, 5)])))
+    assert refused.value.field == "boxes"
+
+
+async def collected(answers: AsyncIterator[T]) -> list[T]:
+    return [answer async for answer in answers]
+
+
+@pytest.fixture(scope="module")
+def certificate(tmp_path_factory: pytest.TempPathFactory) -> tuple[bytes, bytes]:
+    """Key and self-signed certificate of localhost."""
+    if shutil.which("openssl") is None:
+        pytest.skip("openssl is not installed")
+    folder: Path = tmp_path_factory.mktemp("tls")
+    command = "openssl req -x509 -newkey rsa:2048 -nodes -days 2 -keyout key -out crt"
+    names = ["-subj", "/CN=localhost", "-addext", "subjectAltName=DNS:localhost"]
+    subprocess.run([*command.split(), *names], cwd=folder, check=True, capture_output=True)
+    return (folder / "key").read_bytes(), (folder / "crt").read_bytes()
+
+
+@asynccontextmanager
+async def behind_tls(service: Service, certificate: tuple[bytes, bytes]) -> AsyncIterator[str]:
+    """The running service's methods on one more port, as a balancer would offer them."""
+    server = grpc.aio.server(interceptors=[PoseCallInterceptor(service.runtime)])
+    pose_pb2_grpc.add_PoseServiceServicer_to_server(PoseServicer(service.runtime), server)  # type: ignore[no-untyped-call]
+    port = server.add_secure_port("localhost:0", grpc.ssl_server_credentials([certificate]))
+    await server.start()
+    try:
+        yield f"localhost:{port}"
+    finally:
+        await server.stop(None)
+
+
+async def test_tls(service: Service, certificate: tuple[bytes, bytes]) -> None:
+    once = Retry(attempts=1)
+
+    def blocking(target: str, **options: Any) -> list[float]:
+        with GrpcPoseClient(target, retry=once, **options) as client:
+            whole = client.estimate(image(3), timeout_s=20).people[0].keypoints[0].x
+            return [whole, *(mark_of(each) for each in client.stream([image(4)]))]
+
+    async def on_the_loop(target: str, **options: Any) -> list[float]:
+        async with AsyncGrpcPoseClient(target, retry=once, **options) as client:
+            whole = (await client.estimate(image(3), timeout_s=20)).people[0].keypoints[0].x
+            return [whole, *(mark_of(each) for each in await collected(client.stream([image(4)])))]
+
+    ways: list[Callable[..., Any]] = [
+        lambda *given, **options: asyncio.to_thread(blocking, *given, **options),
+        on_the_loop,
+    ]
+    async with behind_tls(service, certificate) as target:
+        for way in ways:
+            assert await way(target, tls=True, root_certificates=certificate[1]) == [3, 4]
+            assert await way(target, root_certificates=certificate[1]) == [3, 4]
+            for wrong in ({"tls": True}, {}):  # not trusted; not encrypted
+                with pytest.raises(ServiceError) as refused:
+                    await way(target, **wrong)
+                assert refused.value.code is ErrorCode.UNAVAILABLE
