@@ -35,12 +35,17 @@ def models(
             _number(entry["paper_gflops"]),
             _number(entry["file_bytes"], 1e6) if entry["embedded"] else "not embedded",
             _number(entry["ap"], digits=3),
-            entry["licence"] or "-",
+            (entry["licence"] or "-").partition(" (")[0],
         )
     Console(width=120).print(table)
     typer.echo("\nGMACs: all multiply-accumulates of one cycle; the paper's figure leaves the two")
-    typer.echo("attention products out. AP: measured, as the model card says; paper AP is of the")
-    typer.echo(f"official weights. For those: {OFFICIAL_HELP}.")
+    typer.echo(
+        "attention products out. The detector's are of a picture of 640 x 640. AP: measured of"
+    )
+    typer.echo(
+        "the embedded weights, of keypoints and, for the detector, of boxes; --json and the model"
+    )
+    typer.echo(f"card say on what. For the official weights: {OFFICIAL_HELP}.")
 
 
 def _number(value: Any, unit: float = 1, digits: int = 2) -> str:

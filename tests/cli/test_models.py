@@ -10,7 +10,13 @@ import pytest
 import torch
 from typer.testing import CliRunner
 
-from sdpose_core.listing import COSTS, count_gmacs
+from sdpose_core.listing import (
+    COSTS,
+    DETECTOR_GMACS,
+    DETECTOR_PARAMETERS,
+    count_detector,
+    count_gmacs,
+)
 from sdpose_core.model import PRESETS, Student
 from service.cli.main import app, main
 from tests.core.parity import official_state
@@ -25,6 +31,12 @@ def test_listed_costs_are_those_of_the_network(name: str) -> None:
     assert sum(p.numel() for p in Student(PRESETS[name]).parameters()) == cost.parameters
 
 
+def test_listed_costs_of_the_detector_are_those_of_its_network() -> None:
+    parameters, gmacs = count_detector()
+    assert parameters == DETECTOR_PARAMETERS
+    assert gmacs == pytest.approx(DETECTOR_GMACS, abs=1e-3)
+
+
 def test_a_student_that_pools_costs_about_a_quarter() -> None:
     whole, _ = count_gmacs(PRESETS["sdpose-t"])
     pooled, _ = count_gmacs(replace(PRESETS["sdpose-t"], pool=2))
@@ -37,6 +49,10 @@ def test_the_list_names_all_models_and_where_the_official_ones_are() -> None:
     assert all(name in shown.output for name in (*PRESETS, "embedded", "github.com"))
     listed = json.loads(CliRunner().invoke(app, ["models", "--json"]).output)
     assert [entry["name"] for entry in listed if entry["embedded"]] == ["sdpose-t", "embedded"]
+    detector = listed[-1]
+    assert "0.576" in shown.output
+    assert (detector["ap"], detector["licence"][:8]) == (0.576, "AGPL-3.0")
+    assert "COCO val2017" in detector["evaluated_on"]
 
 
 def test_an_official_file_is_converted_once(tmp_path: Path) -> None:
