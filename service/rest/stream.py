@@ -10,6 +10,7 @@ from __future__ import annotations
 import asyncio
 import base64
 import binascii
+import logging
 import time
 from collections.abc import AsyncIterator, Collection
 from contextlib import asynccontextmanager, suppress
@@ -207,7 +208,12 @@ async def _call(websocket: WebSocket, runtime: Runtime) -> AsyncIterator[None]:
         if refusal is not None:
             context.outcome = refusal.code.value
         runtime.metrics.request(_API, context.outcome, time.monotonic() - context.started)
-        _log.info("stream ended", path=PATH, outcome=context.outcome)
+        _log.log(
+            logging.DEBUG if context.outcome == "ok" else logging.INFO,
+            "stream ended",
+            outcome=context.outcome,
+            detail=refusal.message if refusal is not None else None,
+        )
     if refusal is not None:
         await _refuse(websocket, refusal, context.request_id, runtime.state)
 
