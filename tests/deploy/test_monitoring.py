@@ -122,6 +122,19 @@ def test_every_alert_is_explained() -> None:
     assert [name for name, _ in alert_rules() if f"`{name}`" not in guide] == []
 
 
+def test_every_metric_is_explained_with_what_to_do(existing: set[str]) -> None:
+    guide = (ROOT / "docs" / "operations.md").read_text()
+    rows = [
+        row.split(" | ")
+        for row in guide.splitlines()
+        if row.startswith(("| `sdpose_", "| `process_"))
+    ]
+    assert all(len(row) == 3 and len(row[2]) > 20 for row in rows)
+    explained = {name for row in rows for name in re.findall(r"`(sdpose_\w+)", row[0])}
+    parts = re.compile(r"_(bucket|sum|count)$")
+    assert explained == {parts.sub("", name) for name in existing if name.startswith("sdpose_")}
+
+
 def test_promtool_accepts_the_rules_and_their_tests(tmp_path: Path) -> None:
     if shutil.which("promtool") is None:
         pytest.skip("promtool (Debian's prometheus) is not installed")
