@@ -12,7 +12,13 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor
 
-from sdpose_core.geometry import INPUT_SIZE, image_to_crop_matrices, invert_matrices
+from sdpose_core.geometry import (
+    INPUT_SIZE,
+    image_to_crop_matrices,
+    invert_matrices,
+    move_matrices,
+    window_around,
+)
 from sdpose_core.types import Image, Regions
 
 
@@ -34,10 +40,16 @@ def crop_tensor(image: Tensor, regions: Regions) -> Tensor:
     Returns:
         ``(N, 3, 256, 192)`` float32, values 0..255, on the same device.
     """
-    matrices = torch.from_numpy(invert_matrices(image_to_crop_matrices(regions)))
-    planes = image.permute(2, 0, 1)[None].float().expand(len(regions), -1, -1, -1)
+    # Only what is seen becomes float: a whole frame would take four times its size each time.
+    left, top, right, bottom = window_around(regions, image.shape[1], image.shape[0])
+    seen = image[top:bottom, left:right].permute(2, 0, 1)[None].float()
+    matrices = move_matrices(invert_matrices(image_to_crop_matrices(regions)), (-left, -top))
     width, height = INPUT_SIZE
-    return warp_tensor(planes, matrices.to(image.device, torch.float32), (height, width))
+    return warp_tensor(
+        seen.expand(len(regions), -1, -1, -1),
+        torch.from_numpy(matrices).to(image.device, torch.float32),
+        (height, width),
+    )
 
 
 def warp_tensor(images: Tensor, matrices: Tensor, size: tuple[int, int]) -> Tensor:
@@ -58,7 +70,8 @@ def warp_tensor(images: Tensor, matrices: Tensor, size: tuple[int, int]) -> Tens
     points = torch.stack((x, y, torch.ones_like(x)), dim=2).reshape(1, -1, 3)
     source = (points @ matrices.float().transpose(1, 2)).reshape(-1, *size, 2)
     # grid_sample counts from the picture's edge: -1 is the left edge of pixel 0.
-    extent = torch.tensor((width, height), device=images.device, dtype=torch.float32)
+    # Filled on the device: copying two numbers there would wait for all work queued before.
+    extent = torch.cat((rows.new_full((1,), width), rows.new_full((1,), height)))
     grid = (2 * source + 1) / extent - 1
     return F.grid_sample(
         images, grid.to(images.dtype), mode="bilinear", padding_mode="zeros", align_corners=False

@@ -17,7 +17,7 @@ from sdpose_core.calibration import ScoreCalibration
 from sdpose_core.checkpoints import load_student, training_facts
 from sdpose_core.crops import crop_image, crop_tensor
 from sdpose_core.detector import PersonDetector, load_detector
-from sdpose_core.geometry import heatmap_to_image, regions_from_boxes
+from sdpose_core.geometry import HEATMAP_SIZE, heatmap_to_image, regions_from_boxes
 from sdpose_core.heatmaps import MAX_REFINEMENT, decode_tensor, merge_flip
 from sdpose_core.skeleton import NUM_KEYPOINTS
 from sdpose_core.types import Detections, Floats, Image, Poses, Regions, check_boxes, check_image
@@ -135,14 +135,24 @@ class PoseEstimator:
         """What the student computes in."""
         return self.backend.precision
 
-    def warm_up(self, batch_sizes: Sequence[int] | None = None, cycles: int = 1) -> None:
-        """Run the detector at the usual aspects and the student at every batch size."""
+    def warm_up(self, *, max_cycles: int = 1, detect_batch: int = 1) -> None:
+        """Run everything once on black pictures, so that the first caller does not pay for it.
+
+        The detector runs at the usual aspects, on one picture and on ``detect_batch``; the
+        student at each of its batch sizes with 1 to ``max_cycles`` cycles, and once with the
+        flip test; crops and keypoints along with it.
+        """
         if self.detector is not None:
             for height, width in USUAL_ASPECTS:
-                self.detector.detect([self.upload(np.zeros((height, width, 3), np.uint8))])
-        for size in batch_sizes or self.backend.batch_sizes:
-            crops = torch.zeros((size, 3, 256, 192), dtype=torch.uint8, device=self.backend.device)
-            self._heatmaps(crops, cycles)
+                frame = self.upload(np.zeros((height, width, 3), np.uint8))
+                for count in sorted({1, detect_batch}):
+                    self.detect([frame] * count)
+        frame = self.upload(np.zeros((*USUAL_ASPECTS[0], 3), np.uint8))
+        for size in self.backend.batch_sizes:
+            crops = [self.crop(frame, [[0, 0, 300, 400]] * size)]
+            for cycles in range(1, max_cycles + 1):
+                self.pose(crops, cycles=cycles)
+        self.pose([self.crop(frame, [[0, 0, 300, 400]])], flip_test=True)
 
     def estimate(
         self,
@@ -200,7 +210,9 @@ class PoseEstimator:
         """The picture where the models are: as it is on a CPU, copied once to a GPU."""
         if self.backend.device.type == "cpu":
             return image
-        return torch.from_numpy(image).to(self.backend.device, non_blocking=True)
+        # Contiguous, as PyTorch takes no view that is turned or mirrored.
+        array = np.ascontiguousarray(image)
+        return torch.from_numpy(array).to(self.backend.device, non_blocking=True)
 
     def detect(self, frames: Sequence[Frame]) -> list[Detections]:
         """The people of each frame, most certain first.
@@ -234,11 +246,33 @@ class PoseEstimator:
         counts = [len(one) for one in crops]
         if sum(counts) == 0:
             empty = np.zeros((0, NUM_KEYPOINTS, 2), np.float32)
-            return [(empty, empty[..., 0]) for _ in crops]
-        pixels = torch.cat([one.pixels for one in crops if len(one)])
-        heatmaps = self._heatmaps(pixels, cycles)
+        heatmaps = self.heatmaps(crops, flip_test=flip_test, cycles=cycles)
+        return self.keypoints(heatmaps, crops)
+
+    def heatmaps(
+        self, crops: Sequence[PersonCrops], *, flip_test: bool = False, cycles: int = 1
+    ) -> Tensor:
+        """The first half of ``pose``: the student's answer.
+
+        Returns:
+            ``(N, 17, 64, 48)`` float32 on the student's device, for all people in order. A GPU
+            may still be at work on it.
+        """
+        pixels = [one.pixels for one in crops if len(one)]
+        if not pixels:
+            width, height = HEATMAP_SIZE
+            return torch.zeros((0, NUM_KEYPOINTS, height, width), device=self.backend.device)
+        people = torch.cat(pixels)
+        heatmaps = self._heatmaps(people, cycles)
         if flip_test:
-            heatmaps = merge_flip(heatmaps, self._heatmaps(pixels.flip(3), cycles))
+            heatmaps = merge_flip(heatmaps, self._heatmaps(people.flip(3), cycles))
+        return heatmaps
+
+    def keypoints(
+        self, heatmaps: Tensor, crops: Sequence[PersonCrops]
+    ) -> list[tuple[Floats, Floats]]:
+        """The second half of ``pose``: what ``heatmaps`` gave for these crops, decoded."""
+            return [(empty, empty[..., 0]) for _ in crops]
         points, peaks = decode_tensor(heatmaps, self._max_refinement)
         regions = Regions(
             np.concatenate([one.regions.centres for one in crops]),

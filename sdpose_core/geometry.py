@@ -69,6 +69,29 @@ def invert_matrices(matrices: NDArray[np.float64]) -> NDArray[np.float64]:
     return np.concatenate((linear, shift[:, :, None]), axis=2)
 
 
+def move_matrices(matrices: NDArray[np.float64], by: tuple[int, int]) -> NDArray[np.float64]:
+    """Affine maps ``(N, 2, 3)`` whose results lie ``by`` (xy) further."""
+    moved = matrices.copy()
+    moved[:, :, 2] += by
+    return moved
+
+
+def window_around(regions: Regions, width: int, height: int) -> tuple[int, int, int, int]:
+    """The part of a picture that holds all its pixels of which crops of ``regions`` are sampled.
+
+    Returns:
+        Left, top, right and bottom, whole pixels, the last two exclusive; at least one pixel.
+    """
+    if not len(regions):
+        return 0, 0, 1, 1
+    # Bilinear sampling reaches one pixel further than the view; the other allows for rounding.
+    low = np.floor((regions.centres - regions.sizes / 2).min(axis=0)) - 2
+    high = np.ceil((regions.centres + regions.sizes / 2).max(axis=0)) + 3
+    left, top = (int(side) for side in np.clip(low, 0, (width - 1, height - 1)))
+    right, bottom = (int(side) for side in np.clip(high, (left + 1, top + 1), (width, height)))
+    return left, top, right, bottom
+
+
 def apply_matrices(matrices: NDArray[np.float64], points: ArrayLike) -> NDArray[np.float64]:
     """Points ``(N, K, 2)`` through the affine maps ``(N, 2, 3)``, one a row of points."""
     xy = np.asarray(points, np.float64)

@@ -28,7 +28,7 @@ class GpuReading:
 
 
 class Metrics:
-    """The metrics by name; also the ear of every batcher (`service.batching.BatchObserver`)."""
+    """The metrics by name; also the ear of every queue (`service.observers`)."""
 
     def __init__(self) -> None:
         self.registry = registry = CollectorRegistry()
@@ -47,20 +47,21 @@ class Metrics:
         )
         self.stage_seconds = Histogram(
             "sdpose_stage_seconds",
-            "Time at work in a stage, without waiting.",
+            "Time at work in decode, detect, crop, pose or keypoints, without waiting. On a GPU "
+            "pose ends when its work is handed over, and keypoints waits for it.",
             ["stage"],
             buckets=_SECONDS,
             registry=registry,
         )
         self.queue_depth_gauge = Gauge(
             "sdpose_queue_depth",
-            "Images (decode, detect) or crops (pose) that wait.",
+            "Images (decode, detect, crop) or crops (pose) that wait.",
             ["stage"],
             registry=registry,
         )
         self.queue_wait_seconds = Histogram(
             "sdpose_queue_wait_seconds",
-            "Time in the queue before a batch left.",
+            "Wait of one item until a thread began it.",
             ["stage"],
             buckets=_SECONDS,
             registry=registry,

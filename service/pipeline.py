@@ -11,7 +11,7 @@ import weakref
 from collections.abc import Awaitable, Callable, Hashable, Sequence
 from dataclasses import dataclass, field
 from functools import partial
-from typing import Any, Literal, Protocol, TypeVar
+from typing import Literal, TypeVar
 
 import numpy as np
 
@@ -20,6 +20,7 @@ from sdpose_core.types import Detections, Floats, Image, Poses
 from service.batching import Batcher, BatchLimits
 from service.budget import ByteBudget
 from service.errors import ServiceError, invalid_argument
+from service.estimator import Crops, Estimator, Frame
 from service.images import ImageLimits, decode_image, encode_jpeg, read_header
 from service.metrics import Metrics
 from service.parameters import PoseParameters, Priority, check_boxes_touch
@@ -28,47 +29,6 @@ from service.workers import OwnerThread, WorkPool
 
 T = TypeVar("T")
 NO_DETECTOR = "none"
-Frame = Any
-"""An image where the models are; what `Estimator.upload` gives."""
-Crops = Any
-"""What `Estimator.crop` gives and `Estimator.pose` takes."""
-
-
-class Estimator(Protocol):
-    """The stages of `sdpose_core.PoseEstimator` that the pipeline drives."""
-
-    @property
-    def student_name(self) -> str:
-        """The pose model."""
-
-    @property
-    def detector_name(self) -> str:
-        """The person detector."""
-
-    @property
-    def backend_name(self) -> str:
-        """What runs the student, such as openvino."""
-
-    @property
-    def device(self) -> str:
-        """Such as cpu or cuda:0."""
-
-    def warm_up(self, batch_sizes: Sequence[int] | None = None, cycles: int = 1) -> None:
-        """Runs every batch size (unset: all that it will use) once."""
-
-    def upload(self, image: Image) -> Frame:
-        """The image where the models are; in any thread."""
-
-    def detect(self, frames: Sequence[Frame]) -> list[Detections]:
-        """The people of each frame; in the thread that owns the detector."""
-
-    def crop(self, frame: Frame, boxes: Floats) -> Crops:
-        """The people of one frame as the student's input; in any thread."""
-
-    def pose(
-        self, crops: Sequence[Crops], *, flip_test: bool = False, cycles: int = 1
-    ) -> Sequence[tuple[Floats, Floats]]:
-        """Per entry keypoints `(n, 17, 2)` in image pixels and scores `(n, 17)`."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -150,6 +110,16 @@ class _PoseGroup:
 
 
 @dataclass(frozen=True, slots=True)
+class _Posed:
+    """The keypoints and scores of one image's people; the seconds are those of its batch."""
+
+    keypoints: Floats
+    scores: Floats
+    pose_s: float
+    keypoints_s: float
+
+
+@dataclass(frozen=True, slots=True)
 class PipelineLimits:
     """Bounds of the pipeline as plain values."""
 
@@ -190,10 +160,16 @@ class PosePipeline:
         self._workers = (detect_worker, pose_worker)
         self._decoded = ByteBudget(limits.max_decoded_bytes, "decoded images in flight")
         self._decode_pool = WorkPool(
-            "decode", threads=limits.decode_threads, max_waiting=limits.max_decode_queue
+            "decode",
+            threads=limits.decode_threads,
+            max_waiting=limits.max_decode_queue,
+            observer=metrics,
         )
         self._crop_pool = WorkPool(
-            "crop", threads=limits.decode_threads, max_waiting=limits.pose.max_queue_cost
+            "crop",
+            threads=limits.decode_threads,
+            max_waiting=limits.pose.max_queue_cost,
+            observer=metrics,
         )
         self._detect: Batcher[Frame, Detections] = Batcher(
             "detect",
@@ -202,7 +178,7 @@ class PosePipeline:
             limits=limits.detect,
             observer=metrics,
         )
-        self._pose: Batcher[Crops, tuple[Floats, Floats]] = Batcher(
+        self._pose: Batcher[Crops, _Posed] = Batcher(
             "pose", self._run_pose, worker=pose_worker, limits=limits.pose, observer=metrics
         )
 
@@ -274,15 +250,12 @@ class PosePipeline:
     async def _frame(
         self, source: bytes | Image, deadline: float | None, timings: dict[str, float]
     ) -> tuple[Image, Frame]:
-        try:
-            return await self._timed(
-                "decode",
-                timings,
-                lambda work: self._decode_pool.run(work, deadline=deadline),
-                partial(self._decode, source),
-            )
-        finally:
-            self._metrics.queue_depth("decode", self._decode_pool.waiting)
+        return await self._timed(
+            "decode",
+            timings,
+            lambda work: self._decode_pool.run(work, deadline=deadline),
+            partial(self._decode, source),
+        )
 
     async def _poses(
         self,
@@ -308,14 +281,17 @@ class PosePipeline:
             priority=priority.order,
             deadline=deadline,
         )
-        timings["pose"] = done.ran_s
-        self._tracer.stage("pose", done.ran_s, done.waited_s)
+        posed = done.value
+        timings["pose"], timings["keypoints"] = posed.pose_s, posed.keypoints_s
+        self._tracer.stage("pose", posed.pose_s, done.waited_s)
+        self._tracer.stage("keypoints", posed.keypoints_s)
         timings["queue"] = timings.get("queue", 0.0) + done.waited_s
-        keypoints, scores = done.value
-        if not all(np.isfinite(values).all() for values in (keypoints, scores, people.scores)):
+        if not all(
+            np.isfinite(values).all() for values in (posed.keypoints, posed.scores, people.scores)
+        ):
             # A fault of ours, and nothing that JSON could carry.
             raise FloatingPointError("a keypoint or a score is not finite")
-        return Poses(keypoints, scores, people.boxes, people.scores)
+        return Poses(posed.keypoints, posed.scores, people.boxes, people.scores)
 
     async def _timed(
         self,
@@ -370,10 +346,16 @@ class PosePipeline:
         with self._metrics.stage_seconds.labels("detect").time():
             return self._estimator.detect(frames)
 
-    def _run_pose(self, crops: Sequence[Crops], group: Hashable) -> Sequence[tuple[Floats, Floats]]:
+    def _run_pose(self, crops: Sequence[Crops], group: Hashable) -> list[_Posed]:
         assert isinstance(group, _PoseGroup)
-        with self._metrics.stage_seconds.labels("pose").time():
-            return self._estimator.pose(crops, flip_test=group.flip_test, cycles=group.cycles)
+        started = time.monotonic()
+        heatmaps = self._estimator.heatmaps(crops, flip_test=group.flip_test, cycles=group.cycles)
+        seen = time.monotonic()
+        found = self._estimator.keypoints(heatmaps, crops)
+        pose_s, keypoints_s = seen - started, time.monotonic() - seen
+        self._metrics.stage_seconds.labels("pose").observe(pose_s)
+        self._metrics.stage_seconds.labels("keypoints").observe(keypoints_s)
+        return [_Posed(points, scores, pose_s, keypoints_s) for points, scores in found]
 
 
 def _given(boxes: Floats) -> Detections:

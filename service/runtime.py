@@ -14,11 +14,11 @@ from service.batching import BatchLimits
 from service.budget import ByteBudget
 from service.errors import ErrorCode, ServiceError
 from service.gpu import gpu_reader
+from service.estimator import Estimator
 from service.images import ImageLimits
 from service.metrics import Metrics
 from service.parameters import Priority, deadline_after
 from service.pipeline import (
-    Estimator,
     ModelNames,
     PipelineLimits,
     PoseOptions,
@@ -147,7 +147,7 @@ class Runtime:
         return None
 
     async def start(self) -> None:
-        """Loads the models and runs every batch size once; raises what made that fail."""
+        """Loads the models and warms them up; raises what made that fail."""
         settings = self.settings
         began = time.monotonic()
         _log.info(
@@ -166,14 +166,18 @@ class Runtime:
                 device=str(estimator.device),
                 seconds=round(loaded - began, 2),
             )
-            await asyncio.wrap_future(pose_worker.call(estimator.warm_up))
-            for cycles in range(2, settings.max_cycles + 1):
-                # One size is enough here: what takes seconds is the first run of a new depth.
-                await asyncio.wrap_future(pose_worker.call(partial(estimator.warm_up, [1], cycles)))
+            on_cpu = str(estimator.device).startswith("cpu")
+            # On a CPU the detector's full batches would take seconds here, one for each aspect,
+            # to save a fraction of a second later.
+            warm_up = partial(
+                estimator.warm_up,
+                max_cycles=settings.max_cycles,
+                detect_batch=1 if on_cpu else settings.max_detect_batch,
+            )
+            await asyncio.wrap_future(pose_worker.call(warm_up))
         except BaseException:
             self.state = State.FAILED
             raise
-        on_cpu = str(estimator.device).startswith("cpu")
         # On a CPU one inference takes all cores: detector and student share a thread and so
         # take turns. On a GPU each has its own, and their work overlaps.
         detect_worker = pose_worker

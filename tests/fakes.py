@@ -45,15 +45,15 @@ class FakeEstimator:
     device: str = "cpu"
     gate: threading.Event = field(default_factory=threading.Event)
     entered: threading.Event = field(default_factory=threading.Event)
-    warmed: list[int] = field(default_factory=list)
+    warmed: list[tuple[int, int]] = field(default_factory=list)
     detected: list[int] = field(default_factory=list)
     posed: list[tuple[int, bool, int]] = field(default_factory=list)
 
     def __post_init__(self) -> None:
         self.gate.set()
 
-    def warm_up(self, batch_sizes: Sequence[int] | None = None, cycles: int = 1) -> None:
-        self.warmed.append(cycles)
+    def warm_up(self, *, max_cycles: int = 1, detect_batch: int = 1) -> None:
+        self.warmed.append((max_cycles, detect_batch))
 
     def upload(self, image: Image) -> Image:
         return image
@@ -73,12 +73,19 @@ class FakeEstimator:
     def crop(self, image: Image, boxes: Floats) -> FakeCrops:
         return FakeCrops(mark_of(image), boxes)
 
-    def pose(
+    def heatmaps(
         self, crops: Sequence[FakeCrops], *, flip_test: bool = False, cycles: int = 1
-    ) -> list[tuple[Floats, Floats]]:
+    ) -> list[int]:
         time.sleep(self.delay_s)
         self.posed.append((sum(len(each) for each in crops), flip_test, cycles))
-        answers = [_marked_keypoints(each) for each in crops]
+        return [each.mark for each in crops]
+
+    def keypoints(
+        self, heatmaps: list[int], crops: Sequence[FakeCrops]
+    ) -> list[tuple[Floats, Floats]]:
+        answers = [
+            _marked_keypoints(mark, len(each)) for mark, each in zip(heatmaps, crops, strict=True)
+        ]
         if self.oddity is not None:
             for points, _ in answers:
                 points[:, 0, 0] = self.oddity
@@ -105,9 +112,9 @@ def marked_image(mark: int, width: int = 8, height: int = 8) -> Image:
     return np.full((height, width, 3), colour, np.uint8)
 
 
-def _marked_keypoints(crops: FakeCrops) -> tuple[Floats, Floats]:
-    points = np.zeros((len(crops), 17, 2), np.float32)
-    points[:, :, 0] = crops.mark
+def _marked_keypoints(mark: int, people: int) -> tuple[Floats, Floats]:
+    points = np.zeros((people, 17, 2), np.float32)
+    points[:, :, 0] = mark
     points[:, :, 1] = np.arange(17)
-    scores = np.tile(np.linspace(1, 0.2, 17, dtype=np.float32), (len(crops), 1))
+    scores = np.tile(np.linspace(1, 0.2, 17, dtype=np.float32), (people, 1))
     return points, scores

@@ -17,7 +17,7 @@ from sdpose_core.backends import make_backend
 from sdpose_core.backends.torch import TorchBackend
 from sdpose_core.calibration import ScoreCalibration
 from sdpose_core.checkpoints import load_student
-from sdpose_core.estimator import split_batch
+from sdpose_core.estimator import USUAL_ASPECTS, split_batch
 from sdpose_core.geometry import image_to_heatmap, regions_from_boxes
 from sdpose_core.heatmaps import encode
 from sdpose_core.types import Detections, Image
@@ -55,9 +55,11 @@ class BrightSpot:
     def __init__(self, sizes: tuple[int, ...] = (1, 2, 4)) -> None:
         self.batch_sizes = sizes
         self.seen: list[int] = []
+        self.cycles: list[int] = []
 
     def run(self, crops: Tensor, cycles: int = 1) -> Tensor:
         self.seen.append(len(crops))
+        self.cycles.append(cycles)
         light = crops.float().mean(dim=1).flatten(1)
         place = light.argmax(dim=1)
         spots = torch.stack((place % 192, place // 192), dim=1).float() / 4
@@ -73,6 +75,21 @@ class TwoPeople:
     def detect(self, images: Sequence[Image | Tensor]) -> list[Detections]:
         boxes = np.array([[10, 10, 50, 90], [60, 20, 95, 95]], np.float32)
         return [Detections(boxes, np.array([0.9, 0.4], np.float32)) for _ in images]
+
+
+class Counting:
+    """A detector that finds nobody and remembers what it was shown."""
+
+    name = "counting"
+
+    def __init__(self) -> None:
+        self.counts: list[int] = []
+        self.images: list[Image | Tensor] = []
+
+    def detect(self, images: Sequence[Image | Tensor]) -> list[Detections]:
+        self.counts.append(len(images))
+        self.images.extend(images)
+        return [Detections.empty() for _ in images]
 
 
 def lit(x: int, y: int, shape: tuple[int, int] = (100, 100)) -> Image:
@@ -98,6 +115,47 @@ def test_people_of_all_pictures_share_batches() -> None:
     poses = estimator.estimate([lit(30, 40)] * 3)
     assert [len(people) for people in poses] == [2, 2, 2]
     assert backend.seen == [4, 2]
+
+
+def test_heatmaps_and_keypoints_are_the_halves_of_pose() -> None:
+    estimator = PoseEstimator(BrightSpot())
+    crops = [
+        estimator.crop(lit(30, 40), [[10, 10, 50, 90], [20, 20, 60, 90]]),
+        estimator.crop(lit(5, 5), np.zeros((0, 4))),
+        estimator.crop(lit(70, 60), [[40, 20, 85, 100]]),
+    ]
+    for options in ({}, {"flip_test": True}):
+        heatmaps = estimator.heatmaps(crops, **options)
+        assert heatmaps.shape == (3, 17, 64, 48)
+        halves = estimator.keypoints(heatmaps, crops)
+        assert [len(points) for points, _ in halves] == [2, 0, 1]
+        for half, whole in zip(halves, estimator.pose(crops, **options), strict=True):
+            np.testing.assert_array_equal(half[0], whole[0])
+            np.testing.assert_array_equal(half[1], whole[1])
+    assert estimator.heatmaps(crops[1:2]).shape == (0, 17, 64, 48)
+
+
+def test_warm_up_runs_all_that_will_be_asked_for() -> None:
+    backend, detector = BrightSpot(), Counting()
+    PoseEstimator(backend, detector).warm_up(max_cycles=2, detect_batch=3)
+    runs = list(zip(backend.seen, backend.cycles, strict=True))
+    assert {(size, cycles) for size in (1, 2, 4) for cycles in (1, 2)} <= set(runs)
+    assert runs.count((1, 1)) == 3, "the flip test looks twice"
+    shapes = {image.shape[:2] for image in detector.images}
+    assert shapes == set(USUAL_ASPECTS)
+    assert detector.counts == [1, 3] * len(USUAL_ASPECTS)
+    backend = BrightSpot()
+    PoseEstimator(backend).warm_up()
+    assert set(backend.cycles) == {1}
+
+
+def test_a_mirrored_view_goes_up_to_a_device() -> None:
+    backend = BrightSpot()
+    backend.device = torch.device("meta")  # takes what a GPU takes, and holds nothing
+    picture = lit(30, 40)[:, ::-1]
+    frame = PoseEstimator(backend).upload(picture)
+    assert isinstance(frame, Tensor)
+    assert frame.shape == picture.shape
 
 
 def test_selection_of_people() -> None:

@@ -11,8 +11,8 @@ from dataclasses import dataclass
 import pytest
 
 from service.client import AsyncGrpcPoseClient, AsyncRestPoseClient, Retry
+from service.estimator import Estimator
 from service.logs import configure_logs
-from service.pipeline import Estimator
 from service.process import Addresses, run_service
 from service.runtime import Runtime, State
 from service.settings import Settings, load_settings

@@ -62,7 +62,7 @@ async def test_not_ready_until_warm() -> None:
         while runtime.state is State.STARTING:
             await asyncio.sleep(0.005)
         assert (await http.get("/readyz")).status_code == 200
-        assert fake.warmed == [1, 2], "every number of cycles has run before ready"
+        assert fake.warmed == [(2, 1)], "every number of cycles has run before ready"
     stop.set()
     assert (await running).status == 0
 
@@ -258,7 +258,9 @@ async def test_failures_are_logged_with_the_request_id(
 async def test_on_a_gpu_each_model_has_its_own_thread(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr("torch.cuda.mem_get_info", lambda index: (6e9, 8e9))
     monkeypatch.setattr("torch.cuda.utilization", lambda index: 50)
-    async with serving(FakeEstimator(device="cuda:1")) as service:
+    fake = FakeEstimator(device="cuda:1")
+    async with serving(fake) as service:
+        assert fake.warmed == [(2, 8)], "the detector's largest batch too"
         assert (await service.rest.estimate(PNG)).models["device"] == "cuda:1"
         names = {worker.name for worker in service.runtime.pipeline.workers}
         assert names == {"detect", "pose"}

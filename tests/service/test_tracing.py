@@ -40,7 +40,7 @@ async def test_one_span_a_stage_in_the_callers_trace(front: str) -> None:
             await service.grpc.stub.EstimatePose(request, metadata=metadata)
     spans = {span.name: span for span in seen.get_finished_spans()}
     request_name = {"rest": "POST /pose", "grpc": "sdpose.v1.PoseService/EstimatePose"}[front]
-    assert set(spans) == {"decode", "detect", "crop", "pose", request_name}
+    assert set(spans) == {"decode", "detect", "crop", "pose", "keypoints", request_name}
     whole = spans.pop(request_name)
     assert whole.context.trace_id == TRACE
     for span in spans.values():

@@ -1,0 +1,57 @@
+"""What the service asks of the models; `sdpose_core.PoseEstimator` is the real one."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from typing import Any, Protocol
+
+from sdpose_core.types import Detections, Floats, Image
+
+Frame = Any
+"""An image where the models are; what `Estimator.upload` gives."""
+Crops = Any
+"""What `Estimator.crop` gives and `Estimator.heatmaps` takes."""
+Heatmaps = Any
+"""What `Estimator.heatmaps` gives and `Estimator.keypoints` takes."""
+
+
+class Estimator(Protocol):
+    """The stages of `sdpose_core.PoseEstimator` that the pipeline drives."""
+
+    @property
+    def student_name(self) -> str:
+        """The pose model."""
+
+    @property
+    def detector_name(self) -> str:
+        """The person detector."""
+
+    @property
+    def backend_name(self) -> str:
+        """What runs the student, such as openvino."""
+
+    @property
+    def device(self) -> str:
+        """Such as cpu or cuda:0."""
+
+    def warm_up(self, *, max_cycles: int = 1, detect_batch: int = 1) -> None:
+        """Runs what will be asked for once."""
+
+    def upload(self, image: Image) -> Frame:
+        """The image where the models are; in any thread."""
+
+    def detect(self, frames: Sequence[Frame]) -> list[Detections]:
+        """The people of each frame; in the thread that owns the detector."""
+
+    def crop(self, frame: Frame, boxes: Floats) -> Crops:
+        """The people of one frame as the student's input; in any thread."""
+
+    def heatmaps(
+        self, crops: Sequence[Crops], *, flip_test: bool = False, cycles: int = 1
+    ) -> Heatmaps:
+        """The student's answer for the people of all entries."""
+
+    def keypoints(
+        self, heatmaps: Heatmaps, crops: Sequence[Crops]
+    ) -> Sequence[tuple[Floats, Floats]]:
+        """Per entry keypoints `(n, 17, 2)` in image pixels and scores `(n, 17)`."""

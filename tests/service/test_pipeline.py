@@ -1,0 +1,180 @@
+"""The pipeline over the fake estimator: bounds, adaptive cycles, and what it counts."""
+
+from __future__ import annotations
+
+import asyncio
+import gc
+import time
+from collections.abc import Iterator
+from contextlib import contextmanager
+
+import numpy as np
+import pytest
+
+from service.batching import BatchLimits
+from service.errors import ErrorCode, ServiceError
+from service.metrics import Metrics
+from service.pipeline import PipelineLimits, PoseOptions, PosePipeline
+from service.workers import OwnerThread
+from tests.fakes import FakeEstimator, marked_image
+from tests.pictures import encoded
+
+pytestmark = pytest.mark.anyio
+
+PNG = encoded(marked_image(0x010203), "PNG")  # 8 x 8, so 192 bytes decoded
+BOXED = PoseOptions(boxes=np.array([[0, 0, 8, 8]], np.float32), cycles=1)
+
+
+class Stand:
+    """A pipeline with one thread for both models, as on a CPU."""
+
+    def __init__(self, fake: FakeEstimator, limits: PipelineLimits) -> None:
+        self.fake = fake
+        self.metrics = Metrics()
+        self.worker = OwnerThread("pose")
+        self.pipeline = PosePipeline(
+            fake,
+            limits=limits,
+            detect_worker=self.worker,
+            pose_worker=self.worker,
+            metrics=self.metrics,
+        )
+
+    def value(self, name: str, **labels: str) -> float:
+        """One sample of the metrics page; 0 where it does not stand there."""
+        return self.metrics.registry.get_sample_value(name, labels) or 0.0
+
+    async def held(self) -> asyncio.Task[object]:
+        """A request that stands in the detector, behind the gate."""
+        self.fake.gate.clear()
+        task: asyncio.Task[object] = asyncio.create_task(self.pipeline.estimate(PNG, PoseOptions()))
+        await asyncio.to_thread(self.fake.entered.wait, 10)
+        return task
+
+
+@contextmanager
+def stand(fake: FakeEstimator, **limits: object) -> Iterator[Stand]:
+    made = Stand(fake, PipelineLimits(**limits))  # type: ignore[arg-type]
+    try:
+        yield made
+    finally:
+        fake.gate.set()
+        made.pipeline.close()
+        made.worker.stop(5)
+
+
+async def until(stand: Stand, depth: int, stage: str) -> None:
+    while stand.value("sdpose_queue_depth", stage=stage) != depth:
+        await asyncio.sleep(0.002)
+
+
+async def test_auto_takes_two_cycles_while_the_queue_is_short(fake: FakeEstimator) -> None:
+    with stand(fake, pose=BatchLimits(2), cycles="auto") as made:
+        await made.pipeline.estimate(PNG, PoseOptions())
+        assert fake.posed == [(1, False, 2)]
+
+
+async def test_auto_falls_to_one_cycle_while_the_queue_is_long(fake: FakeEstimator) -> None:
+    with stand(fake, pose=BatchLimits(2)) as made:
+        first = await made.held()
+        queued = [asyncio.create_task(made.pipeline.estimate(PNG, BOXED)) for _ in range(3)]
+        await until(made, 3, "pose")
+        auto = asyncio.create_task(
+            made.pipeline.estimate(PNG, PoseOptions(boxes=BOXED.boxes, cycles="auto"))
+        )
+        await until(made, 4, "pose")
+        fake.gate.set()
+        await asyncio.gather(first, auto, *queued)
+        assert {cycles for _, _, cycles in fake.posed} == {1}
+
+
+async def test_auto_never_takes_more_cycles_than_allowed(fake: FakeEstimator) -> None:
+    with stand(fake, cycles="auto", max_cycles=1) as made:
+        await made.pipeline.estimate(PNG, PoseOptions())
+        assert fake.posed == [(1, False, 1)]
+
+
+async def test_decoded_images_in_flight_are_bounded(fake: FakeEstimator) -> None:
+    with stand(fake, max_decoded_bytes=2 * 192) as made:
+        first = await made.held()
+        second = asyncio.create_task(made.pipeline.estimate(PNG, PoseOptions()))
+        await until(made, 1, "detect")
+        with pytest.raises(ServiceError) as refused:
+            await made.pipeline.estimate(PNG, PoseOptions())
+        assert refused.value.code is ErrorCode.OVERLOADED
+        assert made.value("sdpose_shed_total", reason="memory") == 1
+        fake.gate.set()
+        await asyncio.gather(first, second)
+        del first, second
+        gc.collect()
+        await made.pipeline.estimate(PNG, PoseOptions())  # their memory was given back
+
+
+async def test_one_image_always_fits_an_idle_service(fake: FakeEstimator) -> None:
+    with stand(fake, max_decoded_bytes=1) as made:
+        assert len((await made.pipeline.estimate(PNG, PoseOptions())).poses) == 1
+
+
+async def test_a_file_that_does_not_decode_takes_no_budget(fake: FakeEstimator) -> None:
+    with stand(fake, max_decoded_bytes=192) as made:
+        for _ in range(3):
+            with pytest.raises(ServiceError) as broken:
+                await made.pipeline.estimate(PNG[:-30], PoseOptions())
+            assert broken.value.code is ErrorCode.INVALID_IMAGE
+        await made.pipeline.estimate(PNG, PoseOptions())
+
+
+async def test_every_stage_is_timed_and_every_queue_told(fake: FakeEstimator) -> None:
+    with stand(fake) as made:
+        result = await made.pipeline.estimate(PNG, PoseOptions())
+        assert {"decode", "detect", "crop", "pose", "keypoints", "queue", "total"} == set(
+            result.timings_ms
+        )
+        for stage in ("decode", "detect", "crop", "pose", "keypoints"):
+            assert made.value("sdpose_stage_seconds_count", stage=stage) == 1, stage
+        for stage in ("decode", "detect", "crop", "pose"):
+            assert made.value("sdpose_queue_wait_seconds_count", stage=stage) == 1, stage
+            assert (
+                made.metrics.registry.get_sample_value("sdpose_queue_depth", {"stage": stage}) == 0
+            ), stage
+
+
+async def test_what_decoding_refuses_and_drops_is_counted(
+    fake: FakeEstimator, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    with stand(fake, decode_threads=1, max_decode_queue=1) as made:
+        monkeypatch.setattr(fake, "upload", lambda image: fake.gate.wait(10) and image)
+        fake.gate.clear()
+        tasks = [asyncio.create_task(made.pipeline.estimate(PNG, PoseOptions()))]
+        while made.value("sdpose_queue_wait_seconds_count", stage="decode") < 1:
+            await asyncio.sleep(0.002)
+        tasks.append(asyncio.create_task(made.pipeline.estimate(PNG, PoseOptions())))
+        await until(made, 1, "decode")  # told while it waits, not only after
+        with pytest.raises(ServiceError) as refused:
+            await made.pipeline.estimate(PNG, PoseOptions())
+        assert refused.value.code is ErrorCode.OVERLOADED
+        assert made.value("sdpose_shed_total", reason="queue_full") == 1
+        fake.gate.set()
+        await asyncio.gather(*tasks)
+        with pytest.raises(ServiceError) as late:
+            await made.pipeline.estimate(PNG, PoseOptions(), deadline=time.monotonic() - 1)
+        assert late.value.code is ErrorCode.DEADLINE_EXCEEDED
+        assert made.value("sdpose_shed_total", reason="expired") == 1
+
+
+async def test_a_closed_pipeline_says_unavailable_everywhere(fake: FakeEstimator) -> None:
+    with stand(fake) as made:
+        first = await made.held()
+        queued = asyncio.create_task(made.pipeline.estimate(PNG, PoseOptions()))
+        await until(made, 1, "detect")
+        made.pipeline.close()
+        with pytest.raises(ServiceError) as told:
+            await queued
+        assert told.value.code is ErrorCode.UNAVAILABLE
+        with pytest.raises(ServiceError) as refused:
+            await made.pipeline.estimate(PNG, PoseOptions())
+        assert refused.value.code is ErrorCode.UNAVAILABLE
+        fake.gate.set()
+        with pytest.raises(ServiceError) as cut:  # detected, and then nobody crops any more
+            await first
+        assert cut.value.code is ErrorCode.UNAVAILABLE
