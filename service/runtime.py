@@ -4,7 +4,8 @@ from __future__ import annotations
 
 import asyncio
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
 from enum import StrEnum
 from functools import partial
 
@@ -13,8 +14,8 @@ import structlog
 from service.batching import BatchLimits
 from service.budget import ByteBudget
 from service.errors import ErrorCode, ServiceError
-from service.gpu import gpu_reader
 from service.estimator import Estimator
+from service.gpu import gpu_reader
 from service.images import ImageLimits
 from service.metrics import Metrics
 from service.parameters import Priority, deadline_after
@@ -72,7 +73,7 @@ class Runtime:
         self.tracer = tracer or SilentTracer()
         self.metrics = metrics or Metrics()
         self.bodies = ByteBudget(settings.max_bodies_mb * 2**20, "request bodies in memory")
-        self.streams = Streams(settings.max_streams, self.metrics)
+        self.streams = Streams(settings.max_streams, self.metrics, self.bodies)
         self.state = State.STARTING
         self._build = build
         self._pipeline: PosePipeline | None = None
@@ -92,6 +93,19 @@ class Runtime:
     def admit(self) -> None:
         """Raises as `pipeline` does where a request would be refused that has not begun yet."""
         self._admitting(self._busy + 1)
+
+    @contextmanager
+    def holding(self, size: int) -> Iterator[None]:
+        """So many bytes of a request lie in memory; raises overloaded where they do not fit."""
+        try:
+            self.bodies.take(size)
+        except ServiceError:
+            self.metrics.shed("body", "memory")
+            raise
+        try:
+            yield
+        finally:
+            self.bodies.give_back(size)
 
     async def estimate_frame(
         self, image: bytes, options: PoseOptions, priority: Priority

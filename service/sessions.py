@@ -14,6 +14,7 @@ from typing import Any, Generic, TypeVar
 
 import structlog
 
+from service.budget import ByteBudget
 from service.errors import ErrorCode, ServiceError, as_service_error, invalid_argument
 from service.metrics import Metrics
 
@@ -43,14 +44,24 @@ class _Frame:
     image: bytes
     sequence: int
     timestamp: float | None
+    refusal: ServiceError | None
 
 
 class Session(Generic[R]):
-    """One stream. Holds one waiting frame at most, however fast its caller sends."""
+    """One stream. Holds one waiting frame at most, however fast its caller sends.
 
-    def __init__(self, estimate: Callable[[bytes], Awaitable[R]], metrics: Metrics) -> None:
+    Frames share `budget` with all that is held of requests; one that does not fit is answered with
+    overloaded.
+    """
+
+    def __init__(
+        self, estimate: Callable[[bytes], Awaitable[R]], metrics: Metrics, budget: ByteBudget
+    ) -> None:
         self._estimate = estimate
+        self._metrics = metrics
         self._count = metrics.stream_frames
+        self._budget = budget
+        self._held = 0
         self._waiting: _Frame | None = None
         self._dropped = 0
         self._last: int | None = None
@@ -76,7 +87,15 @@ class Session(Generic[R]):
         if self._waiting is not None:
             self._dropped += 1
             self._count.labels("dropped").inc()
-        self._waiting = _Frame(image, sequence, timestamp)
+            self._release(self._waiting)
+        try:
+            self._budget.take(len(image), held=self._held)
+        except ServiceError as error:
+            self._metrics.shed("body", "memory")
+            self._waiting = _Frame(b"", sequence, timestamp, error)
+        else:
+            self._held += len(image)
+            self._waiting = _Frame(image, sequence, timestamp, None)
         self._news.set()
 
     def finish(self) -> None:
@@ -115,7 +134,12 @@ class Session(Generic[R]):
         """Counts the frame that nobody will look at any more."""
         if self._waiting is not None:
             self._count.labels(self._error.code.value if self._error else CLIENT_GONE).inc()
+            self._release(self._waiting)
             self._waiting = None
+
+    def _release(self, frame: _Frame) -> None:
+        self._held -= len(frame.image)
+        self._budget.give_back(len(frame.image))
 
     async def _feed(self, reading: Coroutine[Any, Any, None]) -> None:
         try:
@@ -142,6 +166,8 @@ class Session(Generic[R]):
     async def _looked_at(self, frame: _Frame) -> R | ServiceError:
         outcome = CLIENT_GONE  # unless the estimate comes to an end by itself
         try:
+            if frame.refusal is not None:
+                raise frame.refusal
             result = await self._estimate(frame.image)
             outcome = "ok"
             return result
@@ -156,13 +182,15 @@ class Session(Generic[R]):
             return as_service_error(error)
         finally:
             self._count.labels(outcome).inc()
+            self._release(frame)
 
 
 class Streams:
     """The open streams of all front ends, bounded together."""
 
-    def __init__(self, most: int, metrics: Metrics) -> None:
+    def __init__(self, most: int, metrics: Metrics, budget: ByteBudget) -> None:
         self._most = most
+        self._budget = budget
         self._metrics = metrics
         self._open: set[Session[Any]] = set()
 
@@ -174,7 +202,7 @@ class Streams:
             raise ServiceError(
                 ErrorCode.OVERLOADED, f"{self._most} streams are open already", retry_after_s=5.0
             )
-        session = Session(estimate, self._metrics)
+        session = Session(estimate, self._metrics, self._budget)
         self._open.add(session)
         self._metrics.streams_active.inc()
         try:

@@ -70,7 +70,7 @@ class Settings(BaseSettings):
         64.0, gt=0, le=4096, description="Largest HTTP request body (MiB)."
     )
     max_bodies_mb: int = Field(
-        512, ge=1, description="Most memory (MiB) for the HTTP bodies of all requests under way."
+        512, ge=1, description="Most memory (MiB) for what all requests under way have sent."
     )
     max_megapixels: float = Field(
         50.0, gt=0, le=89, description="Largest image by pixels, checked before decoding."

@@ -67,7 +67,7 @@ def serve(
     ] = None,
     max_bodies_mb: Annotated[
         int | None,
-        typer.Option(help="Most memory (MiB) for the HTTP bodies of all requests under way. [512]"),
+        typer.Option(help="Most memory (MiB) for what all requests under way have sent. [512]"),
     ] = None,
     max_megapixels: Annotated[
         float | None, typer.Option(help="Largest image by pixels, checked before decoding. [50.0]")

@@ -36,16 +36,18 @@ class PoseServicer(pose_pb2_grpc.PoseServiceServicer):
         parameters = parameters_of(request.options)
         boxes = request.boxes if request.HasField("boxes") else None
         left_s = context.time_remaining()
-        result = await pipeline.estimate(
-            request.image,
-            options_of(parameters, boxes, self._settings.max_boxes),
-            deadline=deadline_after(
-                started,
-                None if left_s is None else max(0.0, left_s) * 1e3,
-                self._settings.max_deadline_ms,
-            ),
-            priority=parameters.priority,
+        deadline = deadline_after(
+            started,
+            None if left_s is None else max(0.0, left_s) * 1e3,
+            self._settings.max_deadline_ms,
         )
+        with self._runtime.holding(len(request.image)):
+            result = await pipeline.estimate(
+                request.image,
+                options_of(parameters, boxes, self._settings.max_boxes),
+                deadline=deadline,
+                priority=parameters.priority,
+            )
         return answer_of(result, current_request_id.get())
 
     async def StreamPose(

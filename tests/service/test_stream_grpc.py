@@ -9,7 +9,7 @@ import pytest
 
 from protos.sdpose.v1 import pose_pb2
 from service.client.grpc_messages import error_from
-from service.errors import ErrorCode
+from service.errors import ErrorCode, ServiceError
 from tests.fakes import FakeEstimator, marked_image
 from tests.pictures import encoded, png_bomb
 from tests.service.conftest import Service, serving
@@ -169,3 +169,33 @@ async def test_streams_are_bounded() -> None:
         assert (await again.read()).result.people
         again.cancel()
         open_ones[1].cancel()
+
+
+async def test_memory_for_what_callers_sent_is_bounded(fake: FakeEstimator) -> None:
+    """Whole requests and frames share it; what does not fit is refused, and all is given back."""
+    large = encoded(marked_image(1), "PNG") + bytes(700_000)
+    async with serving(fake, max_bodies_mb=1) as service:
+        fake.gate.clear()
+        under_way = asyncio.create_task(service.grpc.estimate(large))
+        await asyncio.to_thread(fake.entered.wait, 10)
+        with pytest.raises(ServiceError) as refused:
+            await service.grpc.estimate(large)
+        assert refused.value.code is ErrorCode.OVERLOADED
+        call = service.grpc.stub.StreamPose()
+        await call.write(pose_pb2.StreamPoseRequest(image=large))
+        assert (await call.read()).error.code == "overloaded"
+        fake.gate.set()
+        await under_way
+        for number in (2, 3):
+            await call.write(pose_pb2.StreamPoseRequest(image=large))
+            answer = await call.read()
+            assert (answer.sequence, len(answer.result.people)) == (number, 1)
+        fake.gate.clear()
+        fake.entered.clear()
+        for _ in range(4):  # one is looked at, one waits, the others are pushed out
+            await call.write(pose_pb2.StreamPoseRequest(image=large[:300_000]))
+        await asyncio.to_thread(fake.entered.wait, 10)
+        call.cancel()
+        await until_metrics_have(service, "sdpose_streams_active 0.0")
+        fake.gate.set()
+        assert service.runtime.bodies.used == 0
