@@ -243,9 +243,6 @@ class PoseEstimator:
             For each entry of ``crops``: keypoints ``(n, 17, 2)`` xy in pixels of its picture,
             and keypoint scores ``(n, 17)``.
         """
-        counts = [len(one) for one in crops]
-        if sum(counts) == 0:
-            empty = np.zeros((0, NUM_KEYPOINTS, 2), np.float32)
         heatmaps = self.heatmaps(crops, flip_test=flip_test, cycles=cycles)
         return self.keypoints(heatmaps, crops)
 
@@ -272,6 +269,9 @@ class PoseEstimator:
         self, heatmaps: Tensor, crops: Sequence[PersonCrops]
     ) -> list[tuple[Floats, Floats]]:
         """The second half of ``pose``: what ``heatmaps`` gave for these crops, decoded."""
+        counts = [len(one) for one in crops]
+        if sum(counts) == 0:
+            empty = np.zeros((0, NUM_KEYPOINTS, 2), np.float32)
             return [(empty, empty[..., 0]) for _ in crops]
         points, peaks = decode_tensor(heatmaps, self._max_refinement)
         regions = Regions(
