@@ -10,10 +10,8 @@ from collections.abc import Awaitable, Callable, Iterator, Sequence
 from contextlib import AsyncExitStack
 from dataclasses import dataclass, field
 
-import grpc
-
-from protos.sdpose.v1 import pose_pb2, pose_pb2_grpc
 from service.bench.tables import percentile
+from service.client import AsyncGrpcPoseClient, Retry, ServiceError
 
 Ask = Callable[[bytes], Awaitable[None]]
 
@@ -40,7 +38,8 @@ class Load:
 class RestConnection:
     """One kept-alive HTTP connection that does just what the load needs.
 
-    A full HTTP client costs as much time as the service itself, on the same processor.
+    A full HTTP client takes nearly eight times its processor time, away from the service that is
+    measured beside it (`docs/decisions/0006-load-generator.md`).
     """
 
     def __init__(self, host: str, port: int) -> None:
@@ -70,24 +69,21 @@ class RestConnection:
 
 
 class RpcConnection:
-    """One gRPC channel."""
+    """One gRPC channel of the typed client, which tries nothing again."""
 
     def __init__(self, host: str, port: int) -> None:
         self._target = f"{host}:{port}"
 
     async def __aenter__(self) -> RpcConnection:
-        # A pool of its own, else all channels of the process share one connection.
-        options = [("grpc.use_local_subchannel_pool", 1)]
-        self._channel = grpc.aio.insecure_channel(self._target, options=options)
-        self._stub = pose_pb2_grpc.PoseServiceStub(self._channel)  # type: ignore[no-untyped-call]
+        self._client = AsyncGrpcPoseClient(self._target, retry=Retry(attempts=1))
         return self
 
     async def __aexit__(self, *_: object) -> None:
-        await self._channel.close(None)
+        await self._client.close()
 
     async def ask(self, image: bytes) -> None:
-        """One EstimatePose."""
-        await self._stub.EstimatePose(pose_pb2.EstimatePoseRequest(image=image))
+        """One EstimatePose; raises `ServiceError`."""
+        await self._client.estimate(image)
 
 
 async def closed_loop(
@@ -112,7 +108,7 @@ async def closed_loop(
             asked = time.perf_counter()
             try:
                 await connection.ask(image)
-            except (RuntimeError, grpc.RpcError) as error:
+            except (RuntimeError, ServiceError) as error:
                 load.errors += 1
                 load.first_error = load.first_error or str(error)
             else:

@@ -27,6 +27,8 @@ _NOTHING_ASKED = Ask()
 _OPTIONS = (
     ("grpc.max_receive_message_length", 64 * 2**20),
     ("grpc.max_send_message_length", 64 * 2**20),
+    # A connection of its own a client, else all of a process to one target share one.
+    ("grpc.use_local_subchannel_pool", 1),
 )
 
 

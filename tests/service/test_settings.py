@@ -62,7 +62,7 @@ def test_numbers_are_finite(monkeypatch: pytest.MonkeyPatch, name: str, value: s
 @pytest.mark.parametrize("key", ["schlüssel", "naïve", "two words", "tab\tbed", "\x7f"])
 def test_keys_that_headers_cannot_carry(monkeypatch: pytest.MonkeyPatch, key: str) -> None:
     monkeypatch.setenv("SDPOSE_API_KEYS", f"good,{key}")
-    with pytest.raises(SettingsError, match="SDPOSE_API_KEYS is wrong: .*ASCII") as wrong:
+    with pytest.raises(SettingsError, match=r"SDPOSE_API_KEYS is wrong: .*ASCII") as wrong:
         load_settings()
     assert key not in str(wrong.value)
 
