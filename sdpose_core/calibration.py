@@ -16,25 +16,27 @@ class ScoreCalibration:
     """A logistic curve over the logarithm of the peak (Platt scaling, 1999).
 
     ``score = 1 / (1 + exp(-(slope * ln(peak) + offset)))``: the chance that the keypoint is
-    right, fitted on a development set. Without numbers the peak itself is the score, limited to
-    0..1, as the published students have it.
+    right, fitted on a development set. Without numbers the peak itself is the score, as the
+    published students have it: in answers ``limited`` to 0..1, in the published evaluation, which
+    ranks by it, as it is.
     """
 
     slope: float | None = None
     offset: float = 0.0
+    limited: bool = True
 
     @classmethod
-    def from_facts(cls, training: Mapping[str, Any]) -> ScoreCalibration:
+    def from_facts(cls, training: Mapping[str, Any], *, limited: bool = True) -> ScoreCalibration:
         """What a checkpoint's training facts say under ``score_calibration``."""
         numbers = training.get("score_calibration")
         if not numbers:
-            return cls()
-        return cls(float(numbers["slope"]), float(numbers["offset"]))
+            return cls(limited=limited)
+        return cls(float(numbers["slope"]), float(numbers["offset"]), limited)
 
     def __call__(self, peaks: Floats) -> Floats:
-        """Scores 0..1 of peaks, any shape."""
+        """Scores of peaks, any shape; 0..1, but for uncalibrated peaks that are not limited."""
         if self.slope is None:
-            return np.clip(peaks, 0, 1).astype(np.float32)
+            return np.asarray(np.clip(peaks, 0, 1) if self.limited else peaks, np.float32)
         logits = self.slope * np.log(np.maximum(peaks, 1e-6)) + self.offset
         scores: Floats = np.where(peaks > 0, 1 / (1 + np.exp(-logits)), 0).astype(np.float32)
         return scores

@@ -95,7 +95,8 @@ class PoseEstimator:
             backend: ``"auto"``, ``"torch"`` or ``"openvino"`` (CPU only).
             precision: ``"auto"`` or what the backend offers: ``"fp32"``, ``"fp16"``, ``"bf16"``.
             allow_untrained: Take random weights where a preset has none (speed measurements).
-            max_refinement: As the class has it.
+            max_refinement: As the class has it. With None, the published protocol, an
+                uncalibrated student's scores are its peaks, also above 1.
 
         Raises:
             ValueError: an unknown name or a file that cannot be used (``CheckpointError`` and
@@ -111,7 +112,9 @@ class PoseEstimator:
             pose,
             people,
             student_name=os.path.basename(name),
-            calibration=ScoreCalibration.from_facts(training_facts(name)),
+            calibration=ScoreCalibration.from_facts(
+                training_facts(name), limited=max_refinement is not None
+            ),
             max_refinement=max_refinement,
         )
 

@@ -10,7 +10,6 @@ from __future__ import annotations
 from dataclasses import dataclass
 
 import numpy as np
-import torch
 from numpy.typing import NDArray
 from torch import Tensor
 
@@ -184,16 +183,12 @@ def half_body(
     return chosen.mean(axis=0), np.array([width, height]) * config.half_body_padding
 
 
-def render_views(images: Tensor, views: Views) -> Tensor:
+def render_views(images: Tensor, to_image: Tensor, gain: Tensor, lift: Tensor) -> Tensor:
     """Warp pictures (B, H, W, 3) uint8 on their device to views (B, 3, 256, 192) float 0..255.
 
+    ``to_image`` (B, 2, 3), ``gain`` and ``lift`` (B,) are those of ``Views``, on the same device.
     Bilinear with a black border; the colour change is applied after the warp.
     """
-    device = images.device
-    pixels = images.permute(0, 3, 1, 2).float()
-    matrices = torch.from_numpy(views.to_image).to(device)
     width, height = INPUT_SIZE
-    warped = warp_tensor(pixels, matrices, (height, width))
-    gain = torch.from_numpy(views.gain).to(device)[:, None, None, None]
-    lift = torch.from_numpy(views.lift).to(device)[:, None, None, None]
-    return (warped * gain + lift).clamp_(0, 255)
+    warped = warp_tensor(images.permute(0, 3, 1, 2).float(), to_image, (height, width))
+    return (warped * gain[:, None, None, None] + lift[:, None, None, None]).clamp_(0, 255)

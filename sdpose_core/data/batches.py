@@ -7,14 +7,17 @@ resumed run continues with exactly the samples it would have seen.
 from __future__ import annotations
 
 from collections import deque
-from collections.abc import Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping
 from concurrent.futures import Future, ThreadPoolExecutor
 from dataclasses import dataclass
+from typing import TypeVar
 
 import numpy as np
 from numpy.typing import NDArray
 
 from sdpose_core.data.shards import CropSet
+
+Made = TypeVar("Made")
 
 
 @dataclass(frozen=True)
@@ -90,32 +93,40 @@ def iterate_batches(
     *,
     start: int,
     batch_size: int,
+    make: Callable[[CropBatch, int], Made],
     rank: int = 0,
     world: int = 1,
     workers: int = 1,
     ahead: int = 3,
-) -> Iterator[CropBatch]:
-    """Endless batches from position ``start`` of the stream, decoded ``ahead`` by threads.
+) -> Iterator[Made]:
+    """Endless batches from position ``start`` of the stream, decoded ahead by threads.
 
     ``batch_size`` is per process; of each global batch process ``rank`` of ``world`` takes every
-    ``world``-th sample. With ``workers`` = 0 decoding happens in the calling thread.
+    ``world``-th sample. ``make`` turns a decoded batch and its number (0 for the first) into what
+    is given out; it runs in the thread that decoded. Each of ``workers`` threads has one batch in
+    hand, and at least ``ahead`` are on their way beside the one that is given out. With
+    ``workers`` = 0 everything happens in the calling thread.
     """
     total = batch_size * world
 
     def indices(number: int) -> NDArray[np.int64]:
         return stream.take(start + number * total, total)[rank::world]
 
+    def load(chosen: NDArray[np.int64], number: int) -> Made:
+        return make(load_batch(crops, chosen), number)
+
     number = 0
     if workers == 0:
         while True:
-            yield load_batch(crops, indices(number))
+            yield load(indices(number), number)
             number += 1
     pool = ThreadPoolExecutor(workers, thread_name_prefix="decode")
-    waiting: deque[Future[CropBatch]] = deque()
+    waiting: deque[Future[Made]] = deque()
     try:
         while True:
-            while len(waiting) < ahead + 1:
-                waiting.append(pool.submit(load_batch, crops, indices(number)))
+            while len(waiting) < max(ahead, workers) + 1:
+                # The stream is asked here, in one thread: it keeps the present pass.
+                waiting.append(pool.submit(load, indices(number), number))
                 number += 1
             yield waiting.popleft().result()
     finally:

@@ -16,6 +16,7 @@ import tarfile
 from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
+from types import TracebackType
 
 import cv2
 import numpy as np
@@ -170,7 +171,8 @@ def load_shards(patterns: Sequence[str | Path]) -> CropSet:
 class ShardWriter:
     """Writes samples to numbered tar shards ``<prefix>-0000.tar`` of at most ``per_shard`` each.
 
-    A context manager; a shard appears under its final name only when it is complete.
+    A context manager; a shard appears under its final name only when it is complete. After an
+    exception the one in work is deleted, those that are full stay.
     """
 
     def __init__(self, folder: Path, prefix: str = "pose", per_shard: int = 5000) -> None:
@@ -188,8 +190,18 @@ class ShardWriter:
         self._folder.mkdir(parents=True, exist_ok=True)
         return self
 
-    def __exit__(self, *exc: object) -> None:
-        self._close()
+    def __exit__(
+        self,
+        kind: type[BaseException] | None,
+        error: BaseException | None,
+        trace: TracebackType | None,
+    ) -> None:
+        if kind is None:
+            self._close()
+        elif self._tar is not None and self._partial is not None:
+            self._tar.close()
+            self._partial.unlink(missing_ok=True)
+            self._tar = self._partial = None
 
     def write(self, sample: CropSample) -> None:
         """Append one sample, opening the next shard when the current one is full."""

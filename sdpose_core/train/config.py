@@ -17,7 +17,8 @@ class DataConfig:
     """Where samples come from and how often each is shown.
 
     ``shards``: files, folders or globs of tar shards; or ``coco_annotations`` with
-    ``coco_images``: a COCO keypoint set as published. ``source_weights``: factor of a source's
+    ``coco_images``: a COCO keypoint set as published, packed once into ``coco_cache`` (the run's
+    folder if not given). ``source_weights``: factor of a source's
     samples; ``human_factor`` of samples labelled by people whose source is not named.
     ``minimum_confidence``: joints below it are left out of the loss.
     ``dev_annotations`` and ``dev_images``: a COCO set to score on while training.
@@ -26,6 +27,7 @@ class DataConfig:
     shards: tuple[str, ...] = ()
     coco_annotations: str | None = None
     coco_images: str | None = None
+    coco_cache: str | None = None
     source_weights: Mapping[str, float] = field(default_factory=dict)
     human_factor: float = 1.0
     minimum_confidence: float = 0.0
@@ -109,14 +111,20 @@ class StageConfig:
 class TrainConfig:
     """A whole run.
 
-    ``student``: preset to train; ``start``: a checkpoint to begin with. ``precision``: "auto" is
-    bf16 where the hardware computes in it, float32 elsewhere. ``score_cycles``: cycles of the
-    network whose development score decides which weights are kept.
+    ``student``: preset to train; ``start``: a checkpoint to begin with. Without one ``init`` draws
+    the weights: "compact" from a truncated normal, which learns faster, "published" as the paper's
+    code; and ``backbone_start`` is a file of a pretrained backbone, taken where it fits.
+    ``devices`` is per node; ``batch`` of a stage is per device. ``precision``: "auto" is bf16 where
+    the hardware computes in it, float32 elsewhere. A development score every ``evaluate_minutes``
+    of computing, or every ``evaluate_epochs`` where given. ``score_cycles``: cycles of the network
+    whose development score decides which weights are kept.
     """
 
     name: str = "run"
     student: str = "sdpose-t"
     start: str | None = None
+    init: Literal["compact", "published"] = "compact"
+    backbone_start: str | None = None
     seed: int = 0
     data: DataConfig = field(default_factory=DataConfig)
     loss: LossConfig = field(default_factory=LossConfig)
@@ -128,6 +136,7 @@ class TrainConfig:
     threads: int = 0
     precision: Literal["auto", "32-true", "bf16-mixed", "16-mixed"] = "auto"
     evaluate_minutes: float = 10.0
+    evaluate_epochs: float | None = None
     checkpoint_minutes: float = 5.0
     log_every: int = 20
     score_cycles: int = 1
@@ -135,6 +144,8 @@ class TrainConfig:
     def __post_init__(self) -> None:
         if not self.stages:
             raise ValueError("a run needs at least one stage")
+        if self.evaluate_epochs is not None and self.evaluate_epochs <= 0:
+            raise ValueError(f"evaluate_epochs: expected more than 0, got {self.evaluate_epochs}")
 
     def to_dict(self) -> dict[str, Any]:
         """Plain values, ready for JSON."""

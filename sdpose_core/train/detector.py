@@ -72,18 +72,28 @@ def single_class_start(start: str, folder: Path) -> Path:
     return path
 
 
-def check_people_only(data: Path) -> None:
-    """Raises ``DetectorError`` unless a ``data.yaml`` has the one class ``person``."""
+def people_only(data: Path) -> dict[str, Any]:
+    """A set's ``data.yaml``, its relative ``path`` made absolute.
+
+    Ultralytics looks for a relative path in the working folder and in a folder of its own settings;
+    it means the one of the file where the set lies there.
+
+    Raises:
+        FileNotFoundError: no such file.
+        DetectorError: not a description of a YOLO-format set, or not of the one class ``person``.
+    """
     if not data.is_file():
         raise FileNotFoundError(f"{data}: no such file")
     try:
         content = yaml.safe_load(data.read_text())
         names = content["names"]
-    except (yaml.YAMLError, KeyError, TypeError) as error:
+        beside = data.parent / (content.get("path") or ".")
+    except (yaml.YAMLError, KeyError, TypeError, AttributeError) as error:
         raise DetectorError(f"{data}: not a description of a YOLO-format set") from error
     listed = list(names.values()) if isinstance(names, dict) else list(names)
     if listed != ["person"]:
         raise DetectorError(f"{data}: expected the one class 'person', got {listed}")
+    return {**content, "path": str(beside.resolve())} if beside.is_dir() else dict(content)
 
 
 def train_detector(data: Path, recipe: DetectorRecipe, folder: Path) -> Path:
@@ -97,15 +107,17 @@ def train_detector(data: Path, recipe: DetectorRecipe, folder: Path) -> Path:
         DetectorError: torchvision does not load, or the set or the start cannot be used.
         FileNotFoundError: no such ``data.yaml``.
     """
-    check_people_only(data)
+    described = people_only(data)
     check_torchvision()
     start = single_class_start(recipe.start, folder)
+    ready = folder / "data.yaml"
+    ready.write_text(yaml.safe_dump(described))
     ultralytics_tasks()
     from ultralytics.models.yolo.detect import DetectionTrainer
 
     settings: dict[str, Any] = {
         "model": str(start),
-        "data": str(data),
+        "data": str(ready),
         "epochs": recipe.epochs,
         "imgsz": recipe.image_size,
         "batch": recipe.batch,
@@ -123,7 +135,10 @@ def train_detector(data: Path, recipe: DetectorRecipe, folder: Path) -> Path:
         settings["time"] = recipe.minutes / 60
     if recipe.device != "auto":
         settings["device"] = recipe.device
-    trainer = DetectionTrainer(overrides=settings)
+    try:
+        trainer = DetectionTrainer(overrides=settings)
+    except RuntimeError as error:  # what it makes of a set that is not there
+        raise DetectorError(f"{data}: {error}") from error
     trainer.train()
     best = Path(trainer.best) if Path(trainer.best).is_file() else Path(trainer.last)
     result = folder / "person.safetensors"
@@ -134,7 +149,8 @@ def train_detector(data: Path, recipe: DetectorRecipe, folder: Path) -> Path:
             "training": {
                 "data": data.parent.name,
                 "start": Path(recipe.start).name,
-                "epochs": recipe.epochs,
+                "epochs": trainer.epoch + 1,
+                **({} if recipe.minutes is None else {"minutes": recipe.minutes}),
                 "image_size": recipe.image_size,
             }
         },

@@ -19,11 +19,14 @@ def _paper(student: str, batch: int) -> TrainConfig:
     """The published recipe: 300 epochs, Adam 1e-3, x0.1 at epochs 200 and 260, 8 GPUs.
 
     The published code does not scale the rate with the number of GPUs; ``batch`` is per GPU.
+    It keeps the best AP of a validation every 10 epochs; here it is the best mean OKS.
     """
     return TrainConfig(
         name=f"paper-{student}",
         student=student,
+        init="published",
         stages=(StageConfig(batch=batch, epochs=300, schedule="steps"),),
+        evaluate_epochs=10,
         devices=8,
         accelerator="gpu",
     )

@@ -2,22 +2,31 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from pathlib import Path
 
-from sdpose_core.data.coco import coco_samples, load_coco
-from sdpose_core.data.shards import WIDE_CONTEXT_SIZE, CropSet, load_shards
+from sdpose_core.data.packing import packed_coco
+from sdpose_core.data.shards import CropSet, load_shards
 from sdpose_core.train.config import DataConfig, TrainConfig
 from sdpose_core.train.scoring import DevelopmentSet
 from sdpose_core.train.trainer import Trainer
 
 
-def load_crops(data: DataConfig) -> CropSet:
-    """The training crops that a config names; raises ``ValueError`` when it names none."""
+def _silent(line: str) -> None:
+    del line
+
+
+def load_crops(data: DataConfig, folder: Path, say: Callable[[str], None] = _silent) -> CropSet:
+    """The training crops that a config names; raises ``ValueError`` when it names none.
+
+    A COCO set becomes shards in ``data.coco_cache``, or ``crops`` in the run's ``folder``, first.
+    """
     if data.shards:
         return load_shards(data.shards)
     if data.coco_annotations and data.coco_images:
-        images = load_coco(Path(data.coco_annotations), Path(data.coco_images))
-        return CropSet.from_samples(coco_samples(images, "coco", size=WIDE_CONTEXT_SIZE))
+        cache = Path(data.coco_cache) if data.coco_cache else folder / "crops"
+        annotations, images = Path(data.coco_annotations), Path(data.coco_images)
+        return load_shards(packed_coco(annotations, images, cache, say=say))
     raise ValueError("no training data: give data.shards, or data.coco_annotations and coco_images")
 
 
@@ -28,6 +37,16 @@ def load_development(data: DataConfig) -> DevelopmentSet | None:
     return None
 
 
-def prepare(config: TrainConfig, folder: Path) -> Trainer:
-    """Read the data of a config and build its trainer."""
-    return Trainer(config, folder, load_crops(config.data), load_development(config.data))
+def prepare(
+    config: TrainConfig,
+    folder: Path,
+    *,
+    resume: bool = False,
+    say: Callable[[str], None] = _silent,
+) -> Trainer:
+    """Read the data of a config and build its trainer, at the folder's state with ``resume``.
+
+    All data is read before the processes of a run meet, so that they do not wait for each other.
+    """
+    crops = load_crops(config.data, folder, say)
+    return Trainer(config, folder, crops, load_development(config.data), resume=resume)

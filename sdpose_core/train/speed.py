@@ -17,7 +17,6 @@ from pathlib import Path
 
 import torch
 
-from sdpose_core.data.batches import iterate_batches
 from sdpose_core.train.presets import preset_config
 from sdpose_core.train.run import prepare
 from sdpose_core.train.trainer import Trainer
@@ -38,23 +37,15 @@ def rate_of(work: Callable[[], object], crops: int, seconds: float) -> float:
 def measure(trainer: Trainer, seconds: float) -> dict[str, float]:
     """Crops per second by name, with the first stage of the trainer's recipe."""
     stage = trainer.config.stages[0]
-    batches = iterate_batches(
-        trainer.crops,
-        trainer.stream,
-        start=0,
-        batch_size=stage.batch,
-        workers=trainer.config.data.workers,
-    )
-    one = next(batches)
+    inputs = trainer.inputs(stage)
+    one = next(inputs)
     return {
-        "loader": rate_of(lambda: next(batches), stage.batch, seconds),
-        "views": rate_of(lambda: trainer.prepare(one, stage.size), stage.batch, seconds),
+        "loader": rate_of(lambda: next(inputs), stage.batch, seconds),
+        "views": rate_of(lambda: trainer.render(one, stage), stage.batch, seconds),
         "views and step": rate_of(
             lambda: trainer.step(one, stage, stage.rate), stage.batch, seconds
         ),
-        "all": rate_of(
-            lambda: trainer.step(next(batches), stage, stage.rate), stage.batch, seconds
-        ),
+        "all": rate_of(lambda: trainer.step(next(inputs), stage, stage.rate), stage.batch, seconds),
     }
 
 

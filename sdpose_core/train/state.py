@@ -1,15 +1,20 @@
-"""The state of a run on disk: everything that resuming needs, written whole or not at all."""
+"""A run's files on disk: everything that resuming needs, each written whole or not at all."""
 
 from __future__ import annotations
 
+import json
 import os
+from collections.abc import Callable
 from dataclasses import asdict, dataclass, field
 from pathlib import Path
 from typing import Any
 
 import torch
 
+from sdpose_core.train.config import TrainConfig
+
 STATE_NAME = "state.pt"
+CONFIG_NAME = "config.json"
 
 
 @dataclass
@@ -27,14 +32,34 @@ class Counters:
     best: dict[str, float] = field(default_factory=dict)
 
 
-def write_state(folder: Path, counters: Counters, parts: dict[str, Any]) -> None:
-    """Write ``state.pt`` of a run folder atomically; ``parts`` are state dicts by name."""
-    partial = folder / f".{STATE_NAME}.{os.getpid()}.partial"
+def _write_whole(path: Path, write: Callable[[Path], Any]) -> None:
+    """``write`` fills a file beside ``path``, which takes its place when it is complete."""
+    partial = path.with_name(f".{path.name}.{os.getpid()}.partial")
     try:
-        torch.save({"counters": asdict(counters), **parts}, partial)
-        os.replace(partial, folder / STATE_NAME)
+        write(partial)
+        os.replace(partial, path)
     finally:
         partial.unlink(missing_ok=True)
+
+
+def write_config(folder: Path, config: TrainConfig) -> None:
+    """Write ``config.json`` of a run folder."""
+    text = json.dumps(config.to_dict(), indent=1) + "\n"
+    _write_whole(folder / CONFIG_NAME, lambda partial: partial.write_text(text))
+
+
+def read_config(folder: Path) -> TrainConfig:
+    """What ``write_config`` wrote; raises ``FileNotFoundError`` or ``ValueError``."""
+    path = folder / CONFIG_NAME
+    if not path.is_file():
+        raise FileNotFoundError(f"{path}: no such file; {folder} holds no run")
+    return TrainConfig.from_dict(json.loads(path.read_text()))
+
+
+def write_state(folder: Path, counters: Counters, parts: dict[str, Any]) -> None:
+    """Write ``state.pt`` of a run folder; ``parts`` are state dicts and plain values by name."""
+    content = {"counters": asdict(counters), **parts}
+    _write_whole(folder / STATE_NAME, lambda partial: torch.save(content, partial))
 
 
 def read_state(folder: Path) -> tuple[Counters, dict[str, Any]]:
@@ -44,3 +69,9 @@ def read_state(folder: Path) -> tuple[Counters, dict[str, Any]]:
         raise FileNotFoundError(f"{path}: nothing to resume from")
     content = torch.load(path, map_location="cpu", weights_only=True)
     return Counters(**content.pop("counters")), content
+
+
+def remove_partials(folder: Path) -> None:
+    """Delete what a killed process was writing."""
+    for partial in folder.glob(".*.partial"):
+        partial.unlink(missing_ok=True)

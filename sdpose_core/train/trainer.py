@@ -6,96 +6,65 @@ and resumed sees the same samples and the same views as one that was not.
 
 from __future__ import annotations
 
-import json
 import time
 from collections import defaultdict
-from dataclasses import replace
+from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
-import numpy as np
 import torch
-from lightning_fabric import Fabric
-from lightning_fabric.utilities.exceptions import MisconfigurationException
 from torch import Tensor
 
-from sdpose_core.checkpoints import load_student, save_student
-from sdpose_core.data.augment import draw_views, render_views
-from sdpose_core.data.batches import (
-    CropBatch,
-    SampleStream,
-    iterate_batches,
-    sample_weights,
-)
-from sdpose_core.data.shards import VIEW_SIZE, CropSet
-from sdpose_core.heatmaps import encode
-from sdpose_core.model import PRESETS as STUDENTS
-from sdpose_core.model import Student
+from sdpose_core.checkpoints import save_student, training_facts
+from sdpose_core.data.batches import SampleStream, sample_weights
+from sdpose_core.data.shards import CropSet
+from sdpose_core.model import Student, StudentConfig
+from sdpose_core.train.agreement import Agreement
+from sdpose_core.train.beginning import first_student, served_config
 from sdpose_core.train.clock import ComputeClock
 from sdpose_core.train.config import StageConfig, TrainConfig
 from sdpose_core.train.ema import WeightAverage
+from sdpose_core.train.feed import StepInputs, render_inputs, step_inputs
+from sdpose_core.train.hardware import choose_precision, device_kind, make_fabric
 from sdpose_core.train.logs import RunLog
 from sdpose_core.train.memory import keep_freed_memory
-from sdpose_core.train.muon import Muon, hidden_matrices
 from sdpose_core.train.objective import Objective, total
+from sdpose_core.train.optimiser import make_optimiser
 from sdpose_core.train.schedule import learning_rate, stage_progress
-from sdpose_core.train.scoring import DevelopmentSet, development_score, resize_views
-from sdpose_core.train.state import Counters, read_state, write_state
-from sdpose_core.types import Regions
+from sdpose_core.train.scoring import DevelopmentSet, development_score
+from sdpose_core.train.state import (
+    Counters,
+    read_state,
+    remove_partials,
+    write_config,
+    write_state,
+)
 
 
-def choose_precision(config: TrainConfig, device: torch.device) -> str:
-    """The precision of a run: "auto" becomes bf16 where the hardware computes in it."""
-    if config.precision != "auto":
-        return config.precision
-    if device.type == "cuda":
-        return "bf16-mixed" if torch.cuda.is_bf16_supported() else "16-mixed"
-    fast = bool(torch.cpu.get_capabilities().get("avx512_bf16"))
-    return "bf16-mixed" if device.type == "cpu" and fast else "32-true"
-
-
-def make_optimiser(objective: Objective, config: TrainConfig) -> torch.optim.Optimizer:
-    """Adam, AdamW or Muon; the latter two decay only matrices and convolutions."""
-    settings = config.optimiser
-    hidden = hidden_matrices(objective.student) if settings.name == "muon" else []
-    taken = {id(p) for p in hidden}
-    rest = [p for p in objective.parameters() if p.requires_grad and id(p) not in taken]
-    decayed = [p for p in rest if p.ndim > 1]
-    plain = [p for p in rest if p.ndim <= 1]
-    rate = config.stages[0].rate
-    if settings.name == "adam":
-        return torch.optim.Adam(
-            [*decayed, *plain], lr=rate, betas=settings.betas, weight_decay=settings.weight_decay
-        )
-    groups: list[dict[str, Any]] = [
-        {"params": decayed, "weight_decay": settings.weight_decay},
-        {"params": plain, "weight_decay": 0.0},
-    ]
-    if settings.name == "adamw":
-        return torch.optim.AdamW(groups, lr=rate, betas=settings.betas)
-    for group in groups:
-        group["muon"] = False
-    groups.append(
-        {
-            "params": hidden,
-            "weight_decay": settings.weight_decay,
-            "muon": True,
-            "scale": settings.muon_scale,
-        }
-    )
-    return Muon(groups, lr=rate, betas=settings.betas)
+def _size_name(size: tuple[int, int]) -> str:
+    return f"{size[0]}x{size[1]}"
 
 
 class Trainer:
-    """One run in one folder.
+    """One run in one folder; with ``resume`` it continues from the folder's ``state.pt``.
 
     The folder holds ``config.json``, ``log.csv``, ``tensorboard/``, ``state.pt``,
     ``last.safetensors`` and, once scored, ``best.safetensors`` (the best development score). The
     student serves at the size of the last stage: crops are averaged down to it.
+
+    Raises:
+        ValueError: the config does not fit this machine, its start or itself.
+        FileNotFoundError: ``resume`` without a state.
     """
 
     def __init__(
-        self, config: TrainConfig, folder: Path, crops: CropSet, dev: DevelopmentSet | None = None
+        self,
+        config: TrainConfig,
+        folder: Path,
+        crops: CropSet,
+        dev: DevelopmentSet | None = None,
+        *,
+        resume: bool = False,
     ) -> None:
         self.config = config
         self.folder = folder
@@ -103,27 +72,24 @@ class Trainer:
         self.dev = dev
         self.counters = Counters()
         self.history: list[dict[str, float]] = []
-        folder.mkdir(parents=True, exist_ok=True)
-
+        self.resumed = resume
         if config.threads > 0:
             torch.set_num_threads(config.threads)
-        try:
-            probe = Fabric(accelerator=config.accelerator, devices=1)
-        except (MisconfigurationException, ModuleNotFoundError) as error:
-            raise ValueError(f"accelerator {config.accelerator!r}: {error}") from error
-        precision = choose_precision(config, probe.device)
-        if probe.device.type == "cpu":
+        if device_kind(config.accelerator) == "cpu":
             keep_freed_memory()
-        self.precision = precision
-        self.fabric = Fabric(
-            accelerator=config.accelerator,
-            devices=config.devices,
-            num_nodes=config.nodes,
-            precision=precision,  # type: ignore[arg-type]
-        )
+        self.precision = choose_precision(config)
+        self.fabric = make_fabric(config, self.precision)
         self.fabric.launch()
         self.fabric.seed_everything(config.seed, workers=False)
-        self.objective = Objective(self._start_student(), config.loss)
+        parts: dict[str, Any] = {}
+        if resume:
+            self.counters, parts = read_state(folder)
+        if "student" in parts:
+            student, self.begun = Student(StudentConfig.from_dict(parts["student"])), "resumed"
+        else:
+            student, self.begun = first_student(config)
+        student.config = served_config(student.config, config)
+        self.objective = Objective(student.train(), config.loss)
         self.objective.to(memory_format=torch.channels_last)  # type: ignore[call-overload]
         optimiser = make_optimiser(self.objective, config)
         self.wrapped, self.optimiser = self.fabric.setup(self.objective, optimiser)
@@ -136,48 +102,46 @@ class Trainer:
         self.stream = SampleStream(weights, config.seed)
         self.log: RunLog | None = None
         self.stopping = False
+        self._wish = False
+        if resume:
+            self._restore(parts)
 
     def stop(self) -> None:
-        """Ask the loop to end after the present step and to save its state; from any thread."""
-        self.stopping = True
+        """Ask the loop to end after the present step and to save its state; from any thread.
+
+        ``stopping`` becomes true once all processes know.
+        """
+        self._wish = True
 
     @property
     def student(self) -> Student:
         """The student that is being trained."""
         return self.objective.student
 
-    def _start_student(self) -> Student:
-        start = self.config.start
-        student = load_student(start) if start else Student(STUDENTS[self.config.student])
-        logits = self.config.loss.heatmap == "cross_entropy"
-        # The last stage decides at which size the student serves.
-        height, width = student.config.input_size
-        last = self.config.stages[-1].size
-        if height % last[0] or height // last[0] * last[1] != width:
-            raise ValueError(
-                f"the last stage's size {last} must be {(height, width)} divided by a whole number"
-            )
-        student.config = replace(
-            student.config,
-            heatmap_kind="logits" if logits else "gaussian",
-            pool=height // last[0],
-        )
-        return student.train()
-
-    def resume(self) -> None:
-        """Continue from ``state.pt``; raises ``FileNotFoundError`` when there is none."""
-        self.counters, parts = read_state(self.folder)
+    def _restore(self, parts: dict[str, Any]) -> None:
         self.objective.load_state_dict(parts["objective"])
         self.optimiser.load_state_dict(parts["optimiser"])
         if self.average is not None:
             self.average.load_state_dict(parts["average"])
+        if parts.get("precision"):
+            self.fabric.strategy.precision.load_state_dict(parts["precision"])
+        # A process that was killed between the two files has a better student than it knows of.
+        best = training_facts(self.folder / "best.safetensors").get("scores", {})
+        name = _size_name(self.config.stages[-1].size)
+        kept = float(best.get(f"dev/oks_{name}", -1.0))
+        if kept > self.counters.best.get(name, -1.0):
+            self.counters.best[name] = kept
 
     def run(self, *, stop_after_steps: int | None = None) -> None:
         """Train to the end of the last stage, or for ``stop_after_steps`` steps of this call."""
         fabric = self.fabric
         if fabric.is_global_zero:
+            self.folder.mkdir(parents=True, exist_ok=True)
+            remove_partials(self.folder)
+            if not self.resumed:
+                write_config(self.folder, self.config)
             self.log = RunLog(self.folder)
-            (self.folder / "config.json").write_text(json.dumps(self.config.to_dict(), indent=1))
+            self.log.line(self.begun)
             self.log.line(
                 f"{len(self.crops)} crops, {self.stream.pass_length} a pass, {self.precision} on "
                 f"{fabric.device} x {fabric.world_size}"
@@ -194,45 +158,44 @@ class Trainer:
             self.counters.stage += 1
             self.counters.stage_step = self.counters.stage_samples = 0
             self.counters.stage_seconds = 0.0
+            if self.counters.stage < len(self.config.stages):
+                self._save()
         finished = self.counters.stage >= len(self.config.stages)
-        self._save()
         if finished:
             self._score(self.config.stages[-1], finished=True)
+        self._save()
         if self.log is not None:
             self.log.__exit__(None, None, None)
 
     def _run_stage(self, stage: StageConfig, limit: int | None) -> int:
         """Run a stage to its end or for ``limit`` steps; returns the steps made."""
         counters, fabric, config = self.counters, self.fabric, self.config
-        batches = iterate_batches(
-            self.crops,
-            self.stream,
-            start=counters.samples,
-            batch_size=stage.batch,
-            rank=fabric.global_rank,
-            world=fabric.world_size,
-            workers=config.data.workers,
-        )
+        inputs = self.inputs(stage)
         clock = ComputeClock(counters.stage_seconds)
+        agreed = Agreement(fabric, clock)
         begun = counters.seconds - counters.stage_seconds
         scored = saved = clock.seconds
+        scored_samples = counters.samples
         sums: dict[str, Tensor | float] = defaultdict(float)
         summed = made = 0
         total_samples = stage.batch * fabric.world_size
         while limit is None or made < limit:
-            self._agree(clock)
-            if self.stopping:
+            agreed.before_step(self._wish)
+            if agreed.stopping:
+                self.stopping = True
                 break
-            if clock.seconds - scored >= 60 * config.evaluate_minutes:
+            if self._score_due(agreed.seconds - scored, scored_samples):
                 self._score(stage)
-                scored = clock.seconds
-            if clock.seconds - saved >= 60 * config.checkpoint_minutes:
                 self._save()
-                saved = clock.seconds
+                scored = saved = agreed.seconds
+                scored_samples = counters.samples
+            elif agreed.seconds - saved >= 60 * config.checkpoint_minutes:
+                self._save()
+                saved = agreed.seconds
             progress = stage_progress(
                 stage,
                 counters.stage_step,
-                clock.seconds,
+                agreed.seconds,
                 counters.stage_samples,
                 self.stream.pass_length,
             )
@@ -240,7 +203,7 @@ class Trainer:
                 break
             start = time.perf_counter()
             rate = learning_rate(stage, counters.stage_step, progress)
-            terms = self.step(next(batches), stage, rate)
+            terms = self.step(next(inputs), stage, rate)
             for name, value in terms.items():
                 sums[name] = sums[name] + value.detach()
             summed += 1
@@ -255,28 +218,38 @@ class Trainer:
             if counters.step % config.log_every == 0:
                 self._report(sums, summed, rate, progress)
                 sums, summed = defaultdict(float), 0
-        batches.close()  # type: ignore[attr-defined]
+        inputs.close()  # type: ignore[attr-defined]
         ended = (limit is None or made < limit) and not self.stopping
         if ended and counters.stage + 1 < len(config.stages):
             self._score(stage)
         return made
 
-    def _agree(self, clock: ComputeClock) -> None:
-        """Give all processes the first one's clock, and any one's wish to stop."""
-        if self.fabric.world_size == 1:
-            return
-        first = self.fabric.broadcast(clock.seconds)
-        wishes = self.fabric.all_reduce(
-            torch.tensor(float(self.stopping), device=self.fabric.device), reduce_op="sum"
+    def inputs(self, stage: StageConfig) -> Iterator[StepInputs]:
+        """What the coming steps of a stage need, from where the run stands."""
+        return step_inputs(
+            self.config,
+            self.crops,
+            self.stream,
+            self.fabric.device,
+            samples=self.counters.samples,
+            step=self.counters.step,
+            batch_size=stage.batch,
+            rank=self.fabric.global_rank,
+            world=self.fabric.world_size,
         )
-        clock.seconds = first
-        assert isinstance(wishes, Tensor)
-        self.stopping = bool(wishes.item() > 0)
 
-    def step(self, batch: CropBatch, stage: StageConfig, rate: float) -> dict[str, Tensor]:
+    def _score_due(self, seconds: float, scored_samples: int) -> bool:
+        """Whether to score, ``seconds`` after the last score and with ``scored_samples`` then."""
+        epochs = self.config.evaluate_epochs
+        if epochs is None:
+            return seconds >= 60 * self.config.evaluate_minutes
+        every = epochs * self.stream.pass_length
+        return self.counters.samples // every > scored_samples // every
+
+    def step(self, inputs: StepInputs, stage: StageConfig, rate: float) -> dict[str, Tensor]:
         """One optimiser step on one batch; returns the loss terms."""
         config = self.config
-        images, target, weights = self.prepare(batch, stage.size)
+        images, target, weights = self.render(inputs, stage)
         for group in self.optimiser.param_groups:
             group["lr"] = rate
         cycles = stage.cycles or self.student.config.train_cycles
@@ -296,30 +269,9 @@ class Trainer:
             self.average.update(self.student)
         return {"loss": loss, **terms}
 
-    def prepare(self, batch: CropBatch, size: tuple[int, int]) -> tuple[Tensor, Tensor, Tensor]:
-        """Views (B, 3, *size), targets (B, 17, 64, 48) and weights (B, 17) on the device."""
-        count, height, width = batch.images.shape[:3]
-        regions = Regions(
-            np.tile(np.array((width / 2, height / 2), np.float32), (count, 1)),
-            np.tile(np.array(VIEW_SIZE, np.float32), (count, 1)),
-        )
-        rng = np.random.default_rng(
-            (self.config.seed, 2, self.counters.step, self.fabric.global_rank)
-        )
-        data = self.config.data
-        views = draw_views(batch.keypoints, regions, (width, height), data.augment, rng)
-        device = self.fabric.device
-        images = resize_views(
-            render_views(torch.from_numpy(batch.images).to(device, non_blocking=True), views), size
-        )
-        confidence = np.where(views.confidence >= data.minimum_confidence, views.confidence, 0)
-        joints = torch.from_numpy(views.joints / 4).to(device)
-        target, weights = encode(joints, torch.from_numpy(confidence).to(device))
-        if self.config.loss.heatmap == "cross_entropy":
-            # A softmax has no way to say "outside": such joints teach nothing.
-            limit = torch.tensor(target.shape[:1:-1], device=device) - 0.5
-            weights = weights * ((joints > -0.5) & (joints < limit)).all(dim=2)
-        return images.contiguous(memory_format=torch.channels_last), target, weights
+    def render(self, inputs: StepInputs, stage: StageConfig) -> tuple[Tensor, Tensor, Tensor]:
+        """Views, targets and weights of one batch, as ``render_inputs`` has them."""
+        return render_inputs(inputs, stage.size, self.config.loss.heatmap)
 
     def _report(
         self, sums: dict[str, Tensor | float], count: int, rate: float, progress: float
@@ -352,7 +304,10 @@ class Trainer:
         return copy.eval()
 
     def _score(self, stage: StageConfig, *, finished: bool = False) -> None:
-        """Score the averaged student and keep the best; only the first process works."""
+        """Score the averaged student and keep the best; only the first process works.
+
+        The state is to be saved right after, so that it knows of the student that was kept.
+        """
         if self.fabric.is_global_zero:
             student = self.averaged_student()
             values: dict[str, float] = {}
@@ -365,7 +320,7 @@ class Trainer:
                         size=None if size == served else size,
                         cycles=self.config.score_cycles,
                     )
-                    name = f"{size[0]}x{size[1]}"
+                    name = _size_name(size)
                     values[f"dev/oks_{name}"] = float(scores.mean())
                     values[f"dev/oks50_{name}"] = float((scores > 0.5).mean())
                     if scores.mean() > self.counters.best.get(name, -1.0):
@@ -401,8 +356,10 @@ class Trainer:
     def _save(self) -> None:
         if self.fabric.is_global_zero:
             parts: dict[str, Any] = {
+                "student": self.student.config.to_dict(),
                 "objective": self.objective.state_dict(),
                 "optimiser": self.optimiser.state_dict(),
+                "precision": self.fabric.strategy.precision.state_dict(),
             }
             if self.average is not None:
                 parts["average"] = self.average.state_dict()

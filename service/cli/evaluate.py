@@ -46,6 +46,15 @@ def evaluate(
     ] = None,
     device: Annotated[str, typer.Option(help="auto, cpu, cuda or cuda:N.")] = "auto",
     backend: Annotated[str, typer.Option(help="auto, torch or openvino.")] = "auto",
+    precision: Annotated[str, typer.Option(help="auto, fp32, fp16 or bf16.")] = "auto",
+    bounded: Annotated[
+        bool,
+        typer.Option(
+            "--bounded",
+            help="Decode as the server does: a bounded sub-pixel step and scores up to 1, where "
+            "the published protocol bounds neither.",
+        ),
+    ] = False,
     limit: Annotated[int | None, typer.Option(min=1, help="Only the first images.")] = None,
     bootstrap: Annotated[
         int, typer.Option(min=0, help="Resamplings for the 95 % interval of AP; 0 = none.")
@@ -65,6 +74,9 @@ def evaluate(
     """Evaluate by COCO's protocol, with the estimator that the server runs."""
     from rich.console import Console
 
+    from service.cli.extras import need
+
+    need("train", "pycocotools")
     from sdpose_core.data.coco import load_coco
     from sdpose_core.evaluate.report import evaluate as measure
     from sdpose_core.evaluate.report import write_report
@@ -91,9 +103,15 @@ def evaluate(
             ]
         else:
             from sdpose_core.estimator import PoseEstimator
+            from sdpose_core.heatmaps import MAX_REFINEMENT
 
             estimator = PoseEstimator.from_pretrained(
-                student, "none" if given or boxes is not None else detector, device, backend=backend
+                student,
+                "none" if given or boxes is not None else detector,
+                device,
+                backend=backend,
+                precision=precision,
+                max_refinement=MAX_REFINEMENT if bounded else None,
             )
             sources = [
                 (f"{student} ({estimator.backend_name}), {_name(c, f)}", _local(estimator, c, f))
@@ -114,7 +132,7 @@ def evaluate(
             if worst is not None and len(results) == 1:
                 draw_worst(scored, worst)
         if calibrate is not None:
-            numbers = _calibrate(student, calibrate, pictures, backend)
+            numbers = _calibrate(student, calibrate, pictures, (backend, device, precision))
             console.print(f"{calibrate}: {numbers}", highlight=False)
     except (ValueError, OSError) as error:
         raise typer.BadParameter(str(error)) from error
@@ -125,10 +143,14 @@ def evaluate(
 
 
 def _calibrate(
-    student: str, path: Path, pictures: list[CocoImage], backend: str
+    student: str, path: Path, pictures: list[CocoImage], hardware: tuple[str, str, str]
 ) -> dict[str, float]:
-    """Fit joint scores on the peaks of an estimator without calibration; write the student."""
+    """Fit joint scores on the peaks of an estimator without calibration; write the student.
+
+    ``hardware``: backend, device and precision.
+    """
     from sdpose_core.backends import make_backend
+    from sdpose_core.calibration import ScoreCalibration
     from sdpose_core.checkpoints import load_student, save_student, training_facts
     from sdpose_core.estimator import PoseEstimator
     from sdpose_core.evaluate.breakdown import score_people
@@ -136,7 +158,9 @@ def _calibrate(
     from sdpose_core.evaluate.results import run
 
     network = load_student(student)
-    raw = PoseEstimator(make_backend(network, backend))
+    # Peaks as they are: the curve is applied to such.
+    peaks = ScoreCalibration(limited=False)
+    raw = PoseEstimator(make_backend(network, *hardware), calibration=peaks)
     numbers = calibrate_scores(score_people(run(pictures, _local(raw, 1, False), given_boxes=True)))
     save_student(network, path, {**training_facts(student), "score_calibration": numbers})
     return numbers

@@ -25,23 +25,29 @@ def pack(
     seed: Annotated[int, typer.Option(help="Order of the images.")] = 0,
 ) -> None:
     """Cut every labelled person out and write WebDataset shards for ``sdpose train``."""
-    import numpy as np
     from rich.console import Console
 
-    from sdpose_core.data.coco import coco_samples, load_coco
-    from sdpose_core.data.shards import CONTEXT_SIZE, WIDE_CONTEXT_SIZE, ShardWriter
+    from sdpose_core.data.coco import load_coco
+    from sdpose_core.data.packing import pack_coco, usable_cores
+    from sdpose_core.data.shards import CONTEXT_SIZE, WIDE_CONTEXT_SIZE
+    from service.cli.console import Progress
 
     console = Console()
-    size = WIDE_CONTEXT_SIZE if wide else CONTEXT_SIZE
     try:
         found = load_coco(annotations, images)
-        # Shuffled, so that every shard is a fair sample of the set.
-        order = np.random.default_rng(seed).permutation(len(found))
-        count = 0
-        with ShardWriter(output, per_shard=per_shard) as writer, console.status("packing"):
-            for sample in coco_samples([found[i] for i in order], source, quality, size):
-                writer.write(sample)
-                count += 1
+        count = sum(len(image.people) for image in found)
+        with Progress(count) as bar:
+            paths = pack_coco(
+                found,
+                output,
+                source=source,
+                per_shard=per_shard,
+                quality=quality,
+                size=WIDE_CONTEXT_SIZE if wide else CONTEXT_SIZE,
+                seed=seed,
+                workers=usable_cores(),
+                on_person=lambda _: bar.advance(1),
+            )
     except (ValueError, OSError) as error:
         raise typer.BadParameter(str(error)) from error
-    console.print(f"{count} people in {len(writer.paths)} shards in {output}")
+    console.print(f"{count} people in {len(paths)} shards in {output}")

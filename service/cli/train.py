@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from pathlib import Path
-from typing import Annotated
+from typing import Annotated, Any
 
 import typer
 
@@ -32,40 +32,66 @@ def train(
         typer.Option(help="Computing time of the whole run; stages share it as they are."),
     ] = None,
     steps: Annotated[int | None, typer.Option(help="Stop after this many steps.")] = None,
+    devices: Annotated[
+        int | None, typer.Option(min=1, help="Processes on this machine, one a GPU.")
+    ] = None,
+    nodes: Annotated[int | None, typer.Option(min=1, help="Machines of the run.")] = None,
+    backbone_start: Annotated[
+        str | None, typer.Option(help="File of a pretrained backbone, taken where it fits.")
+    ] = None,
+    coco_cache: Annotated[
+        str | None, typer.Option(help="Folder for the packed COCO crops; in the run if not given.")
+    ] = None,
     resume: Annotated[
-        bool, typer.Option(help="Continue the run in the folder, with the config saved there.")
+        bool,
+        typer.Option(
+            help="Continue the run in the folder with the config saved there; other options hold "
+            "for this call only."
+        ),
     ] = False,
 ) -> None:
     """Train a student; the run folder holds its config, logs, state and best weights."""
     import json
+    import os
     import signal
     from dataclasses import replace
+    from functools import partial
 
     from rich.console import Console
 
-    from sdpose_core.train.config import TrainConfig, load_config
+    from service.cli.extras import need
+
+    need("train", "lightning_fabric", "tensorboard")
+    from sdpose_core.train.config import load_config
     from sdpose_core.train.length import within_minutes
     from sdpose_core.train.presets import PRESETS, preset_config
+    from sdpose_core.train.run import prepare
+    from sdpose_core.train.state import read_config
 
     try:
         if resume:
             if run is None:
                 raise ValueError("--resume needs --run")
-            settings = TrainConfig.from_dict(json.loads((run / "config.json").read_text()))
+            settings = read_config(run)
         else:
             settings = preset_config(config) if config in PRESETS else load_config(Path(config))
-        data = settings.data
-        if shards:
-            data = replace(data, shards=tuple(shards))
-        if coco_annotations:
-            data = replace(data, coco_annotations=coco_annotations)
-        if coco_images:
-            data = replace(data, coco_images=coco_images)
-        if dev_annotations:
-            data = replace(data, dev_annotations=dev_annotations)
-        if dev_images:
-            data = replace(data, dev_images=dev_images)
-        settings = replace(settings, data=data, start=start or settings.start)
+        given: dict[str, Any] = {
+            "shards": tuple(shards) if shards else None,
+            "coco_annotations": coco_annotations,
+            "coco_images": coco_images,
+            "coco_cache": coco_cache,
+            "dev_annotations": dev_annotations,
+            "dev_images": dev_images,
+        }
+        data = replace(settings.data, **{k: v for k, v in given.items() if v is not None})
+        settings = replace(
+            settings,
+            data=data,
+            start=start or settings.start,
+            backbone_start=backbone_start or settings.backbone_start,
+            devices=devices or settings.devices,
+            nodes=nodes or settings.nodes,
+        )
         if minutes is not None:
             settings = within_minutes(settings, minutes)
     except (ValueError, OSError) as error:
@@ -74,15 +100,13 @@ def train(
     if not resume and (folder / "state.pt").exists():
         raise typer.BadParameter(f"{folder} holds a run: --resume it or give another --run")
 
-    console = Console()
+    # One of several processes speaks; where Fabric starts them, only the others have a rank yet.
+    first = os.environ.get("RANK", os.environ.get("LOCAL_RANK", "0")) == "0"
+    console = Console(quiet=not first)
     console.print_json(json.dumps(settings.to_dict()))
-
-    from sdpose_core.train.run import prepare
-
+    say = partial(console.print, highlight=False, markup=False, soft_wrap=True)
     try:
-        trainer = prepare(settings, folder)
-        if resume:
-            trainer.resume()
+        trainer = prepare(settings, folder, resume=resume, say=say)
     except (ValueError, OSError) as error:
         raise typer.BadParameter(str(error)) from error
     for number in (signal.SIGINT, signal.SIGTERM):

@@ -58,7 +58,12 @@ def test_a_lit_pixel_stays_under_its_joint() -> None:
         image += 255 * np.exp(-((columns - x) ** 2 + (rows - y) ** 2) / 50)[:, :, None]
     views = views_of(keypoints, replace(REFERENCE, half_body_probability=0))
     assert 5 < views.flipped.sum() < 35
-    rendered = render_views(torch.from_numpy(images.astype(np.uint8)), views).numpy()[:, 0]
+    rendered = render_views(
+        torch.from_numpy(images.astype(np.uint8)),
+        torch.from_numpy(views.to_image),
+        torch.from_numpy(views.gain),
+        torch.from_numpy(views.lift),
+    ).numpy()[:, 0]
     checked = 0
     for index in range(count):
         joint = 6 if views.flipped[index] else 5

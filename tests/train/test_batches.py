@@ -2,12 +2,13 @@
 
 from __future__ import annotations
 
+import threading
 from itertools import islice
 
 import numpy as np
 import pytest
 
-from sdpose_core.data.batches import SampleStream, iterate_batches, sample_weights
+from sdpose_core.data.batches import CropBatch, SampleStream, iterate_batches, sample_weights
 from tests.train.people import crop_set
 
 
@@ -31,13 +32,17 @@ def test_position_alone_decides() -> None:
     assert not np.array_equal(whole[:50], SampleStream(weights, seed=2).take(0, 50))
 
 
+def as_it_is(batch: CropBatch, number: int) -> CropBatch:
+    return batch
+
+
 def test_processes_share_a_batch_without_overlap() -> None:
     crops = crop_set(12)
     stream = SampleStream(np.ones(12), seed=0)
     shown = []
     for rank in range(2):
         batches = iterate_batches(
-            crops, stream, start=0, batch_size=3, rank=rank, world=2, workers=0
+            crops, stream, start=0, batch_size=3, make=as_it_is, rank=rank, world=2, workers=0
         )
         shown.append([b.keypoints for b in islice(batches, 2)])
     together = np.concatenate([np.concatenate(s) for s in shown])
@@ -47,11 +52,36 @@ def test_processes_share_a_batch_without_overlap() -> None:
 def test_threads_give_the_same_batches() -> None:
     crops = crop_set(6)
     stream = SampleStream(np.ones(6), seed=0)
-    plain = islice(iterate_batches(crops, stream, start=2, batch_size=2, workers=0), 5)
-    threads = islice(iterate_batches(crops, stream, start=2, batch_size=2, workers=2), 5)
-    for a, b in zip(plain, threads, strict=True):
-        np.testing.assert_array_equal(a.images, b.images)
-        np.testing.assert_array_equal(a.keypoints, b.keypoints)
+    given = []
+    for workers in (0, 2):
+        batches = iterate_batches(
+            crops,
+            stream,
+            start=2,
+            batch_size=2,
+            make=lambda batch, number: (batch, number),
+            workers=workers,
+        )
+        given.append(islice(batches, 5))
+    for expected, (one, other) in enumerate(zip(*given, strict=True)):
+        np.testing.assert_array_equal(one[0].images, other[0].images)
+        np.testing.assert_array_equal(one[0].keypoints, other[0].keypoints)
+        assert one[1] == other[1] == expected
+
+
+def test_every_thread_has_a_batch_in_hand() -> None:
+    """With a batch a task, fewer tasks than threads would leave threads without work."""
+    crops = crop_set(2)
+    together = threading.Barrier(7)
+
+    def make(batch: CropBatch, number: int) -> int:
+        if number < 7:
+            together.wait(timeout=60)  # passes only if seven are at work at the same time
+        return number
+
+    stream = SampleStream(np.ones(2), seed=0)
+    batches = iterate_batches(crops, stream, start=0, batch_size=1, make=make, workers=7)
+    assert list(islice(batches, 8)) == list(range(8))
 
 
 def test_weights_by_source_come_before_the_human_factor() -> None:

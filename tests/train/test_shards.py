@@ -29,6 +29,19 @@ def test_written_shards_come_back(tmp_path: Path) -> None:
     np.testing.assert_allclose(crops.keypoints, np.stack([s.keypoints for s in samples]), atol=5e-4)
 
 
+def test_an_exception_leaves_whole_shards_only(tmp_path: Path) -> None:
+    def write_and_fail() -> None:
+        with ShardWriter(tmp_path, per_shard=2) as writer:
+            for sample in crop_samples(3):
+                writer.write(sample)
+            raise KeyError("broken")
+
+    with pytest.raises(KeyError, match="broken"):
+        write_and_fail()
+    assert [p.name for p in tmp_path.iterdir()] == ["pose-0000.tar"]
+    assert len(load_shards([tmp_path])) == 2
+
+
 def test_shards_are_webdataset(tmp_path: Path) -> None:
     with ShardWriter(tmp_path) as writer:
         for sample in crop_samples(3):
@@ -88,6 +101,26 @@ def test_coco_people_become_crops_with_their_joints_in_place(tmp_path: Path) -> 
     nose = person.keypoints[9, :2].round().astype(int)
     at = joints[9, :2].round().astype(int)
     assert np.abs(crop[at[1], at[0]].astype(int) - pixels[nose[1], nose[0]]).max() < 12
+
+
+@pytest.mark.parametrize(
+    ("change", "said"),
+    [
+        ({"area": None}, "annotation 10 has no 'area'"),
+        ({"image_id": 77}, "annotation 10: image 77 is not in the file"),
+        ({"keypoints": [1, 2]}, "annotation 10: "),
+    ],
+)
+def test_mistakes_of_a_coco_file_are_named(
+    tmp_path: Path, change: dict[str, object], said: str
+) -> None:
+    annotations, folder = coco_folder(tmp_path, images=1)
+    content = json.loads(annotations.read_text())
+    changed = {**content["annotations"][0], **change}
+    content["annotations"][0] = {k: v for k, v in changed.items() if v is not None}
+    annotations.write_text(json.dumps(content))
+    with pytest.raises(ValueError, match=said):
+        load_coco(annotations, folder)
 
 
 def test_large_people_shrink_without_a_shift() -> None:

@@ -123,12 +123,10 @@ def test_stopping_and_resuming_is_not_stopping(
     Trainer(config, tmp_path / "whole", crops).run()
     first = Trainer(config, tmp_path / "parts", crops)
     first.run(stop_after_steps=2)
-    second = Trainer(config, tmp_path / "parts", crops)
-    second.resume()
+    second = Trainer(config, tmp_path / "parts", crops, resume=True)
     assert (second.counters.stage, second.counters.step, second.counters.samples) == (0, 2, 4)
     second.run(stop_after_steps=2)
-    third = Trainer(config, tmp_path / "parts", crops)
-    third.resume()
+    third = Trainer(config, tmp_path / "parts", crops, resume=True)
     third.run()
     assert third.counters.step == 5
     whole, parts = run_state(tmp_path / "whole"), run_state(tmp_path / "parts")
@@ -145,10 +143,9 @@ def test_a_stop_request_saves_and_ends(tmp_path: Path, shallow: str) -> None:
     trainer.run()
     timer.join()
     assert 0 < trainer.counters.step < 10_000
-    again = Trainer(config, tmp_path, crop_set(4))
-    again.resume()
+    again = Trainer(config, tmp_path, crop_set(4), resume=True)
     assert again.counters.step == trainer.counters.step
-    assert not (tmp_path / ".state.pt.partial").exists()
+    assert list(tmp_path.glob("*.partial")) + list(tmp_path.glob(".*.partial")) == []
 
 
 def test_a_run_leaves_config_logs_and_the_best_student(tmp_path: Path, shallow: str) -> None:

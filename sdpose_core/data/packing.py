@@ -1,0 +1,131 @@
+"""COCO keypoint sets as tar shards, made once however many processes want them."""
+
+from __future__ import annotations
+
+import contextlib
+import fcntl
+import json
+import os
+from collections.abc import Callable, Iterator, Sequence
+from pathlib import Path
+from typing import Any, Final
+
+import numpy as np
+
+from sdpose_core.data.coco import CocoImage, coco_samples, load_coco
+from sdpose_core.data.shards import CONTEXT_SIZE, WIDE_CONTEXT_SIZE, ShardWriter, find_shards
+
+QUALITY: Final = 80
+"""WebP quality of packed crops unless told otherwise."""
+MARKER: Final = "complete.json"
+
+
+def usable_cores() -> int:
+    """Processor cores that this process may use."""
+    count = getattr(os, "sched_getaffinity", None)
+    return len(count(0)) if count is not None else os.cpu_count() or 1
+
+
+def pack_coco(
+    images: Sequence[CocoImage],
+    folder: Path,
+    *,
+    source: str = "coco",
+    per_shard: int = 5000,
+    quality: int = QUALITY,
+    size: tuple[int, int] = CONTEXT_SIZE,
+    seed: int = 0,
+    workers: int = 0,
+    on_person: Callable[[int], None] | None = None,
+) -> list[Path]:
+    """Cut every person of a set out and write shards; the shards' paths.
+
+    Images come in an order drawn from ``seed``, so that every shard is a fair sample of the set.
+    ``on_person`` is told how many are written. Raises ``ValueError`` or ``OSError`` for a picture
+    that cannot be read.
+    """
+    order = np.random.default_rng(seed).permutation(len(images))
+    shuffled = [images[i] for i in order]
+    with ShardWriter(folder, per_shard=per_shard) as writer:
+        samples = coco_samples(shuffled, source, quality, size, workers)
+        for count, sample in enumerate(samples, start=1):
+            writer.write(sample)
+            if on_person is not None:
+                on_person(count)
+    return writer.paths
+
+
+def packed_coco(
+    annotations: Path,
+    images: Path,
+    folder: Path,
+    *,
+    say: Callable[[str], None] = lambda line: None,
+) -> list[Path]:
+    """Shards of a COCO set in ``folder``, with crops wide enough for the published augmentation.
+
+    The first process that comes packs, with a thread a core; others, on this or another machine
+    that shares the folder, wait for it at a file lock, without a limit and without a process
+    group. Later starts find the shards. Another set, or a changed annotation file, is packed anew.
+
+    Args:
+        say: Told how it goes, a line at a time.
+
+    Raises:
+        ValueError: not a COCO set, without people, or a picture that does not decode.
+        OSError: a file that cannot be read or written.
+    """
+    about = annotations.stat()
+    wanted = {
+        "annotations": str(annotations.resolve()),
+        "bytes": about.st_size,
+        "changed_ns": about.st_mtime_ns,
+        "images": str(images.resolve()),
+        "size": list(WIDE_CONTEXT_SIZE),
+        "quality": QUALITY,
+    }
+    folder.mkdir(parents=True, exist_ok=True)
+    with _locked(folder / ".lock", lambda: say(f"waiting for another process to fill {folder}")):
+        if _described(folder) == wanted:
+            return find_shards([folder])
+        (folder / MARKER).unlink(missing_ok=True)
+        for old in (*folder.glob("pose-*.tar"), *folder.glob(".pose-*.partial")):
+            old.unlink()
+        found = load_coco(annotations, images)
+        total = sum(len(image.people) for image in found)
+        if total == 0:
+            raise ValueError(f"{annotations}: no person with a labelled joint")
+        say(f"packing {total} people of {annotations.name} into {folder}")
+
+        def progress(count: int) -> None:
+            if count % max(1, total // 20) == 0:
+                say(f"packed {count} of {total}")
+
+        paths = pack_coco(
+            found, folder, size=WIDE_CONTEXT_SIZE, workers=usable_cores(), on_person=progress
+        )
+        partial = folder / f".{MARKER}.partial"
+        partial.write_text(json.dumps(wanted, indent=1) + "\n")
+        os.replace(partial, folder / MARKER)
+        return paths
+
+
+def _described(folder: Path) -> dict[str, Any] | None:
+    """What set the shards of a folder hold; None if they are not complete."""
+    try:
+        content: dict[str, Any] = json.loads((folder / MARKER).read_text())
+    except (OSError, ValueError):
+        return None
+    return content
+
+
+@contextlib.contextmanager
+def _locked(path: Path, on_wait: Callable[[], None]) -> Iterator[None]:
+    """Alone among all processes; the system frees the lock when its holder dies."""
+    with path.open("w") as file:
+        try:
+            fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
+        except BlockingIOError:
+            on_wait()
+            fcntl.flock(file, fcntl.LOCK_EX)
+        yield

@@ -1,0 +1,55 @@
+"""Where a run computes: devices, precision and processes, by Lightning Fabric."""
+
+from __future__ import annotations
+
+import torch
+from lightning_fabric import Fabric
+from lightning_fabric.utilities.exceptions import MisconfigurationException
+
+from sdpose_core.train.config import TrainConfig
+
+
+def device_kind(accelerator: str) -> str:
+    """``"cuda"``, ``"mps"`` or ``"cpu"``: what Fabric's ``accelerator`` means on this machine."""
+    if accelerator in ("auto", "gpu", "cuda") and torch.cuda.is_available():
+        return "cuda"
+    if accelerator in ("auto", "gpu", "mps") and torch.backends.mps.is_available():
+        return "mps"
+    return "cpu"
+
+
+def choose_precision(config: TrainConfig) -> str:
+    """The precision of a run: "auto" becomes bf16 where the hardware computes in it."""
+    if config.precision != "auto":
+        return config.precision
+    kind = device_kind(config.accelerator)
+    if kind == "cuda":
+        return "bf16-mixed" if torch.cuda.is_bf16_supported() else "16-mixed"
+    fast = bool(torch.cpu.get_capabilities().get("avx512_bf16"))
+    return "bf16-mixed" if kind == "cpu" and fast else "32-true"
+
+
+def make_fabric(config: TrainConfig, precision: str) -> Fabric:
+    """Fabric for a config, its processes not yet started.
+
+    Raises:
+        ValueError: this machine has no such accelerator, or fewer devices than the config asks for.
+    """
+    kind = device_kind(config.accelerator)
+    asked = config.devices if isinstance(config.devices, int) else 0
+    if kind == "cuda" and asked > torch.cuda.device_count():
+        raise ValueError(
+            f"devices: {asked} GPUs asked for, this machine has {torch.cuda.device_count()}; "
+            f"say how many to use with --devices (a rate may want adjusting to the batch)"
+        )
+    try:
+        return Fabric(
+            accelerator=config.accelerator,
+            devices=config.devices,
+            num_nodes=config.nodes,
+            precision=precision,  # type: ignore[arg-type]
+        )
+    except (MisconfigurationException, ModuleNotFoundError) as error:
+        raise ValueError(
+            f"accelerator {config.accelerator!r} with devices {config.devices!r}: {error}"
+        ) from error
