@@ -22,7 +22,7 @@ import zipfile
 from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
+from typing import Any, cast
 
 from safetensors import SafetensorError, safe_open
 from torch import Tensor, nn
@@ -218,8 +218,13 @@ def _check_plan(plan: Mapping[str, Any], source: str) -> None:
 
 
 def plan_of(model: nn.Module) -> dict[str, Any]:
-    """The plan of an ultralytics model, without what only says where it came from."""
+    """The plan of an ultralytics model, without what only says where it came from.
+
+    Its ``nc`` is the width that the class layers have: a network fine-tuned to fewer classes keeps
+    the width it started with, while ultralytics writes down the new number of classes.
+    """
     plan = {key: value for key, value in _member(model, "yaml").items() if key in _PLAN_KEYS}
+    plan["nc"] = cast(Any, model).model[-1].cv3[0][-1].in_channels
     if plan.get("scale") in (plan.get("scales") or {}):
         plan["scales"] = {plan["scale"]: plan["scales"][plan["scale"]]}
     return plan

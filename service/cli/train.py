@@ -109,9 +109,15 @@ def train(
         trainer = prepare(settings, folder, resume=resume, say=say)
     except (ValueError, OSError) as error:
         raise typer.BadParameter(str(error)) from error
-    for number in (signal.SIGINT, signal.SIGTERM):
-        signal.signal(number, lambda *_: trainer.stop())
-    trainer.run(stop_after_steps=steps)
+    before = {
+        number: signal.signal(number, lambda *_: trainer.stop())
+        for number in (signal.SIGINT, signal.SIGTERM)
+    }
+    try:
+        trainer.run(stop_after_steps=steps)
+    finally:
+        for number, handler in before.items():
+            signal.signal(number, handler)
     if trainer.stopping:
         console.print("stopped; --resume continues")
     console.print(f"run folder: {folder}")

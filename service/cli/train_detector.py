@@ -32,6 +32,9 @@ def train_detector(
     """Fine-tune on people with ultralytics' own trainer; writes person.safetensors."""
     from rich.console import Console
 
+    from service.cli.extras import need
+
+    need("train", "yaml", "pycocotools")
     from sdpose_core.train.detector import DetectorRecipe
     from sdpose_core.train.detector import train_detector as fine_tune
 
@@ -59,5 +62,5 @@ def train_detector(
     numbers = measure_people(found, truth)
     console.print(
         f"{len(truth.pictures)} images: person AP50 {numbers.ap50:.3f}, AP50:95 "
-        f"{numbers.ap:.3f}, recall over 96 px at 0.25 {numbers.large_recall:.3f}"
+        f"{numbers.ap:.3f}, recall of people taller than 96 px at 0.25 {numbers.tall_recall:.3f}"
     )

@@ -1,0 +1,78 @@
+"""What each of two processes of one run does: ``python -m tests.train.two_processes FOLDER``.
+
+Started as ``torchrun`` starts them; ``test_processes.py`` sets its variables and reads the results.
+"""
+
+from __future__ import annotations
+
+import json
+import os
+import sys
+from pathlib import Path
+
+from sdpose_core.data.augment import AugmentConfig
+from sdpose_core.train.config import (
+    DataConfig,
+    LossConfig,
+    OptimiserConfig,
+    StageConfig,
+    TrainConfig,
+)
+from sdpose_core.train.run import prepare
+
+STEPS = 12
+
+
+def recipe(folder: Path) -> TrainConfig:
+    """A tiny run on the COCO set in ``folder``, from the student there."""
+    return TrainConfig(
+        start=str(folder / "shallow.safetensors"),
+        data=DataConfig(
+            coco_annotations=str(folder / "set" / "people.json"),
+            coco_images=str(folder / "set" / "images"),
+            coco_cache=str(folder / "crops"),
+            workers=1,
+            augment=AugmentConfig(),
+        ),
+        loss=LossConfig(heatmap="cross_entropy", tokens=0.0),
+        optimiser=OptimiserConfig(name="muon", clip=5.0, ema=0.9),
+        stages=(StageConfig(size=(128, 96), batch=1, steps=STEPS, cycles=1, warmup_steps=0),),
+        accelerator="cpu",
+        devices=2,
+        threads=1,
+        precision="32-true",
+    )
+
+
+def main() -> None:
+    """Train whole; train again until the second process wants to stop; resume that to the end."""
+    folder, rank = Path(sys.argv[1]), int(os.environ["RANK"])
+    said: list[str] = []
+    config = recipe(folder)
+    prepare(config, folder / "whole", say=said.append).run()
+    trainer = prepare(config, folder / "parts")
+    step = trainer.step
+
+    def step_and_stop(*given: object) -> object:
+        if rank == 1 and trainer.counters.step == 1:
+            trainer.stop()
+        return step(*given)  # type: ignore[arg-type]
+
+    trainer.step = step_and_stop  # type: ignore[method-assign, assignment]
+    trainer.run()
+    stopped = trainer.counters.step
+    trainer = prepare(config, folder / "parts", resume=True)
+    resumed = trainer.counters.step
+    trainer.run()
+    result = {
+        "said": said,
+        "stopped": stopped,
+        "resumed": resumed,
+        "ended": trainer.counters.step,
+        "samples": trainer.counters.samples,
+    }
+    (folder / f"result-{rank}.json").write_text(json.dumps(result))
+
+
+if __name__ == "__main__":
+    main()
