@@ -72,6 +72,8 @@ def evaluate(
     output: Annotated[Path | None, typer.Option(help="Write all numbers as JSON.")] = None,
 ) -> None:
     """Evaluate by COCO's protocol, with the estimator that the server runs."""
+    from contextlib import ExitStack
+
     from rich.console import Console
 
     from service.cli.extras import need
@@ -90,6 +92,7 @@ def evaluate(
     flips = [False, True] if flip is None else [flip]
     settings = [(c, f) for c in range(1, cycles + 1) for f in flips]
     results = []
+    closing = ExitStack()
     try:
         pictures = load_coco(annotations, images)[:limit]
         known = None if boxes is None else read_boxes(boxes)
@@ -97,7 +100,7 @@ def evaluate(
         if server is not None:
             from service.client.rest_client import RestPoseClient
 
-            client = RestPoseClient(server, api_key=api_key)
+            client = closing.enter_context(RestPoseClient(server, api_key=api_key))
             sources = [
                 (f"{server}, {_name(c, f)}", _from_server(client, c, f)) for c, f in settings
             ]
@@ -136,6 +139,8 @@ def evaluate(
             console.print(f"{calibrate}: {numbers}", highlight=False)
     except (ValueError, OSError) as error:
         raise typer.BadParameter(str(error)) from error
+    finally:
+        closing.close()
     where = "given boxes" if given else f"boxes of {boxes}" if boxes else f"detector {detector}"
     _show(console, results, where)
     if output is not None:

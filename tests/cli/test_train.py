@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import asyncio
 import json
 import math
 import threading
@@ -16,13 +17,17 @@ import pytest
 import torch
 from typer.testing import CliRunner
 
-from sdpose_core.checkpoints import save_student, training_facts
-from sdpose_core.data.shards import load_shards
+from sdpose_core.checkpoints import load_student, save_student, training_facts
+from sdpose_core.data.shards import ShardWriter, load_shards
+from sdpose_core.estimator import PoseEstimator
 from sdpose_core.heatmaps import encode
 from sdpose_core.model import PRESETS, Student
 from sdpose_core.skeleton import KEYPOINT_NAMES
+from service.cli.extras import need
 from service.cli.main import app
-from tests.train.people import coco_folder
+from tests.service.conftest import serving
+from tests.train.people import coco_folder, crop_samples, crop_set
+from tests.train.test_training import logged, share_of_correct_keypoints
 
 RECIPE = """
 preset = "compact-cpu"
@@ -80,6 +85,67 @@ def test_from_a_coco_set_to_a_measured_student(tmp_path: Path, shallow: Path) ->
     assert second["title"].endswith("2 cycles, no flip test")
     assert 0 <= first["coco"]["AP"] <= 1
     assert len(list((tmp_path / "worst").glob("*.jpg"))) == 4
+
+
+OVERFIT = """
+name = "overfit"
+student = "sdpose-t"
+start = "sdpose-t"
+accelerator = "cpu"
+devices = 1
+precision = "32-true"
+log_every = 1
+[data]
+workers = 0
+[data.augment]
+shift_probability = 0.0
+flip_probability = 0.0
+half_body_probability = 0.0
+scale_factor = 0.0
+rotation_probability = 0.0
+[loss]
+heatmap = "cross_entropy"
+tokens = 0.0
+dense = 1.0
+stem = 0.3
+[optimiser]
+name = "adamw"
+betas = [0.9, 0.98]
+clip = 5.0
+ema = 0.9
+[[stages]]
+size = [128, 96]
+batch = 8
+steps = 50
+cycles = 1
+rate = 1e-3
+warmup_steps = 5
+hold = 0.6
+"""
+
+
+@pytest.mark.timeout(400)
+def test_fifty_steps_on_shards_overfit_eight_crops(tmp_path: Path) -> None:
+    """From the embedded student, which has seen photographs only, to drawn figures."""
+    with ShardWriter(tmp_path / "shards", per_shard=5) as writer:
+        for sample in crop_samples(8):
+            writer.write(sample)
+    recipe, run, crops = tmp_path / "overfit.toml", tmp_path / "run", crop_set(8)
+    recipe.write_text(OVERFIT)
+    # 10 crop pixels are a seventh of a figure's torso.
+    before = share_of_correct_keypoints(load_student("sdpose-t"), crops, reach=10.0)
+    sdpose("train", "--config", recipe, "--run", run, "--shards", tmp_path / "shards")
+    trained = load_student(run / "last.safetensors")
+    losses = [value for name, value in logged(run) if name == "train/heatmap"]
+    assert len(losses) == 50
+    assert losses[-1] < losses[0] - 1.0
+    assert before < 0.5
+    assert share_of_correct_keypoints(trained, crops, reach=10.0) > 0.95
+
+
+def test_what_is_not_installed_is_named() -> None:
+    with pytest.raises(ValueError, match=r"needs nowhere_to_be: install sdpose-service\[train\]"):
+        need("train", "json", "nowhere_to_be")
 
 
 def constant_student(path: Path, x: float, y: float) -> Path:
@@ -196,13 +262,43 @@ def test_a_running_server_is_measured_by_the_same_protocol(
     assert second["flip_test"] == ["true"]
 
 
+def test_the_real_service_gives_what_its_student_gives_here(tmp_path: Path) -> None:
+    """Over a real port, with given boxes: the same numbers as the same estimator in process."""
+    annotations, images = coco_folder(tmp_path / "set", images=2)
+    student = constant_student(tmp_path / "middle.safetensors", 24, 34)
+    common = ["evaluate", annotations, images, "--no-flip", "--cycles", 2, "--bootstrap", 0]
+    here, there = tmp_path / "here.json", tmp_path / "there.json"
+    sdpose(*common, "--student", student, "--backend", "torch", "--bounded", "--output", here)
+    estimator = PoseEstimator.from_pretrained(student, "none", "cpu", backend="torch")
+
+    async def ask_the_service() -> str:
+        async with serving(estimator, max_batch=2) as service:
+            words = (*common, "--server", service.url, "--output", there)
+            await asyncio.to_thread(sdpose, *words)
+            return service.url
+
+    url = asyncio.run(ask_the_service())
+    local, served = json.loads(here.read_text()), json.loads(there.read_text())
+    assert [s["title"] for s in served] == [
+        f"{url}, 1 cycle, no flip test",
+        f"{url}, 2 cycles, no flip test",
+    ]
+    for one, other in zip(local, served, strict=True):
+        assert one["people"] == other["people"] == 4
+        assert 0.05 < one["mean_oks"] < 0.95
+        assert other["mean_oks"] == pytest.approx(one["mean_oks"], abs=0.005)
+        assert other["coco"] == pytest.approx(one["coco"], abs=0.005)
+
+
 @pytest.mark.parametrize(
     ("words", "said"),
     [
         (["train", "--config", "paper-x"], "paper-x"),
         (["train", "--resume"], "--resume needs --run"),
         (["evaluate", "no.json", "none"], "no.json"),
+        (["evaluate", "no.json", "none", "--server", "x", "--calibrate", "y"], "given boxes"),
         (["pack", "no.json", "none", "out"], "no.json"),
+        (["train", "--resume", "--run", "nowhere"], "holds no run"),
     ],
 )
 def test_mistakes_end_with_their_reason(words: list[str], said: str) -> None:
