@@ -18,11 +18,13 @@ import torch
 from typer.testing import CliRunner
 
 from sdpose_core.checkpoints import load_student, save_student, training_facts
+from sdpose_core.data.coco import load_coco
 from sdpose_core.data.shards import ShardWriter, load_shards
 from sdpose_core.estimator import PoseEstimator
 from sdpose_core.heatmaps import encode
 from sdpose_core.model import PRESETS, Student
 from sdpose_core.skeleton import KEYPOINT_NAMES
+from service.cli.evaluate import _calibrate
 from service.cli.extras import need
 from service.cli.main import app
 from tests.service.conftest import serving
@@ -288,6 +290,18 @@ def test_the_real_service_gives_what_its_student_gives_here(tmp_path: Path) -> N
         assert 0.05 < one["mean_oks"] < 0.95
         assert other["mean_oks"] == pytest.approx(one["mean_oks"], abs=0.005)
         assert other["coco"] == pytest.approx(one["coco"], abs=0.005)
+
+
+def test_hardware_is_honoured_by_evaluation_and_calibration(tmp_path: Path) -> None:
+    annotations, images = coco_folder(tmp_path / "set", images=1)
+    student = constant_student(tmp_path / "middle.safetensors", 24, 34)
+    words = ["evaluate", annotations, images, "--student", student, "--precision", "fp7"]
+    refused = CliRunner().invoke(app, [str(w) for w in words])
+    assert refused.exit_code == 2
+    assert "fp7" in refused.output
+    pictures = load_coco(annotations, images)
+    with pytest.raises(ValueError, match="device 'nowhere'"):
+        _calibrate(str(student), tmp_path / "out", pictures, ("torch", "nowhere", "auto"))
 
 
 @pytest.mark.parametrize(

@@ -10,12 +10,14 @@ import pytest
 import torch
 
 from sdpose_core.detector import load_detector
+from sdpose_core.detector.embed import write_embedded
 from sdpose_core.detector.protocol import DetectorError
 from sdpose_core.detector.ultralytics_quiet import ultralytics_tasks
-from sdpose_core.detector.weights import read_pt
+from sdpose_core.detector.weights import read_metadata, read_pt, read_safetensors
 from sdpose_core.train.detector import (
     DetectorRecipe,
     check_torchvision,
+    people_only,
     single_class_start,
     train_detector,
 )
@@ -59,6 +61,33 @@ def test_mistakes_are_named(tmp_path: Path) -> None:
         single_class_start("embedded", tmp_path)
 
 
+def test_a_fine_tuned_detector_keeps_its_width(tmp_path: Path) -> None:
+    """As ultralytics leaves one: class layers as wide as for 80 classes, its plan saying 1."""
+    tasks = ultralytics_tasks()
+    torch.manual_seed(0)
+    wide = tmp_path / "wide.pt"
+    model = tasks.DetectionModel("yolo11n.yaml", nc=80, verbose=False)
+    model.names = {0: "person", **{i: f"other {i}" for i in range(1, 80)}}
+    torch.save({"model": model, "train_args": {}}, wide)
+    tuned = single_class_start(str(wide), tmp_path / "run")
+    assert read_pt(tuned)[0].yaml["nc"] == 1
+    write_embedded(tuned, tmp_path / "person.safetensors")
+    written = read_safetensors(tmp_path / "person.safetensors").state_dict()
+    for key, value in read_pt(tuned)[0].state_dict().items():
+        assert torch.equal(written[key], value.half().to(value.dtype)), key
+
+
+def test_a_set_lies_where_its_description_lies(tmp_path: Path) -> None:
+    """Ultralytics would look for a relative path in the working folder."""
+    data = tmp_path / "data.yaml"
+    data.write_text("path: .\ntrain: images/train\nval: images/val\nnames: [person]\n")
+    assert people_only(data)["path"] == str(tmp_path)
+    data.write_text("train: images/train\nval: images/val\nnames: [person]\n")
+    assert people_only(data)["path"] == str(tmp_path)
+    data.write_text("path: elsewhere\ntrain: a\nval: b\nnames: [person]\n")
+    assert people_only(data)["path"] == "elsewhere"
+
+
 def torchvision_loads() -> bool:
     try:
         check_torchvision()
@@ -93,6 +122,7 @@ def test_an_epoch_gives_a_detector_or_the_reason_why_not(two_classes: Path, tmp_
             train_detector(data, recipe, tmp_path / "run")
         return
     result = train_detector(data, recipe, tmp_path / "run")
+    assert read_metadata(result)["training"]["epochs"] == 1
     detector = load_detector(result, backend="torch", input_size=96)
     (found,) = detector.detect([np.zeros((80, 60, 3), np.uint8)])
     assert found.boxes.shape[1] == 4

@@ -4,13 +4,18 @@ from __future__ import annotations
 
 import json
 from collections.abc import Callable
+from dataclasses import replace
 from pathlib import Path
 
+import cv2
 import numpy as np
 import pytest
+import torch
 from numpy.typing import NDArray
 
+from sdpose_core.checkpoints import save_student
 from sdpose_core.data.coco import CocoImage, load_coco
+from sdpose_core.estimator import PoseEstimator
 from sdpose_core.evaluate.breakdown import by_joint, by_size, score_people
 from sdpose_core.evaluate.calibrate import calibrate_scores, fit_calibration
 from sdpose_core.evaluate.coco_metrics import (
@@ -19,6 +24,7 @@ from sdpose_core.evaluate.coco_metrics import (
     coco_numbers,
     image_matches,
 )
+from sdpose_core.evaluate.detection import read_annotated, tall_recall
 from sdpose_core.evaluate.report import evaluate, write_report
 from sdpose_core.evaluate.results import (
     ImagePoses,
@@ -28,7 +34,9 @@ from sdpose_core.evaluate.results import (
     run,
 )
 from sdpose_core.evaluate.worst import draw_worst
-from sdpose_core.types import Poses
+from sdpose_core.heatmaps import MAX_REFINEMENT, encode
+from sdpose_core.model import PRESETS, Student
+from sdpose_core.types import Detections, Poses
 from tests.train.people import coco_folder
 
 Change = Callable[[NDArray[np.float32], np.random.Generator], NDArray[np.float32]]
@@ -250,6 +258,49 @@ def test_calibration_uses_labelled_joints_of_found_people(tmp_path: Path) -> Non
     assert 0.1 < numbers["right"] < 0.9
     assert numbers["log_loss"] <= numbers["constant_log_loss"] + 1e-3
     assert {"slope", "offset"} <= numbers.keys()
+
+
+def test_published_scores_are_the_peaks_themselves(tmp_path: Path) -> None:
+    """A student of squared error may answer with peaks above 1: the ranking keeps them apart."""
+    student = Student(replace(PRESETS["sdpose-t"], depth=1))
+    maps, _ = encode(torch.tensor([[[20.0, 30.0]]]), torch.ones(1, 1))
+    last = student.head[-1]
+    assert isinstance(last, torch.nn.Linear)
+    with torch.no_grad():
+        last.weight.zero_()
+        last.bias.copy_(1.25 * maps.flatten())
+    path = tmp_path / "loud.safetensors"
+    save_student(student, path, dtype=None)
+    image, boxes = np.zeros((80, 60, 3), np.uint8), np.array([[5, 5, 55, 75]], np.float32)
+    scores = []
+    for bound in (None, MAX_REFINEMENT):
+        estimator = PoseEstimator.from_pretrained(
+            path, "none", "cpu", backend="torch", precision="fp32", max_refinement=bound
+        )
+        scores.append(estimator.estimate([image], [boxes])[0].keypoint_scores)
+    np.testing.assert_allclose(scores[0], 1.25, rtol=1e-3)
+    np.testing.assert_array_equal(scores[1], np.ones((1, 17), np.float32))
+
+
+def test_recall_counts_people_by_their_height(tmp_path: Path) -> None:
+    """A wide one of 96 pixels is not taller than 96; a slim one of 97 is, whatever its area."""
+    boxes = [(0, 0, 200, 96), (210, 0, 20, 97), (240, 0, 100, 200)]
+    annotations = [
+        {"id": i, "image_id": 1, "category_id": 1, "iscrowd": 0, "bbox": list(b), "area": 1.0}
+        for i, b in enumerate(boxes, start=1)
+    ]
+    path = tmp_path / "boxes.json"
+    listed = [{"id": 1, "file_name": "a.png", "width": 400, "height": 300}]
+    people = [{"id": 1, "name": "person"}]
+    content = {"images": listed, "annotations": annotations, "categories": people}
+    path.write_text(json.dumps(content))
+    cv2.imwrite(str(tmp_path / "a.png"), np.zeros((300, 400, 3), np.uint8))
+    annotated = read_annotated(path, tmp_path)
+    found = np.array([[210, 0, 230, 97], [240, 0, 340, 90]], np.float32)
+    sure = {1: Detections(found, np.array([0.9, 0.8], np.float32))}
+    assert tall_recall(sure, annotated) == 0.5
+    unsure = {1: Detections(found, np.array([0.2, 0.1], np.float32))}
+    assert tall_recall(unsure, annotated) == 0
 
 
 def test_calibration_of_separable_joints_stays_finite() -> None:
