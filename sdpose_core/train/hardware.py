@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import os
+
 import torch
 from lightning_fabric import Fabric
 from lightning_fabric.utilities.exceptions import MisconfigurationException
@@ -33,7 +35,8 @@ def make_fabric(config: TrainConfig, precision: str) -> Fabric:
     """Fabric for a config, its processes not yet started.
 
     Raises:
-        ValueError: this machine has no such accelerator, or fewer devices than the config asks for.
+        ValueError: this machine has no such accelerator, or fewer devices than the config asks for,
+            or torchrun started another number of processes.
     """
     kind = device_kind(config.accelerator)
     asked = config.devices if isinstance(config.devices, int) else 0
@@ -43,13 +46,23 @@ def make_fabric(config: TrainConfig, precision: str) -> Fabric:
             f"say how many to use with --devices (a rate may want adjusting to the batch)"
         )
     try:
-        return Fabric(
+        fabric = Fabric(
             accelerator=config.accelerator,
             devices=config.devices,
             num_nodes=config.nodes,
             precision=precision,  # type: ignore[arg-type]
         )
-    except (MisconfigurationException, ModuleNotFoundError) as error:
+    except (MisconfigurationException, ModuleNotFoundError, RuntimeError) as error:
         raise ValueError(
             f"accelerator {config.accelerator!r} with devices {config.devices!r}: {error}"
         ) from error
+    if torch.distributed.is_torchelastic_launched():
+        started = int(os.environ["WORLD_SIZE"])
+        wanted = asked * config.nodes if asked else fabric.world_size
+        if started != wanted:
+            # Or each would train by itself, all in one folder.
+            raise ValueError(
+                f"torchrun started {started} processes, the config asks for {wanted}: "
+                "let --devices and --nodes say the same as torchrun"
+            )
+    return fabric

@@ -184,6 +184,24 @@ def test_more_devices_than_there_are_are_refused(
         make_fabric(config, "32-true")
 
 
+def test_a_machine_without_a_gpu_is_told_so(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(torch.cuda, "is_available", lambda: False)
+    monkeypatch.setattr(torch.cuda, "device_count", lambda: 0)
+    with pytest.raises(ValueError, match="accelerator 'gpu' with devices 8: No supported gpu"):
+        make_fabric(replace(QUICK, accelerator="gpu", devices=8), "32-true")
+
+
+def test_torchrun_must_start_as_many_as_the_config_asks_for(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    monkeypatch.setenv("TORCHELASTIC_RUN_ID", "test")
+    for name, value in (("WORLD_SIZE", "2"), ("RANK", "0"), ("LOCAL_RANK", "0")):
+        monkeypatch.setenv(name, value)
+    with pytest.raises(ValueError, match="started 2 processes, the config asks for 1"):
+        make_fabric(QUICK, "32-true")
+    assert make_fabric(replace(QUICK, devices=2), "32-true").world_size == 2
+
+
 def test_a_start_of_another_student_is_refused(tmp_path: Path, shallow: str) -> None:
     config = replace(QUICK, student="sdpose-s-v1", start=shallow)
     with pytest.raises(ValueError, match="'sdpose-t', but the config trains 'sdpose-s-v1'"):
