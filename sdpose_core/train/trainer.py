@@ -85,9 +85,11 @@ class Trainer:
         if resume:
             self.counters, parts = read_state(folder)
         if "student" in parts:
-            student, self.begun = Student(StudentConfig.from_dict(parts["student"])), "resumed"
+            student, self.begun = Student(StudentConfig.from_dict(parts["student"])), ""
         else:
             student, self.begun = first_student(config)
+        if resume:
+            self.begun = f"goes on after step {self.counters.step}"
         student.config = served_config(student.config, config)
         self.objective = Objective(student.train(), config.loss)
         self.objective.to(memory_format=torch.channels_last)  # type: ignore[call-overload]
