@@ -198,7 +198,7 @@ class PosePipeline:
     ) -> PoseResult:
         """Finds the people of one image file (or decoded image). Raises `ServiceError`."""
         started = time.monotonic()
-        timings: dict[str, float] = {}
+        timings = {"queue": 0.0}
         self._cycles(options.cycles)  # a bad value is told before any work is done
         if options.boxes is None and self.models.detector == NO_DETECTOR:
             raise invalid_argument("boxes", "needed, as this service runs without a detector")
@@ -208,7 +208,7 @@ class PosePipeline:
             done = await self._detect.submit(frame, priority=priority.order, deadline=deadline)
             timings["detect"] = done.ran_s
             self._tracer.stage("detect", done.ran_s, done.waited_s)
-            timings["queue"] = done.waited_s
+            timings["queue"] += done.waited_s
             most = min(options.max_people or self.limits.max_people, self.limits.max_people)
             people = done.value.select(options.min_score, most)
         else:
@@ -285,7 +285,7 @@ class PosePipeline:
         timings["pose"], timings["keypoints"] = posed.pose_s, posed.keypoints_s
         self._tracer.stage("pose", posed.pose_s, done.waited_s)
         self._tracer.stage("keypoints", posed.keypoints_s)
-        timings["queue"] = timings.get("queue", 0.0) + done.waited_s
+        timings["queue"] += done.waited_s
         if not all(
             np.isfinite(values).all() for values in (posed.keypoints, posed.scores, people.scores)
         ):
@@ -300,17 +300,22 @@ class PosePipeline:
         run: Callable[[Callable[[], T]], Awaitable[T]],
         work: Callable[[], T],
     ) -> T:
-        """Runs work elsewhere and notes how long the work itself took."""
+        """Runs work elsewhere and notes how long it waited and how long the work itself took."""
+        asked = time.monotonic()
+        waited_s = 0.0
 
         def timed() -> T:
+            nonlocal waited_s
             started = time.monotonic()
+            waited_s = started - asked
             result = work()
             timings[stage] = time.monotonic() - started
             self._metrics.stage_seconds.labels(stage).observe(timings[stage])
             return result
 
         result = await run(timed)
-        self._tracer.stage(stage, timings[stage])
+        self._tracer.stage(stage, timings[stage], waited_s)
+        timings["queue"] += waited_s
         return result
 
     def _cycles(self, asked: int | Literal["auto"] | None) -> int:

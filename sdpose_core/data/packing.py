@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import contextlib
 import fcntl
+import hashlib
 import json
 import os
 from collections.abc import Callable, Iterator, Sequence
@@ -62,11 +63,14 @@ def packed_coco(
     *,
     say: Callable[[str], None] = lambda line: None,
 ) -> list[Path]:
-    """Shards of a COCO set in ``folder``, with crops wide enough for the published augmentation.
+    """Shards of a COCO set in a folder of its own below ``folder``, with wide crops.
+
+    Wide enough for the published augmentation.
 
     The first process that comes packs, with a thread a core; others, on this or another machine
     that shares the folder, wait for it at a file lock, without a limit and without a process
-    group. Later starts find the shards. Another set, or a changed annotation file, is packed anew.
+    group. Later starts find the shards. Another set, or a changed annotation file, gets a folder of
+    its own, so that nobody's shards are taken away while they are read.
 
     Args:
         say: Told how it goes, a line at a time.
@@ -84,11 +88,12 @@ def packed_coco(
         "size": list(WIDE_CONTEXT_SIZE),
         "quality": QUALITY,
     }
+    name = hashlib.sha256(json.dumps(wanted, sort_keys=True).encode()).hexdigest()[:12]
+    folder = folder / name
     folder.mkdir(parents=True, exist_ok=True)
     with _locked(folder / ".lock", lambda: say(f"waiting for another process to fill {folder}")):
         if _described(folder) == wanted:
             return find_shards([folder])
-        (folder / MARKER).unlink(missing_ok=True)
         for old in (*folder.glob("pose-*.tar"), *folder.glob(".pose-*.partial")):
             old.unlink()
         found = load_coco(annotations, images)

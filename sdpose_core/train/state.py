@@ -20,7 +20,7 @@ CONFIG_NAME = "config.json"
 @dataclass
 class Counters:
     """Where a run stands. ``samples`` are global over all processes; ``stage_*`` count from the
-    start of the stage; ``best`` are the best scores so far by input size."""
+    start of the stage; ``scored_samples`` is ``samples`` at the last score; ``best`` are the best scores so far by input size."""
 
     stage: int = 0
     step: int = 0
@@ -29,6 +29,7 @@ class Counters:
     stage_step: int = 0
     stage_samples: int = 0
     stage_seconds: float = 0.0
+    scored_samples: int = 0
     best: dict[str, float] = field(default_factory=dict)
 
 

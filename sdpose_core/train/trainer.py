@@ -177,7 +177,6 @@ class Trainer:
         agreed = Agreement(fabric, clock)
         begun = counters.seconds - counters.stage_seconds
         scored = saved = clock.seconds
-        scored_samples = counters.samples
         sums: dict[str, Tensor | float] = defaultdict(float)
         summed = made = 0
         total_samples = stage.batch * fabric.world_size
@@ -186,11 +185,11 @@ class Trainer:
             if agreed.stopping:
                 self.stopping = True
                 break
-            if self._score_due(agreed.seconds - scored, scored_samples):
+            if self._score_due(agreed.seconds - scored):
                 self._score(stage)
+                counters.scored_samples = counters.samples
                 self._save()
                 scored = saved = agreed.seconds
-                scored_samples = counters.samples
             elif agreed.seconds - saved >= 60 * config.checkpoint_minutes:
                 self._save()
                 saved = agreed.seconds
@@ -240,13 +239,13 @@ class Trainer:
             world=self.fabric.world_size,
         )
 
-    def _score_due(self, seconds: float, scored_samples: int) -> bool:
-        """Whether to score, ``seconds`` after the last score and with ``scored_samples`` then."""
+    def _score_due(self, seconds: float) -> bool:
+        """Whether to score, ``seconds`` after the last score."""
         epochs = self.config.evaluate_epochs
         if epochs is None:
             return seconds >= 60 * self.config.evaluate_minutes
         every = epochs * self.stream.pass_length
-        return self.counters.samples // every > scored_samples // every
+        return self.counters.samples // every > self.counters.scored_samples // every
 
     def step(self, inputs: StepInputs, stage: StageConfig, rate: float) -> dict[str, Tensor]:
         """One optimiser step on one batch; returns the loss terms."""

@@ -83,6 +83,8 @@ def train(
             "dev_annotations": dev_annotations,
             "dev_images": dev_images,
         }
+        if coco_annotations is not None and not shards:
+            given["shards"] = ()
         data = replace(settings.data, **{k: v for k, v in given.items() if v is not None})
         settings = replace(
             settings,

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import asyncio
 import time
 from collections.abc import AsyncIterator
 from typing import Any
@@ -9,13 +10,13 @@ from typing import Any
 from grpc.aio import ServicerContext
 
 from protos.sdpose.v1 import pose_pb2, pose_pb2_grpc
-from service.errors import invalid_argument
+from service.errors import deadline_exceeded, invalid_argument
 from service.parameters import PoseParameters, deadline_after
 from service.pipeline import PoseOptions, PoseResult
 from service.rpc.convert import answer_of, frame_answer_of, options_of, parameters_of
 from service.rpc.interceptor import current_request_id
 from service.runtime import Runtime
-from service.sessions import Session
+from service.sessions import FrameAnswer, Session
 
 Context = ServicerContext[Any, Any]
 
@@ -55,10 +56,35 @@ class PoseServicer(pose_pb2_grpc.PoseServiceServicer):
     ) -> None:
         """Frames in, answers out in order; the latest frame wins."""
         caller = _StreamCaller(self._runtime)
+        unread: asyncio.Task[None] | None = None
         with self._runtime.streams.open(caller.estimate) as session:
             async with session.fed_by(caller.read(request_iterator, session)):
-                while (answer := await session.answer()) is not None:
-                    await context.write(frame_answer_of(answer, current_request_id.get()))
+                while unread is None and (answer := await session.answer()) is not None:
+                    unread = await self._write(context, answer)
+        if unread is not None:
+            # No status can be sent before this message. The stream's place is free by now.
+            await unread
+            raise deadline_exceeded("while the client did not read")
+
+    async def _write(
+        self, context: Context, answer: FrameAnswer[PoseResult]
+    ) -> asyncio.Task[None] | None:
+        """Sends one answer; the sending itself where the client's side stays full for too long."""
+        message = frame_answer_of(answer, current_request_id.get())
+        writing = asyncio.ensure_future(_sent(context, message))
+        try:
+            await asyncio.wait({writing}, timeout=self._settings.max_deadline_ms / 1e3)
+        except asyncio.CancelledError:
+            writing.cancel()
+            raise
+        if not writing.done():
+            return writing
+        writing.result()
+        return None
+
+
+async def _sent(context: Context, message: pose_pb2.StreamPoseResponse) -> None:
+    await context.write(message)
 
 
 class _StreamCaller:

@@ -65,6 +65,25 @@ async def test_frame_that_no_cycle_count_fits(service: Service) -> None:
     await call.done_writing()
 
 
+async def test_client_that_does_not_read_is_dropped() -> None:
+    """As on the WebSocket: answers fill the way back, and a place in the bound is not kept so."""
+    fake = FakeEstimator(people=100)
+    async with serving(fake, max_deadline_ms=500) as service:
+        call = service.grpc.stub.StreamPose()
+
+        await call.write(frame(1))
+        await until_metrics_have(service, "sdpose_streams_active 1.0")
+        while "sdpose_streams_active 1.0" in service.runtime.metrics.exposition().decode():
+            await call.write(frame(1))
+            await asyncio.sleep(0.01)
+        with pytest.raises(grpc.aio.AioRpcError) as caught:
+            while await call.read() is not grpc.aio.EOF:
+                pass
+        assert caught.value.code() is grpc.StatusCode.DEADLINE_EXCEEDED
+        line = 'sdpose_requests_total{api="grpc_stream",outcome="deadline_exceeded"} 1.0'
+        await until_metrics_have(service, line)
+
+
 async def test_late_frame_is_a_frame_error() -> None:
     fake = FakeEstimator()
     async with serving(fake, max_deadline_ms=100) as service:

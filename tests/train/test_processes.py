@@ -150,16 +150,17 @@ def test_a_coco_set_is_packed_once(tmp_path: Path) -> None:
     assert packed_coco(annotations, images, tmp_path / "crops", say=again.append) == first
     assert again == []
     assert {path: path.stat().st_mtime_ns for path in first} == written
-    crops = load_shards([tmp_path / "crops"])
+    crops = load_shards(first)
     assert len(crops) == 6
     assert crops.decode(0).shape == (516, 496, 3)
-    # Another annotation file is another set.
+    # Another annotation file is another set; nobody's shards are taken away.
     content = json.loads(annotations.read_text())
     content["annotations"] = content["annotations"][:2]
     annotations.write_text(json.dumps(content))
-    packed_coco(annotations, images, tmp_path / "crops", say=again.append)
+    other = packed_coco(annotations, images, tmp_path / "crops", say=again.append)
     assert "packing 2 people" in again[0]
-    assert len(load_shards([tmp_path / "crops"])) == 2
+    assert len(load_shards(other)) == 2
+    assert len(load_shards(first)) == 6
 
 
 def test_packing_that_broke_off_starts_again(tmp_path: Path) -> None:
@@ -170,8 +171,7 @@ def test_packing_that_broke_off_starts_again(tmp_path: Path) -> None:
     with pytest.raises(FileNotFoundError):
         packed_coco(annotations, images, tmp_path / "crops")
     missing.write_bytes(content)
-    packed_coco(annotations, images, tmp_path / "crops")
-    assert len(load_shards([tmp_path / "crops"])) == 4
+    assert len(load_shards(packed_coco(annotations, images, tmp_path / "crops"))) == 4
 
 
 @pytest.mark.timeout(400)
