@@ -7,7 +7,6 @@ at a quarter of their size.
 
 from __future__ import annotations
 
-import torch.nn.functional as F
 from torch import Tensor, nn
 
 from sdpose_core.model.config import BackboneName

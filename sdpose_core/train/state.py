@@ -20,7 +20,8 @@ CONFIG_NAME = "config.json"
 @dataclass
 class Counters:
     """Where a run stands. ``samples`` are global over all processes; ``stage_*`` count from the
-    start of the stage; ``scored_samples`` is ``samples`` at the last score; ``best`` are the best scores so far by input size."""
+    start of the stage; ``scored_samples`` is ``samples`` at the last score;
+    ``best`` are the best scores so far by input size."""
 
     stage: int = 0
     step: int = 0

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+from typing import Any
 
 import grpc
 import pytest
@@ -65,6 +66,11 @@ async def test_frame_that_no_cycle_count_fits(service: Service) -> None:
     await call.done_writing()
 
 
+async def read_to_the_end(call: Any) -> None:
+    while await call.read() is not grpc.aio.EOF:
+        pass
+
+
 async def test_client_that_does_not_read_is_dropped() -> None:
     """As on the WebSocket: answers fill the way back, and a place in the bound is not kept so."""
     fake = FakeEstimator(people=100)
@@ -77,8 +83,7 @@ async def test_client_that_does_not_read_is_dropped() -> None:
             await call.write(frame(1))
             await asyncio.sleep(0.01)
         with pytest.raises(grpc.aio.AioRpcError) as caught:
-            while await call.read() is not grpc.aio.EOF:
-                pass
+            await read_to_the_end(call)
         assert caught.value.code() is grpc.StatusCode.DEADLINE_EXCEEDED
         line = 'sdpose_requests_total{api="grpc_stream",outcome="deadline_exceeded"} 1.0'
         await until_metrics_have(service, line)
