@@ -47,15 +47,22 @@ class State(StrEnum):
 
 
 def build_estimator(settings: Settings) -> Estimator:
-    """The real thing, as the settings name it."""
+    """The real thing, as the settings name it; in the thread that will own the models."""
+    import torch
+
     from sdpose_core import PoseEstimator
 
-    return PoseEstimator.from_pretrained(
+    estimator = PoseEstimator.from_pretrained(
         student=settings.student,
         detector=settings.detector,
         device=settings.device,
         backend=settings.backend,
     )
+    if estimator.backend_name == "openvino":
+        # All that is left to PyTorch is decoding, a few milliseconds. Its helper
+        # threads would wait for cores on which OpenVINO's still spin: up to 30 ms a batch.
+        torch.set_num_threads(1)
+    return estimator
 
 
 class Runtime:
