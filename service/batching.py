@@ -2,9 +2,10 @@
 
 The batcher is generic: it knows costs, groups, priorities and deadlines, and nothing of what
 the items are. All of its state belongs to the event loop; only `run` happens in the thread, so
-there is no lock. A batch leaves only when the owner is free, and then when it is full, when its
-oldest item has waited long enough, or, with `max_wait_s=0`, at once: work that arrives while a
-batch runs forms the next one by itself. Batchers that share an owner take turns.
+there is no lock. A batch leaves only when the owner is free, and then at once, unless company is
+known to be on its way (`Batcher.expecting`): for that it waits until it is full or its oldest item
+has waited `max_wait_s`. So a lone caller never waits, and work that arrives while a batch runs
+forms the next one by itself. Batchers that share an owner take turns.
 """
 
 from __future__ import annotations
@@ -13,8 +14,9 @@ import asyncio
 import logging
 import time
 from bisect import insort
-from collections.abc import Callable, Hashable, Sequence
+from collections.abc import Callable, Hashable, Iterator, Sequence
 from concurrent.futures import Future
+from contextlib import contextmanager
 from dataclasses import dataclass
 from math import ceil
 from typing import Generic, TypeVar
@@ -100,6 +102,7 @@ class Batcher(Generic[In, Out]):
         self._waiting: list[_Entry[In, Out]] = []
         self._queued_cost = 0
         self._running_cost = 0
+        self._expected = 0
         self._seconds_per_batch = 0.0
         self._sequence = 0
         self._draining = False
@@ -163,6 +166,19 @@ class Batcher(Generic[In, Out]):
             if entry.timer is not None:
                 entry.timer.cancel()
 
+    @contextmanager
+    def expecting(self) -> Iterator[None]:
+        """While it lasts, one more item is known to be on its way, and a batch may wait for it.
+
+        To be left right before the item is submitted, in the same turn of the loop.
+        """
+        self._expected += 1
+        try:
+            yield
+        finally:
+            self._expected -= 1
+            self._plan_pump()
+
     async def drain(self) -> None:
         """Dispatches what is queued without waiting for company; returns when all is done."""
         self._draining = True
@@ -219,7 +235,7 @@ class Batcher(Generic[In, Out]):
         if self._running_cost or not self._waiting:
             return
         batch, full = self._choose()
-        if not full and not self._draining and self.limits.max_wait_s > 0:
+        if not full and not self._draining and self._expected and self.limits.max_wait_s > 0:
             oldest = min(entry.enqueued for entry in batch)
             rest_s = oldest + self.limits.max_wait_s - time.monotonic()
             if rest_s > 0:

@@ -41,7 +41,8 @@ def serve(
     max_wait_ms: Annotated[
         float | None,
         typer.Option(
-            help="Longest wait for a batch to fill; unset: 0 on a CPU, 2 on a GPU. [unset]"
+            help="Longest wait of a batch for pictures that are being decoded or cut; unset: 0 on "
+            "a CPU, 2 on a GPU. [unset]"
         ),
     ] = None,
     max_queue: Annotated[
@@ -79,6 +80,10 @@ def serve(
     max_streams: Annotated[
         int | None,
         typer.Option(help="Most open streams, over gRPC and WebSocket together. [64]"),
+    ] = None,
+    stream_idle_seconds: Annotated[
+        float | None,
+        typer.Option(help="A stream on which no frame comes for so long is ended. [60.0]"),
     ] = None,
     max_images: Annotated[int | None, typer.Option(help="Most images in one request. [16]")] = None,
     max_boxes: Annotated[

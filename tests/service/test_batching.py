@@ -9,7 +9,7 @@ from collections.abc import Hashable, Iterator, Sequence
 
 import pytest
 
-from service.batching import Batcher, BatchLimits
+from service.batching import Batcher, BatchLimits, Done
 from service.errors import ErrorCode, ServiceError
 from service.workers import OwnerThread
 
@@ -137,16 +137,63 @@ async def test_priority_goes_first(doubler: Doubler, worker: OwnerThread, ear: E
     assert [items for items, _ in doubler.batches] == [[1000], [2], [1], [0]]
 
 
-async def test_waits_for_company_up_to_the_limit(
+async def test_a_lone_item_never_waits(doubler: Doubler, worker: OwnerThread, ear: Ear) -> None:
+    box = batcher(doubler, worker, ear, max_cost=2, max_wait_s=30)
+    assert (await asyncio.wait_for(box.submit(1), 5)).value == 2
+    assert ear.batches == [(1, "idle")]
+
+
+async def test_waits_for_expected_company_up_to_the_limit(
     doubler: Doubler, worker: OwnerThread, ear: Ear
 ) -> None:
     box = batcher(doubler, worker, ear, max_cost=2, max_wait_s=0.05)
-    alone = await box.submit(1)
+    with box.expecting():
+        alone = await box.submit(1)
     assert alone.waited_s >= 0.045
-    started = time.monotonic()
-    await asyncio.gather(box.submit(1), box.submit(2))
-    assert time.monotonic() - started < 0.045
-    assert [reason for _, reason in ear.batches] == ["wait", "full"]
+    assert ear.batches == [(1, "wait")]
+
+
+async def test_expected_company_shares_the_batch(
+    doubler: Doubler, worker: OwnerThread, ear: Ear
+) -> None:
+    box = batcher(doubler, worker, ear, max_cost=8, max_wait_s=30)
+
+    async def slow() -> None:
+        with box.expecting():
+            await asyncio.sleep(0.01)
+            assert not ear.batches
+        await box.submit(2)
+
+    await asyncio.wait_for(asyncio.gather(slow(), box.submit(1)), 5)
+    assert doubler.batches == [([1, 2], None)]
+    assert ear.batches == [(2, "idle")]
+
+
+async def test_company_that_fails_to_come_is_not_waited_for(
+    doubler: Doubler, worker: OwnerThread, ear: Ear
+) -> None:
+    box = batcher(doubler, worker, ear, max_wait_s=30)
+
+    async def broken() -> None:
+        with box.expecting():
+            await asyncio.sleep(0.01)
+            assert not ear.batches
+            raise ValueError("does not decode")
+
+    done = asyncio.gather(box.submit(1), broken(), return_exceptions=True)
+    answer, error = await asyncio.wait_for(done, 5)
+    assert isinstance(answer, Done)
+    assert isinstance(error, ValueError)
+    assert ear.batches == [(1, "idle")]
+
+
+async def test_expected_company_does_not_hold_a_full_batch(
+    doubler: Doubler, worker: OwnerThread, ear: Ear
+) -> None:
+    box = batcher(doubler, worker, ear, max_cost=2, max_wait_s=30)
+    with box.expecting():
+        await asyncio.wait_for(asyncio.gather(box.submit(1), box.submit(2)), 5)
+    assert ear.batches == [(2, "full")]
 
 
 async def test_full_queue_refuses(doubler: Doubler, worker: OwnerThread, ear: Ear) -> None:
@@ -279,9 +326,10 @@ async def test_drain_finishes_what_is_queued(
     doubler: Doubler, worker: OwnerThread, ear: Ear
 ) -> None:
     box = batcher(doubler, worker, ear, max_cost=2, max_wait_s=30)
-    waiting = [asyncio.create_task(box.submit(item)) for item in range(3)]
-    await asyncio.sleep(0.01)
-    await asyncio.wait_for(box.drain(), 5)
+    with box.expecting():
+        waiting = [asyncio.create_task(box.submit(item)) for item in range(3)]
+        await asyncio.sleep(0.01)
+        await asyncio.wait_for(box.drain(), 5)
     assert [task.result().value for task in waiting] == [0, 2, 4]
     assert [reason for _, reason in ear.batches] == ["full", "drain"]
 

@@ -158,10 +158,11 @@ async def test_a_batch_that_nobody_wants_is_not_run(worker: OwnerThread) -> None
 async def test_waiting_for_company_keeps_nobody_else_from_the_thread(worker: OwnerThread) -> None:
     pair = Pair(worker, max_cost=2, max_wait_s=5.0)
     pair.model.gate.set()
-    (alone,) = await pair.add(pair.detect, 1)
-    await asyncio.wait_for(asyncio.gather(pair.pose.submit(1), pair.pose.submit(2)), 3)
-    assert pair.model.batches == [("pose", [1, 2])]
-    await asyncio.gather(*(await pair.add(pair.detect, 2)), alone)
+    with pair.detect.expecting():
+        (alone,) = await pair.add(pair.detect, 1)
+        await asyncio.wait_for(asyncio.gather(pair.pose.submit(1), pair.pose.submit(2)), 3)
+        assert pair.model.batches == [("pose", [1, 2])]
+        await asyncio.gather(*(await pair.add(pair.detect, 2)), alone)
     assert pair.model.batches[1] == ("detect", [1, 2])
 
 
@@ -183,9 +184,10 @@ async def test_the_forecast_knows_the_wait_for_the_other(worker: OwnerThread) ->
 async def test_both_drain(worker: OwnerThread) -> None:
     pair = Pair(worker, max_wait_s=30.0)
     pair.model.gate.set()
-    tasks = [*await pair.add(pair.detect, 1), *await pair.add(pair.pose, 2)]
-    await asyncio.wait_for(pair.detect.drain(), 5)
-    await asyncio.wait_for(pair.pose.drain(), 5)
+    with pair.detect.expecting(), pair.pose.expecting():
+        tasks = [*await pair.add(pair.detect, 1), *await pair.add(pair.pose, 2)]
+        await asyncio.wait_for(pair.detect.drain(), 5)
+        await asyncio.wait_for(pair.pose.drain(), 5)
     await asyncio.gather(*tasks)
     assert pair.model.batches == [("detect", [1]), ("pose", [2])]
 
