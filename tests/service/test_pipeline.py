@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import gc
+import threading
 import time
 from collections.abc import Iterator
 from contextlib import contextmanager
@@ -11,6 +12,7 @@ from contextlib import contextmanager
 import numpy as np
 import pytest
 
+from sdpose_core.types import Image
 from service.batching import BatchLimits
 from service.errors import ErrorCode, ServiceError
 from service.metrics import Metrics
@@ -178,3 +180,25 @@ async def test_a_closed_pipeline_says_unavailable_everywhere(fake: FakeEstimator
         with pytest.raises(ServiceError) as cut:  # detected, and then nobody crops any more
             await first
         assert cut.value.code is ErrorCode.UNAVAILABLE
+
+
+async def test_a_batch_waits_for_the_picture_that_is_being_decoded(fake: FakeEstimator) -> None:
+    decoding, decoded = threading.Event(), threading.Event()
+
+    def slowly(image: Image) -> Image:
+        decoding.set()
+        assert decoded.wait(10)
+        return image
+
+    limits = BatchLimits(8, max_wait_s=30.0)
+    with stand(fake, detect=limits, pose=limits) as made:
+        fake.upload = slowly  # type: ignore[method-assign]
+        slow = asyncio.create_task(made.pipeline.estimate(PNG, PoseOptions()))
+        await asyncio.to_thread(decoding.wait, 10)
+        del fake.upload  # type: ignore[attr-defined]
+        quick = asyncio.create_task(made.pipeline.estimate(PNG, PoseOptions()))
+        await until(made, 1, "detect")
+        decoded.set()
+        await asyncio.wait_for(asyncio.gather(slow, quick), 10)
+        assert fake.detected == [2]
+        assert [people for people, _, _ in fake.posed] == [2]
