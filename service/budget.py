@@ -3,24 +3,31 @@
 from __future__ import annotations
 
 import threading
+from collections.abc import Callable
 
 from service.errors import ErrorCode, ServiceError
 
 
 class ByteBudget:
-    """So much memory for `what` (named in the refusal); usable from any thread."""
+    """So much memory for `what` (named in the refusal); usable from any thread.
 
-    def __init__(self, bound: int, what: str) -> None:
+    `on_refusal` is called at each refusal, in the thread that is refused.
+    """
+
+    def __init__(self, bound: int, what: str, on_refusal: Callable[[], None]) -> None:
         self.bound = bound
         self.used = 0
         self._what = what
+        self._on_refusal = on_refusal
         # Re-entrant: the garbage collector may give memory back in the midst of a `take`.
         self._lock = threading.RLock()
 
     def check(self, size: int, *, held: int = 0) -> None:
         """Raises overloaded where `take` would, without taking anything."""
         with self._lock:
-            self._check(size, held)
+            fits = self._fits(size, held)
+        if not fits:
+            raise self._refusal()
 
     def take(self, size: int, *, held: int = 0) -> None:
         """Raises overloaded when the budget is spent.
@@ -29,14 +36,22 @@ class ByteBudget:
         it wants, so that an idle service refuses nobody.
         """
         with self._lock:
-            self._check(size, held)
-            self.used += size
+            fits = self._fits(size, held)
+            if fits:
+                self.used += size
+        if not fits:
+            raise self._refusal()
 
     def give_back(self, size: int) -> None:
         """The counterpart of `take`."""
         with self._lock:
             self.used -= size
 
-    def _check(self, size: int, held: int) -> None:
-        if self.used > held and self.used + size > self.bound:
-            raise ServiceError(ErrorCode.OVERLOADED, f"too many {self._what}", retry_after_s=1.0)
+    def _fits(self, size: int, held: int) -> bool:
+        return self.used <= held or self.used + size <= self.bound
+
+    def _refusal(self) -> ServiceError:
+        # Never under the lock: who listens may wait for a lock whose holder collects garbage, and
+        # so waits in `give_back` for this one.
+        self._on_refusal()
+        return ServiceError(ErrorCode.OVERLOADED, f"too many {self._what}", retry_after_s=1.0)

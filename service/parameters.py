@@ -5,7 +5,7 @@ from __future__ import annotations
 import json
 import math
 import time
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from enum import StrEnum
 from typing import Annotated, Literal
 
@@ -59,6 +59,16 @@ class PoseParameters(BaseModel):
         None, gt=0, description="Give up when the answer is not there after so many milliseconds."
     )
     priority: Priority = Field(Priority.NORMAL, description="Who goes first in a queue.")
+
+
+def each_once(items: Iterable[tuple[str, str]]) -> dict[str, str]:
+    """Raw values by name. Raises `ServiceError` invalid_argument where a name comes twice."""
+    single: dict[str, str] = {}
+    for name, value in items:
+        if name in single:
+            raise invalid_argument(name, "given twice")
+        single[name] = value
+    return single
 
 
 def parse_parameters(given: Mapping[str, object]) -> PoseParameters:

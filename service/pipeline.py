@@ -19,7 +19,7 @@ from sdpose_core.skeleton import KEYPOINT_NAMES
 from sdpose_core.types import Detections, Floats, Image, Poses
 from service.batching import Batcher, BatchLimits
 from service.budget import ByteBudget
-from service.errors import ServiceError, invalid_argument
+from service.errors import invalid_argument
 from service.estimator import Crops, Estimator, Frame
 from service.images import ImageLimits, decode_image, encode_jpeg, read_header
 from service.metrics import Metrics
@@ -158,7 +158,11 @@ class PosePipeline:
         self._metrics = metrics
         self._tracer = tracer or SilentTracer()
         self._workers = (detect_worker, pose_worker)
-        self._decoded = ByteBudget(limits.max_decoded_bytes, "decoded images in flight")
+        self._decoded = ByteBudget(
+            limits.max_decoded_bytes,
+            "decoded images in flight",
+            partial(metrics.shed, "decode", "memory"),
+        )
         self._decode_pool = WorkPool(
             "decode",
             threads=limits.decode_threads,
@@ -202,7 +206,10 @@ class PosePipeline:
         self._cycles(options.cycles)  # a bad value is told before any work is done
         if options.boxes is None and self.models.detector == NO_DETECTOR:
             raise invalid_argument("boxes", "needed, as this service runs without a detector")
-        image, frame = await self._frame(source, deadline, timings)
+        # Whoever's picture is being decoded will be company for the batch that forms meanwhile.
+        next_batch = self._pose if options.boxes is not None else self._detect
+        with next_batch.expecting():
+            image, frame = await self._frame(source, deadline, timings)
         height, width = image.shape[:2]
         if options.boxes is None:
             done = await self._detect.submit(frame, priority=priority.order, deadline=deadline)
@@ -268,12 +275,13 @@ class PosePipeline:
     ) -> Poses:
         if not len(people):
             return Poses.empty()
-        crops = await self._timed(
-            "crop",
-            timings,
-            lambda work: self._crop_pool.run(work, deadline=deadline),
-            partial(self._estimator.crop, frame, people.boxes),
-        )
+        with self._pose.expecting():
+            crops = await self._timed(
+                "crop",
+                timings,
+                lambda work: self._crop_pool.run(work, deadline=deadline),
+                partial(self._estimator.crop, frame, people.boxes),
+            )
         done = await self._pose.submit(
             crops,
             cost=len(people),
@@ -334,11 +342,7 @@ class PosePipeline:
 
     def _decoded_file(self, data: bytes) -> Image:
         header = read_header(data, self.limits.images)
-        try:
-            self._decoded.take(header.decoded_bytes)
-        except ServiceError:
-            self._metrics.shed("decode", "memory")
-            raise
+        self._decoded.take(header.decoded_bytes)
         try:
             image = decode_image(data, self.limits.images, header)
         except BaseException:

@@ -79,8 +79,14 @@ class Runtime:
         self.settings = settings
         self.tracer = tracer or SilentTracer()
         self.metrics = metrics or Metrics()
-        self.bodies = ByteBudget(settings.max_bodies_mb * 2**20, "request bodies in memory")
-        self.streams = Streams(settings.max_streams, self.metrics, self.bodies)
+        self.bodies = ByteBudget(
+            settings.max_bodies_mb * 2**20,
+            "request bodies in memory",
+            partial(self.metrics.shed, "body", "memory"),
+        )
+        self.streams = Streams(
+            settings.max_streams, self.metrics, self.bodies, settings.stream_idle_seconds
+        )
         self.state = State.STARTING
         self._build = build
         self._pipeline: PosePipeline | None = None
@@ -104,11 +110,7 @@ class Runtime:
     @contextmanager
     def holding(self, size: int) -> Iterator[None]:
         """So many bytes of a request lie in memory; raises overloaded where they do not fit."""
-        try:
-            self.bodies.take(size)
-        except ServiceError:
-            self.metrics.shed("body", "memory")
-            raise
+        self.bodies.take(size)
         try:
             yield
         finally:

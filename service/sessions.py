@@ -51,14 +51,18 @@ class Session(Generic[R]):
     """One stream. Holds one waiting frame at most, however fast its caller sends.
 
     Frames share `budget` with all that is held of requests; one that does not fit is answered with
-    overloaded.
+    overloaded. Where none comes for `idle_s` seconds with nothing to look at, the stream ends.
     """
 
     def __init__(
-        self, estimate: Callable[[bytes], Awaitable[R]], metrics: Metrics, budget: ByteBudget
+        self,
+        estimate: Callable[[bytes], Awaitable[R]],
+        metrics: Metrics,
+        budget: ByteBudget,
+        idle_s: float,
     ) -> None:
         self._estimate = estimate
-        self._metrics = metrics
+        self._idle_s = idle_s
         self._count = metrics.stream_frames
         self._budget = budget
         self._held = 0
@@ -91,7 +95,6 @@ class Session(Generic[R]):
         try:
             self._budget.take(len(image), held=self._held)
         except ServiceError as error:
-            self._metrics.shed("body", "memory")
             self._waiting = _Frame(b"", sequence, timestamp, error)
         else:
             self._held += len(image)
@@ -121,7 +124,8 @@ class Session(Generic[R]):
     async def answer(self) -> FrameAnswer[R] | None:
         """Looks at the newest frame, as soon as there is one; None after the last.
 
-        Raises the `ServiceError` that ends the stream: one given to `close`, or unavailable.
+        Raises the `ServiceError` that ends the stream: one given to `close`, unavailable, or
+        deadline_exceeded where no frame comes.
         """
         frame = await self._take()
         if frame is None:
@@ -160,7 +164,16 @@ class Session(Generic[R]):
             if self._finished:
                 return None
             self._news.clear()
-            await self._news.wait()
+            try:
+                async with asyncio.timeout(self._idle_s):
+                    await self._news.wait()
+            except TimeoutError:
+                if not self._news.is_set():  # else it came in the very moment
+                    self.close(
+                        ServiceError(
+                            ErrorCode.DEADLINE_EXCEEDED, f"no frame came for {self._idle_s:g} s"
+                        )
+                    )
         raise self._error
 
     async def _looked_at(self, frame: _Frame) -> R | ServiceError:
@@ -186,10 +199,11 @@ class Session(Generic[R]):
 
 
 class Streams:
-    """The open streams of all front ends, bounded together."""
+    """The open streams of all front ends, bounded together; each ends when idle for `idle_s`."""
 
-    def __init__(self, most: int, metrics: Metrics, budget: ByteBudget) -> None:
+    def __init__(self, most: int, metrics: Metrics, budget: ByteBudget, idle_s: float) -> None:
         self._most = most
+        self._idle_s = idle_s
         self._budget = budget
         self._metrics = metrics
         self._open: set[Session[Any]] = set()
@@ -202,7 +216,7 @@ class Streams:
             raise ServiceError(
                 ErrorCode.OVERLOADED, f"{self._most} streams are open already", retry_after_s=5.0
             )
-        session = Session(estimate, self._metrics, self._budget)
+        session = Session(estimate, self._metrics, self._budget, self._idle_s)
         self._open.add(session)
         self._metrics.streams_active.inc()
         try:

@@ -53,7 +53,8 @@ class Settings(BaseSettings):
         None,
         ge=0,
         le=1000,
-        description="Longest wait for a batch to fill; unset: 0 on a CPU, 2 on a GPU.",
+        description="Longest wait of a batch for pictures that are being decoded or cut; unset: 0 "
+        "on a CPU, 2 on a GPU.",
     )
     max_queue: int = Field(256, ge=1, description="Most crops waiting for the student.")
     max_detect_queue: int = Field(64, ge=1, description="Most images waiting for the detector.")
@@ -80,6 +81,12 @@ class Settings(BaseSettings):
     )
     max_streams: int = Field(
         64, ge=1, description="Most open streams, over gRPC and WebSocket together."
+    )
+    stream_idle_seconds: float = Field(
+        60.0,
+        gt=0,
+        le=86_400,
+        description="A stream on which no frame comes for so long is ended.",
     )
     max_images: int = Field(16, ge=1, le=256, description="Most images in one request.")
     max_boxes: int = Field(100, ge=1, le=1000, description="Most boxes or people in one image.")

@@ -19,7 +19,7 @@ from service.errors import (
     invalid_argument,
     shortened,
 )
-from service.metrics import Metrics
+from service.parameters import each_once
 from service.rest.connection import ClientGoneError
 
 _MAX_FIELDS = 32
@@ -48,8 +48,8 @@ class PoseBody:
 class BodyShare:
     """What one request holds of the memory for all bodies; given back at the end of the block."""
 
-    def __init__(self, budget: ByteBudget, metrics: Metrics) -> None:
-        self._budget, self._metrics = budget, metrics
+    def __init__(self, budget: ByteBudget) -> None:
+        self._budget = budget
         self._held = 0
 
     def expect(self, size: int) -> None:
@@ -57,19 +57,11 @@ class BodyShare:
 
         Nothing is set aside for them: else a client that never sends them would shut out others.
         """
-        try:
-            self._budget.check(size, held=self._held)
-        except ServiceError:
-            self._metrics.shed("body", "memory")
-            raise
+        self._budget.check(size, held=self._held)
 
     def add(self, size: int) -> None:
         """So many bytes have come; raises `ServiceError` overloaded where they do not fit."""
-        try:
-            self._budget.take(size, held=self._held)
-        except ServiceError:
-            self._metrics.shed("body", "memory")
-            raise
+        self._budget.take(size, held=self._held)
         self._held += size
 
     def __enter__(self) -> BodyShare:
@@ -107,7 +99,7 @@ async def read_body(request: Request, limits: BodyLimits, share: BodyShare) -> P
 
 
 async def _read(request: Request, limits: BodyLimits, share: BodyShare) -> PoseBody:
-    parameters = _single(request.query_params.multi_items())
+    parameters = each_once(request.query_params.multi_items())
     kind = request.headers.get("content-type", "").partition(";")[0].strip().lower()
     if kind == "multipart/form-data":
         form = await _parse_form(request, limits, share)
@@ -115,7 +107,7 @@ async def _read(request: Request, limits: BodyLimits, share: BodyShare) -> PoseB
             images, fields = await _split(form)
         finally:
             await form.close()
-        for name, value in _single(fields).items():
+        for name, value in each_once(fields).items():
             if name in parameters:
                 raise invalid_argument(name, "given twice, in the query and in the form")
             parameters[name] = value
@@ -195,15 +187,6 @@ async def _split(form: FormData) -> tuple[list[bytes], list[tuple[str, str]]]:
     if not images:
         raise invalid_argument(IMAGE_FIELD, "no image in the form")
     return images, fields
-
-
-def _single(items: list[tuple[str, str]]) -> dict[str, str]:
-    single: dict[str, str] = {}
-    for name, value in items:
-        if name in single:
-            raise invalid_argument(name, "given twice")
-        single[name] = value
-    return single
 
 
 def _too_large(most: int) -> _BodyError:

@@ -76,7 +76,7 @@ def pose_routes(runtime: Runtime) -> APIRouter:
     async def asked_of(request: Request) -> AsyncIterator[_Asked]:
         """The checked request; its body counts as held until the block ends."""
         pipeline = runtime.pipeline  # first: a service that is not ready reads no body
-        with BodyShare(runtime.bodies, runtime.metrics) as share:
+        with BodyShare(runtime.bodies) as share:
             body = await read_body(request, limits, share)
             raw = dict(body.parameters)
             boxes = raw.pop("boxes", None)

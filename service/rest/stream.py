@@ -23,7 +23,7 @@ from starlette.websockets import WebSocketState
 
 from service.access import check_key
 from service.errors import ErrorCode, ServiceError, as_service_error, invalid_argument
-from service.parameters import PoseParameters, parse_parameters
+from service.parameters import PoseParameters, each_once, parse_parameters
 from service.pipeline import PoseOptions, PoseResult
 from service.rest.context import context_of
 from service.rest.errors import error_entry, problem
@@ -171,14 +171,11 @@ def _offered_key(protocols: list[str]) -> str | None:
 
 
 def _parameters_of(websocket: WebSocket) -> PoseParameters:
-    given: dict[str, str] = {}
-    for name, value in websocket.query_params.multi_items():
+    given = each_once(websocket.query_params.multi_items())
+    for name in given:
         if name not in _PARAMETERS:
             known = ", ".join(_PARAMETERS)
             raise invalid_argument(name, f"unknown parameter of a stream; known are {known}")
-        if name in given:
-            raise invalid_argument(name, "given twice")
-        given[name] = value
     return parse_parameters(given)
 
 

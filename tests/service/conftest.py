@@ -90,6 +90,13 @@ async def serving(
         await asyncio.wait_for(running, 30)
 
 
+async def until_metrics_have(service: Service, line: str) -> None:
+    """Waits until the metrics page holds this very line."""
+    async with asyncio.timeout(10):
+        while line not in service.runtime.metrics.exposition().decode().splitlines():
+            await asyncio.sleep(0.01)
+
+
 @pytest.fixture
 def fake() -> FakeEstimator:
     return FakeEstimator()

@@ -13,16 +13,10 @@ from service.client.grpc_messages import error_from
 from service.errors import ErrorCode, ServiceError
 from tests.fakes import FakeEstimator, marked_image
 from tests.pictures import encoded, png_bomb
-from tests.service.conftest import Service, serving
+from tests.service.conftest import Service, serving, until_metrics_have
 from tests.service.test_grpc import frame
 
 pytestmark = pytest.mark.anyio
-
-
-async def until_metrics_have(service: Service, line: str) -> None:
-    async with asyncio.timeout(10):
-        while line not in service.runtime.metrics.exposition().decode().splitlines():
-            await asyncio.sleep(0.01)
 
 
 def counted(service: Service, outcome: str) -> float:
@@ -85,6 +79,20 @@ async def test_client_that_does_not_read_is_dropped() -> None:
         with pytest.raises(grpc.aio.AioRpcError) as caught:
             await read_to_the_end(call)
         assert caught.value.code() is grpc.StatusCode.DEADLINE_EXCEEDED
+        line = 'sdpose_requests_total{api="grpc_stream",outcome="deadline_exceeded"} 1.0'
+        await until_metrics_have(service, line)
+
+
+async def test_stream_without_frames_is_ended(fake: FakeEstimator) -> None:
+    async with serving(fake, max_streams=1, stream_idle_seconds=0.1) as service:
+        call = service.grpc.stub.StreamPose()
+        await call.write(pose_pb2.StreamPoseRequest(config=pose_pb2.StreamConfig()))  # no frame
+        with pytest.raises(grpc.aio.AioRpcError) as ended:
+            await call.read()
+        assert ended.value.code() is grpc.StatusCode.DEADLINE_EXCEEDED
+        assert ended.value.details() == "no frame came for 0.1 s"
+        assert error_from(ended.value).code is ErrorCode.DEADLINE_EXCEEDED
+        await until_metrics_have(service, "sdpose_streams_active 0.0")
         line = 'sdpose_requests_total{api="grpc_stream",outcome="deadline_exceeded"} 1.0'
         await until_metrics_have(service, line)
 
@@ -208,6 +216,7 @@ async def test_memory_for_what_callers_sent_is_bounded(fake: FakeEstimator) -> N
         call = service.grpc.stub.StreamPose()
         await call.write(pose_pb2.StreamPoseRequest(image=large))
         assert (await call.read()).error.code == "overloaded"
+        await until_metrics_have(service, 'sdpose_shed_total{reason="memory"} 2.0')
         fake.gate.set()
         await under_way
         for number in (2, 3):

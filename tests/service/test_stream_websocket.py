@@ -18,7 +18,7 @@ from service.errors import ErrorCode
 from service.rest.stream import CLOSE_CODE
 from tests.fakes import FakeEstimator, marked_image
 from tests.pictures import encoded, png_bomb
-from tests.service.conftest import Service, serving
+from tests.service.conftest import Service, serving, until_metrics_have
 
 pytestmark = pytest.mark.anyio
 
@@ -48,12 +48,6 @@ async def closed(connection: ClientConnection) -> tuple[int, str]:
         await answer(connection)
     assert end.value.rcvd is not None
     return end.value.rcvd.code, end.value.rcvd.reason
-
-
-async def until_metrics_have(service: Service, line: str) -> None:
-    async with asyncio.timeout(10):
-        while line not in service.runtime.metrics.exposition().decode().splitlines():
-            await asyncio.sleep(0.01)
 
 
 def test_every_code_has_a_close_code() -> None:
@@ -210,6 +204,17 @@ async def test_idle_stream_ends_when_draining(fake: FakeEstimator) -> None:
         await answer(connection)
         service.stop.set()
         assert (await closed(connection))[0] == 1012
+
+
+async def test_stream_without_frames_is_ended(fake: FakeEstimator) -> None:
+    async with (
+        serving(fake, max_streams=1, stream_idle_seconds=0.1) as service,
+        stream(service) as connection,
+    ):
+        assert await closed(connection) == (1008, "deadline_exceeded: no frame came for 0.1 s")
+        await until_metrics_have(service, "sdpose_streams_active 0.0")
+        line = 'sdpose_requests_total{api="rest_stream",outcome="deadline_exceeded"} 1.0'
+        await until_metrics_have(service, line)
 
 
 async def test_client_gone_takes_its_work_out_of_the_queue(

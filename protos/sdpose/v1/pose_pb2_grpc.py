@@ -60,7 +60,8 @@ class PoseServiceServicer:
 
     def StreamPose(self, request_iterator, context):
         """Frames in, results out in the same order. When frames come faster than they can be looked
-        at, the latest wins; skipped frames are counted in the next result.
+        at, the latest wins; skipped frames are counted in the next result. A stream on which no frame
+        comes for a time that the server sets ends with DEADLINE_EXCEEDED.
         """
         context.set_code(grpc.StatusCode.UNIMPLEMENTED)
         context.set_details('Method not implemented!')

@@ -1,0 +1,43 @@
+"""The memory that many share: who is refused, and who hears of it."""
+
+from __future__ import annotations
+
+import threading
+
+import pytest
+
+from service.budget import ByteBudget
+from service.errors import ErrorCode, ServiceError
+
+
+def test_each_refusal_is_told_once() -> None:
+    told: list[str] = []
+    budget = ByteBudget(10, "letters", lambda: told.append("refused"))
+    budget.take(8)
+    for refused in (budget.check, budget.take):
+        with pytest.raises(ServiceError, match="too many letters") as caught:
+            refused(3)
+        assert caught.value.code is ErrorCode.OVERLOADED
+    assert told == ["refused", "refused"]
+    budget.check(2)
+    budget.take(2)
+    budget.take(5, held=10)  # alone, so it always fits
+    assert (budget.used, len(told)) == (15, 2)
+
+
+def test_memory_can_be_given_back_while_a_refusal_is_told() -> None:
+    """The lock is free then: else one who waits for it could hold what the listener waits for."""
+    others: list[threading.Thread] = []
+
+    def listen() -> None:
+        other = threading.Thread(target=budget.give_back, args=(10,), daemon=True)
+        other.start()
+        other.join(5)
+        others.append(other)
+
+    budget = ByteBudget(10, "letters", listen)
+    budget.take(10)
+    with pytest.raises(ServiceError):
+        budget.take(1)
+    assert [other.is_alive() for other in others] == [False]
+    assert budget.used == 0
