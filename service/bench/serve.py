@@ -85,30 +85,34 @@ def against_bare(
     return markdown(head, rows)
 
 
-def batching(
-    servers: dict[str, Server], clients: int, bench: ServeBench, progress: Progress
+def side_by_side(
+    servers: dict[str, Server], bench: ServeBench, progress: Progress, front: str = "rest"
 ) -> str:
-    """The same load on servers that differ in their batches; the first is the measure."""
+    """The same loads on servers that differ in a setting; the first of them is the measure."""
     cells: dict[tuple[str, int], Callable[[], Load]] = {
-        (name, clients): lambda server=server: server_load(  # type: ignore[misc]
-            server, "rest", clients, bench
+        (name, clients): lambda server=server, clients=clients: server_load(  # type: ignore[misc]
+            server, front, clients, bench
         )
+        for clients in bench.clients
         for name, server in servers.items()
     }
     loads = _rounds(cells, bench.rounds, progress)
-    measure = median(load.rate for load in next(iter(loads.values())))
+    first = next(iter(servers))
+    rates = {cell: median(load.rate for load in measured) for cell, measured in loads.items()}
     rows = [
         [
             name,
+            str(clients),
             spread([load.rate for load in measured]),
-            f"{median(load.rate for load in measured) / measure:.2f}",
+            f"{rates[name, clients] / rates[first, clients]:.2f}",
             f"{median(load.ms(0.5) for load in measured):.1f}",
             f"{median(load.ms(0.99) for load in measured):.1f}",
             str(sum(load.errors for load in measured)),
         ]
-        for (name, _), measured in loads.items()
+        for (name, clients), measured in loads.items()
     ]
-    return markdown(["server", "images/s", "of the first", "p50 ms", "p99 ms", "errors"], rows)
+    head = ["server", "clients", "images/s", "of the first", "p50 ms", "p99 ms", "errors"]
+    return markdown(head, rows)
 
 
 def soak(server: Server, bench: ServeBench, requests: int, clients: int, progress: Progress) -> str:

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterator, Mapping
+from contextlib import ExitStack, contextmanager
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated
 
@@ -9,6 +11,7 @@ import typer
 
 if TYPE_CHECKING:
     from sdpose_core import PoseEstimator
+    from service.bench.server import Server
 
 bench = typer.Typer(
     no_args_is_help=True, help="Measure the student's backends, or the service under load."
@@ -83,23 +86,38 @@ def batching(
     seconds: Seconds = 5.0,
 ) -> None:
     """Small images of one person each: the same load at several largest batches."""
-    from contextlib import ExitStack
-
     from service.bench import serve as measure
-    from service.bench.server import started
     from service.bench.tables import machine
 
     typer.echo(f"{machine()}\n")
     _progress("cutting out the people")
     small = measure.one_person_images(_bare(), _read(images))
     plan = measure.ServeBench(small, (clients,), rounds, seconds)
-    with ExitStack() as stack:
-        servers = {}
-        for size in sizes.split(","):
-            _progress(f"starting the service with batches of at most {size}")
-            wanted = {"SDPOSE_MAX_BATCH": size, "SDPOSE_MAX_DETECT_BATCH": size}
-            servers[f"at most {size}"] = stack.enter_context(started(wanted))
-        typer.echo(measure.batching(servers, clients, plan, _progress))
+    wanted = {
+        f"at most {size}": {"SDPOSE_MAX_BATCH": size, "SDPOSE_MAX_DETECT_BATCH": size}
+        for size in sizes.split(",")
+    }
+    with _several(wanted) as servers:
+        typer.echo(measure.side_by_side(servers, plan, _progress))
+
+
+@bench.command("cycles")
+def cycles(
+    images: Images = None,
+    clients: Annotated[str, typer.Option(help="Numbers of clients.")] = "1,8",
+    rounds: Rounds = 2,
+    seconds: Seconds = 5.0,
+) -> None:
+    """What the second transformer cycle costs, always and by load (`SDPOSE_CYCLES`)."""
+    from service.bench import serve as measure
+    from service.bench.tables import machine
+
+    typer.echo(f"{machine()}\n")
+    numbers = [int(number) for number in clients.split(",")]
+    plan = measure.ServeBench(_read(images), numbers, rounds, seconds)
+    wanted = {f"cycles={value}": {"SDPOSE_CYCLES": value} for value in ("1", "2", "auto")}
+    with _several(wanted) as servers:
+        typer.echo(measure.side_by_side(servers, plan, _progress))
 
 
 @bench.command("soak")
@@ -107,6 +125,9 @@ def soak(
     images: Images = None,
     requests: Annotated[int, typer.Option(min=100, help="Requests in all.")] = 20_000,
     clients: Annotated[int, typer.Option(min=1, help="Clients.")] = 8,
+    small: Annotated[
+        bool, typer.Option("--small", help="Only the people of the images, cut out one by one.")
+    ] = False,
 ) -> None:
     """Memory and file handles of the service over many requests."""
     from service.bench import serve as measure
@@ -114,9 +135,25 @@ def soak(
     from service.bench.tables import machine
 
     typer.echo(f"{machine()}\n")
+    files = _read(images)
+    if small:
+        files = measure.one_person_images(_bare(), files)
     with started({}) as server:
-        plan = measure.ServeBench(_read(images))
+        plan = measure.ServeBench(files)
         typer.echo(measure.soak(server, plan, requests, clients, _progress))
+
+
+@contextmanager
+def _several(wanted: Mapping[str, Mapping[str, str]]) -> Iterator[dict[str, Server]]:
+    """A service for each name, with these settings."""
+    from service.bench.server import started
+
+    with ExitStack() as stack:
+        servers = {}
+        for name, settings in wanted.items():
+            _progress(f"starting the service: {name}")
+            servers[name] = stack.enter_context(started(settings))
+        yield servers
 
 
 def _bare() -> PoseEstimator:

@@ -85,8 +85,10 @@ def test_tables_of_a_short_run() -> None:
         table = serve.against_bare(Bare(), server, plan, lambda _: None)  # type: ignore[arg-type]
         assert table.count("\n") == 5
         assert "| rest, 2 clients |" in table
-        several = serve.batching({"one": server, "two": server}, 2, plan, lambda _: None)
-        assert several.count("\n") == 3
+        pair = {"one": server, "two": server}
+        several = serve.side_by_side(pair, plan, lambda _: None)
+        assert several.count("\n") == 5
+        assert "| two | 2 |" in several
         told = serve.soak(server, plan, 100, 2, lambda _: None)
         assert "errors: 0" in told
         assert server.open_files() > 3

@@ -195,7 +195,7 @@ async def test_a_batch_waits_for_the_picture_that_is_being_decoded(fake: FakeEst
         fake.upload = slowly  # type: ignore[method-assign]
         slow = asyncio.create_task(made.pipeline.estimate(PNG, PoseOptions()))
         await asyncio.to_thread(decoding.wait, 10)
-        del fake.upload  # type: ignore[attr-defined]
+        del fake.upload
         quick = asyncio.create_task(made.pipeline.estimate(PNG, PoseOptions()))
         await until(made, 1, "detect")
         decoded.set()
