@@ -20,7 +20,12 @@ if TYPE_CHECKING:
     from service.client.rest_client import RestPoseClient
 
 
+_IN_PROCESS = ("student", "device", "backend", "precision", "bounded")
+"""Options that say how a student runs here, which nobody can ask of a server."""
+
+
 def evaluate(
+    context: typer.Context,
     annotations: Annotated[Path, typer.Argument(help="COCO keypoint annotation file.")],
     images: Annotated[Path, typer.Argument(help="Folder of its images.")],
     student: Annotated[
@@ -28,7 +33,10 @@ def evaluate(
     ] = "sdpose-t",
     detector: Annotated[
         str,
-        typer.Option(help="'given' for the annotated boxes, or a detector such as 'embedded'."),
+        typer.Option(
+            help="'given' for the annotated boxes, or a detector such as 'embedded'; with --server "
+            "any but 'given' means the server's own."
+        ),
     ] = "given",
     boxes: Annotated[
         Path | None,
@@ -86,6 +94,8 @@ def evaluate(
     from sdpose_core.evaluate.worst import draw_worst
 
     console = Console()
+    if server is not None:
+        _refuse_in_process_options(context)
     given = detector == "given" and boxes is None
     if calibrate is not None and (server is not None or not given):
         raise typer.BadParameter("--calibrate needs a student and given boxes")
@@ -141,10 +151,23 @@ def evaluate(
         raise typer.BadParameter(str(error)) from error
     finally:
         closing.close()
-    where = "given boxes" if given else f"boxes of {boxes}" if boxes else f"detector {detector}"
+    finder = f"detector {detector}" if server is None else "the server's detector"
+    where = "given boxes" if given else f"boxes of {boxes}" if boxes else finder
     _show(console, results, where)
     if output is not None:
         write_report(output, results)
+
+
+def _refuse_in_process_options(context: typer.Context) -> None:
+    typed = [
+        f"--{name}"
+        for name in _IN_PROCESS
+        if (source := context.get_parameter_source(name)) and source.name == "COMMANDLINE"
+    ]
+    if typed:
+        raise typer.BadParameter(
+            f"{', '.join(typed)} cannot go with --server, which runs its student as it was started"
+        )
 
 
 def _calibrate(

@@ -305,6 +305,23 @@ def test_hardware_is_honoured_by_evaluation_and_calibration(tmp_path: Path) -> N
 
 
 @pytest.mark.parametrize(
+    "option",
+    [
+        ["--student", "sdpose-t"],  # said, though it is the default
+        ["--device", "cpu"],
+        ["--backend", "torch"],
+        ["--precision", "fp32"],
+        ["--bounded"],
+    ],
+)
+def test_a_server_cannot_be_told_how_to_run(option: list[str]) -> None:
+    done = CliRunner().invoke(app, ["evaluate", "no.json", "none", "--server", "x", *option])
+    assert done.exit_code == 2
+    said = f"{option[0]} cannot go with --server, which runs its student as it was started"
+    assert done.output.strip().endswith(said)
+
+
+@pytest.mark.parametrize(
     ("words", "said"),
     [
         (["train", "--config", "paper-x"], "paper-x"),
