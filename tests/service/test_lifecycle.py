@@ -14,13 +14,17 @@ from typing import ClassVar
 import grpc
 import httpx
 import pytest
+import torch
 import uvicorn
 from grpc_health.v1 import health_pb2, health_pb2_grpc
 
+from sdpose_core import PoseEstimator
+from sdpose_core.backends.openvino import OpenVINOBackend
+from sdpose_core.backends.torch import TorchBackend
 from service import process as process_module
 from service.client import ErrorCode, ServiceError
 from service.process import Addresses, StartError, run_service
-from service.runtime import Runtime, State
+from service.runtime import Runtime, State, build_estimator
 from service.settings import Settings
 from tests.fakes import FakeEstimator, marked_image
 from tests.pictures import encoded
@@ -274,3 +278,25 @@ async def test_on_a_gpu_each_model_has_its_own_thread(monkeypatch: pytest.Monkey
         assert first is second
         assert service.runtime.pipeline.limits.pose.max_cost == 8
         assert service.runtime.pipeline.limits.pose.max_wait_s == 0
+
+
+@pytest.mark.parametrize("backend", [OpenVINOBackend, TorchBackend])
+def test_pytorch_keeps_to_one_thread_beside_openvino(
+    monkeypatch: pytest.MonkeyPatch, backend: type[OpenVINOBackend | TorchBackend]
+) -> None:
+    asked: list[dict[str, object]] = []
+
+    def from_pretrained(**named: object) -> FakeEstimator:
+        asked.append(named)
+        return FakeEstimator(backend_name=backend.name)
+
+    monkeypatch.setattr(PoseEstimator, "from_pretrained", from_pretrained)
+    wanted = {"student": "a", "detector": "b", "device": "c", "backend": "d"}
+    before = torch.get_num_threads()
+    try:
+        torch.set_num_threads(2)
+        build_estimator(quiet_settings(**wanted))
+        assert torch.get_num_threads() == (1 if backend is OpenVINOBackend else 2)
+    finally:
+        torch.set_num_threads(before)
+    assert asked == [wanted]
