@@ -9,6 +9,7 @@ from __future__ import annotations
 import time
 from collections import defaultdict
 from collections.abc import Iterator
+from contextlib import ExitStack
 from pathlib import Path
 from typing import Any
 
@@ -136,19 +137,21 @@ class Trainer:
 
     def run(self, *, stop_after_steps: int | None = None) -> None:
         """Train to the end of the last stage, or for ``stop_after_steps`` steps of this call."""
-        fabric = self.fabric
-        if fabric.is_global_zero:
-            self.folder.mkdir(parents=True, exist_ok=True)
-            remove_partials(self.folder)
-            if not self.resumed:
-                write_config(self.folder, self.config)
-            self.log = RunLog(self.folder)
-            self.log.line(self.begun)
-            self.log.line(
-                f"{len(self.crops)} crops, {self.stream.pass_length} a pass, {self.precision} on "
-                f"{fabric.device} x {fabric.world_size}"
-            )
-        remaining = stop_after_steps
+        with ExitStack() as stack:
+            if self.fabric.is_global_zero:
+                self.folder.mkdir(parents=True, exist_ok=True)
+                remove_partials(self.folder)
+                if not self.resumed:
+                    write_config(self.folder, self.config)
+                self.log = stack.enter_context(RunLog(self.folder))
+                self.log.line(self.begun)
+                self.log.line(
+                    f"{len(self.crops)} crops, {self.stream.pass_length} a pass, {self.precision} "
+                    f"on {self.fabric.device} x {self.fabric.world_size}"
+                )
+            self._run_stages(stop_after_steps)
+
+    def _run_stages(self, remaining: int | None) -> None:
         while self.counters.stage < len(self.config.stages):
             done = self._run_stage(self.config.stages[self.counters.stage], remaining)
             if self.stopping:
@@ -162,12 +165,9 @@ class Trainer:
             self.counters.stage_seconds = 0.0
             if self.counters.stage < len(self.config.stages):
                 self._save()
-        finished = self.counters.stage >= len(self.config.stages)
-        if finished:
+        if self.counters.stage >= len(self.config.stages):
             self._score(self.config.stages[-1], finished=True)
         self._save()
-        if self.log is not None:
-            self.log.__exit__(None, None, None)
 
     def _run_stage(self, stage: StageConfig, limit: int | None) -> int:
         """Run a stage to its end or for ``limit`` steps; returns the steps made."""
