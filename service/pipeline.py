@@ -342,13 +342,14 @@ class PosePipeline:
 
     def _decoded_file(self, data: bytes) -> Image:
         header = read_header(data, self.limits.images)
-        self._decoded.take(header.decoded_bytes)
+        self._decoded.take(header.peak_bytes)
         try:
             image = decode_image(data, self.limits.images, header)
         except BaseException:
-            self._decoded.give_back(header.decoded_bytes)
+            self._decoded.give_back(header.peak_bytes)
             raise
-        weakref.finalize(image, self._decoded.give_back, header.decoded_bytes)
+        self._decoded.give_back(header.peak_bytes - image.nbytes)
+        weakref.finalize(image, self._decoded.give_back, image.nbytes)
         return image
 
     def _run_detect(self, frames: Sequence[Frame], group: Hashable) -> list[Detections]:

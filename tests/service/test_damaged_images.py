@@ -121,18 +121,17 @@ def test_a_bad_tag_beside_a_good_orientation(kind: str) -> None:
 
 
 @pytest.mark.parametrize("mode", ["RGBA", "I;16", "RGB", "P"])
-def test_tall_pictures_are_whole(mode: str) -> None:
-    """Taller than the bands in which they are converted, and no multiple of them."""
-    height = 2 * images._BAND_ROWS + 3
-    rows = np.arange(height, dtype=np.uint16) % 256
+def test_large_pictures_are_whole(mode: str) -> None:
+    """Larger than the tiles in which they are converted, and no multiple of them."""
+    height, width = 2 * images._TILE + 3, images._TILE + 5
+    values = (np.arange(height)[:, None] + 3 * np.arange(width)).astype(np.uint8)
     if mode == "I;16":
-        stored = PillowImage.fromarray(np.repeat(rows[:, None] << 8, 5, axis=1))
+        stored = PillowImage.fromarray(values.astype(np.uint16) << 8)
     else:
-        grey = np.repeat(rows.astype(np.uint8)[:, None, None], 5, axis=1)
-        stored = PillowImage.fromarray(np.repeat(grey, 3, axis=2)).convert(mode)
+        stored = PillowImage.fromarray(np.dstack([values] * 3)).convert(mode)
     picture = decode_image(encoded(stored, "PNG"), LIMITS)
-    assert picture.shape == (height, 5, 3)
-    if mode == "P":  # its palette is coarser than the rows
+    assert picture.shape == (height, width, 3)
+    if mode == "P":  # its palette is coarser than the values
         np.testing.assert_array_equal(picture, np.asarray(stored.convert("RGB")))
     else:
-        np.testing.assert_array_equal(picture[:, 0, 0], rows)
+        np.testing.assert_array_equal(picture[:, :, 0], values)

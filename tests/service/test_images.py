@@ -165,7 +165,6 @@ def test_bomb_is_refused_from_its_header(size: tuple[int, int]) -> None:
 def test_header_tells_the_size() -> None:
     header = read_header(jpeg_with_orientation(6), LIMITS)
     assert (header.width, header.height, header.orientation) == (32, 48, 6)
-    assert header.decoded_bytes == 32 * 48 * 3
 
 
 def test_jpeg_round_trip() -> None:

@@ -23,7 +23,8 @@ from tests.pictures import encoded
 
 pytestmark = pytest.mark.anyio
 
-PNG = encoded(marked_image(0x010203), "PNG")  # 8 x 8, so 192 bytes decoded
+PNG = encoded(marked_image(0x010203), "PNG")
+PEAK, KEPT = 8 * 8 * 8, 8 * 8 * 3  # its bytes while it is decoded, and afterwards
 BOXED = PoseOptions(boxes=np.array([[0, 0, 8, 8]], np.float32), cycles=1)
 
 
@@ -97,7 +98,7 @@ async def test_auto_never_takes_more_cycles_than_allowed(fake: FakeEstimator) ->
 
 
 async def test_decoded_images_in_flight_are_bounded(fake: FakeEstimator) -> None:
-    with stand(fake, max_decoded_bytes=2 * 192) as made:
+    with stand(fake, max_decoded_bytes=KEPT + PEAK) as made:
         first = await made.held()
         second = asyncio.create_task(made.pipeline.estimate(PNG, PoseOptions()))
         await until(made, 1, "detect")
@@ -118,7 +119,7 @@ async def test_one_image_always_fits_an_idle_service(fake: FakeEstimator) -> Non
 
 
 async def test_a_file_that_does_not_decode_takes_no_budget(fake: FakeEstimator) -> None:
-    with stand(fake, max_decoded_bytes=192) as made:
+    with stand(fake, max_decoded_bytes=PEAK) as made:
         for _ in range(3):
             with pytest.raises(ServiceError) as broken:
                 await made.pipeline.estimate(PNG[:-30], PoseOptions())
