@@ -393,7 +393,7 @@ async def test_an_overloaded_entry_says_when_to_come_back() -> None:
         fake.gate.set()
         answers = await asking
     refused = [answer for answer in answers if isinstance(answer, ServiceError)]
-    assert len(refused) == 2
+    assert len(refused) in (2, 3)  # 3 where two came in one turn of the loop, with no batch begun
     for error in refused:
         assert error.code is ErrorCode.OVERLOADED
         assert error.retry_after_s is not None
