@@ -93,7 +93,8 @@ class PoseEstimator:
             detector: ``"embedded"``, a name or file (``load_detector``), or ``"none"``.
             device: ``"auto"``, ``"cpu"``, ``"cuda"`` or ``"cuda:N"``.
             backend: ``"auto"``, ``"torch"`` or ``"openvino"`` (CPU only).
-            precision: ``"auto"`` or what the backend offers: ``"fp32"``, ``"fp16"``, ``"bf16"``.
+            precision: Of student and detector: ``"auto"``, each the fastest sound one, or what
+                the backend offers: ``"fp32"``, ``"fp16"``, ``"bf16"``.
             allow_untrained: Take random weights where a preset has none (speed measurements).
             max_refinement: As the class has it. With None, the published protocol, an
                 uncalibrated student's scores are its peaks, also above 1.
@@ -107,7 +108,9 @@ class PoseEstimator:
         pose = make_backend(network, backend, device, precision)
         people = None
         if os.fspath(detector) != NO_DETECTOR:
-            people = load_detector(detector, device=str(pose.device), backend=pose.name)
+            people = load_detector(
+                detector, device=str(pose.device), backend=pose.name, precision=precision
+            )
         return cls(
             pose,
             people,

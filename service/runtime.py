@@ -57,6 +57,7 @@ def build_estimator(settings: Settings) -> Estimator:
         detector=settings.detector,
         device=settings.device,
         backend=settings.backend,
+        precision=settings.precision,
     )
     if estimator.backend_name == "openvino":
         # All that is left to PyTorch is decoding, a few milliseconds. Its helper

@@ -34,6 +34,11 @@ class Settings(BaseSettings):
     detector: str = Field("embedded", description="Person detector: `embedded`, a name or a path.")
     device: str = Field("auto", description="`auto`, `cpu`, `cuda` or `cuda:N`.")
     backend: str = Field("auto", description="`auto`, `torch` or `openvino`.")
+    precision: str = Field(
+        "auto",
+        description="Numbers that student and detector compute in: `auto` (the fastest sound "
+        "ones), `fp32`, `fp16` or `bf16`.",
+    )
     api_keys: Annotated[frozenset[str], NoDecode] = Field(
         frozenset(),
         repr=False,

@@ -26,7 +26,15 @@ from tools.lock import ROOT
 
 _START_S = 240.0
 _LARGEST_MB = 30.0
-_WEIGHTS = {"sdpose_core/weights/sdpose-t.safetensors", "sdpose_core/weights/person-n.safetensors"}
+_WEIGHTS = {
+    f"sdpose_core/weights/{name}"
+    for name in (
+        "sdpose-t.safetensors",
+        "person-n.safetensors",
+        "person-n-int8.xml",
+        "person-n-int8.bin",
+    )
+}
 _NEEDED = _WEIGHTS | {
     "sdpose_core/py.typed",
     "service/py.typed",

@@ -21,6 +21,7 @@ from typing import Any
 import torch
 
 from sdpose_core.detector.network import PersonNetwork
+from sdpose_core.detector.protocol import DetectorError
 
 _REVISION = 1
 """Raised when the graph changes for the same weights, so that older files are left alone."""
@@ -53,6 +54,22 @@ def facts(model: Any) -> tuple[tuple[int, ...], bool]:
     strides = str(model.get_rt_info(["sdpose", "strides"]).astype(str))
     needs_nms = str(model.get_rt_info(["sdpose", "needs_nms"]).astype(str))
     return tuple(int(stride) for stride in strides.split(",")), needs_nms == "1"
+
+
+def read_quantised(path: Path) -> Any:
+    """A quantised model of ours; its weights lie in the ``.bin`` beside the ``.xml``.
+
+    Raises:
+        DetectorError: a file is missing or damaged.
+    """
+    import openvino as ov
+
+    try:
+        model = ov.Core().read_model(path)
+        facts(model)
+    except RuntimeError as error:
+        raise DetectorError(f"{path}: missing, damaged, or not a detector of ours") from error
+    return model
 
 
 def cached(digest: str, network: Callable[[], PersonNetwork], folder: Path | None = None) -> Any:

@@ -40,6 +40,8 @@ from sdpose_core.detector.ultralytics_quiet import ultralytics_tasks
 FORMAT = "sdpose-detector/1"
 EMBEDDED = "embedded"
 EMBEDDED_PATH = Path(__file__).parent.parent / "weights" / "person-n.safetensors"
+EMBEDDED_INT8_PATH = EMBEDDED_PATH.with_name("person-n-int8.xml")
+"""The same network quantised, an OpenVINO model (``tools/quantise_detector.py``)."""
 
 # Layers that a plan in our own files may name: those of the YOLOv8, YOLO11 and YOLO26 detectors.
 # Building a plan evaluates some of its text, so nothing unknown gets that far.

@@ -79,7 +79,7 @@ class YoloPersonDetector:
 
     @property
     def precision(self) -> str:
-        """Number format of the network: ``fp32``, ``fp16`` or ``bf16``."""
+        """Number format of the network: ``fp32``, ``fp16``, ``bf16`` or ``int8``."""
         return self._runner.precision
 
     def detect(self, images: Sequence[DetectorImage]) -> list[Detections]:

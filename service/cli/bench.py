@@ -162,7 +162,11 @@ def _bare() -> PoseEstimator:
 
     settings = load_settings()  # the same that the started service reads
     estimator = PoseEstimator.from_pretrained(
-        settings.student, settings.detector, settings.device, backend=settings.backend
+        settings.student,
+        settings.detector,
+        settings.device,
+        backend=settings.backend,
+        precision=settings.precision,
     )
     estimator.warm_up()
     return estimator

@@ -29,6 +29,13 @@ def serve(
     backend: Annotated[
         str | None, typer.Option(help="`auto`, `torch` or `openvino`. [auto]")
     ] = None,
+    precision: Annotated[
+        str | None,
+        typer.Option(
+            help="Numbers that student and detector compute in: `auto` (the fastest sound ones), "
+            "`fp32`, `fp16` or `bf16`. [auto]"
+        ),
+    ] = None,
     max_batch: Annotated[
         int | None,
         typer.Option(

@@ -29,10 +29,13 @@ def cache(tmp_path_factory: pytest.TempPathFactory) -> Path:
     return tmp_path_factory.mktemp("openvino")
 
 
-@pytest.fixture(scope="module", params=["torch", "openvino"])
+@pytest.fixture(
+    scope="module", params=["torch fp32", "openvino fp32", "openvino int8"], ids=lambda p: p
+)
 def detector(request: pytest.FixtureRequest, cache: Path) -> YoloPersonDetector:
+    backend, precision = request.param.split()
     return load_detector(
-        device="cpu", backend=request.param, precision="fp32", cache_folder=cache, input_size=320
+        device="cpu", backend=backend, precision=precision, cache_folder=cache, input_size=320
     )
 
 
@@ -46,10 +49,10 @@ def zidane() -> Image:
     return _photograph("zidane.jpg")
 
 
-def _close(one: Detections, other: Detections, pixels: float = 2.0) -> None:
+def _close(one: Detections, other: Detections, pixels: float = 2.0, scores: float = 0.02) -> None:
     assert len(one) == len(other)
     np.testing.assert_allclose(one.boxes, other.boxes, atol=pixels)
-    np.testing.assert_allclose(one.scores, other.scores, atol=0.02)
+    np.testing.assert_allclose(one.scores, other.scores, atol=scores)
 
 
 def test_finds_the_people(detector: YoloPersonDetector, bus: Image, zidane: Image) -> None:
@@ -87,7 +90,13 @@ def test_an_answer_does_not_depend_on_the_rest_of_the_call(
 
 
 def test_tensors_are_as_arrays(detector: YoloPersonDetector, bus: Image) -> None:
-    _close(detector.detect([torch.from_numpy(bus)])[0], detector.detect([bus])[0])
+    # The two scalings differ by a grey level here and there, which int8 can make a step of. At
+    # 320 pixels one of the input is 3.4 of this picture's.
+    found = (detector.detect([picture])[0] for picture in (torch.from_numpy(bus), bus))
+    if detector.precision == "int8":
+        _close(*found, pixels=12, scores=0.06)
+    else:
+        _close(*found)
 
 
 def test_nobody(detector: YoloPersonDetector) -> None:

@@ -183,3 +183,9 @@ def test_the_health_check_as_the_image_runs_it(ready_port: int, host: str) -> No
     )
     # Nobody listens on the second one.
     assert done.returncode == (0 if host == "127.0.0.1" else 1)
+
+
+def test_the_detector_in_the_image_is_the_one_that_every_processor_can_use() -> None:
+    """Left to `auto` most builders would take int8, which needs no conversion."""
+    converting = next(line for line in _DOCKERFILE.splitlines() if "load_detector(" in line)
+    assert "precision='fp32'" in converting

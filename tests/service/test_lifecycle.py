@@ -291,7 +291,7 @@ def test_pytorch_keeps_to_one_thread_beside_openvino(
         return FakeEstimator(backend_name=backend.name)
 
     monkeypatch.setattr(PoseEstimator, "from_pretrained", from_pretrained)
-    wanted = {"student": "a", "detector": "b", "device": "c", "backend": "d"}
+    wanted = {"student": "a", "detector": "b", "device": "c", "backend": "d", "precision": "e"}
     before = torch.get_num_threads()
     try:
         torch.set_num_threads(2)
