@@ -50,7 +50,7 @@ class PoseParameters(BaseModel):
         None,
         description="Transformer cycles, 1 up to what the server allows. More is slower, and more "
         "exact only with weights that were trained so: the official ones, not the embedded ones. "
-        "`auto` takes 2 while the queue is short. Unset: as the server is set.",
+        "`auto` takes 2 while the queues are short. Unset: as the server is set.",
     )
     flip_test: bool = Field(
         False, description="Also look at the mirrored person and merge; twice the work."

@@ -329,8 +329,10 @@ class PosePipeline:
     def _cycles(self, asked: int | Literal["auto"] | None) -> int:
         cycles = self.limits.cycles if asked is None else asked
         if cycles == "auto":
-            # Two while what waits fits the next batch: then nobody pays for the extra cycle.
-            short = self._pose.queued_cost <= self.limits.pose.max_cost
+            # Two while all that waits fits the next batches: then nobody is kept out of them.
+            short = all(
+                queue.queued_cost <= queue.limits.max_cost for queue in (self._detect, self._pose)
+            )
             return min(2, self.limits.max_cycles) if short else 1
         if not 1 <= cycles <= self.limits.max_cycles:
             raise invalid_argument("cycles", f"must be 1 to {self.limits.max_cycles}, or auto")

@@ -268,8 +268,8 @@ class Runtime:
 def pipeline_limits(settings: Settings, *, on_cpu: bool) -> PipelineLimits:
     """The settings as the values that the rooms below understand."""
     wait_ms = settings.max_wait_ms
-    wait_s = (0.0 if on_cpu else 2.0) / 1e3 if wait_ms is None else wait_ms / 1e3
-    max_batch = settings.max_batch or (8 if on_cpu else 64)
+    wait_s = (30.0 if on_cpu else 2.0) / 1e3 if wait_ms is None else wait_ms / 1e3
+    max_batch = settings.max_batch or (32 if on_cpu else 64)
     return PipelineLimits(
         images=ImageLimits(
             max_bytes=int(settings.max_image_mb * 2**20),

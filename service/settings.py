@@ -49,7 +49,7 @@ class Settings(BaseSettings):
         None,
         ge=1,
         le=512,
-        description="Most crops in one batch of the student; unset: 8 on a CPU, 64 on a GPU.",
+        description="Most crops in one batch of the student; unset: 32 on a CPU, 64 on a GPU.",
     )
     max_detect_batch: int = Field(
         8, ge=1, le=128, description="Most images in one batch of the detector."
@@ -58,7 +58,7 @@ class Settings(BaseSettings):
         None,
         ge=0,
         le=1000,
-        description="Longest wait of a batch for pictures that are being decoded or cut; unset: 0 "
+        description="Longest wait of a batch for pictures that are being decoded or cut; unset: 30 "
         "on a CPU, 2 on a GPU.",
     )
     max_queue: int = Field(256, ge=1, description="Most crops waiting for the student.")
@@ -104,7 +104,7 @@ class Settings(BaseSettings):
 
     cycles: int | Literal["auto"] = Field(
         1,
-        description="Transformer cycles where a request names none; `auto`: 2 while the queue is "
+        description="Transformer cycles where a request names none; `auto`: 2 while the queues are "
         "short, else 1.",
     )
 

@@ -81,7 +81,7 @@ def serve(
 def batching(
     images: Images = None,
     clients: Annotated[int, typer.Option(min=1, help="Clients.")] = 16,
-    sizes: Annotated[str, typer.Option(help="Batch sizes, the first is the measure.")] = "1,2,4,8",
+    sizes: Annotated[str, typer.Option(help="Batch sizes, the first is the measure.")] = "1,4,8,32",
     rounds: Rounds = 2,
     seconds: Seconds = 5.0,
 ) -> None:

@@ -39,7 +39,7 @@ def serve(
     max_batch: Annotated[
         int | None,
         typer.Option(
-            help="Most crops in one batch of the student; unset: 8 on a CPU, 64 on a GPU. [unset]"
+            help="Most crops in one batch of the student; unset: 32 on a CPU, 64 on a GPU. [unset]"
         ),
     ] = None,
     max_detect_batch: Annotated[
@@ -48,7 +48,7 @@ def serve(
     max_wait_ms: Annotated[
         float | None,
         typer.Option(
-            help="Longest wait of a batch for pictures that are being decoded or cut; unset: 0 on "
+            help="Longest wait of a batch for pictures that are being decoded or cut; unset: 30 on "
             "a CPU, 2 on a GPU. [unset]"
         ),
     ] = None,
@@ -103,7 +103,7 @@ def serve(
     cycles: Annotated[
         str | None,
         typer.Option(
-            help="Transformer cycles where a request names none; `auto`: 2 while the queue is "
+            help="Transformer cycles where a request names none; `auto`: 2 while the queues are "
             "short, else 1. [1]"
         ),
     ] = None,

@@ -276,8 +276,8 @@ async def test_on_a_gpu_each_model_has_its_own_thread(monkeypatch: pytest.Monkey
     async with serving(FakeEstimator(device="cpu")) as service:
         first, second = service.runtime.pipeline.workers
         assert first is second
-        assert service.runtime.pipeline.limits.pose.max_cost == 8
-        assert service.runtime.pipeline.limits.pose.max_wait_s == 0
+        assert service.runtime.pipeline.limits.pose.max_cost == 32
+        assert service.runtime.pipeline.limits.pose.max_wait_s == 0.03
 
 
 @pytest.mark.parametrize("backend", [OpenVINOBackend, TorchBackend])

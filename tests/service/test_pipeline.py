@@ -91,6 +91,22 @@ async def test_auto_falls_to_one_cycle_while_the_queue_is_long(fake: FakeEstimat
         assert {cycles for _, _, cycles in fake.posed} == {1}
 
 
+async def test_auto_falls_to_one_cycle_while_the_detectors_queue_is_long(
+    fake: FakeEstimator,
+) -> None:
+    with stand(fake, detect=BatchLimits(1)) as made:
+        first = await made.held()
+        queued = [asyncio.create_task(made.pipeline.estimate(PNG, PoseOptions())) for _ in range(2)]
+        await until(made, 2, "detect")
+        auto = asyncio.create_task(
+            made.pipeline.estimate(PNG, PoseOptions(boxes=BOXED.boxes, cycles="auto"))
+        )
+        await until(made, 1, "pose")
+        fake.gate.set()
+        await asyncio.gather(first, auto, *queued)
+        assert {cycles for _, _, cycles in fake.posed} == {1}
+
+
 async def test_auto_never_takes_more_cycles_than_allowed(fake: FakeEstimator) -> None:
     with stand(fake, cycles="auto", max_cycles=1) as made:
         await made.pipeline.estimate(PNG, PoseOptions())
