@@ -65,17 +65,16 @@ def against_bare(
             server, front, clients, bench
         )
     loads = _rounds(cells, bench.rounds, progress)
-    best_bare = max(median(load.rate for load in loads["bare", many]) for many in (1, 8))
-    bare_p50 = median(load.ms(0.5) for load in loads["bare", 1])
+    best_bare = max((("bare", many) for many in (1, 8)), key=lambda cell: _rate(loads[cell]))
     rows = [
         [
             f"bare, decode and {many} image{'s' * (many > 1)} a call"
             if name == "bare"
             else f"{name}, {many} client{'s' * (many > 1)}",
             spread([load.rate for load in measured]),
-            f"{median(load.rate for load in measured) / best_bare:.2f}",
+            f"{_paired(measured, loads[best_bare], _rate_of):.2f}",
             f"{median(load.ms(0.5) for load in measured):.1f}",
-            f"{median(load.ms(0.5) for load in measured) / bare_p50:.2f}",
+            f"{_paired(measured, loads['bare', 1], _p50_of):.2f}",
             f"{median(load.ms(0.99) for load in measured):.1f}",
             str(sum(load.errors for load in measured)),
         ]
@@ -98,13 +97,12 @@ def side_by_side(
     }
     loads = _rounds(cells, bench.rounds, progress)
     first = next(iter(servers))
-    rates = {cell: median(load.rate for load in measured) for cell, measured in loads.items()}
     rows = [
         [
             name,
             str(clients),
             spread([load.rate for load in measured]),
-            f"{rates[name, clients] / rates[first, clients]:.2f}",
+            f"{_paired(measured, loads[first, clients], _rate_of):.2f}",
             f"{median(load.ms(0.5) for load in measured):.1f}",
             f"{median(load.ms(0.99) for load in measured):.1f}",
             str(sum(load.errors for load in measured)),
@@ -155,6 +153,23 @@ def one_person_images(estimator: PoseEstimator, images: Sequence[bytes]) -> list
             ]
             cut.append(encode_jpeg(part.copy()))
     return cut
+
+
+def _rate_of(load: Load) -> float:
+    return load.rate
+
+
+def _p50_of(load: Load) -> float:
+    return load.ms(0.5)
+
+
+def _rate(loads: Sequence[Load]) -> float:
+    return median(load.rate for load in loads)
+
+
+def _paired(loads: Sequence[Load], measure: Sequence[Load], what: Callable[[Load], float]) -> float:
+    """The median ratio to what was measured in the same turn, when the machine was as fast."""
+    return median(what(load) / what(other) for load, other in zip(loads, measure, strict=True))
 
 
 def _connections(server: Server, front: str, clients: int) -> list[RestConnection | RpcConnection]:
