@@ -77,31 +77,21 @@ async def test_auto_takes_two_cycles_while_the_queue_is_short(fake: FakeEstimato
         assert fake.posed == [(1, False, 2)]
 
 
-async def test_auto_falls_to_one_cycle_while_the_queue_is_long(fake: FakeEstimator) -> None:
-    with stand(fake, pose=BatchLimits(2)) as made:
-        first = await made.held()
-        queued = [asyncio.create_task(made.pipeline.estimate(PNG, BOXED)) for _ in range(3)]
-        await until(made, 3, "pose")
-        auto = asyncio.create_task(
-            made.pipeline.estimate(PNG, PoseOptions(boxes=BOXED.boxes, cycles="auto"))
-        )
-        await until(made, 4, "pose")
-        fake.gate.set()
-        await asyncio.gather(first, auto, *queued)
-        assert {cycles for _, _, cycles in fake.posed} == {1}
-
-
-async def test_auto_falls_to_one_cycle_while_the_detectors_queue_is_long(
-    fake: FakeEstimator,
+@pytest.mark.parametrize(
+    ("stage", "options", "waiting"), [("pose", BOXED, 3), ("detect", PoseOptions(), 2)]
+)
+async def test_auto_falls_to_one_cycle_while_a_queue_is_long(
+    fake: FakeEstimator, stage: str, options: PoseOptions, waiting: int
 ) -> None:
-    with stand(fake, detect=BatchLimits(1)) as made:
+    with stand(fake, **{stage: BatchLimits(waiting - 1)}) as made:
         first = await made.held()
-        queued = [asyncio.create_task(made.pipeline.estimate(PNG, PoseOptions())) for _ in range(2)]
-        await until(made, 2, "detect")
+        queued = [asyncio.create_task(made.pipeline.estimate(PNG, options)) for _ in range(waiting)]
+        await until(made, waiting, stage)
+        before = made.value("sdpose_queue_depth", stage="pose")
         auto = asyncio.create_task(
             made.pipeline.estimate(PNG, PoseOptions(boxes=BOXED.boxes, cycles="auto"))
         )
-        await until(made, 1, "pose")
+        await until(made, int(before) + 1, "pose")
         fake.gate.set()
         await asyncio.gather(first, auto, *queued)
         assert {cycles for _, _, cycles in fake.posed} == {1}
