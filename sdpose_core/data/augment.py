@@ -14,7 +14,7 @@ from numpy.typing import NDArray
 from torch import Tensor
 
 from sdpose_core.crops import warp_tensor
-from sdpose_core.geometry import INPUT_SIZE, image_to_crop_matrices
+from sdpose_core.geometry import INPUT_SIZE, PADDING, image_to_crop_matrices
 from sdpose_core.skeleton import FLIP_INDICES, LOWER_BODY, UPPER_BODY
 from sdpose_core.types import Regions
 
@@ -26,8 +26,10 @@ class AugmentConfig:
     ``shift``: largest shift per axis in units of the view's size. ``scale_factor``: standard
     deviation of the view's relative size, clipped to 1 +- the factor. ``rotation``: standard
     deviation of the turn in degrees, clipped to twice that. ``half_body_upper``: chance that the
-    upper body is chosen (the published code means 0.5 and has 0.69 through a slip). ``colour``:
-    largest relative change of brightness and contrast (0 in the published code).
+    upper body is chosen (the published code means 0.5 and has 0.69 through a slip). ``cut``: chance
+    that the view is of a part of the person only, as a box is where the picture's edge or somebody
+    else hides the rest (0 in the published code). ``colour``: largest relative change of
+    brightness and contrast (0 in the published code).
     """
 
     shift_probability: float = 0.3
@@ -37,6 +39,7 @@ class AugmentConfig:
     half_body_joints: int = 8
     half_body_upper: float = 0.69
     half_body_padding: float = 1.5
+    cut: float = 0.0
     scale_factor: float = 0.35
     rotation_probability: float = 0.6
     rotation: float = 45.0
@@ -48,6 +51,7 @@ class AugmentConfig:
             "flip_probability",
             "half_body_probability",
             "half_body_upper",
+            "cut",
             "rotation_probability",
         ):
             value = getattr(self, name)
@@ -122,6 +126,11 @@ def draw_views(
         half = half_body(joints[i], confidence[i] > 0, bool(wants_upper[i]), config)
         if half is not None:
             centres[i], sizes[i] = half
+    if config.cut > 0:
+        for i in np.flatnonzero(rng.uniform(size=count) < config.cut):
+            part = cut_body(joints[i][confidence[i] > 0], rng)
+            if part is not None:
+                centres[i], sizes[i] = part
 
     factor = np.clip(
         rng.standard_normal(count) * config.scale_factor + 1,
@@ -172,15 +181,43 @@ def half_body(
     chosen = top if take_top else bottom
     if len(chosen) < 2:
         return None
-    width, height = chosen.max(axis=0) - chosen.min(axis=0)
-    aspect = INPUT_SIZE[0] / INPUT_SIZE[1]
-    if width > aspect * height:
-        height = width / aspect
-    else:
-        width = aspect * height
-    if height < 1:
+    size = _grown(chosen.max(axis=0) - chosen.min(axis=0))
+    return None if size[1] < 1 else (chosen.mean(axis=0), size * config.half_body_padding)
+
+
+def cut_body(
+    joints: NDArray[np.float64], rng: np.random.Generator
+) -> tuple[NDArray[np.float64], NDArray[np.float64]] | None:
+    """Centre (2,) and size (2,) of a view on what a cut leaves of a person; None if too little.
+
+    ``joints`` (N, 2) are the known ones; their extent with a tenth of its longer side around it
+    stands for the person's box. A fifth to three quarters of it are left: the top in six of ten
+    cuts, the bottom in two, the left and the right in one. At least three joints must be in it.
+    """
+    side, share = rng.choice(4, p=(0.6, 0.2, 0.1, 0.1)), rng.uniform(0.2, 0.75)
+    if not len(joints):
         return None
-    return chosen.mean(axis=0), np.array([width, height]) * config.half_body_padding
+    low, high = joints.min(axis=0), joints.max(axis=0)
+    margin = 0.1 * (high - low).max()
+    low, high = low - margin, high + margin
+    axis = 1 if side < 2 else 0
+    length = share * (high[axis] - low[axis])
+    if side % 2 == 0:
+        high[axis] = low[axis] + length
+    else:
+        low[axis] = high[axis] - length
+    inside = ((joints >= low) & (joints <= high)).all(axis=1)
+    size = _grown(high - low) * PADDING
+    if inside.sum() < 3 or size[1] < 1:
+        return None
+    return (low + high) / 2, size
+
+
+def _grown(size: NDArray[np.float64]) -> NDArray[np.float64]:
+    """Width and height (2,) with the smaller grown to the view's aspect of 3:4."""
+    aspect = INPUT_SIZE[0] / INPUT_SIZE[1]
+    width, height = size
+    return np.array([max(width, aspect * height), max(height, width / aspect)])
 
 
 def render_views(images: Tensor, to_image: Tensor, gain: Tensor, lift: Tensor) -> Tensor:
