@@ -212,6 +212,18 @@ class PoseEstimator:
             for one, (points, scores) in zip(people, posed, strict=True)
         ]
 
+    def alive(self) -> bool:
+        """Whether the device still works: after a fault such as an illegal access a GPU fails
+        whatever a process asks of it, until that process is started anew.
+        """
+        try:
+            torch.zeros(1, device=self.backend.device).cpu()
+        except torch.OutOfMemoryError:
+            return True
+        except RuntimeError:
+            return False
+        return True
+
     def upload(self, image: Image) -> Frame:
         """The picture where the models are: as it is on a CPU, copied once to a GPU."""
         if self.backend.device.type == "cpu":

@@ -37,6 +37,9 @@ class Estimator(Protocol):
     def warm_up(self, *, max_cycles: int = 1, detect_batch: int = 1) -> None:
         """Runs what will be asked for once."""
 
+    def alive(self) -> bool:
+        """Whether the device still works; asked in any thread, after something failed there."""
+
     def upload(self, image: Image) -> Frame:
         """The image where the models are; in any thread."""
 

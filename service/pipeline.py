@@ -25,7 +25,7 @@ from service.images import ImageLimits, decode_image, encode_jpeg, read_header
 from service.metrics import Metrics
 from service.parameters import PoseParameters, Priority, check_boxes_touch
 from service.tracing import SilentTracer, Tracer
-from service.workers import OwnerThread, WorkPool
+from service.workers import OwnerThread, WorkPool, on_device
 
 T = TypeVar("T")
 NO_DETECTOR = "none"
@@ -158,6 +158,7 @@ class PosePipeline:
         self._metrics = metrics
         self._tracer = tracer or SilentTracer()
         self._workers = (detect_worker, pose_worker)
+        self._on_device = partial(on_device, self._workers, estimator.alive)
         self._decoded = ByteBudget(
             limits.max_decoded_bytes,
             "decoded images in flight",
@@ -280,7 +281,7 @@ class PosePipeline:
                 "crop",
                 timings,
                 lambda work: self._crop_pool.run(work, deadline=deadline),
-                partial(self._estimator.crop, frame, people.boxes),
+                partial(self._crop, frame, people.boxes),
             )
         done = await self._pose.submit(
             crops,
@@ -340,7 +341,8 @@ class PosePipeline:
 
     def _decode(self, source: bytes | Image) -> tuple[Image, Frame]:
         image = self._decoded_file(source) if isinstance(source, bytes) else source
-        return image, self._estimator.upload(image)
+        with self._on_device():
+            return image, self._estimator.upload(image)
 
     def _decoded_file(self, data: bytes) -> Image:
         header = read_header(data, self.limits.images)
@@ -354,16 +356,23 @@ class PosePipeline:
         weakref.finalize(image, self._decoded.give_back, image.nbytes)
         return image
 
+    def _crop(self, frame: Frame, boxes: Floats) -> Crops:
+        with self._on_device():
+            return self._estimator.crop(frame, boxes)
+
     def _run_detect(self, frames: Sequence[Frame], group: Hashable) -> list[Detections]:
-        with self._metrics.stage_seconds.labels("detect").time():
+        with self._on_device(), self._metrics.stage_seconds.labels("detect").time():
             return self._estimator.detect(frames)
 
     def _run_pose(self, crops: Sequence[Crops], group: Hashable) -> list[_Posed]:
         assert isinstance(group, _PoseGroup)
         started = time.monotonic()
-        heatmaps = self._estimator.heatmaps(crops, flip_test=group.flip_test, cycles=group.cycles)
-        seen = time.monotonic()
-        found = self._estimator.keypoints(heatmaps, crops)
+        with self._on_device():
+            heatmaps = self._estimator.heatmaps(
+                crops, flip_test=group.flip_test, cycles=group.cycles
+            )
+            seen = time.monotonic()
+            found = self._estimator.keypoints(heatmaps, crops)
         pose_s, keypoints_s = seen - started, time.monotonic() - seen
         self._metrics.stage_seconds.labels("pose").observe(pose_s)
         self._metrics.stage_seconds.labels("keypoints").observe(keypoints_s)

@@ -3,10 +3,12 @@
 from __future__ import annotations
 
 import asyncio
+import logging
 import threading
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Iterator, Sequence
 from concurrent.futures import Future, ThreadPoolExecutor
+from contextlib import contextmanager
 from dataclasses import dataclass
 from queue import SimpleQueue
 from typing import Any, TypeVar
@@ -15,6 +17,8 @@ from service.errors import ErrorCode, ServiceError, deadline_exceeded
 from service.observers import QueueObserver, SilentObserver
 
 T = TypeVar("T")
+
+_log = logging.getLogger(__name__)
 
 
 class WorkerLostError(ServiceError):
@@ -96,6 +100,16 @@ class OwnerThread:
                 self._calls.put((work, future))
         return future
 
+    def give_up(self) -> None:
+        """From now on it is `lost`; the call at work, if any, still has its own end."""
+        with self._lock:
+            self._lost = True
+            while not self._calls.empty():
+                call = self._calls.get()
+                if call is not None:
+                    call[1].set_exception(WorkerLostError(self.name))
+            self._calls.put(None)
+
     def stop(self, timeout_s: float | None = None) -> bool:
         """Ends the thread after the calls that are queued; False if it outlasts the timeout."""
         with self._lock:
@@ -115,7 +129,8 @@ class OwnerThread:
             except Exception as error:  # noqa: BLE001 - it travels to the caller in the future
                 future.set_exception(error)
             except BaseException:  # noqa: BLE001 - told through `lost`; callers must not hang
-                self._give_up(future)
+                self.give_up()
+                future.set_exception(WorkerLostError(self.name))
                 return
             else:
                 future.set_result(result)
@@ -125,14 +140,24 @@ class OwnerThread:
             del call, work, future
             result = None
 
-    def _give_up(self, future: Future[Any]) -> None:
-        with self._lock:
-            self._lost = True
-            future.set_exception(WorkerLostError(self.name))
-            while not self._calls.empty():
-                call = self._calls.get()
-                if call is not None:
-                    call[1].set_exception(WorkerLostError(self.name))
+
+@contextmanager
+def on_device(workers: Sequence[OwnerThread], alive: Callable[[], bool]) -> Iterator[None]:
+    """Work on the device of what `workers` own, in any thread.
+
+    Where it fails and the device is no more `alive`, they are lost with it: a GPU that once met
+    a fault of its own fails whatever this process asks of it. Raises `WorkerLostError` then.
+    """
+    try:
+        yield
+    except Exception as error:
+        if alive():
+            raise
+        if not all(worker.lost for worker in workers):
+            _log.exception("the device of the models is lost")
+        for worker in workers:
+            worker.give_up()
+        raise WorkerLostError(workers[0].name) from error
 
 
 @dataclass(eq=False, slots=True)

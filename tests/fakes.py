@@ -31,7 +31,8 @@ class FakeEstimator:
     g * 256 + b). A black image holds nobody; another holds `people`, in boxes of the image's
     own width. Keypoint i of a person lies at (mark, i). `poison` marks fail their whole batch.
     `oddity`, where set, stands in place of each first keypoint's x. `gate` is open unless a test
-    closes it to hold a batch inside the worker.
+    closes it to hold a batch inside the worker. `broken` names the stage that fails, and with it
+    the device.
     """
 
     people: int = 1
@@ -39,6 +40,7 @@ class FakeEstimator:
     poison: frozenset[int] = frozenset()
     fatal: frozenset[int] = frozenset()
     oddity: float | None = None
+    broken: str = ""
     student_name: str = "fake-student"
     detector_name: str = "fake-detector"
     backend_name: str = "fake"
@@ -55,10 +57,15 @@ class FakeEstimator:
     def warm_up(self, *, max_cycles: int = 1, detect_batch: int = 1) -> None:
         self.warmed.append((max_cycles, detect_batch))
 
+    def alive(self) -> bool:
+        return not self.broken
+
     def upload(self, image: Image) -> Image:
+        self._reach("upload")
         return image
 
     def detect(self, images: Sequence[Image]) -> list[Detections]:
+        self._reach("detect")
         self.entered.set()
         assert self.gate.wait(30), "a test forgot to open the gate"
         time.sleep(self.delay_s)
@@ -71,11 +78,13 @@ class FakeEstimator:
         return [self._found(image) for image in images]
 
     def crop(self, image: Image, boxes: Floats) -> FakeCrops:
+        self._reach("crop")
         return FakeCrops(mark_of(image), boxes)
 
     def heatmaps(
         self, crops: Sequence[FakeCrops], *, flip_test: bool = False, cycles: int = 1
     ) -> list[int]:
+        self._reach("heatmaps")
         time.sleep(self.delay_s)
         self.posed.append((sum(len(each) for each in crops), flip_test, cycles))
         return [each.mark for each in crops]
@@ -83,6 +92,7 @@ class FakeEstimator:
     def keypoints(
         self, heatmaps: list[int], crops: Sequence[FakeCrops]
     ) -> list[tuple[Floats, Floats]]:
+        self._reach("keypoints")
         answers = [
             _marked_keypoints(mark, len(each)) for mark, each in zip(heatmaps, crops, strict=True)
         ]
@@ -90,6 +100,10 @@ class FakeEstimator:
             for points, _ in answers:
                 points[:, 0, 0] = self.oddity
         return answers
+
+    def _reach(self, stage: str) -> None:
+        if stage == self.broken:
+            raise RuntimeError("an illegal memory access was encountered")
 
     def _found(self, image: Image) -> Detections:
         if mark_of(image) == 0:

@@ -158,6 +158,14 @@ def test_a_mirrored_view_goes_up_to_a_device() -> None:
     assert frame.shape == picture.shape
 
 
+def test_a_device_that_answers_nothing_is_not_alive() -> None:
+    backend = BrightSpot()
+    estimator = PoseEstimator(backend)
+    assert estimator.alive()
+    backend.device = torch.device("meta")  # it can hold no values to read
+    assert not estimator.alive()
+
+
 def test_selection_of_people() -> None:
     estimator = PoseEstimator(BrightSpot(), TwoPeople())
     [best] = estimator.estimate([lit(30, 40)], max_people=1)

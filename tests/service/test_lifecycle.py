@@ -111,6 +111,27 @@ async def test_lost_worker_fails_livez_and_requests(fake: FakeEstimator) -> None
                     await asyncio.sleep(0.02)
 
 
+@pytest.mark.parametrize("stage", ["upload", "detect", "crop", "heatmaps", "keypoints"])
+async def test_a_lost_device_fails_livez_and_requests(
+    fake: FakeEstimator, stage: str, quiet_logs: io.StringIO
+) -> None:
+    async with serving(fake) as service, httpx.AsyncClient(base_url=service.url) as http:
+        await service.rest.estimate(PNG)
+        before = len(quiet_logs.getvalue())
+        fake.broken = stage
+        for front in (service.rest, service.grpc):
+            with pytest.raises(ServiceError) as lost:
+                await front.estimate(PNG)  # type: ignore[attr-defined]
+            assert lost.value.code is ErrorCode.UNAVAILABLE
+        for path in ("/livez", "/readyz"):
+            response = await http.get(path)
+            assert response.status_code == 503
+            assert "worker, which is lost" in response.json()["detail"]
+    told = quiet_logs.getvalue()[before:]
+    assert told.count("the device of the models is lost") == 1
+    assert "an illegal memory access was encountered" in told
+
+
 async def test_stuck_worker_fails_livez(fake: FakeEstimator) -> None:
     async with (
         serving(fake, stall_seconds=0.05) as service,
