@@ -118,6 +118,8 @@ async def _run(
         clean = runtime.stop()
         await rpc.stop(1.0)
         await asyncio.gather(serving, return_exceptions=True)
+        # Last, as it blocks: the answers that were still on their way are out.
+        runtime.tracer.stop()
     _log.info("stopped", finished=finished)
     return Ending(0 if finished else 1, clean)
 

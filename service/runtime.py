@@ -248,7 +248,6 @@ class Runtime:
         if self._pipeline is not None:
             self._pipeline.close()
         ended = [worker.stop(timeout_s=1.0) for worker in self._workers]
-        self.tracer.stop()
         if self.state is not State.FAILED:
             self.state = State.STOPPED
         return all(ended)

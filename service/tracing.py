@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import threading
 import time
 from collections.abc import Iterator, Mapping
 from contextlib import AbstractContextManager, contextmanager, nullcontext
@@ -45,8 +46,9 @@ class SilentTracer:
 class OpenTelemetryTracer:
     """Spans by OpenTelemetry; the caller's `traceparent` is honoured."""
 
-    def __init__(self, provider: TracerProvider) -> None:
+    def __init__(self, provider: TracerProvider, *, longest_stop_s: float = 2.0) -> None:
         self._provider = provider
+        self._longest_stop_s = longest_stop_s
         self._tracer = provider.get_tracer("sdpose")
 
     @contextmanager
@@ -71,8 +73,10 @@ class OpenTelemetryTracer:
         span.end(ended)
 
     def stop(self) -> None:
-        """Flushes the exporter."""
-        self._provider.shutdown()
+        """Flushes the exporter; a collector that is gone (it would take 30 s) is given up soon."""
+        flushing = threading.Thread(target=self._provider.shutdown, daemon=True)
+        flushing.start()
+        flushing.join(self._longest_stop_s)
 
 
 def make_tracer(*, wanted: bool) -> Tracer:

@@ -2,11 +2,13 @@
 
 from __future__ import annotations
 
+import socket
 import sys
+import threading
 
 import httpx
 import pytest
-from opentelemetry.sdk.trace import TracerProvider
+from opentelemetry.sdk.trace import SpanProcessor, TracerProvider
 from opentelemetry.sdk.trace.export import SimpleSpanProcessor
 from opentelemetry.sdk.trace.export.in_memory_span_exporter import InMemorySpanExporter
 
@@ -47,6 +49,44 @@ async def test_one_span_a_stage_in_the_callers_trace(front: str) -> None:
         assert span.parent is not None
         assert span.parent.span_id == whole.context.span_id
         assert whole.start_time <= span.start_time <= span.end_time <= whole.end_time
+
+
+class Stuck(SpanProcessor):
+    """Cannot send what is left until the gate is open."""
+
+    def __init__(self) -> None:
+        self.gate = threading.Event()
+        self.sent = False
+
+    def shutdown(self) -> None:
+        self.sent = self.gate.wait(3)
+
+
+def test_a_collector_that_is_gone_does_not_hold_up_the_end() -> None:
+    stuck = Stuck()
+    provider = TracerProvider(shutdown_on_exit=False)
+    provider.add_span_processor(stuck)
+    OpenTelemetryTracer(provider, longest_stop_s=0.01).stop()
+    assert not stuck.sent
+    stuck.gate.set()
+
+
+class Late(SilentTracer):
+    """Notes whether the HTTP port was still open when it was stopped."""
+
+    port = 0
+    open: bool | None = None
+
+    def stop(self) -> None:
+        with socket.socket() as probe:
+            self.open = probe.connect_ex(("127.0.0.1", self.port)) == 0
+
+
+async def test_traces_are_flushed_when_the_answers_are_out() -> None:
+    tracer = Late()
+    async with serving(FakeEstimator(), tracer=tracer) as service:
+        tracer.port = int(service.url.rpartition(":")[2])
+    assert tracer.open is False
 
 
 def test_off_by_default() -> None:
