@@ -113,7 +113,8 @@ async def _read(request: Request, limits: BodyLimits, share: BodyShare) -> PoseB
             parameters[name] = value
         return PoseBody(images, parameters)
     if kind.startswith("image/") or kind == "application/octet-stream":
-        chunks = [chunk async for chunk in _bounded(request, limits.max_image_bytes, share)]
+        most = min(limits.max_image_bytes, limits.max_request_bytes)
+        chunks = [chunk async for chunk in _bounded(request, most, share)]
         return PoseBody([b"".join(chunks)], parameters)
     raise ServiceError(
         ErrorCode.UNSUPPORTED_MEDIA_TYPE,

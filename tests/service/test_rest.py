@@ -109,6 +109,18 @@ async def test_bad_bodies(request_: dict[str, object], status: int, code: str) -
         assert_problem(await http.post("/pose", **request_), status, code)  # type: ignore[arg-type]
 
 
+async def test_an_image_as_the_body_is_a_request_too() -> None:
+    async with (
+        serving(FakeEstimator(), max_image_mb=2, max_request_mb=1) as service,
+        httpx.AsyncClient(base_url=service.url) as http,
+    ):
+        raw = {"Content-Type": "image/png"}
+        padded = PNG + bytes(2**20)
+        assert_problem(
+            await http.post("/pose", content=padded, headers=raw), 413, "payload_too_large"
+        )
+
+
 async def test_a_body_without_announced_length_is_bounded() -> None:
     async def chunks() -> AsyncIterator[bytes]:
         for _ in range(40):
