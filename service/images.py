@@ -46,7 +46,8 @@ _PEAK_BYTES = {
 
 Of the worst files of each kind, measured as peak resident memory: large strips, alpha, progressive
 scans, animations. But AVIF: 15 measured with 10 bit 4:2:0 and film grain, and 9 more by reckoning
-for 4:4:4 and alpha of that depth, of which the decoder keeps two copies.
+for 4:4:4 and alpha of that depth, of which the decoder keeps two copies. Of a WebP
+file Pillow holds two copies besides; decode threads times twice the largest file bounds them.
 """
 _PEAK_BYTES_OPENCV = 9  # progressive 4:4:4; 6 otherwise
 _BOMBS = (PillowImage.DecompressionBombError, PillowImage.DecompressionBombWarning)

@@ -68,7 +68,10 @@ class Settings(BaseSettings):
     )
     max_decode_queue: int = Field(64, ge=1, description="Most images waiting to be decoded.")
     max_decoded_mb: int = Field(
-        1024, ge=16, description="Most memory (MiB) for decoded images in flight."
+        1024,
+        ge=16,
+        description="Most memory (MiB) for images in flight: each counts what decoding its kind "
+        "may need at its height, then its pixels.",
     )
 
     max_image_mb: float = Field(20.0, gt=0, le=1024, description="Largest image file (MiB).")

@@ -65,7 +65,11 @@ def serve(
         int | None, typer.Option(help="Most images waiting to be decoded. [64]")
     ] = None,
     max_decoded_mb: Annotated[
-        int | None, typer.Option(help="Most memory (MiB) for decoded images in flight. [1024]")
+        int | None,
+        typer.Option(
+            help="Most memory (MiB) for images in flight: each counts what decoding its kind may "
+            "need at its height, then its pixels. [1024]"
+        ),
     ] = None,
     max_image_mb: Annotated[
         float | None, typer.Option(help="Largest image file (MiB). [20.0]")
