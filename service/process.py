@@ -14,6 +14,7 @@ import structlog
 import uvicorn
 
 from service.rest.app import create_app
+from service.rest.protocol import BoundedHttpProtocol
 from service.rpc.server import RpcServer
 from service.runtime import Build, Runtime, State, build_estimator
 from service.settings import Settings
@@ -22,6 +23,8 @@ from service.tracing import Tracer, TracingError, make_tracer
 _HEALTH_EVERY_S = 0.25
 # For answers that are on their way; the work itself has had its grace time before.
 _HTTP_GRACE_S = 1
+# Longer than a proxy keeps an idle connection (nginx: 60 s), which must not meet a closed one.
+_KEEP_ALIVE_S = 75
 
 _log = structlog.get_logger(__name__)
 
@@ -93,7 +96,8 @@ async def _run(
             access_log=False,
             lifespan="off",
             server_header=False,
-            timeout_keep_alive=75,
+            http=BoundedHttpProtocol,
+            timeout_keep_alive=_KEEP_ALIVE_S,
             # A margin over the image bound, so that a frame just over it gets our own error.
             ws_max_size=int(settings.max_image_mb * 2**20) + 2**20,
             ws_per_message_deflate=False,  # image files do not get smaller
