@@ -74,6 +74,8 @@ def save_student(
     try:
         save_file(state, partial, metadata=metadata)
         partial.chmod(0o644)  # the library makes it private; a service may run as another user
+        with partial.open("rb") as file:
+            os.fsync(file.fileno())  # or a power cut may leave the new name without content
         os.replace(partial, target)
     finally:
         partial.unlink(missing_ok=True)

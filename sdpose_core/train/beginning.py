@@ -52,8 +52,18 @@ def served_config(config: StudentConfig, run: TrainConfig) -> StudentConfig:
     """How the student of a run serves: its loss decides the kind of maps, its last stage the size.
 
     Raises:
-        ValueError: the last stage's size is not the crop's divided by a whole number.
+        ValueError: the last stage's size is not the crop's divided by a whole number, or a stage's
+            is not a whole number of patches.
     """
+    for number, stage in enumerate(run.stages, start=1):
+        # The backbone's map is a quarter of the picture, rounded up.
+        if any(
+            -(-size // 4) % patch for size, patch in zip(stage.size, config.patch_size, strict=True)
+        ):
+            raise ValueError(
+                f"stage {number}: a picture of {stage.size} is not a whole number of patches of "
+                f"{tuple(4 * patch for patch in config.patch_size)} pixels"
+            )
     height, width = config.input_size
     last = run.stages[-1].size
     if height % last[0] or height // last[0] * last[1] != width:

@@ -105,6 +105,9 @@ class StageConfig:
             raise ValueError(f"a stage needs one of steps, epochs and minutes, got {given}")
         if self.batch < 1:
             raise ValueError(f"stage.batch: expected at least 1, got {self.batch}")
+        for name, length in (("epochs", self.epochs), ("minutes", self.minutes)):
+            if length is not None and length <= 0:
+                raise ValueError(f"stage.{name}: expected more than 0, got {length}")
 
 
 @dataclass(frozen=True)
@@ -144,6 +147,9 @@ class TrainConfig:
     def __post_init__(self) -> None:
         if not self.stages:
             raise ValueError("a run needs at least one stage")
+        for name in ("log_every", "score_cycles"):
+            if getattr(self, name) < 1:
+                raise ValueError(f"{name}: expected at least 1, got {getattr(self, name)}")
         if self.evaluate_epochs is not None and self.evaluate_epochs <= 0:
             raise ValueError(f"evaluate_epochs: expected more than 0, got {self.evaluate_epochs}")
 

@@ -31,7 +31,9 @@ def load_crops(data: DataConfig, folder: Path, say: Callable[[str], None] = _sil
 
 
 def load_development(data: DataConfig) -> DevelopmentSet | None:
-    """The development set that a config names, or None."""
+    """The development set that a config names, or None; raises ``ValueError`` for half of one."""
+    if bool(data.dev_annotations) != bool(data.dev_images):
+        raise ValueError("a development set needs both dev_annotations and dev_images")
     if data.dev_annotations and data.dev_images:
         return DevelopmentSet.load(Path(data.dev_annotations), Path(data.dev_images))
     return None

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import os
+import pickle
 from collections.abc import Callable
 from dataclasses import asdict, dataclass, field
 from pathlib import Path
@@ -39,6 +40,8 @@ def _write_whole(path: Path, write: Callable[[Path], Any]) -> None:
     partial = path.with_name(f".{path.name}.{os.getpid()}.partial")
     try:
         write(partial)
+        with partial.open("rb") as file:
+            os.fsync(file.fileno())  # or a power cut may leave the new name without content
         os.replace(partial, path)
     finally:
         partial.unlink(missing_ok=True)
@@ -65,12 +68,20 @@ def write_state(folder: Path, counters: Counters, parts: dict[str, Any]) -> None
 
 
 def read_state(folder: Path) -> tuple[Counters, dict[str, Any]]:
-    """What ``write_state`` wrote; raises ``FileNotFoundError`` when the run has no state yet."""
+    """What ``write_state`` wrote.
+
+    Raises:
+        FileNotFoundError: the run has no state yet.
+        ValueError: the file is damaged or holds something else.
+    """
     path = folder / STATE_NAME
     if not path.is_file():
         raise FileNotFoundError(f"{path}: nothing to resume from")
-    content = torch.load(path, map_location="cpu", weights_only=True)
-    return Counters(**content.pop("counters")), content
+    try:
+        content = torch.load(path, map_location="cpu", weights_only=True)
+        return Counters(**content.pop("counters")), content
+    except (RuntimeError, pickle.UnpicklingError, EOFError, KeyError, TypeError) as error:
+        raise ValueError(f"{path}: not a readable state of a run ({error})") from error
 
 
 def remove_partials(folder: Path) -> None:

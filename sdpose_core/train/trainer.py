@@ -54,7 +54,7 @@ class Trainer:
     student serves at the size of the last stage: crops are averaged down to it.
 
     Raises:
-        ValueError: the config does not fit this machine, its start or itself.
+        ValueError: the config does not fit this machine, its start, the folder's state or itself.
         FileNotFoundError: ``resume`` without a state.
     """
 
@@ -107,7 +107,12 @@ class Trainer:
         self.stopping = False
         self._wish = False
         if resume:
-            self._restore(parts)
+            try:
+                self._restore(parts)
+            except (KeyError, RuntimeError) as error:
+                raise ValueError(
+                    f"{folder}: its state does not fit its config ({error})"
+                ) from error
 
     def stop(self) -> None:
         """Ask the loop to end after the present step and to save its state; from any thread.
@@ -136,7 +141,11 @@ class Trainer:
             self.counters.best[name] = kept
 
     def run(self, *, stop_after_steps: int | None = None) -> None:
-        """Train to the end of the last stage, or for ``stop_after_steps`` steps of this call."""
+        """Train to the end of the last stage, or for ``stop_after_steps`` steps of this call.
+
+        Raises:
+            ValueError: the weights are not finite any more; the files are those of before.
+        """
         with ExitStack() as stack:
             if self.fabric.is_global_zero:
                 self.folder.mkdir(parents=True, exist_ok=True)
@@ -309,6 +318,7 @@ class Trainer:
 
         The state is to be saved right after, so that it knows of the student that was kept.
         """
+        self._refuse_broken_weights()
         if self.fabric.is_global_zero:
             student = self.averaged_student()
             values: dict[str, float] = {}
@@ -354,7 +364,23 @@ class Trainer:
         }
         save_student(student, self.folder / f"{name}.safetensors", facts)
 
+    def _refuse_broken_weights(self) -> None:
+        """Raise in every process before broken weights take the place of good ones."""
+        tensors = [t for t in self.objective.state_dict().values() if t.is_floating_point()]
+        broken = (~torch.stack([t.isfinite().all() for t in tensors])).any().float()
+        if self.fabric.world_size > 1:
+            heard = self.fabric.all_reduce(broken, reduce_op="sum")
+            assert isinstance(heard, Tensor)
+            broken = heard
+        if broken > 0:
+            raise ValueError(
+                f"the weights are not finite any more after step {self.counters.step}; nothing of "
+                f"them was saved. Begin again from {self.folder / 'best.safetensors'} or a start "
+                "of yours with a lower rate, or with optimiser.clip"
+            )
+
     def _save(self) -> None:
+        self._refuse_broken_weights()
         if self.fabric.is_global_zero:
             parts: dict[str, Any] = {
                 "student": self.student.config.to_dict(),

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import csv
 import json
+import os
 import threading
 from dataclasses import replace
 from pathlib import Path
@@ -28,10 +29,10 @@ from sdpose_core.train.config import (
     TrainConfig,
 )
 from sdpose_core.train.hardware import make_fabric
-from sdpose_core.train.run import prepare
+from sdpose_core.train.run import load_development, prepare
 from sdpose_core.train.scoring import DevelopmentSet
 from sdpose_core.train.speed import measure
-from sdpose_core.train.state import read_state
+from sdpose_core.train.state import Counters, read_state, write_state
 from sdpose_core.train.trainer import Trainer
 from tests.train.people import coco_folder, crop_samples, crop_set
 
@@ -121,11 +122,18 @@ def test_stopping_and_resuming_is_not_stopping(
 def test_a_stop_request_saves_and_ends(tmp_path: Path, shallow: str) -> None:
     config = replace(QUICK, start=shallow, stages=(replace(QUICK.stages[0], steps=10_000),))
     trainer = Trainer(config, tmp_path, crop_set(4))
-    timer = threading.Timer(2.0, trainer.stop)
-    timer.start()
+    step = trainer.step
+
+    def step_and_stop(*given: object) -> object:
+        if trainer.counters.step == 1:
+            thread = threading.Thread(target=trainer.stop)
+            thread.start()
+            thread.join()
+        return step(*given)  # type: ignore[arg-type]
+
+    trainer.step = step_and_stop  # type: ignore[method-assign, assignment]
     trainer.run()
-    timer.join()
-    assert 0 < trainer.counters.step < 10_000
+    assert trainer.counters.step == 2
     again = Trainer(config, tmp_path, crop_set(4), resume=True)
     assert again.counters.step == trainer.counters.step
     assert list(tmp_path.glob("*.partial")) + list(tmp_path.glob(".*.partial")) == []
@@ -241,6 +249,68 @@ def test_the_best_student_is_known_after_a_kill(tmp_path: Path, shallow: str) ->
     save_student(trainer.averaged_student(), tmp_path / "best.safetensors", facts)
     again = Trainer(config, tmp_path, crop_set(2), resume=True)
     assert again.counters.best == {"128x96": 0.625}
+
+
+def test_broken_weights_never_replace_good_ones(tmp_path: Path, shallow: str) -> None:
+    trainer = Trainer(replace(QUICK, start=shallow), tmp_path, crop_set(2))
+    trainer.run(stop_after_steps=1)
+    good = (tmp_path / "state.pt").read_bytes()
+    with torch.no_grad():
+        trainer.student.keypoint_token[0, 3, 5] = float("nan")
+    with pytest.raises(ValueError, match="not finite any more after step 2"):
+        trainer.run(stop_after_steps=1)
+    assert (tmp_path / "state.pt").read_bytes() == good
+    trainer.counters.stage = 1
+    with pytest.raises(ValueError, match="not finite"):
+        trainer.run()
+    assert not (tmp_path / "last.safetensors").exists()
+
+
+def test_a_damaged_state_and_a_changed_config_are_named(tmp_path: Path, shallow: str) -> None:
+    config = replace(QUICK, start=shallow)
+    Trainer(config, tmp_path, crop_set(2)).run(stop_after_steps=0)
+    other = replace(config, loss=replace(config.loss, dense=0.0))
+    with pytest.raises(ValueError, match="its state does not fit its config"):
+        Trainer(other, tmp_path, crop_set(2), resume=True)
+    whole = (tmp_path / "state.pt").read_bytes()
+    for content in (whole[: len(whole) // 2], b""):
+        (tmp_path / "state.pt").write_bytes(content)
+        with pytest.raises(ValueError, match=r"state\.pt: not a readable state"):
+            Trainer(config, tmp_path, crop_set(2), resume=True)
+
+
+def test_files_are_on_the_disk_before_they_take_their_names(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, shallow: str
+) -> None:
+    done: list[str] = []
+    sync, rename = os.fsync, os.replace
+
+    def noting_sync(file: int) -> None:
+        done.append("written")
+        sync(file)
+
+    def noting_rename(source: Path, target: Path) -> None:
+        done.append(Path(target).name)
+        rename(source, target)
+
+    monkeypatch.setattr(os, "fsync", noting_sync)
+    monkeypatch.setattr(os, "replace", noting_rename)
+    write_state(tmp_path, Counters(), {})
+    save_student(load_student(shallow), tmp_path / "best.safetensors")
+    assert done == ["written", "state.pt", "written", "best.safetensors"]
+
+
+def test_half_a_development_set_is_refused(tmp_path: Path) -> None:
+    with pytest.raises(ValueError, match="both dev_annotations and dev_images"):
+        load_development(DataConfig(dev_annotations=str(tmp_path / "dev.json")))
+
+
+def test_every_stage_must_see_whole_patches(tmp_path: Path) -> None:
+    """Said before the first stage, not after it."""
+    first = replace(QUICK.stages[0], size=(132, 96))
+    config = replace(QUICK, stages=(QUICK.stages[0], first, QUICK.stages[0]))
+    with pytest.raises(ValueError, match=r"stage 2: a picture of \(132, 96\) .* of \(16, 12\)"):
+        Trainer(config, tmp_path, crop_set(2))
 
 
 def test_scores_come_every_so_many_epochs(tmp_path: Path, shallow: str) -> None:
