@@ -82,8 +82,17 @@ class SampleStream:
 
 
 def load_batch(crops: CropSet, indices: NDArray[np.int64]) -> CropBatch:
-    """Decode the samples of one batch; every picture must have the same size."""
+    """Decode the samples of one batch.
+
+    Raises ``ValueError`` when one does not decode or is of another size than the first.
+    """
     images = [crops.decode(int(i)) for i in indices]
+    for index, image in zip(indices, images, strict=True):
+        if image.shape != images[0].shape:
+            raise ValueError(
+                f"sample {index} of source {crops.sources[index]!r}: a picture of {image.shape}, "
+                f"sample {indices[0]} has {images[0].shape}: all of a run must be of one size"
+            )
     return CropBatch(np.stack(images), crops.keypoints[indices])
 
 

@@ -6,7 +6,7 @@ import json
 from collections import deque
 from collections.abc import Iterator, Sequence
 from concurrent.futures import Future, ThreadPoolExecutor
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
@@ -45,8 +45,21 @@ class CocoImage:
     fully_annotated: bool = True
 
     def read(self) -> Image:
-        """The picture as RGB uint8 HWC; raises ``FileNotFoundError`` or ``ValueError``."""
-        return decode_rgb(self.path.read_bytes())
+        """The picture as RGB uint8 HWC.
+
+        Raises ``FileNotFoundError``, or ``ValueError`` naming a file that does not decode or is not
+        of the size that the annotations are for.
+        """
+        try:
+            pixels = decode_rgb(self.path.read_bytes())
+        except ValueError as error:
+            raise ValueError(f"{self.path}: {error}") from error
+        height, width = pixels.shape[:2]
+        if (width, height) != (self.width, self.height):
+            raise ValueError(
+                f"{self.path}: {width}x{height} pixels, annotated as {self.width}x{self.height}"
+            )
+        return pixels
 
 
 def load_coco(annotations: Path, images: Path) -> list[CocoImage]:
@@ -55,11 +68,30 @@ def load_coco(annotations: Path, images: Path) -> list[CocoImage]:
     People: not crowd, at least one labelled joint, a box with area inside the image. Raises
     ``ValueError`` when the file is not a COCO keypoint set.
     """
-    content = json.loads(annotations.read_text())
+    try:
+        content = json.loads(annotations.read_text())
+    except ValueError as error:
+        raise ValueError(f"{annotations}: not JSON ({error})") from error
     if not isinstance(content, dict) or not {"images", "annotations"} <= set(content):
         raise ValueError(f"{annotations}: expected a COCO file with images and annotations")
     people: dict[int, list[CocoPerson]] = {}
-    sizes = {int(i["id"]): (int(i["width"]), int(i["height"])) for i in content["images"]}
+    listed = []
+    for entry in content["images"]:
+        try:
+            listed.append(
+                CocoImage(
+                    image_id=int(entry["id"]),
+                    path=images / entry["file_name"],
+                    width=int(entry["width"]),
+                    height=int(entry["height"]),
+                    people=(),
+                    fully_annotated=bool(entry.get("fully_annotated", True)),
+                )
+            )
+        except (KeyError, TypeError, ValueError, AttributeError) as error:
+            said = f"has no {error}" if isinstance(error, KeyError) else f"is damaged ({error})"
+            raise ValueError(f"{annotations}: image {len(listed)} of the list {said}") from error
+    sizes = {image.image_id: (image.width, image.height) for image in listed}
     for annotation in content["annotations"]:
         try:
             image_id = int(annotation["image_id"])
@@ -74,17 +106,7 @@ def load_coco(annotations: Path, images: Path) -> list[CocoImage]:
             raise ValueError(f"{annotations}: annotation {number}: {error}") from error
         if person is not None:
             people.setdefault(image_id, []).append(person)
-    return [
-        CocoImage(
-            image_id=int(image["id"]),
-            path=images / image["file_name"],
-            width=int(image["width"]),
-            height=int(image["height"]),
-            people=tuple(people.get(int(image["id"]), ())),
-            fully_annotated=bool(image.get("fully_annotated", True)),
-        )
-        for image in content["images"]
-    ]
+    return [replace(image, people=tuple(people.get(image.image_id, ()))) for image in listed]
 
 
 def _person(annotation: dict[str, Any], width: int, height: int) -> CocoPerson | None:

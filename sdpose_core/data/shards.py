@@ -13,6 +13,7 @@ from __future__ import annotations
 import io
 import json
 import tarfile
+import zlib
 from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -30,6 +31,9 @@ CONTEXT_SIZE = (269, 358)
 WIDE_CONTEXT_SIZE = (496, 516)
 """A context that holds every view of the published augmentation: scaled by 1.35, turned by any
 angle and shifted by 0.16 of its size. Views of the smaller one show black at some corners."""
+
+PICTURES = ("webp", "jpg", "jpeg", "png")
+"""Suffixes of a shard's pictures, lower case."""
 
 VIEW_SIZE = (192.0, 256.0)
 """Width and height of the view in pixels of the context crop; its centre, pixel (96, 128) of the
@@ -78,8 +82,13 @@ class CropSet:
         return len(self.images)
 
     def decode(self, index: int) -> Image:
-        """The context crop as RGB uint8 HWC."""
-        return decode_rgb(self.images[index])
+        """The context crop as RGB uint8 HWC; raises ``ValueError`` when it does not decode."""
+        try:
+            return decode_rgb(self.images[index])
+        except ValueError as error:
+            raise ValueError(
+                f"sample {index} of source {self.sources[index]!r}: {error}"
+            ) from error
 
     @classmethod
     def from_samples(cls, samples: Iterable[CropSample]) -> CropSet:
@@ -104,23 +113,30 @@ def decode_rgb(data: bytes) -> Image:
 
 
 def read_shard(path: Path) -> Iterator[CropSample]:
-    """Samples of one ``.tar`` or ``.tar.gz`` shard, in order; members of a sample are adjacent.
+    """Samples of one ``.tar`` or ``.tar.gz`` shard, in order; other members are passed over.
 
-    Raises ``ValueError`` naming the shard and key when a picture or its JSON is missing or the
-    joints have another shape than (17, 3).
+    Raises ``ValueError`` naming the shard when it breaks off, and the key when a picture or its
+    JSON is missing or damaged or the joints are not finite numbers of shape (17, 3).
     """
+    try:
+        yield from _read_members(path)
+    except (tarfile.TarError, EOFError, zlib.error) as error:
+        raise ValueError(f"{path}: not a whole tar file ({error})") from error
+
+
+def _read_members(path: Path) -> Iterator[CropSample]:
     pending: dict[str, dict[str, bytes]] = {}
     with tarfile.open(path, "r|*") as tar:
         for member in tar:
-            if not member.isfile():
-                continue
             stem, _, suffix = member.name.rpartition(".")
+            if not member.isfile() or suffix.lower() not in (*PICTURES, "json"):
+                continue
             handle = tar.extractfile(member)
             if handle is None:
                 raise ValueError(f"{path}: member {member.name} cannot be read")
             parts = pending.setdefault(stem, {})
             parts[suffix.lower()] = handle.read()
-            picture = next((parts[s] for s in ("webp", "jpg", "jpeg", "png") if s in parts), None)
+            picture = next((parts[s] for s in PICTURES if s in parts), None)
             if picture is not None and "json" in parts:
                 del pending[stem]
                 yield _sample(path, stem, picture, parts["json"])
@@ -129,8 +145,13 @@ def read_shard(path: Path) -> Iterator[CropSample]:
 
 
 def _sample(path: Path, key: str, picture: bytes, text: bytes) -> CropSample:
-    facts = json.loads(text)
-    keypoints = np.asarray(facts["keypoints"], dtype=np.float32)
+    try:
+        facts = json.loads(text)
+        keypoints = np.asarray(facts["keypoints"], dtype=np.float32)
+    except (ValueError, KeyError, TypeError) as error:
+        raise ValueError(f"{path}: {key}: no keypoints can be read ({error})") from error
+    if not np.isfinite(keypoints).all():
+        raise ValueError(f"{path}: {key}: keypoints are not finite")
     if keypoints.shape != (17, 3):
         raise ValueError(f"{path}: {key}: expected keypoints (17, 3), got {keypoints.shape}")
     return CropSample(
@@ -164,8 +185,30 @@ def find_shards(patterns: Sequence[str | Path]) -> list[Path]:
 
 
 def load_shards(patterns: Sequence[str | Path]) -> CropSet:
-    """Read every shard into memory, encoded (about 4.5 kB a person)."""
-    return CropSet.from_samples(s for path in find_shards(patterns) for s in read_shard(path))
+    """Read every shard into memory, encoded (about 4.5 kB a person).
+
+    Raises ``FileNotFoundError`` or ``ValueError`` naming the shard that is missing, damaged or of
+    another size of pictures than those before; of each shard the first picture is looked at.
+    """
+    return CropSet.from_samples(_alike(find_shards(patterns)))
+
+
+def _alike(paths: Sequence[Path]) -> Iterator[CropSample]:
+    first: tuple[Path, tuple[int, ...]] | None = None
+    for path in paths:
+        for number, sample in enumerate(read_shard(path)):
+            if number == 0:
+                try:
+                    size = decode_rgb(sample.image).shape[:2][::-1]
+                except ValueError as error:
+                    raise ValueError(f"{path}: {sample.key}: {error}") from error
+                first = first or (path, size)
+                if size != first[1]:
+                    raise ValueError(
+                        f"{path} holds pictures of {size} pixels, {first[0]} of {first[1]}: all "
+                        "shards of a run must be of one size"
+                    )
+            yield sample
 
 
 class ShardWriter:

@@ -2,14 +2,19 @@
 
 from __future__ import annotations
 
+import gzip
 import io
 import json
+import math
 import tarfile
+from dataclasses import replace
 from pathlib import Path
 
+import cv2
 import numpy as np
 import pytest
 
+from sdpose_core.data.batches import load_batch
 from sdpose_core.data.coco import coco_samples, context_crop, load_coco
 from sdpose_core.data.shards import CropSet, ShardWriter, find_shards, load_shards, read_shard
 from tests.train.people import coco_folder, crop_samples
@@ -80,6 +85,68 @@ def test_incomplete_sample_is_named(tmp_path: Path) -> None:
         list(read_shard(path))
 
 
+@pytest.mark.parametrize(
+    ("text", "said"),
+    [
+        ("{", "x: no keypoints can be read"),
+        ("{}", "x: no keypoints can be read .'keypoints'"),
+        (json.dumps({"keypoints": [[0, 0, math.nan]] * 17}), "x: keypoints are not finite"),
+    ],
+)
+def test_damaged_labels_are_named(tmp_path: Path, text: str, said: str) -> None:
+    path = tmp_path / "a.tar"
+    with tarfile.open(path, "w") as tar:
+        for name, data in (("x.webp", b"abc"), ("x.json", text.encode())):
+            info = tarfile.TarInfo(name)
+            info.size = len(data)
+            tar.addfile(info, io.BytesIO(data))
+    with pytest.raises(ValueError, match=r"a\.tar: " + said):
+        list(read_shard(path))
+
+
+def test_other_members_of_a_sample_are_passed_over(tmp_path: Path) -> None:
+    path = tmp_path / "a.tar"
+    sample = crop_samples(1)[0]
+    text = json.dumps({"keypoints": sample.keypoints.tolist()}).encode()
+    with tarfile.open(path, "w") as tar:
+        for name, data in (("x.webp", sample.image), ("x.json", text), ("x.cls", b"1")):
+            info = tarfile.TarInfo(name)
+            info.size = len(data)
+            tar.addfile(info, io.BytesIO(data))
+    assert [read.key for read in read_shard(path)] == ["x"]
+
+
+@pytest.mark.parametrize("packed", [False, True])
+def test_a_shard_that_breaks_off_is_named(tmp_path: Path, packed: bool) -> None:
+    with ShardWriter(tmp_path) as writer:
+        for sample in crop_samples(1):
+            writer.write(sample)
+    content = writer.paths[0].read_bytes()[:1200]
+    path = tmp_path / "broken.tar.gz"
+    path.write_bytes(gzip.compress(content)[:-200] if packed else content)
+    with pytest.raises(ValueError, match=r"broken\.tar\.gz: not a whole tar file"):
+        list(read_shard(path))
+
+
+def test_pictures_of_two_sizes_are_told_before_training(tmp_path: Path) -> None:
+    small = crop_samples(2)
+    wide = cv2.imencode(".webp", np.zeros((516, 496, 3), np.uint8))[1].tobytes()
+    for name, samples in (("a", small), ("b", [replace(small[0], image=wide)])):
+        with ShardWriter(tmp_path, prefix=name) as writer:
+            for sample in samples:
+                writer.write(sample)
+    with pytest.raises(
+        ValueError, match=r"b-0000\.tar holds pictures of \(496, 516\).*\(269, 358\)"
+    ):
+        load_shards([tmp_path])
+    mixed = CropSet.from_samples([*small, replace(small[0], image=wide, source="other")])
+    with pytest.raises(ValueError, match="sample 2 of source 'other': a picture of"):
+        load_batch(mixed, np.array([0, 2]))
+    damaged = CropSet.from_samples([replace(small[0], image=b"abc")])
+    with pytest.raises(ValueError, match=r"sample 0 of source .a.: .*does not decode"):
+        load_batch(damaged, np.array([0]))
+
+
 def test_missing_and_empty_are_refused(tmp_path: Path) -> None:
     with pytest.raises(FileNotFoundError, match="nowhere"):
         find_shards([tmp_path / "nowhere-*.tar"])
@@ -120,6 +187,24 @@ def test_mistakes_of_a_coco_file_are_named(
     content["annotations"][0] = {k: v for k, v in changed.items() if v is not None}
     annotations.write_text(json.dumps(content))
     with pytest.raises(ValueError, match=said):
+        load_coco(annotations, folder)
+
+
+def test_mistakes_of_a_coco_sets_images_are_named(tmp_path: Path) -> None:
+    annotations, folder = coco_folder(tmp_path, images=2)
+    images = load_coco(annotations, folder)
+    with pytest.raises(ValueError, match=r"000001\.png: 420x300 pixels, annotated as 300x420"):
+        replace(images[0], width=300, height=420).read()
+    images[0].path.write_bytes(b"no picture")
+    with pytest.raises(ValueError, match=r"000001\.png: picture of 10 bytes does not decode"):
+        images[0].read()
+    content = json.loads(annotations.read_text())
+    del content["images"][1]["width"]
+    annotations.write_text(json.dumps(content))
+    with pytest.raises(ValueError, match=r"people\.json: image 1 of the list has no 'width'"):
+        load_coco(annotations, folder)
+    annotations.write_text("{")
+    with pytest.raises(ValueError, match=r"people\.json: not JSON"):
         load_coco(annotations, folder)
 
 
