@@ -43,6 +43,10 @@ def coco_numbers(
         return CocoNumbers(dict.fromkeys(NAMES, 0.0), None)
     with contextlib.redirect_stdout(io.StringIO()):
         truth = COCO(str(annotations))
+        for person in truth.anns.values():  # pycocotools insists on what many files leave out
+            person.setdefault("iscrowd", 0)
+            flags = person.get("keypoints", ())[2::3]
+            person.setdefault("num_keypoints", sum(flag > 0 for flag in flags))
         run = COCOeval(truth, truth.loadRes(list(results)), "keypoints")
         run.params.imgIds = sorted(image_ids)
         run.params.catIds = [1]

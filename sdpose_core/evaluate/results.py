@@ -51,16 +51,17 @@ def run(
     With ``given_boxes`` the annotated boxes are used and images without people are left out;
     otherwise ``boxes`` by image id are used where given (``read_boxes``) or the source detects, and
     images that are not fully annotated are left out, since a person nobody labelled would count
-    as false.
+    as false. Raises ``ValueError`` when the source does not answer every box.
     """
     found = []
     for image in images:
         if given_boxes and image.people:
             annotated = np.stack([person.box for person in image.people])
-            found.append(ImagePoses(image, source(image, annotated), True))
+            poses = _answer(source, image, annotated)
+            found.append(ImagePoses(image, poses, True))
         elif boxes is not None and not given_boxes and image.fully_annotated:
             known = boxes.get(image.image_id, Detections.empty())
-            poses = source(image, known.boxes) if len(known) else Poses.empty()
+            poses = _answer(source, image, known.boxes) if len(known) else Poses.empty()
             found.append(ImagePoses(image, replace(poses, scores=known.scores), False))
         elif not given_boxes and image.fully_annotated:
             found.append(ImagePoses(image, source(image, None), False))
@@ -69,6 +70,14 @@ def run(
         if on_image is not None:
             on_image(len(found))
     return found
+
+
+def _answer(source: PoseSource, image: CocoImage, boxes: NDArray[np.float32]) -> Poses:
+    """One pose a box, or they cannot be told apart."""
+    poses = source(image, boxes)
+    if len(poses) != len(boxes):
+        raise ValueError(f"{image.path.name}: {len(poses)} poses for {len(boxes)} boxes")
+    return poses
 
 
 def read_boxes(path: Path, minimum: float = 0.0) -> dict[int, Detections]:
@@ -85,7 +94,7 @@ def read_boxes(path: Path, minimum: float = 0.0) -> dict[int, Detections]:
             if kept and width > 0 and height > 0:
                 box = [x, y, x + width, y + height]
                 rows.setdefault(int(row["image_id"]), []).append((box, float(row["score"])))
-    except (KeyError, TypeError) as error:
+    except (KeyError, TypeError, ValueError) as error:
         raise ValueError(f"{path}: not a file of COCO detections ({error})") from error
     return {
         image_id: Detections(

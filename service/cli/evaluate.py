@@ -84,6 +84,7 @@ def evaluate(
 
     from rich.console import Console
 
+    from service.cli.console import Progress
     from service.cli.extras import need
 
     need("train", "pycocotools")
@@ -130,18 +131,22 @@ def evaluate(
                 (f"{student} ({estimator.backend_name}), {_name(c, f)}", _local(estimator, c, f))
                 for c, f in settings
             ]
+        counted = sum(bool(p.people) if given else p.fully_annotated for p in pictures)
+        bar = closing.enter_context(Progress(counted * len(sources)))
         for title, source in sources:
-            with console.status(title):
-                result, scored = measure(
-                    title,
-                    pictures,
-                    annotations,
-                    source,
-                    given_boxes=given,
-                    boxes=known,
-                    bootstrap=bootstrap,
-                )
+            result, scored = measure(
+                title,
+                pictures,
+                annotations,
+                source,
+                given_boxes=given,
+                boxes=known,
+                bootstrap=bootstrap,
+                on_image=lambda _: bar.advance(1),
+            )
             results.append(result)
+            if output is not None:
+                write_report(output, results)  # a later setting may fail
             if worst is not None and len(results) == 1:
                 draw_worst(scored, worst)
         if calibrate is not None:
@@ -154,8 +159,6 @@ def evaluate(
     finder = f"detector {detector}" if server is None else "the server's detector"
     where = "given boxes" if given else f"boxes of {boxes}" if boxes else finder
     _show(console, results, where)
-    if output is not None:
-        write_report(output, results)
 
 
 def _refuse_in_process_options(context: typer.Context) -> None:

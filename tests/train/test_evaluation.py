@@ -116,6 +116,29 @@ def test_numbers_are_those_of_pycocotools(tmp_path: Path) -> None:
     assert low < plain.stats[0] < high
 
 
+def test_what_pycocotools_insists_on_may_be_missing(tmp_path: Path) -> None:
+    annotations, folder = coco_folder(tmp_path, images=2)
+    content = json.loads(annotations.read_text())
+    for person in content["annotations"]:
+        del person["num_keypoints"], person["iscrowd"]
+    content["annotations"][1]["keypoints"] = [0] * 51  # nobody to find
+    annotations.write_text(json.dumps(content))
+    images = load_coco(annotations, folder)
+    result, _ = evaluate("bare", images, annotations, answer(exact), given_boxes=True, bootstrap=0)
+    assert result.people == 3
+    assert result.coco["AP"] == pytest.approx(1)
+
+
+def test_a_source_must_answer_every_box(tmp_path: Path) -> None:
+    annotations, folder = coco_folder(tmp_path, images=1)
+    images = load_coco(annotations, folder)
+    with pytest.raises(ValueError, match="0 poses for 2 boxes"):
+        run(images, lambda *_: Poses.empty(), given_boxes=True)
+    known = {images[0].image_id: Detections(boxes_of(images[0]), np.ones(2, np.float32))}
+    with pytest.raises(ValueError, match="0 poses for 2 boxes"):
+        run(images, lambda *_: Poses.empty(), given_boxes=False, boxes=known)
+
+
 def test_bootstrap_repeats_with_its_seed(tmp_path: Path) -> None:
     annotations, folder = coco_folder(tmp_path, images=6)
     images = load_coco(annotations, folder)
@@ -172,6 +195,9 @@ def test_boxes_of_a_file_bring_their_scores(tmp_path: Path) -> None:
     assert read_boxes(path, minimum=0.5)[first.image_id].boxes.shape == (1, 4)
     path.write_text('{"images": []}')
     with pytest.raises(ValueError, match="COCO detections"):
+        read_boxes(path)
+    path.write_text("[")
+    with pytest.raises(ValueError, match=r"boxes\.json: not a file of COCO detections"):
         read_boxes(path)
 
 
