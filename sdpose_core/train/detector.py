@@ -108,6 +108,7 @@ def train_detector(data: Path, recipe: DetectorRecipe, folder: Path) -> Path:
         FileNotFoundError: no such ``data.yaml``.
     """
     described = people_only(data)
+    folder = folder.resolve()  # ultralytics puts a relative one below a folder of its settings
     check_torchvision()
     start = single_class_start(recipe.start, folder)
     ready = folder / "data.yaml"

@@ -117,8 +117,10 @@ class Sink:
 
 
 @contextlib.contextmanager
-def stop_on_interrupt() -> Iterator[Callable[[], bool]]:
-    """Inside, the first Ctrl-C or SIGTERM only makes the yielded function true.
+def stop_on_interrupt(
+    on_stop: Callable[[], None] = lambda: None,
+) -> Iterator[Callable[[], bool]]:
+    """Inside, the first Ctrl-C or SIGTERM only makes the yielded function true; calls ``on_stop``.
 
     So the work in hand and the line being written are finished. The second one interrupts at
     once, as without this.
@@ -131,6 +133,7 @@ def stop_on_interrupt() -> Iterator[Callable[[], bool]]:
 
     def handle(number: int, frame: FrameType | None) -> None:
         asked.set()
+        on_stop()
         signal.signal(number, before[number])
 
     for wanted in (signal.SIGINT, signal.SIGTERM):

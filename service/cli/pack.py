@@ -36,6 +36,10 @@ def pack(
     try:
         found = load_coco(annotations, images)
         count = sum(len(image.people) for image in found)
+        if count == 0:
+            raise ValueError(f"{annotations}: no person with a labelled joint")
+        if any(output.glob("*.tar")):
+            raise ValueError(f"{output} holds shards: give another folder, or delete them")
         with Progress(count) as bar:
             paths = pack_coco(
                 found,

@@ -7,8 +7,12 @@ from typing import Annotated, Any
 
 import typer
 
+_BEGINNINGS = ("config", "start", "backbone_start")
+"""Options that say how a run begins, which one that goes on has behind it."""
+
 
 def train(
+    context: typer.Context,
     config: Annotated[
         str, typer.Option(help="A TOML file, or the name of a preset such as compact-cpu.")
     ] = "compact-cpu",
@@ -53,12 +57,12 @@ def train(
     """Train a student; the run folder holds its config, logs, state and best weights."""
     import json
     import os
-    import signal
     from dataclasses import replace
     from functools import partial
 
     from rich.console import Console
 
+    from service.cli.console import stop_on_interrupt
     from service.cli.extras import need
 
     need("train", "lightning_fabric", "tensorboard")
@@ -69,12 +73,20 @@ def train(
     from sdpose_core.train.state import read_config
 
     try:
+        if shards and coco_annotations is not None:
+            raise ValueError("--shards and --coco-annotations: give one of them")
         if resume:
+            _refuse_beginnings(context)
             if run is None:
                 raise ValueError("--resume needs --run")
             settings = read_config(run)
+        elif config in PRESETS:
+            settings = preset_config(config)
+        elif not Path(config).exists():
+            known = ", ".join(PRESETS)
+            raise ValueError(f"{config}: neither a file nor a preset; presets are {known}")
         else:
-            settings = preset_config(config) if config in PRESETS else load_config(Path(config))
+            settings = load_config(Path(config))
         given: dict[str, Any] = {
             "shards": tuple(shards) if shards else None,
             "coco_annotations": coco_annotations,
@@ -111,15 +123,20 @@ def train(
         trainer = prepare(settings, folder, resume=resume, say=say)
     except (ValueError, OSError) as error:
         raise typer.BadParameter(str(error)) from error
-    before = {
-        number: signal.signal(number, lambda *_: trainer.stop())
-        for number in (signal.SIGINT, signal.SIGTERM)
-    }
-    try:
+    with stop_on_interrupt(trainer.stop):
         trainer.run(stop_after_steps=steps)
-    finally:
-        for number, handler in before.items():
-            signal.signal(number, handler)
     if trainer.stopping:
         console.print("stopped; --resume continues")
     console.print(f"run folder: {folder}")
+
+
+def _refuse_beginnings(context: typer.Context) -> None:
+    typed = [
+        f"--{name.replace('_', '-')}"
+        for name in _BEGINNINGS
+        if (source := context.get_parameter_source(name)) and source.name == "COMMANDLINE"
+    ]
+    if typed:
+        raise typer.BadParameter(
+            f"{', '.join(typed)} cannot go with --resume, which goes on as the run began"
+        )

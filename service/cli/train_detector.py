@@ -35,6 +35,7 @@ def train_detector(
     from service.cli.extras import need
 
     need("train", "yaml", "pycocotools")
+    from sdpose_core.evaluate.detection import measure_people, read_annotated
     from sdpose_core.train.detector import DetectorRecipe
     from sdpose_core.train.detector import train_detector as fine_tune
 
@@ -50,14 +51,16 @@ def train_detector(
         workers=workers,
         device=device,
     )
+    if (annotations is None) != (images is None):
+        raise typer.BadParameter("--annotations and --images go together")
+    # Read first: a wrong name should not cost the training before it.
+    truth = read_annotated(annotations, images) if annotations and images else None
     result = fine_tune(data, recipe, output)
     console.print(f"detector: {result}")
-    if annotations is None or images is None:
+    if truth is None:
         return
     from sdpose_core.detector import load_detector
-    from sdpose_core.evaluate.detection import measure_people, read_annotated
 
-    truth = read_annotated(annotations, images)
     found = load_detector(result, min_score=0.001, input_size=image_size)
     numbers = measure_people(found, truth)
     console.print(

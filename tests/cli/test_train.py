@@ -145,6 +145,39 @@ def test_fifty_steps_on_shards_overfit_eight_crops(tmp_path: Path) -> None:
     assert share_of_correct_keypoints(trained, crops, reach=10.0) > 0.95
 
 
+def test_packing_leaves_other_shards_alone(tmp_path: Path) -> None:
+    """Shards of an earlier, larger set would be trained on beside the new ones."""
+    annotations, images = coco_folder(tmp_path / "set", images=2)
+    sdpose("pack", annotations, images, tmp_path / "shards", "--per-shard", 1)
+    done = CliRunner().invoke(
+        app, ["pack", str(annotations), str(images), str(tmp_path / "shards")]
+    )
+    assert done.exit_code == 2
+    assert "holds shards" in " ".join(done.output.split())
+    assert len(load_shards([tmp_path / "shards"])) == 4
+    content = json.loads(annotations.read_text())
+    annotations.write_text(json.dumps({**content, "annotations": []}))
+    done = CliRunner().invoke(app, ["pack", str(annotations), str(images), str(tmp_path / "none")])
+    assert done.exit_code == 2
+    assert "no person with a labelled joint" in " ".join(done.output.split())
+
+
+def test_what_the_detector_is_measured_on_is_read_first(tmp_path: Path) -> None:
+    """Before the set to train on, which is not there either."""
+    words = [
+        "train-detector",
+        str(tmp_path / "no.yaml"),
+        "--annotations",
+        str(tmp_path / "no.json"),
+    ]
+    half = CliRunner().invoke(app, words)
+    assert half.exit_code == 2
+    assert "--annotations and --images go together" in " ".join(half.output.split())
+    done = CliRunner().invoke(app, [*words, "--images", str(tmp_path)])
+    assert isinstance(done.exception, FileNotFoundError)
+    assert "no.json" in str(done.exception)
+
+
 def test_what_is_not_installed_is_named() -> None:
     with pytest.raises(ValueError, match=r"needs nowhere_to_be: install sdpose-service\[train\]"):
         need("train", "json", "nowhere_to_be")
@@ -187,12 +220,16 @@ class Mirror(BaseHTTPRequestHandler):
 
     people: ClassVar[list[dict[str, Any]]] = []
     asked: ClassVar[list[dict[str, list[str]]]] = []
+    knows_flip: ClassVar[bool] = True
 
     def do_POST(self) -> None:
         """Answer ``POST /pose`` in the form of the service."""
         self.rfile.read(int(self.headers["Content-Length"]))
         query = parse_qs(urlsplit(self.path).query)
         self.asked.append(query)
+        if "flip_test" in query and not self.knows_flip:
+            self.send_error(500)
+            return
         boxes = json.loads(query["boxes"][0]) if "boxes" in query else None
         answers = []
         for person in self.people:
@@ -264,6 +301,18 @@ def test_a_running_server_is_measured_by_the_same_protocol(
     assert second["flip_test"] == ["true"]
 
 
+def test_what_was_measured_before_a_failure_is_kept(
+    mirror: tuple[str, Path, Path], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    url, *data = mirror
+    monkeypatch.setattr(Mirror, "knows_flip", False)
+    words = ["evaluate", *data, "--server", url, "--bootstrap", 0, "--output", tmp_path / "r.json"]
+    done = CliRunner().invoke(app, [str(w) for w in words])
+    assert done.exit_code == 2
+    assert "the server refused it" in " ".join(done.output.split())
+    assert len(json.loads((tmp_path / "r.json").read_text())) == 1
+
+
 def test_the_real_service_gives_what_its_student_gives_here(tmp_path: Path) -> None:
     """Over a real port, with given boxes: the same numbers as the same estimator in process."""
     annotations, images = coco_folder(tmp_path / "set", images=2)
@@ -324,7 +373,10 @@ def test_a_server_cannot_be_told_how_to_run(option: list[str]) -> None:
 @pytest.mark.parametrize(
     ("words", "said"),
     [
-        (["train", "--config", "paper-x"], "paper-x"),
+        (["train", "--config", "paper-x"], "paper-x: neither a file nor a preset; presets are"),
+        (["train", "--shards", "a", "--coco-annotations", "b"], "give one of them"),
+        (["train", "--resume", "--run", "r", "--config", "compact-cpu"], "--config cannot go with"),
+        (["train", "--resume", "--run", "r", "--backbone-start", "b"], "--backbone-start cannot"),
         (["train", "--resume"], "--resume needs --run"),
         (["evaluate", "no.json", "none"], "no.json"),
         (["evaluate", "no.json", "none", "--server", "x", "--calibrate", "y"], "given boxes"),

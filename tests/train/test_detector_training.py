@@ -112,7 +112,10 @@ def person_set(folder: Path) -> Path:
 
 
 @pytest.mark.filterwarnings("default")
-def test_an_epoch_gives_a_detector_or_the_reason_why_not(two_classes: Path, tmp_path: Path) -> None:
+def test_an_epoch_gives_a_detector_or_the_reason_why_not(
+    two_classes: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.chdir(tmp_path)
     data = person_set(tmp_path / "set")
     recipe = DetectorRecipe(
         start=str(two_classes), epochs=1, image_size=96, batch=2, workers=0, device="cpu"
@@ -121,7 +124,9 @@ def test_an_epoch_gives_a_detector_or_the_reason_why_not(two_classes: Path, tmp_
         with pytest.raises(DetectorError, match="needs torchvision"):
             train_detector(data, recipe, tmp_path / "run")
         return
-    result = train_detector(data, recipe, tmp_path / "run")
+    result = train_detector(data, recipe, Path("run"))
+    assert result == tmp_path / "run" / "person.safetensors"
+    assert (tmp_path / "run" / "run" / "weights").is_dir()
     assert read_metadata(result)["training"]["epochs"] == 1
     detector = load_detector(result, backend="torch", input_size=96)
     (found,) = detector.detect([np.zeros((80, 60, 3), np.uint8)])

@@ -1,0 +1,69 @@
+"""`sdpose train` and the signals that stop it."""
+
+from __future__ import annotations
+
+import signal
+from dataclasses import replace
+from pathlib import Path
+
+import pytest
+import torch
+from typer.testing import CliRunner
+
+from sdpose_core.checkpoints import save_student
+from sdpose_core.data.shards import ShardWriter
+from sdpose_core.model import PRESETS, Student
+from sdpose_core.train.state import read_state
+from sdpose_core.train.trainer import Trainer
+from service.cli.console import stop_on_interrupt
+from service.cli.main import app
+from tests.train.people import crop_samples
+
+RECIPE = """
+preset = "compact-cpu"
+precision = "32-true"
+[[stages]]
+size = [128, 96]
+batch = 2
+steps = 1000
+cycles = 1
+"""
+
+
+@pytest.mark.parametrize("number", [signal.SIGINT, signal.SIGTERM])
+def test_a_signal_ends_after_the_step_and_saves(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, number: signal.Signals
+) -> None:
+    torch.manual_seed(0)
+    start = tmp_path / "shallow.safetensors"
+    save_student(Student(replace(PRESETS["sdpose-t"], depth=1)), start)
+    with ShardWriter(tmp_path / "shards") as writer:
+        for sample in crop_samples(2):
+            writer.write(sample)
+    (tmp_path / "run.toml").write_text(RECIPE)
+    step = Trainer.step
+
+    def step_with_a_signal(trainer: Trainer, *given: object) -> object:
+        if trainer.counters.step == 1:
+            signal.raise_signal(number)
+        return step(trainer, *given)  # type: ignore[arg-type]
+
+    monkeypatch.setattr(Trainer, "step", step_with_a_signal)
+    before = signal.getsignal(number)
+    words = ["train", "--config", tmp_path / "run.toml", "--run", tmp_path / "run"]
+    words += ["--start", start, "--shards", tmp_path / "shards"]
+    done = CliRunner().invoke(app, [str(w) for w in words], catch_exceptions=False)
+    assert done.exit_code == 0, done.output
+    assert "stopped; --resume continues" in done.output
+    assert read_state(tmp_path / "run")[0].step == 2
+    assert signal.getsignal(number) is before
+
+
+def test_a_second_ctrl_c_interrupts_at_once() -> None:
+    asked: list[str] = []
+    with stop_on_interrupt(lambda: asked.append("stop")) as stopping:
+        signal.raise_signal(signal.SIGINT)
+        assert stopping()
+        assert asked == ["stop"]
+        with pytest.raises(KeyboardInterrupt):
+            signal.raise_signal(signal.SIGINT)
