@@ -57,6 +57,8 @@ class PoseEstimator:
         calibration: How a heatmap's peak becomes a keypoint's score.
         max_refinement: Bound of the decoder's sub-pixel step, heatmap pixels; None is the
             published protocol, for scores that compare with published ones.
+        max_batch: Most crops that the student sees at once, which bounds a GPU's memory; None is
+            the backend's own.
     """
 
     def __init__(
@@ -67,12 +69,18 @@ class PoseEstimator:
         student_name: str = "student",
         calibration: ScoreCalibration | None = None,
         max_refinement: float | None = MAX_REFINEMENT,
+        max_batch: int | None = None,
     ) -> None:
         self.backend = backend
         self.detector = detector
         self.student_name = student_name
         self._calibration = calibration or ScoreCalibration()
         self._max_refinement = max_refinement
+        self._batch_sizes = tuple(
+            size for size in backend.batch_sizes if max_batch is None or size <= max_batch
+        )
+        if not self._batch_sizes:
+            raise ValueError(f"max_batch: expected at least 1, got {max_batch}")
 
     @classmethod
     def from_pretrained(
@@ -85,6 +93,7 @@ class PoseEstimator:
         precision: str = "auto",
         allow_untrained: bool = False,
         max_refinement: float | None = MAX_REFINEMENT,
+        max_batch: int | None = None,
     ) -> PoseEstimator:
         """An estimator from names or files.
 
@@ -98,6 +107,7 @@ class PoseEstimator:
             allow_untrained: Take random weights where a preset has none (speed measurements).
             max_refinement: As the class has it. With None, the published protocol, an
                 uncalibrated student's scores are its peaks, also above 1.
+            max_batch: As the class has it.
 
         Raises:
             ValueError: an unknown name or a file that cannot be used (``CheckpointError`` and
@@ -119,6 +129,7 @@ class PoseEstimator:
                 training_facts(name), limited=max_refinement is not None
             ),
             max_refinement=max_refinement,
+            max_batch=max_batch,
         )
 
     @property
@@ -154,7 +165,7 @@ class PoseEstimator:
                 for count in sorted({1, detect_batch}):
                     self.detect([frame] * count)
         frame = self.upload(np.zeros((*USUAL_ASPECTS[0], 3), np.uint8))
-        for size in self.backend.batch_sizes:
+        for size in self._batch_sizes:
             crops = [self.crop(frame, [[0, 0, 300, 400]] * size)]
             for cycles in range(1, max_cycles + 1):
                 self.pose(crops, cycles=cycles)
@@ -305,7 +316,7 @@ class PoseEstimator:
         """Heatmaps of any number of crops, in batches of the sizes that the backend likes."""
         parts = []
         start = 0
-        for size in split_batch(len(crops), self.backend.batch_sizes, pads=self.backend.pads):
+        for size in split_batch(len(crops), self._batch_sizes, pads=self.backend.pads):
             part = crops[start : start + size]
             start += size
             if len(part) < size:

@@ -58,6 +58,7 @@ def build_estimator(settings: Settings) -> Estimator:
         device=settings.device,
         backend=settings.backend,
         precision=settings.precision,
+        max_batch=settings.max_batch,
     )
     if estimator.backend_name == "openvino":
         # All that is left to PyTorch is decoding, a few milliseconds. Its helper

@@ -149,6 +149,17 @@ def test_warm_up_runs_all_that_will_be_asked_for() -> None:
     assert set(backend.cycles) == {1}
 
 
+def test_no_batch_is_larger_than_allowed() -> None:
+    backend = BrightSpot()
+    estimator = PoseEstimator(backend, max_batch=3)
+    estimator.warm_up()
+    estimator.estimate([lit(30, 40)], [[[10, 10, 50, 90]] * 7])
+    assert max(backend.seen) == 2
+    assert backend.seen[-4:] == [2, 2, 2, 1]
+    with pytest.raises(ValueError, match="max_batch"):
+        PoseEstimator(backend, max_batch=0)
+
+
 def test_a_mirrored_view_goes_up_to_a_device() -> None:
     backend = BrightSpot()
     backend.device = torch.device("meta")  # takes what a GPU takes, and holds nothing

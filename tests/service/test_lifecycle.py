@@ -312,7 +312,8 @@ def test_pytorch_keeps_to_one_thread_beside_openvino(
         return FakeEstimator(backend_name=backend.name)
 
     monkeypatch.setattr(PoseEstimator, "from_pretrained", from_pretrained)
-    wanted = {"student": "a", "detector": "b", "device": "c", "backend": "d", "precision": "e"}
+    wanted: dict[str, object] = {"student": "a", "detector": "b", "device": "c", "backend": "d"}
+    wanted |= {"precision": "e", "max_batch": 3}
     before = torch.get_num_threads()
     try:
         torch.set_num_threads(2)
