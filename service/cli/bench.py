@@ -167,6 +167,7 @@ def _bare() -> PoseEstimator:
         settings.device,
         backend=settings.backend,
         precision=settings.precision,
+        max_batch=settings.max_batch,
     )
     estimator.warm_up()
     return estimator
