@@ -167,7 +167,9 @@ class Runtime:
         for worker in self._workers:
             if worker.lost:
                 return f"without its {worker.name} worker, which is lost"
-            if worker.busy_s > self.settings.stall_seconds:
+            # Loading and warming are no batch, and may take longer than any.
+            starting = self.state is State.STARTING
+            if worker.busy_s > self.settings.stall_seconds and not starting:
                 return f"stuck: the {worker.name} worker is busy for {worker.busy_s:.0f} s"
         return None
 

@@ -37,10 +37,11 @@ PNG = encoded(marked_image(0x010203), "PNG")
 
 
 async def test_not_ready_until_warm() -> None:
-    may_load = threading.Event()
+    loading, may_load = threading.Event(), threading.Event()
     fake = FakeEstimator()
 
     def build(settings: Settings) -> FakeEstimator:
+        loading.set()
         assert may_load.wait(10)
         return fake
 
@@ -48,7 +49,7 @@ async def test_not_ready_until_warm() -> None:
     heard: asyncio.Future[tuple[Addresses, Runtime]] = asyncio.get_running_loop().create_future()
     running = asyncio.create_task(
         run_service(
-            quiet_settings(),
+            quiet_settings(stall_seconds=1e-6),
             build=build,
             on_listening=lambda where, runtime: heard.set_result((where, runtime)),
             stop=stop,
@@ -56,7 +57,8 @@ async def test_not_ready_until_warm() -> None:
     )
     where, runtime = await heard
     async with httpx.AsyncClient(base_url=f"http://127.0.0.1:{where.http_port}") as http:
-        assert (await http.get("/livez")).status_code == 200
+        await asyncio.to_thread(loading.wait, 10)
+        assert (await http.get("/livez")).status_code == 200, "a slow start is no stuck batch"
         starting = await http.get("/readyz")
         assert starting.status_code == 503
         assert "starting" in starting.json()["detail"]
