@@ -107,6 +107,11 @@ class Metrics:
             ["student", "detector", "backend", "device"],
             registry=registry,
         )
+        self.ready = Gauge(
+            "sdpose_ready",
+            "1 while new work is welcome, as /readyz says, else 0.",
+            registry=registry,
+        )
         ProcessCollector(registry=registry)
 
     def queue_depth(self, stage: str, depth: int) -> None:

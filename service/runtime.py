@@ -81,6 +81,7 @@ class Runtime:
         self.settings = settings
         self.tracer = tracer or SilentTracer()
         self.metrics = metrics or Metrics()
+        self.metrics.ready.set_function(lambda: self.not_ready() is None)
         self.bodies = ByteBudget(
             settings.max_bodies_mb * 2**20,
             "request bodies in memory",

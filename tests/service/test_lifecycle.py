@@ -59,6 +59,7 @@ async def test_not_ready_until_warm() -> None:
     async with httpx.AsyncClient(base_url=f"http://127.0.0.1:{where.http_port}") as http:
         await asyncio.to_thread(loading.wait, 10)
         assert (await http.get("/livez")).status_code == 200, "a slow start is no stuck batch"
+        assert "sdpose_ready 0.0" in (await http.get("/metrics")).text.splitlines()
         starting = await http.get("/readyz")
         assert starting.status_code == 503
         assert "starting" in starting.json()["detail"]
@@ -68,6 +69,7 @@ async def test_not_ready_until_warm() -> None:
         while runtime.state is State.STARTING:
             await asyncio.sleep(0.005)
         assert (await http.get("/readyz")).status_code == 200
+        assert "sdpose_ready 1.0" in (await http.get("/metrics")).text.splitlines()
         assert fake.warmed == [(2, 1)], "every number of cycles has run before ready"
     stop.set()
     assert (await running).status == 0
@@ -129,6 +131,7 @@ async def test_a_lost_device_fails_livez_and_requests(
             response = await http.get(path)
             assert response.status_code == 503
             assert "worker, which is lost" in response.json()["detail"]
+        assert "sdpose_ready 0.0" in (await http.get("/metrics")).text.splitlines()
     told = quiet_logs.getvalue()[before:]
     assert told.count("the device of the models is lost") == 1
     assert "an illegal memory access was encountered" in told
