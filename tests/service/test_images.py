@@ -152,6 +152,21 @@ def test_too_many_bytes() -> None:
     assert refused.value.code is ErrorCode.PAYLOAD_TOO_LARGE
 
 
+def test_a_gif_whose_frame_outgrows_its_screen_counts_by_the_frame() -> None:
+    data = encoded(PillowImage.new("P", (4, 4)), "GIF")
+    screen, frame = b"\x04\x00\x04\x00", b",\x00\x00\x00\x00"
+    for side, fits in ((900, True), (1100, False)):
+        grown = data.replace(frame + screen, frame + side.to_bytes(2, "little") * 2)
+        assert grown != data
+        if fits:
+            header = read_header(grown, LIMITS)
+            assert (header.width, header.height) == (side, side)
+        else:
+            with pytest.raises(ServiceError) as refused:
+                read_header(grown, LIMITS)
+            assert refused.value.code is ErrorCode.PAYLOAD_TOO_LARGE
+
+
 @pytest.mark.parametrize("size", [(1001, 1000), (10_000, 9_000), (30_000, 30_000)])
 def test_bomb_is_refused_from_its_header(size: tuple[int, int]) -> None:
     data = png_bomb(*size)
