@@ -31,6 +31,14 @@ def choose_precision(config: TrainConfig) -> str:
     return "bf16-mixed" if kind == "cpu" and fast else "32-true"
 
 
+def is_first_process() -> bool:
+    """Whether this is the one that speaks, writes and scores; known before the processes meet.
+
+    Where Fabric starts them only the others have a rank yet; torchrun gives everyone one.
+    """
+    return os.environ.get("RANK", os.environ.get("LOCAL_RANK", "0")) == "0"
+
+
 def make_fabric(config: TrainConfig, precision: str) -> Fabric:
     """Fabric for a config, its processes not yet started.
 

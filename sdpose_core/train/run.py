@@ -8,6 +8,7 @@ from pathlib import Path
 from sdpose_core.data.packing import packed_coco
 from sdpose_core.data.shards import CropSet, load_shards
 from sdpose_core.train.config import DataConfig, TrainConfig
+from sdpose_core.train.hardware import is_first_process
 from sdpose_core.train.scoring import DevelopmentSet
 from sdpose_core.train.trainer import Trainer
 
@@ -51,4 +52,6 @@ def prepare(
     All data is read before the processes of a run meet, so that they do not wait for each other.
     """
     crops = load_crops(config.data, folder, say)
-    return Trainer(config, folder, crops, load_development(config.data), resume=resume)
+    # The first process alone scores; COCO's validation set would take a gigabyte in each.
+    dev = load_development(config.data) if is_first_process() else None
+    return Trainer(config, folder, crops, dev, resume=resume)

@@ -21,7 +21,8 @@ CONFIG_NAME = "config.json"
 @dataclass
 class Counters:
     """Where a run stands. ``samples`` are global over all processes; ``stage_*`` count from the
-    start of the stage; ``scored_samples`` is ``samples`` at the last score;
+    start of the stage; ``scored_samples`` is ``samples`` at the last score, ``stage_scored``
+    is ``stage_seconds`` then;
     ``best`` are the best scores so far by input size."""
 
     stage: int = 0
@@ -32,6 +33,7 @@ class Counters:
     stage_samples: int = 0
     stage_seconds: float = 0.0
     scored_samples: int = 0
+    stage_scored: float = 0.0
     best: dict[str, float] = field(default_factory=dict)
 
 

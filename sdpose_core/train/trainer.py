@@ -158,6 +158,8 @@ class Trainer:
                     f"{len(self.crops)} crops, {self.stream.pass_length} a pass, {self.precision} "
                     f"on {self.fabric.device} x {self.fabric.world_size}"
                 )
+                if self.dev is None:
+                    self.log.line("no development set: nothing is scored, the last student is kept")
             self._run_stages(stop_after_steps)
 
     def _run_stages(self, remaining: int | None) -> None:
@@ -171,7 +173,7 @@ class Trainer:
                     break
             self.counters.stage += 1
             self.counters.stage_step = self.counters.stage_samples = 0
-            self.counters.stage_seconds = 0.0
+            self.counters.stage_seconds = self.counters.stage_scored = 0.0
             if self.counters.stage < len(self.config.stages):
                 self._save()
         if self.counters.stage >= len(self.config.stages):
@@ -185,7 +187,7 @@ class Trainer:
         clock = ComputeClock(counters.stage_seconds)
         agreed = Agreement(fabric, clock)
         begun = counters.seconds - counters.stage_seconds
-        scored = saved = clock.seconds
+        saved = clock.seconds
         sums: dict[str, Tensor | float] = defaultdict(float)
         summed = made = 0
         total_samples = stage.batch * fabric.world_size
@@ -194,11 +196,11 @@ class Trainer:
             if agreed.stopping:
                 self.stopping = True
                 break
-            if self._score_due(agreed.seconds - scored):
+            if self._score_due(agreed.seconds - counters.stage_scored):
                 self._score(stage)
                 counters.scored_samples = counters.samples
+                counters.stage_scored = saved = agreed.seconds
                 self._save()
-                scored = saved = agreed.seconds
             elif agreed.seconds - saved >= 60 * config.checkpoint_minutes:
                 self._save()
                 saved = agreed.seconds

@@ -56,7 +56,6 @@ def train(
 ) -> None:
     """Train a student; the run folder holds its config, logs, state and best weights."""
     import json
-    import os
     from dataclasses import replace
     from functools import partial
 
@@ -67,6 +66,7 @@ def train(
 
     need("train", "lightning_fabric", "tensorboard")
     from sdpose_core.train.config import load_config
+    from sdpose_core.train.hardware import is_first_process
     from sdpose_core.train.length import within_minutes
     from sdpose_core.train.presets import PRESETS, preset_config
     from sdpose_core.train.run import prepare
@@ -114,9 +114,7 @@ def train(
     if not resume and (folder / "state.pt").exists():
         raise typer.BadParameter(f"{folder} holds a run: --resume it or give another --run")
 
-    # One of several processes speaks; where Fabric starts them, only the others have a rank yet.
-    first = os.environ.get("RANK", os.environ.get("LOCAL_RANK", "0")) == "0"
-    console = Console(quiet=not first)
+    console = Console(quiet=not is_first_process())
     console.print_json(json.dumps(settings.to_dict()))
     say = partial(console.print, highlight=False, markup=False, soft_wrap=True)
     try:

@@ -325,6 +325,39 @@ def test_scores_come_every_so_many_epochs(tmp_path: Path, shallow: str) -> None:
     assert read_state(tmp_path / "run")[0].best == trainer.counters.best
 
 
+def test_time_to_the_next_score_goes_on_after_a_resume(tmp_path: Path, shallow: str) -> None:
+    """Or a run that is stopped more often than it scores would never keep a best student."""
+    config = replace(QUICK, start=shallow, evaluate_minutes=10.0)
+    Trainer(config, tmp_path, crop_set(2)).run(stop_after_steps=1)
+    counters, parts = read_state(tmp_path)
+    stage_scored = 100.0
+    for seconds, scores in ((stage_scored + 590, []), (stage_scored + 610, [1.0])):
+        write_state(
+            tmp_path, replace(counters, stage_seconds=seconds, stage_scored=stage_scored), parts
+        )
+        again = Trainer(config, tmp_path, crop_set(2), resume=True)
+        again.run(stop_after_steps=1)
+        assert [entry["step"] for entry in again.history] == scores
+    assert again.counters.stage_scored == stage_scored + 610
+
+
+def test_only_the_first_process_reads_the_development_set(
+    tmp_path: Path, shallow: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    with ShardWriter(tmp_path / "shards") as writer:
+        for sample in crop_samples(2):
+            writer.write(sample)
+    annotations, images = coco_folder(tmp_path / "dev", images=1)
+    data = DataConfig((str(tmp_path / "shards"),))
+    data = replace(data, dev_annotations=str(annotations), dev_images=str(images))
+    config = replace(QUICK, start=shallow, data=data)
+    read = prepare(config, tmp_path / "run").dev
+    assert read is not None
+    assert len(read) == 2
+    monkeypatch.setenv("RANK", "1")
+    assert prepare(config, tmp_path / "run").dev is None
+
+
 def test_a_serving_size_must_divide_the_crop(tmp_path: Path) -> None:
     config = replace(QUICK, stages=(replace(QUICK.stages[0], size=(192, 144)),))
     with pytest.raises(ValueError, match="whole number"):
