@@ -15,6 +15,9 @@ from numpy.typing import NDArray
 NAMES = ("AP", "AP50", "AP75", "APm", "APl", "AR", "AR50", "AR75", "ARm", "ARl")
 """The ten numbers of ``COCOeval.summarize`` for keypoints, in its order."""
 
+PERSON = 1
+"""COCO's number of the category."""
+
 
 @dataclass(frozen=True)
 class CocoNumbers:
@@ -35,6 +38,7 @@ def coco_numbers(
     """Evaluate COCO keypoint results on the images named.
 
     ``bootstrap``: how often images are drawn with replacement for the interval of AP, 0 = not.
+    Raises ``ValueError`` when the file's people are not of COCO's category 1.
     """
     from pycocotools.coco import COCO
     from pycocotools.cocoeval import COCOeval
@@ -47,9 +51,12 @@ def coco_numbers(
             person.setdefault("iscrowd", 0)
             flags = person.get("keypoints", ())[2::3]
             person.setdefault("num_keypoints", sum(flag > 0 for flag in flags))
+        truth.dataset.setdefault("categories", [{"id": PERSON, "name": "person"}])
+        if truth.anns and not truth.getAnnIds(catIds=[PERSON]):
+            raise ValueError(f"{annotations}: people must be of category {PERSON}, as in COCO")
         run = COCOeval(truth, truth.loadRes(list(results)), "keypoints")
         run.params.imgIds = sorted(image_ids)
-        run.params.catIds = [1]
+        run.params.catIds = [PERSON]
         run.evaluate()
         run.accumulate()
         run.summarize()

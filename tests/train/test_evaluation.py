@@ -127,6 +127,24 @@ def test_what_pycocotools_insists_on_may_be_missing(tmp_path: Path) -> None:
     result, _ = evaluate("bare", images, annotations, answer(exact), given_boxes=True, bootstrap=0)
     assert result.people == 3
     assert result.coco["AP"] == pytest.approx(1)
+    del content["categories"]
+    annotations.write_text(json.dumps(content))
+    assert coco_numbers(annotations, rows_of(images), [1, 2], bootstrap=0).values["AP"] > 0.99
+
+
+def rows_of(images: list[CocoImage]) -> list[dict[str, object]]:
+    return coco_results(run(images, answer(exact), given_boxes=True))
+
+
+def test_people_of_another_category_are_told(tmp_path: Path) -> None:
+    annotations, folder = coco_folder(tmp_path, images=1)
+    content = json.loads(annotations.read_text())
+    for person in content["annotations"]:
+        person["category_id"] = 0
+    annotations.write_text(json.dumps(content))
+    rows = rows_of(load_coco(annotations, folder))
+    with pytest.raises(ValueError, match=r"people\.json: people must be of category 1"):
+        coco_numbers(annotations, rows, [1], bootstrap=0)
 
 
 def test_a_source_must_answer_every_box(tmp_path: Path) -> None:
