@@ -21,6 +21,8 @@ from service.settings import Settings
 from service.tracing import Tracer, TracingError, make_tracer
 
 _HEALTH_EVERY_S = 0.25
+# Time for callers to hear why, and for a process that was suspended to catch up.
+_GIVE_UP_S = 5.0
 # For answers that are on their way; the work itself has had its grace time before.
 _HTTP_GRACE_S = 1
 # Longer than a proxy keeps an idle connection (nginx: 60 s), which must not meet a closed one.
@@ -68,7 +70,7 @@ async def run_service(
     stop: asyncio.Event | None = None,
     tracer: Tracer | None = None,
 ) -> Ending:
-    """Serves until a stop signal (or `stop` is set).
+    """Serves until a stop signal (or `stop` is set), or until a worker is lost or stuck for good.
 
     `SIGTERM` and `SIGINT` finish what is queued, a second one ends at once. Raises `StartError`
     where a port is taken or the models do not load and warm.
@@ -134,6 +136,7 @@ async def _serve(
     """Start, wait for the stop, drain; tells whether the stop was asked for and all work done."""
     starting = asyncio.create_task(runtime.start())
     stopping = asyncio.create_task(stop.wait())
+    broken = False
     try:
         await asyncio.wait({starting, stopping, serving}, return_when=asyncio.FIRST_COMPLETED)
         if serving.done():
@@ -142,11 +145,16 @@ async def _serve(
             if (error := starting.exception()) is not None:
                 raise StartError(f"the models do not start: {error}") from error
             telling = asyncio.create_task(_tell_health(runtime, rpc))
-            await asyncio.wait({stopping, serving}, return_when=asyncio.FIRST_COMPLETED)
+            await asyncio.wait({stopping, serving, telling}, return_when=asyncio.FIRST_COMPLETED)
+            if telling.done() and not stop.is_set():
+                broken = True
+                _log.error(
+                    "ends, to be replaced", reason=runtime.not_live(), exc_info=telling.exception()
+                )
             telling.cancel()
             await asyncio.gather(telling, return_exceptions=True)
-        broken = serving.done() and not stop.is_set()
-        if broken:
+        if serving.done() and not stop.is_set():
+            broken = True
             _log.error("the HTTP server ended by itself", exc_info=serving.exception())
         _log.info("draining", grace_seconds=runtime.settings.drain_seconds)
         await rpc.tell_ready(False)
@@ -158,15 +166,21 @@ async def _serve(
 
 
 async def _tell_health(runtime: Runtime, rpc: RpcServer) -> None:
-    """Keeps gRPC's health service true to the runtime; logs a worker that is lost or stuck."""
+    """Keeps gRPC's health service true to the runtime, until the process should be replaced.
+
+    It returns after `_GIVE_UP_S` of checks that all found a worker lost or stuck: whoever watches
+    over the process (compose, systemd) restarts what has ended, not what is merely unhealthy.
+    """
     told: str | None = State.STARTING
-    while True:
+    ill = 0
+    while ill * _HEALTH_EVERY_S < _GIVE_UP_S:
         reason = runtime.not_ready()
         if (reason is None) != (told is None):
             await rpc.tell_ready(reason is None)
             if reason is not None:
                 _log.error("not well", reason=reason)
         told = reason
+        ill = 0 if runtime.not_live() is None else ill + 1
         await asyncio.sleep(_HEALTH_EVERY_S)
 
 

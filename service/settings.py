@@ -122,7 +122,7 @@ class Settings(BaseSettings):
         120.0,
         gt=0,
         le=86_400,
-        description="A batch that runs longer than this makes `/livez` fail.",
+        description="A batch that runs longer makes `/livez` fail and soon ends the process.",
     )
     tracing: bool = Field(
         False,

@@ -120,7 +120,9 @@ def serve(
     ] = None,
     stall_seconds: Annotated[
         float | None,
-        typer.Option(help="A batch that runs longer than this makes `/livez` fail. [120.0]"),
+        typer.Option(
+            help="A batch that runs longer makes `/livez` fail and soon ends the process. [120.0]"
+        ),
     ] = None,
     tracing: Annotated[
         bool | None,

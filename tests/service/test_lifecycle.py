@@ -23,6 +23,8 @@ from sdpose_core.backends.openvino import OpenVINOBackend
 from sdpose_core.backends.torch import TorchBackend
 from service import process as process_module
 from service.client import ErrorCode, ServiceError
+from service.parameters import Priority
+from service.pipeline import PoseOptions
 from service.process import Addresses, StartError, run_service
 from service.runtime import Runtime, State, build_estimator
 from service.settings import Settings
@@ -151,6 +153,52 @@ async def test_stuck_worker_fails_livez(fake: FakeEstimator) -> None:
         assert "stuck" in response.json()["detail"]
         fake.gate.set()
         await stuck
+
+
+@pytest.mark.parametrize("how", ["lost", "stuck"])
+async def test_a_worker_lost_or_stuck_for_good_ends_the_process(
+    fake: FakeEstimator, how: str, monkeypatch: pytest.MonkeyPatch, quiet_logs: io.StringIO
+) -> None:
+    monkeypatch.setattr(process_module, "_GIVE_UP_S", 0.5)
+    heard: asyncio.Future[Runtime] = asyncio.get_running_loop().create_future()
+    settings = quiet_settings(stall_seconds=0.01, drain_seconds=0.2)
+    running = asyncio.create_task(
+        run_service(settings, build=lambda _: fake, on_listening=lambda _, r: heard.set_result(r))
+    )
+    runtime = await heard
+    while runtime.state is State.STARTING:
+        await asyncio.sleep(0.005)
+    if how == "lost":
+        fake.fatal = frozenset({0x010203})
+    else:
+        fake.gate.clear()
+    estimate = asyncio.create_task(runtime.estimate_frame(PNG, PoseOptions(), Priority.NORMAL))
+    ending = await asyncio.wait_for(running, 10)
+    fake.gate.set()
+    assert ending.status == 1
+    assert ending.clean == (how == "lost")
+    with pytest.raises(ServiceError):
+        await estimate
+    assert "ends, to be replaced" in quiet_logs.getvalue()
+    assert (
+        f"{'without its' if how == 'lost' else 'stuck: the'} pose worker" in quiet_logs.getvalue()
+    )
+
+
+async def test_a_batch_that_was_only_slow_ends_nothing(
+    fake: FakeEstimator, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(process_module, "_GIVE_UP_S", 1.0)
+    async with serving(fake, stall_seconds=0.01) as service:
+        for _ in range(3):  # never ill for all of a second
+            fake.gate.clear()
+            slow = asyncio.create_task(service.rest.estimate(PNG))
+            await asyncio.sleep(0.4)
+            fake.gate.set()
+            await slow
+            await asyncio.sleep(0.3)
+        assert service.runtime.not_ready() is None
+        await service.rest.estimate(PNG)
 
 
 async def test_drain_finishes_what_is_queued(fake: FakeEstimator) -> None:
