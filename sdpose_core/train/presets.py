@@ -16,7 +16,7 @@ from sdpose_core.train.config import (
 
 
 def _paper(student: str, batch: int) -> TrainConfig:
-    """The published recipe: 300 epochs, Adam 1e-3, x0.1 at epochs 200 and 260, 8 GPUs.
+    """The published recipe: 300 epochs, Adam 1e-3, x0.1 at epochs 200 and 260, 8 GPUs, float32.
 
     The published code does not scale the rate with the number of GPUs; ``batch`` is per GPU.
     It keeps the best AP of a validation every 10 epochs; here it is the best mean OKS.
@@ -29,6 +29,7 @@ def _paper(student: str, batch: int) -> TrainConfig:
         evaluate_epochs=10,
         devices=8,
         accelerator="gpu",
+        precision="32-true",
     )
 
 

@@ -39,7 +39,7 @@ def test_paper_recipes_hold_the_published_numbers(name: str, batch: int) -> None
         5e-6,
         False,
     )
-    assert config.devices == 8
+    assert (config.devices, config.precision) == (8, "32-true")
     assert learning_rate(stage, 0, 0.0) == pytest.approx(1e-6)
     assert learning_rate(stage, 250, 0.0) == pytest.approx(0.5005e-3)
     epochs = {199: 1e-3, 200: 1e-4, 259: 1e-4, 260: 1e-5, 299: 1e-5}
