@@ -146,10 +146,12 @@ def operator_routes(runtime: Runtime) -> APIRouter:
     """Health, metrics and the playground; open to everyone who reaches the port."""
     router = APIRouter(tags=["operation"])
 
+    @router.head("/livez", include_in_schema=False)
     @router.get("/livez", summary="Is the process well?", responses={503: PROBLEMS[503]})
     async def livez() -> Health:
         return _healthy(runtime.not_live, "alive")
 
+    @router.head("/readyz", include_in_schema=False)
     @router.get("/readyz", summary="Is new work welcome?", responses={503: PROBLEMS[503]})
     async def readyz() -> Health:
         return _healthy(runtime.not_ready, "ready")

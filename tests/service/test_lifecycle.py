@@ -104,6 +104,8 @@ async def test_lost_worker_fails_livez_and_requests(fake: FakeEstimator) -> None
                 await front.estimate(PNG)  # type: ignore[attr-defined]
             assert lost.value.code is ErrorCode.UNAVAILABLE
         for path in ("/livez", "/readyz"):
+            head = await http.head(path)
+            assert (head.status_code, head.content) == (503, b"")
             response = await http.get(path)
             assert response.status_code == 503
             assert "pose worker, which is lost" in response.json()["detail"]
