@@ -4,11 +4,15 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 from dataclasses import dataclass
-from typing import Any
+from typing import Any, Final
 
 import numpy as np
 
 from sdpose_core.types import Floats
+
+
+KEYPOINT_THRESHOLD: Final = 0.2
+"""Joints that score less do not count for their person, as in the published protocol."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -40,3 +44,10 @@ class ScoreCalibration:
         logits = self.slope * np.log(np.maximum(peaks, 1e-6)) + self.offset
         scores: Floats = np.where(peaks > 0, 1 / (1 + np.exp(-logits)), 0).astype(np.float32)
         return scores
+
+
+def joint_means(scores: Floats, threshold: float = KEYPOINT_THRESHOLD) -> Floats:
+    """Mean of the keypoint scores above ``threshold`` (0 where none is): ``(N, 17)`` to ``(N,)``."""
+    sure = scores > threshold
+    total = np.where(sure, scores, 0).sum(axis=1)
+    return np.asarray(total / np.maximum(1, sure.sum(axis=1)), np.float32)

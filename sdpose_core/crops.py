@@ -13,7 +13,6 @@ import torch.nn.functional as F
 from torch import Tensor
 
 from sdpose_core.geometry import (
-    INPUT_SIZE,
     image_to_crop_matrices,
     invert_matrices,
     move_matrices,
@@ -23,11 +22,11 @@ from sdpose_core.types import Image, Regions
 
 
 def crop_image(image: Image, regions: Regions) -> Image:
-    """The views of ``regions`` in one picture: ``(N, 256, 192, 3)`` uint8 RGB."""
-    width, height = INPUT_SIZE
+    """The views of ``regions`` in one picture: ``(N, height, width, 3)`` uint8 RGB."""
+    width, height = size = regions.view.input_size
     crops = np.empty((len(regions), height, width, 3), np.uint8)
     for crop, matrix in zip(crops, image_to_crop_matrices(regions), strict=True):
-        cv2.warpAffine(image, matrix, INPUT_SIZE, dst=crop, flags=cv2.INTER_LINEAR)
+        cv2.warpAffine(image, matrix, size, dst=crop, flags=cv2.INTER_LINEAR)
     return crops
 
 
@@ -38,13 +37,13 @@ def crop_tensor(image: Tensor, regions: Regions) -> Tensor:
         image: ``(height, width, 3)`` uint8 RGB.
 
     Returns:
-        ``(N, 3, 256, 192)`` float32, values 0..255, on the same device.
+        ``(N, 3, height, width)`` of the crops, float32, values 0..255, on the same device.
     """
     # Only what is seen becomes float: a whole frame would take four times its size each time.
     left, top, right, bottom = window_around(regions, image.shape[1], image.shape[0])
     seen = image[top:bottom, left:right].permute(2, 0, 1)[None].float()
     matrices = move_matrices(invert_matrices(image_to_crop_matrices(regions)), (-left, -top))
-    width, height = INPUT_SIZE
+    width, height = regions.view.input_size
     return warp_tensor(
         seen.expand(len(regions), -1, -1, -1),
         torch.from_numpy(matrices).to(image.device, torch.float32),

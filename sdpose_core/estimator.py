@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import copy
 import os
 from collections.abc import Sequence
 from dataclasses import dataclass
@@ -9,23 +10,38 @@ from typing import Final, TypeAlias
 
 import numpy as np
 import torch
-from numpy.typing import ArrayLike
+from numpy.typing import ArrayLike, NDArray
 from torch import Tensor
 
 from sdpose_core.backends import PoseBackend, make_backend
-from sdpose_core.calibration import ScoreCalibration
-from sdpose_core.checkpoints import load_student, training_facts
+from sdpose_core.calibration import ScoreCalibration, joint_means
+from sdpose_core.checkpoints import DEFAULT_STUDENT, load_student, training_facts
 from sdpose_core.crops import crop_image, crop_tensor
 from sdpose_core.detector import PersonDetector, load_detector
-from sdpose_core.geometry import HEATMAP_SIZE, heatmap_to_image, regions_from_boxes
-from sdpose_core.heatmaps import MAX_REFINEMENT, decode_tensor, merge_flip
+from sdpose_core.geometry import heatmap_to_image, regions_from_boxes
+from sdpose_core.heatmaps import MAX_REFINEMENT, decode_tensor, merge_flip, mirror
+from sdpose_core.model import PRESETS, ScoreHead, StudentConfig
 from sdpose_core.skeleton import NUM_KEYPOINTS
-from sdpose_core.types import Detections, Floats, Image, Poses, Regions, check_boxes, check_image
+from sdpose_core.types import (
+    Cycles,
+    Detections,
+    Floats,
+    Image,
+    Poses,
+    Regions,
+    check_boxes,
+    check_image,
+)
 
 Frame: TypeAlias = Image | Tensor
 """RGB uint8 ``(height, width, 3)``: an array, or a tensor on the estimator's device."""
 
 NO_DETECTOR: Final = "none"
+LOWEST_BOX: Final = 0.1
+"""Detections below it are not looked at; those below ``SURE_BOX`` need their joints' confirmation."""
+SURE_BOX: Final = 0.25
+"""Score from which a detection needs no confirmation by its joints."""
+SURE_JOINTS: Final = 0.5
 # Height and width. A detector's first run at a new shape takes longer than the next ones.
 USUAL_ASPECTS: Final = ((480, 640), (640, 480), (360, 640), (640, 360), (640, 640))
 
@@ -35,7 +51,7 @@ class PersonCrops:
     """The people of one picture, cut out for the student.
 
     Attributes:
-        pixels: ``(N, 3, 256, 192)`` RGB 0..255 on the device of the student, uint8 on a CPU
+        pixels: ``(N, 3, height, width)`` RGB 0..255 on the device of the student, uint8 on a CPU
             (channels last in memory) and float32 on a GPU.
         regions: The view of each person, image pixels.
     """
@@ -53,7 +69,10 @@ class PoseEstimator:
     Args:
         backend: The student, ready to run.
         detector: Who finds the people; without one every call needs ``boxes``.
+        config: The student's sizes and cycles; None is SDPose-T's.
         student_name: What to call the student in answers.
+        scores: Makes keypoint scores of all peaks and places of a person; without one each comes
+            from its own peak through ``calibration``.
         calibration: How a heatmap's peak becomes a keypoint's score.
         max_refinement: Bound of the decoder's sub-pixel step, heatmap pixels; None is the
             published protocol, for scores that compare with published ones.
@@ -66,14 +85,18 @@ class PoseEstimator:
         backend: PoseBackend,
         detector: PersonDetector | None = None,
         *,
+        config: StudentConfig | None = None,
         student_name: str = "student",
+        scores: ScoreHead | None = None,
         calibration: ScoreCalibration | None = None,
         max_refinement: float | None = MAX_REFINEMENT,
         max_batch: int | None = None,
     ) -> None:
         self.backend = backend
         self.detector = detector
+        self.config = config or PRESETS["sdpose-t"]
         self.student_name = student_name
+        self._scores = None if scores is None else scores.to(backend.device)
         self._calibration = calibration or ScoreCalibration()
         self._max_refinement = max_refinement
         self._batch_sizes = tuple(
@@ -85,7 +108,7 @@ class PoseEstimator:
     @classmethod
     def from_pretrained(
         cls,
-        student: str | os.PathLike[str] = "sdpose-t",
+        student: str | os.PathLike[str] = DEFAULT_STUDENT,
         detector: str | os.PathLike[str] = "embedded",
         device: str = "auto",
         *,
@@ -115,16 +138,24 @@ class PoseEstimator:
         """
         name = os.fspath(student)
         network = load_student(name, allow_untrained=allow_untrained)
+        # A copy: a backend may convert what it is given to half precision.
+        scores = copy.deepcopy(network.scores)
         pose = make_backend(network, backend, device, precision)
         people = None
         if os.fspath(detector) != NO_DETECTOR:
             people = load_detector(
-                detector, device=str(pose.device), backend=pose.name, precision=precision
+                detector,
+                device=str(pose.device),
+                backend=pose.name,
+                precision=precision,
+                min_score=LOWEST_BOX,
             )
         return cls(
             pose,
             people,
+            config=network.config,
             student_name=os.path.basename(name),
+            scores=scores,
             calibration=ScoreCalibration.from_facts(
                 training_facts(name), limited=max_refinement is not None
             ),
@@ -152,13 +183,19 @@ class PoseEstimator:
         """What the student computes in."""
         return self.backend.precision
 
-    def warm_up(self, *, max_cycles: int = 1, detect_batch: int = 1) -> None:
+    @property
+    def cycles(self) -> Cycles:
+        """How often the student's transformer may run."""
+        return self.config.cycles
+
+    def warm_up(self, *, max_cycles: int | None = None, detect_batch: int = 1) -> None:
         """Run everything once on black pictures, so that the first caller does not pay for it.
 
         The detector runs at the usual aspects, on one picture and on ``detect_batch``; the
-        student at each of its batch sizes with 1 to ``max_cycles`` cycles, and once with the
-        flip test; crops and keypoints along with it.
+        student at each of its batch sizes with the fewest to ``max_cycles`` cycles (None: what it
+        serves), and once with the flip test; crops and keypoints along with it.
         """
+        most = self.cycles.served if max_cycles is None else min(max_cycles, self.cycles.highest)
         if self.detector is not None:
             for height, width in USUAL_ASPECTS:
                 frame = self.upload(np.zeros((height, width, 3), np.uint8))
@@ -167,7 +204,7 @@ class PoseEstimator:
         frame = self.upload(np.zeros((*USUAL_ASPECTS[0], 3), np.uint8))
         for size in self._batch_sizes:
             crops = [self.crop(frame, [[0, 0, 300, 400]] * size)]
-            for cycles in range(1, max_cycles + 1):
+            for cycles in range(self.cycles.lowest, most + 1):
                 self.pose(crops, cycles=cycles)
         self.pose([self.crop(frame, [[0, 0, 300, 400]])], flip_test=True)
 
@@ -177,7 +214,7 @@ class PoseEstimator:
         boxes: Sequence[ArrayLike] | None = None,
         *,
         flip_test: bool = False,
-        cycles: int = 1,
+        cycles: int | None = None,
         max_people: int | None = None,
         min_score: float | None = None,
     ) -> list[Poses]:
@@ -198,8 +235,7 @@ class PoseEstimator:
         """
         if max_people is not None and max_people < 0:
             raise ValueError(f"max_people: expected at least 0, got {max_people}")
-        if cycles < 1:
-            raise ValueError(f"cycles: expected at least 1, got {cycles}")
+        self.cycles.check(cycles)
         if isinstance(images, np.ndarray):  # type: ignore[unreachable]
             raise ValueError("images: expected a sequence of images, got one array; pass [image]")
         frames = [
@@ -218,10 +254,11 @@ class PoseEstimator:
         people = [one.select(min_score, max_people) for one in found]
         crops = [self.crop(frame, one.boxes) for frame, one in zip(frames, people, strict=True)]
         posed = self.pose(crops, flip_test=flip_test, cycles=cycles)
-        return [
+        poses = [
             Poses(points, scores, one.boxes, one.scores)
             for one, (points, scores) in zip(people, posed, strict=True)
         ]
+        return poses if min_score is not None else [one.select(confirmed(one)) for one in poses]
 
     def alive(self) -> bool:
         """Whether the device still works: after a fault such as an illegal access a GPU fails
@@ -255,7 +292,7 @@ class PoseEstimator:
 
     def crop(self, frame: Frame, boxes: ArrayLike) -> PersonCrops:
         """Cut the people ``boxes`` (N, 4) xyxy out of one frame; cheap, in any thread."""
-        regions = regions_from_boxes(boxes)
+        regions = regions_from_boxes(boxes, self.config.view)
         if isinstance(frame, Tensor):
             return PersonCrops(crop_tensor(frame, regions), regions)
         pixels = torch.from_numpy(crop_image(frame, regions)).permute(0, 3, 1, 2)
@@ -264,7 +301,7 @@ class PoseEstimator:
         return PersonCrops(pixels, regions)
 
     def pose(
-        self, crops: Sequence[PersonCrops], *, flip_test: bool = False, cycles: int = 1
+        self, crops: Sequence[PersonCrops], *, flip_test: bool = False, cycles: int | None = None
     ) -> list[tuple[Floats, Floats]]:
         """Keypoints of crops from any number of pictures, in as few batches as possible.
 
@@ -276,22 +313,23 @@ class PoseEstimator:
         return self.keypoints(heatmaps, crops)
 
     def heatmaps(
-        self, crops: Sequence[PersonCrops], *, flip_test: bool = False, cycles: int = 1
+        self, crops: Sequence[PersonCrops], *, flip_test: bool = False, cycles: int | None = None
     ) -> Tensor:
         """The first half of ``pose``: the student's answer.
 
         Returns:
-            ``(N, 17, 64, 48)`` float32 on the student's device, for all people in order. A GPU
+            ``(N, 17, *heatmap_size)`` float32 on the student's device, for all people in order. A GPU
             may still be at work on it.
         """
         pixels = [one.pixels for one in crops if len(one)]
         if not pixels:
-            width, height = HEATMAP_SIZE
-            return torch.zeros((0, NUM_KEYPOINTS, height, width), device=self.backend.device)
+            size = self.config.heatmap_size
+            return torch.zeros((0, NUM_KEYPOINTS, *size), device=self.backend.device)
         people = torch.cat(pixels)
+        cycles = self.cycles.check(cycles)
         heatmaps = self._heatmaps(people, cycles)
         if flip_test:
-            heatmaps = merge_flip(heatmaps, self._heatmaps(people.flip(3), cycles))
+            heatmaps = merge_flip(heatmaps, self._heatmaps(self._mirror(people), cycles))
         return heatmaps
 
     def keypoints(
@@ -306,11 +344,19 @@ class PoseEstimator:
         regions = Regions(
             np.concatenate([one.regions.centres for one in crops]),
             np.concatenate([one.regions.sizes for one in crops]),
+            self.config.view,
         )
         keypoints = heatmap_to_image(points.cpu().numpy(), regions)
-        scores = self._calibration(peaks.cpu().numpy())
+        if self._scores is None:
+            scores = self._calibration(peaks.cpu().numpy())
+        else:
+            with torch.inference_mode():
+                scores = self._scores(points, peaks).cpu().numpy()
         ends = np.cumsum(counts)[:-1]
         return list(zip(np.split(keypoints, ends), np.split(scores, ends), strict=True))
+
+    def _mirror(self, crops: Tensor) -> Tensor:
+        return mirror(crops, aligned=self.config.aligned_flip)
 
     def _heatmaps(self, crops: Tensor, cycles: int) -> Tensor:
         """Heatmaps of any number of crops, in batches of the sizes that the backend likes."""
@@ -340,6 +386,17 @@ def split_batch(count: int, sizes: Sequence[int], *, pads: bool) -> list[int]:
         batches.append(size)
         rest = max(0, rest - size)
     return batches
+
+
+def confirmed(poses: Poses) -> NDArray[np.bool_]:
+    """Which people are believed ``(N,)``: those the detector is sure of, and those whose joints say
+    so.
+
+    A detector finds more people, and more that are none, the lower its threshold lies. Joints that
+    fit together tell them apart: below ``SURE_BOX`` the mean of the joints that score above 0.2
+    must reach ``SURE_JOINTS``.
+    """
+    return (poses.scores >= SURE_BOX) | (joint_means(poses.keypoint_scores) >= SURE_JOINTS)
 
 
 def given_boxes(boxes: ArrayLike, name: str = "boxes") -> Detections:

@@ -3,31 +3,24 @@
 Three spaces, all in xy order, all with (0, 0) at the centre of the top-left pixel:
 
 - image: pixels of the picture as given;
-- crop: pixels of the 192x256 (width x height) view of one person that the student sees;
-- heatmap: pixels of the 48x64 map that it answers with. A heatmap pixel is four crop pixels:
-  ``crop = 4 * heatmap``, without a half-pixel shift. That is the convention of the published
+- crop: pixels of the view of one person that the student sees (192x256, width x height, for the
+  published ones);
+- heatmap: pixels of the map that it answers with (48x64). A heatmap pixel is ``n`` crop pixels:
+  ``crop = n * heatmap``, without a half-pixel shift. That is the convention of the published
   students, so their scores need it.
+
+The sizes are those of the student, in a ``ViewGeometry`` that its regions carry along.
 """
 
 from __future__ import annotations
 
-from typing import Final
-
 import numpy as np
 from numpy.typing import ArrayLike, NDArray
 
-from sdpose_core.types import Floats, Regions, check_boxes
+from sdpose_core.types import PUBLISHED_VIEW, Floats, Regions, ViewGeometry, check_boxes
 
-INPUT_SIZE: Final = (192, 256)
-"""Width and height of a crop in pixels."""
-HEATMAP_SIZE: Final = (48, 64)
-"""Width and height of a heatmap in pixels."""
-PADDING: Final = 1.25
-"""How much larger than the person's box the view is, as in the published recipe."""
-
-
-def regions_from_boxes(boxes: ArrayLike, padding: float = PADDING) -> Regions:
-    """The view of each box: grown to 3:4 (width : height) about its centre, then by ``padding``.
+def regions_from_boxes(boxes: ArrayLike, view: ViewGeometry = PUBLISHED_VIEW) -> Regions:
+    """The view of each box: grown to the crop's aspect about its centre, then by the padding.
 
     Args:
         boxes: ``(N, 4)`` xyxy in image pixels; they may lie partly or wholly outside.
@@ -38,10 +31,10 @@ def regions_from_boxes(boxes: ArrayLike, padding: float = PADDING) -> Regions:
     xyxy = check_boxes(boxes).astype(np.float64)
     centres = (xyxy[:, :2] + xyxy[:, 2:]) / 2
     width, height = (xyxy[:, 2:] - xyxy[:, :2]).T
-    aspect = INPUT_SIZE[0] / INPUT_SIZE[1]
+    aspect = view.input_size[0] / view.input_size[1]
     width, height = np.maximum(width, height * aspect), np.maximum(height, width / aspect)
-    sizes = np.stack((width, height), axis=1) * padding
-    return Regions(centres.astype(np.float32), sizes.astype(np.float32))
+    sizes = np.stack((width, height), axis=1) * view.padding
+    return Regions(centres.astype(np.float32), sizes.astype(np.float32), view)
 
 
 def image_to_crop_matrices(
@@ -54,10 +47,10 @@ def image_to_crop_matrices(
             seen on the screen; 0 if not given.
     """
     turns = np.zeros(len(regions)) if rotations is None else np.asarray(rotations, np.float64)
-    scale = INPUT_SIZE[0] / regions.sizes[:, 0].astype(np.float64)
+    scale = regions.view.input_size[0] / regions.sizes[:, 0].astype(np.float64)
     cosine, sine = scale * np.cos(np.deg2rad(turns)), scale * np.sin(np.deg2rad(turns))
     linear = np.stack((cosine, sine, -sine, cosine), axis=1).reshape(-1, 2, 2)
-    middle = np.array(INPUT_SIZE, np.float64) / 2
+    middle = np.array(regions.view.input_size, np.float64) / 2
     shift = middle - np.einsum("nij,nj->ni", linear, regions.centres.astype(np.float64))
     return np.concatenate((linear, shift[:, :, None]), axis=2)
 
@@ -102,7 +95,7 @@ def apply_matrices(matrices: NDArray[np.float64], points: ArrayLike) -> NDArray[
 def heatmap_to_image(points: ArrayLike, regions: Regions) -> Floats:
     """Points ``(N, K, 2)`` from heatmap pixels to image pixels, for views that are not turned."""
     xy = np.asarray(points, np.float32)
-    step = regions.sizes / np.array(HEATMAP_SIZE, np.float32)
+    step = regions.sizes / np.array(regions.view.heatmap_size, np.float32)
     corner = regions.centres - regions.sizes / 2
     result: Floats = (xy * step[:, None] + corner[:, None]).astype(np.float32)
     return result
@@ -111,7 +104,7 @@ def heatmap_to_image(points: ArrayLike, regions: Regions) -> Floats:
 def image_to_heatmap(points: ArrayLike, regions: Regions) -> Floats:
     """The inverse of ``heatmap_to_image``."""
     xy = np.asarray(points, np.float32)
-    step = regions.sizes / np.array(HEATMAP_SIZE, np.float32)
+    step = regions.sizes / np.array(regions.view.heatmap_size, np.float32)
     corner = regions.centres - regions.sizes / 2
     result: Floats = ((xy - corner[:, None]) / step[:, None]).astype(np.float32)
     return result

@@ -13,9 +13,8 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from sdpose_core.geometry import HEATMAP_SIZE
 from sdpose_core.skeleton import FLIP_INDICES
-from sdpose_core.types import Floats
+from sdpose_core.types import PUBLISHED_VIEW, Floats
 
 HEATMAP_SIGMA: Final = 2.0
 """Standard deviation of a joint's Gaussian in heatmap pixels."""
@@ -35,12 +34,12 @@ def encode(
     joints: Tensor,
     weights: Tensor,
     sigma: float = HEATMAP_SIGMA,
-    size: tuple[int, int] = HEATMAP_SIZE,
+    size: tuple[int, int] = PUBLISHED_VIEW.heatmap_size,
 ) -> tuple[Tensor, Tensor]:
     """Gaussian heatmaps with their centre exactly on the joint.
 
     Args:
-        joints: ``(B, K, 2)`` xy in heatmap pixels (crop pixels / 4), not rounded.
+        joints: ``(B, K, 2)`` xy in heatmap pixels, not rounded.
         weights: ``(B, K)``, 0 for a joint that is not known.
         size: Width and height of the maps.
 
@@ -138,12 +137,23 @@ def decode(heatmaps: Floats) -> tuple[Floats, Floats]:
     return points.numpy(), scores.numpy()
 
 
+def mirror(crops: Tensor, *, aligned: bool = False) -> Tensor:
+    """Crops ``(B, 3, H, W)`` mirrored for the flip test.
+
+    Plain, pixel ``x`` becomes ``W - 1 - x``, as the published code has it. ``unflip`` moves the
+    answer by a whole column of ``n`` pixels where ``n - 1`` would be right, so the average lies
+    half a pixel too far right. ``aligned`` mirrors about pixel ``W / 2`` instead, ``x`` to
+    ``W - x``, which a whole column fits exactly.
+    """
+    plain = crops.flip(3)
+    return torch.cat((plain[..., :1], plain[..., :-1]), dim=3) if aligned else plain
+
+
 def unflip(heatmaps: Tensor) -> Tensor:
     """Heatmaps of mirrored crops as those of the crops themselves.
 
     Mirrored back, left and right joints swapped, then moved right by one column (the first
-    keeps its value): with a stride of four pixels and no half-pixel shift the two are that far
-    apart.
+    keeps its value): without a half-pixel shift the two are that far apart (see ``mirror``).
     """
     back = heatmaps[:, list(FLIP_INDICES)].flip(3)
     return torch.cat((back[..., :1], back[..., :-1]), dim=3)

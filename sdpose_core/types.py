@@ -7,7 +7,7 @@ with (0, 0) at the centre of the top-left pixel.
 from __future__ import annotations
 
 from dataclasses import dataclass
-from typing import Any, TypeAlias
+from typing import Any, Final, NamedTuple, TypeAlias
 
 import numpy as np
 from numpy.typing import ArrayLike, NDArray
@@ -108,17 +108,69 @@ class Detections:
         return Detections(self.boxes[order], self.scores[order])
 
 
+class Cycles(NamedTuple):
+    """How often a student's transformer may run.
+
+    Attributes:
+        lowest: 0 for a student whose backbone answers by itself, else 1.
+        highest: As often as it was trained to.
+        served: Where a caller asks for no number.
+    """
+
+    lowest: int
+    highest: int
+    served: int
+
+    def check(self, asked: int | None) -> int:
+        """``asked`` if the student can run so often; None is the served number.
+
+        Raises:
+            ValueError: naming the range.
+        """
+        if asked is None:
+            return self.served
+        if not self.lowest <= asked <= self.highest:
+            raise ValueError(f"cycles: expected {self.described}, got {asked}")
+        return asked
+
+    @property
+    def described(self) -> str:
+        """Such as ``"1 to 3"``."""
+        one = self.lowest == self.highest
+        return str(self.lowest) if one else f"{self.lowest} to {self.highest}"
+
+
+@dataclass(frozen=True, slots=True)
+class ViewGeometry:
+    """The sizes of a student that coordinates depend on. Defaults are the published students'.
+
+    Attributes:
+        input_size: Width and height of a crop in pixels.
+        heatmap_size: Width and height of a heatmap in pixels.
+        padding: How much larger than the person's box, grown to the crop's aspect, the view is.
+    """
+
+    input_size: tuple[int, int] = (192, 256)
+    heatmap_size: tuple[int, int] = (48, 64)
+    padding: float = 1.25
+
+
+PUBLISHED_VIEW: Final = ViewGeometry()
+
+
 @dataclass(frozen=True, slots=True, eq=False)
 class Regions:
-    """The padded 3:4 view of each person from which its crop is taken.
+    """The padded view of each person from which its crop is taken, in the crop's aspect.
 
     Attributes:
         centres: ``(N, 2)`` float32, xy pixels of the image.
         sizes: ``(N, 2)`` float32, width and height in pixels of the image.
+        view: Sizes of the crops and heatmaps that belong to them.
     """
 
     centres: Floats
     sizes: Floats
+    view: ViewGeometry = PUBLISHED_VIEW
 
     def __post_init__(self) -> None:
         _require(self.centres, (None, 2), "Regions.centres")
@@ -154,6 +206,17 @@ class Poses:
 
     def __len__(self) -> int:
         return len(self.boxes)
+
+    def select(self, chosen: NDArray[np.bool_]) -> Poses:
+        """Those that ``chosen`` (N,) marks, in order."""
+        if chosen.all():
+            return self
+        return Poses(
+            self.keypoints[chosen],
+            self.keypoint_scores[chosen],
+            self.boxes[chosen],
+            self.scores[chosen],
+        )
 
     @classmethod
     def empty(cls) -> Poses:

@@ -1,6 +1,7 @@
 """Students on disk: strict loading, self-describing files, the published checkpoints."""
 
 from sdpose_core.checkpoints.catalog import (
+    DEFAULT_STUDENT,
     OFFICIAL_HELP,
     WEIGHTS,
     embedded_path,
@@ -17,6 +18,7 @@ from sdpose_core.checkpoints.files import (
 )
 
 __all__ = [
+    "DEFAULT_STUDENT",
     "OFFICIAL_HELP",
     "WEIGHTS",
     "Checkpoint",

@@ -13,9 +13,12 @@ from sdpose_core.checkpoints.files import (
     read_checkpoint,
     read_training_facts,
 )
-from sdpose_core.model import PRESETS, Student
+from sdpose_core.model import PAPER, PRESETS, Student
 
 WEIGHTS: Final = Path(__file__).parent.parent / "weights"
+
+DEFAULT_STUDENT: Final = "sdpose-lite"
+"""What runs where nobody names a student; its weights come with the package."""
 
 OFFICIAL_HELP: Final = (
     "download the published checkpoint from the links in the README of "
@@ -45,17 +48,18 @@ def find_checkpoint(name_or_path: str | os.PathLike[str]) -> Checkpoint:
         )
     path = embedded_path(name)
     if path is None:
-        raise CheckpointError(f"{name}: no trained weights come with this package; {OFFICIAL_HELP}")
+        where = OFFICIAL_HELP if name in PAPER else "train them, or pass a checkpoint's path"
+        raise CheckpointError(f"{name}: no trained weights come with this package; {where}")
     return read_checkpoint(path)
 
 
 def load_student(
-    name_or_path: str | os.PathLike[str] = "sdpose-t", *, allow_untrained: bool = False
+    name_or_path: str | os.PathLike[str] = DEFAULT_STUDENT, *, allow_untrained: bool = False
 ) -> Student:
     """A student in float32 and evaluation mode, on the CPU.
 
     Args:
-        name_or_path: A preset such as ``"sdpose-t"``, or a ``.safetensors`` file of ours or an
+        name_or_path: A preset such as ``"sdpose-lite"``, or a ``.safetensors`` file of ours or an
             official ``.pth``.
         allow_untrained: Give a preset without weights a random start instead of refusing, for
             training and for speed measurements.

@@ -9,7 +9,7 @@ from typing import Final
 
 from torch import Tensor
 
-from sdpose_core.model import PRESETS, StudentConfig
+from sdpose_core.model import PAPER, PRESETS, StudentConfig
 
 # (pattern of an official key, our key); the first that fits decides.
 _TO_OURS: Final = tuple(
@@ -77,7 +77,7 @@ def config_from_shapes(state: Mapping[str, Tensor]) -> StudentConfig:
             f"{tuple(stem.shape)} belong to no SDPose variant"
         )
     hrnet = any(key.startswith("backbone.stage3.") for key in state)
-    for config in PRESETS.values():
+    for config in (PRESETS[name] for name in PAPER):
         channels = 32 if config.backbone == "hrnet-w32" else 256
         width = config.patch_size[0] * config.patch_size[1] * channels
         if (

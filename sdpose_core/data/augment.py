@@ -14,9 +14,9 @@ from numpy.typing import NDArray
 from torch import Tensor
 
 from sdpose_core.crops import warp_tensor
-from sdpose_core.geometry import INPUT_SIZE, PADDING, image_to_crop_matrices
+from sdpose_core.geometry import image_to_crop_matrices
 from sdpose_core.skeleton import FLIP_INDICES, LOWER_BODY, UPPER_BODY
-from sdpose_core.types import Regions
+from sdpose_core.types import PUBLISHED_VIEW, Regions, ViewGeometry
 
 
 @dataclass(frozen=True)
@@ -123,12 +123,14 @@ def draw_views(
     wants_upper = rng.uniform(size=count) < config.half_body_upper
     enough = (confidence > 0).sum(axis=1) > config.half_body_joints
     for i in np.flatnonzero(wants_half & enough):
-        half = half_body(joints[i], confidence[i] > 0, bool(wants_upper[i]), config)
+        half = half_body(
+            joints[i], confidence[i] > 0, bool(wants_upper[i]), config, regions.view
+        )
         if half is not None:
             centres[i], sizes[i] = half
     if config.cut > 0:
         for i in np.flatnonzero(rng.uniform(size=count) < config.cut):
-            part = cut_body(joints[i][confidence[i] > 0], rng)
+            part = cut_body(joints[i][confidence[i] > 0], rng, regions.view)
             if part is not None:
                 centres[i], sizes[i] = part
 
@@ -142,7 +144,9 @@ def draw_views(
         rng.standard_normal(count) * config.rotation, -2 * config.rotation, 2 * config.rotation
     )
     angle = np.where(turned, angle, 0.0)
-    views = Regions(centres.astype(np.float32), (sizes * factor[:, None]).astype(np.float32))
+    views = Regions(
+        centres.astype(np.float32), (sizes * factor[:, None]).astype(np.float32), regions.view
+    )
     forward = image_to_crop_matrices(views, angle).astype(np.float64)
     placed = joints @ forward[:, :, :2].transpose(0, 2, 1) + forward[:, None, :, 2]
 
@@ -169,6 +173,7 @@ def half_body(
     visible: NDArray[np.bool_],
     upper: bool,
     config: AugmentConfig,
+    view: ViewGeometry = PUBLISHED_VIEW,
 ) -> tuple[NDArray[np.float64], NDArray[np.float64]] | None:
     """Centre (2,) and size (2,) of a view on the upper or lower body; None if too few joints.
 
@@ -181,12 +186,14 @@ def half_body(
     chosen = top if take_top else bottom
     if len(chosen) < 2:
         return None
-    size = _grown(chosen.max(axis=0) - chosen.min(axis=0))
+    size = _grown(chosen.max(axis=0) - chosen.min(axis=0), view)
     return None if size[1] < 1 else (chosen.mean(axis=0), size * config.half_body_padding)
 
 
 def cut_body(
-    joints: NDArray[np.float64], rng: np.random.Generator
+    joints: NDArray[np.float64],
+    rng: np.random.Generator,
+    view: ViewGeometry = PUBLISHED_VIEW,
 ) -> tuple[NDArray[np.float64], NDArray[np.float64]] | None:
     """Centre (2,) and size (2,) of a view on what a cut leaves of a person; None if too little.
 
@@ -207,25 +214,31 @@ def cut_body(
     else:
         low[axis] = high[axis] - length
     inside = ((joints >= low) & (joints <= high)).all(axis=1)
-    size = _grown(high - low) * PADDING
+    size = _grown(high - low, view) * view.padding
     if inside.sum() < 3 or size[1] < 1:
         return None
     return (low + high) / 2, size
 
 
-def _grown(size: NDArray[np.float64]) -> NDArray[np.float64]:
-    """Width and height (2,) with the smaller grown to the view's aspect of 3:4."""
-    aspect = INPUT_SIZE[0] / INPUT_SIZE[1]
+def _grown(size: NDArray[np.float64], view: ViewGeometry) -> NDArray[np.float64]:
+    """Width and height (2,) with the smaller grown to the view's aspect."""
+    aspect = view.input_size[0] / view.input_size[1]
     width, height = size
     return np.array([max(width, aspect * height), max(height, width / aspect)])
 
 
-def render_views(images: Tensor, to_image: Tensor, gain: Tensor, lift: Tensor) -> Tensor:
-    """Warp pictures (B, H, W, 3) uint8 on their device to views (B, 3, 256, 192) float 0..255.
+def render_views(
+    images: Tensor,
+    to_image: Tensor,
+    gain: Tensor,
+    lift: Tensor,
+    view: ViewGeometry = PUBLISHED_VIEW,
+) -> Tensor:
+    """Warp pictures (B, H, W, 3) uint8 on their device to views (B, 3, height, width), 0..255.
 
     ``to_image`` (B, 2, 3), ``gain`` and ``lift`` (B,) are those of ``Views``, on the same device.
     Bilinear with a black border; the colour change is applied after the warp.
     """
-    width, height = INPUT_SIZE
+    width, height = view.input_size
     warped = warp_tensor(images.permute(0, 3, 1, 2).float(), to_image, (height, width))
     return (warped * gain[:, None, None, None] + lift[:, None, None, None]).clamp_(0, 255)

@@ -15,7 +15,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from sdpose_core.data.shards import CONTEXT_SIZE, VIEW_SIZE, CropSample, decode_rgb
-from sdpose_core.geometry import PADDING, regions_from_boxes
+from sdpose_core.geometry import regions_from_boxes
 from sdpose_core.types import Image
 
 
@@ -138,7 +138,7 @@ def context_crop(
     Confidence is 1 for a labelled joint and 0 for others. Shrinking averages over pixels so that
     small crops of large people do not alias.
     """
-    regions = regions_from_boxes(person.box[None], PADDING)
+    regions = regions_from_boxes(person.box[None])
     scale = VIEW_SIZE[0] / float(regions.sizes[0, 0])
     centre = regions.centres[0].astype(np.float64)
     shrink = max(1, int(1 / scale))

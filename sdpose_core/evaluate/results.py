@@ -11,13 +11,13 @@ from typing import Any, Protocol
 import numpy as np
 from numpy.typing import NDArray
 
+from sdpose_core.calibration import joint_means
 from sdpose_core.data.coco import CocoImage
 from sdpose_core.geometry import regions_from_boxes
 from sdpose_core.oks import oks_nms
 from sdpose_core.types import Detections, Poses
 
 PERSON_CATEGORY = 1
-KEYPOINT_THRESHOLD = 0.2
 NMS_THRESHOLD = 0.9
 
 
@@ -107,9 +107,7 @@ def read_boxes(path: Path, minimum: float = 0.0) -> dict[int, Detections]:
 
 def person_scores(poses: Poses) -> NDArray[np.float64]:
     """Box score times the mean of the joint scores above 0.2 (0 if there is none): (N,)."""
-    sure = poses.keypoint_scores > KEYPOINT_THRESHOLD
-    mean = np.where(sure, poses.keypoint_scores, 0).sum(axis=1) / np.maximum(1, sure.sum(axis=1))
-    return np.asarray(poses.scores * mean, np.float64)
+    return np.asarray(poses.scores, np.float64) * joint_means(poses.keypoint_scores)
 
 
 def coco_results(found: Sequence[ImagePoses]) -> list[dict[str, Any]]:

@@ -2,25 +2,40 @@
 
 from __future__ import annotations
 
+import math
 from dataclasses import asdict, dataclass
-from typing import Any, Final, Literal
+from typing import Any, Final, Literal, get_args
 
+from sdpose_core.model.backbones import BACKBONES, HEATMAP_STRIDE
 from sdpose_core.skeleton import NUM_KEYPOINTS
+from sdpose_core.types import Cycles, ViewGeometry
 
-BackboneName = Literal["stemnet", "hrnet-w32"]
+HeadName = Literal["tokens", "correction"]
 HeatmapKind = Literal["gaussian", "logits"]
 
 
 @dataclass(frozen=True, slots=True)
 class StudentConfig:
-    """Shape of one SDPose student.
+    """Shape of one SDPose student. Everything that depends on a size asks it.
 
     Attributes:
         name: What it is called in listings, such as ``"sdpose-t"``.
-        backbone: The convolutional part in front of the transformer.
-        patch_size: Height and width of one token's patch, in pixels of the 64x48 feature map.
+        backbone: The convolutional part in front of the transformer, a name of ``BACKBONES``.
+        head: ``"tokens"``: each keypoint token answers with its heatmap (the published students).
+            ``"correction"``: the tokens correct the heatmaps that the backbone has by itself, so
+            that the student also runs without a cycle.
+        patch_size: Height and width of one token's patch, in pixels of the feature map.
         depth: Encoder layers of one cycle.
-        train_cycles: How often the encoder runs in training; serving runs one.
+        train_cycles: How often the encoder runs in training; no more can be served. 0: there is
+            no transformer at all, the backbone's heatmaps are the answer.
+        served_cycles: How often it runs where a caller asks for no number; None is the fewest.
+        input_size: Height and width of a crop in pixels.
+        heatmap_size: Height and width of a heatmap in pixels.
+        padding: How much larger than the person's box the crop's view is.
+        aligned_flip: Whether the flip test mirrors about the pixel that the heatmaps' columns agree
+            with (``heatmaps.mirror``); the published students' scores are made without.
+        score_width: Hidden units of the head that makes scores of all peaks and places of a person
+            (``heads.scores``); 0: none, a joint's score comes from its own peak alone.
         stage1_planes: Width of HRNet's first stage. The published SDPose-B has 32 where the
             usual W32 has 64, so 32 is what its checkpoints need.
         heatmap_kind: What training taught the head. ``"gaussian"``: heatmaps as they are, peak
@@ -28,13 +43,18 @@ class StudentConfig:
             over the map is a Gaussian of sum 1 (spatial cross-entropy).
         pool: Crops are averaged over squares of this side first. 2 makes a student that looks
             at 128x96 pixels: a quarter of the work, for weights that were trained so.
+
+    Raises:
+        ValueError: sizes that do not fit each other, or a value that there is not.
     """
 
     name: str
-    backbone: BackboneName = "stemnet"
+    backbone: str = "stemnet"
+    head: HeadName = "tokens"
     patch_size: tuple[int, int] = (4, 3)
     depth: int = 6
     train_cycles: int = 3
+    served_cycles: int | None = None
     embed_dim: int = 192
     heads: int = 8
     mlp_dim: int = 576
@@ -42,32 +62,97 @@ class StudentConfig:
     keypoints: int = NUM_KEYPOINTS
     input_size: tuple[int, int] = (256, 192)
     heatmap_size: tuple[int, int] = (64, 48)
+    padding: float = 1.25
+    aligned_flip: bool = False
+    score_width: int = 0
     stage1_planes: int = 32
     heatmap_kind: HeatmapKind = "gaussian"
     pool: int = 1
 
     def __post_init__(self) -> None:
-        for size, patch, axis in zip(self.heatmap_size, self.patch_size, "hw", strict=True):
-            if size % patch:
-                raise ValueError(
-                    f"patch_size {self.patch_size} does not divide the {self.heatmap_size} "
-                    f"feature map along {axis}"
-                )
+        if self.backbone not in BACKBONES:
+            raise ValueError(
+                f"unknown backbone {self.backbone!r}: expected one of {', '.join(BACKBONES)}"
+            )
+        for name, kinds in (("head", HeadName), ("heatmap_kind", HeatmapKind)):
+            if getattr(self, name) not in get_args(kinds):
+                known = ", ".join(get_args(kinds))
+                raise ValueError(f"{name} {getattr(self, name)!r}: expected one of {known}")
         if self.embed_dim % self.heads or self.embed_dim % 4:
             raise ValueError(
                 f"embed_dim {self.embed_dim} must divide by 4 and by the {self.heads} heads"
             )
-        if self.depth < 1 or self.train_cycles < 1:
-            raise ValueError("depth and train_cycles must be at least 1")
+        if self.depth < 1 or self.train_cycles < self.min_cycles:
+            raise ValueError(
+                f"depth must be at least 1 and train_cycles at least {self.min_cycles}, "
+                f"got {self.depth} and {self.train_cycles}"
+            )
+        if self.score_width < 0:
+            raise ValueError(f"score_width: expected at least 0, got {self.score_width}")
         if self.pool < 1 or any(size % self.pool for size in self.input_size):
             raise ValueError(f"pool {self.pool} does not divide the input size {self.input_size}")
+        self.cycles.check(self.served_cycles)
+        self._check_sizes()
+
+    def _check_sizes(self) -> None:
+        stride = BACKBONES[self.backbone].stride
+        steps = (stride * self.patch_size[0], stride * self.patch_size[1])
+        if min(*self.patch_size, *self.input_size, *self.heatmap_size) < 1:
+            raise ValueError("patch_size, input_size and heatmap_size must be at least 1")
+        if any(size % step for size, step in zip(self.input_size, steps, strict=True)):
+            raise ValueError(
+                f"patch_size {self.patch_size} needs an input size that is a multiple of {steps} "
+                f"with the backbone {self.backbone!r} (stride {stride}), got {self.input_size}"
+            )
+        across, down = self.input_size[1], self.input_size[0]
+        if across * self.heatmap_size[0] != down * self.heatmap_size[1]:
+            raise ValueError(
+                f"heatmap_size {self.heatmap_size} has another aspect than the input size "
+                f"{self.input_size}"
+            )
+        if self.padding <= 0 or not math.isfinite(self.padding):
+            raise ValueError(f"padding: expected more than 0, got {self.padding}")
+        if self.head != "correction":
+            return
+        own = tuple(size // HEATMAP_STRIDE for size in self.input_size)
+        if not BACKBONES[self.backbone].own_heatmaps:
+            raise ValueError(
+                f"the head 'correction' needs a backbone with heatmaps of its own, "
+                f"{self.backbone!r} has none"
+            )
+        if self.heatmap_size != own or self.pool != 1:
+            raise ValueError(
+                f"the head 'correction' keeps the backbone's heatmaps: expected heatmap_size {own} "
+                f"and pool 1, got {self.heatmap_size} and {self.pool}"
+            )
+
+    @property
+    def min_cycles(self) -> int:
+        """The fewest cycles it can run: 0 where the backbone answers by itself."""
+        return 0 if self.head == "correction" else 1
+
+    @property
+    def cycles(self) -> Cycles:
+        """How often its transformer may run."""
+        served = self.min_cycles if self.served_cycles is None else self.served_cycles
+        return Cycles(self.min_cycles, self.train_cycles, served)
+
+    @property
+    def view(self) -> ViewGeometry:
+        """The sizes that coordinates depend on."""
+        return ViewGeometry(
+            input_size=(self.input_size[1], self.input_size[0]),
+            heatmap_size=(self.heatmap_size[1], self.heatmap_size[0]),
+            padding=self.padding,
+        )
 
     @property
     def grid(self) -> tuple[int, int]:
-        """Rows and columns of visual tokens."""
+        """Rows and columns of visual tokens (of the whole crop, before ``pool``)."""
+        stride = BACKBONES[self.backbone].stride
         return (
-            self.heatmap_size[0] // self.patch_size[0],
-            self.heatmap_size[1] // self.patch_size[1],
+            self.input_size[0] // (stride * self.patch_size[0]),
+            self.input_size[1] // (stride * self.patch_size[1]),
         )
 
     def to_dict(self) -> dict[str, Any]:
@@ -91,6 +176,18 @@ class StudentConfig:
             raise ValueError(f"not a student config: {error}") from error
 
 
+def _light(name: str, **values: Any) -> StudentConfig:
+    """A small transformer that corrects the heatmaps of a light backbone."""
+    return StudentConfig(
+        name, head="correction", depth=4, train_cycles=2, embed_dim=128, heads=4, mlp_dim=384,
+        head_dim=128, padding=1.15, aligned_flip=True, score_width=64,
+        **values,
+    )  # fmt: skip
+
+
+PAPER: Final = ("sdpose-t", "sdpose-s-v1", "sdpose-s-v2", "sdpose-b")
+"""The presets of the paper (CVPR 2024, arXiv 2404.03518)."""
+
 PRESETS: Final[dict[str, StudentConfig]] = {
     config.name: config
     for config in (
@@ -98,6 +195,8 @@ PRESETS: Final[dict[str, StudentConfig]] = {
         StudentConfig("sdpose-s-v1", depth=12, train_cycles=2),
         StudentConfig("sdpose-s-v2", depth=12, train_cycles=2, patch_size=(2, 2)),
         StudentConfig("sdpose-b", depth=12, train_cycles=2, backbone="hrnet-w32"),
+        _light("sdpose-lite", backbone="lite-hrnet", patch_size=(4, 4)),
+        _light("sdpose-lite-s", backbone="cspnext-s", patch_size=(2, 2)),
     )
 }
-"""The paper's four students (CVPR 2024, arXiv 2404.03518)."""
+"""The paper's four students, and two light ones of this project."""

@@ -10,8 +10,9 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 
 from sdpose_core.heatmaps import HEATMAP_SIGMA
-from sdpose_core.model.backbone import build_backbone
+from sdpose_core.model.backbones import BACKBONES
 from sdpose_core.model.config import StudentConfig
+from sdpose_core.model.heads import HEADS, CorrectionHead, ScoreHead
 from sdpose_core.model.transformer import Encoder, resize_table, sine_table, split_patches
 
 # ImageNet statistics of RGB values 0..255.
@@ -47,20 +48,19 @@ class Student(nn.Module):
     def __init__(self, config: StudentConfig) -> None:
         super().__init__()
         self.config = config
-        self.backbone = build_backbone(config.backbone, config.stage1_planes)
-        patch_values = config.patch_size[0] * config.patch_size[1] * self.backbone.out_channels
-        self.patch_embedding = nn.Linear(patch_values, config.embed_dim)
-        self.keypoint_token = nn.Parameter(torch.zeros(1, config.keypoints, config.embed_dim))
-        self.encoder = Encoder(config)
-        height, width = config.heatmap_size
-        self.head = nn.Sequential(
-            nn.LayerNorm(config.embed_dim),
-            nn.Linear(config.embed_dim, config.head_dim),
-            nn.LayerNorm(config.head_dim),
-            nn.Linear(config.head_dim, height * width),
-        )
-        # Frozen, yet kept in checkpoints: the published files hold it.
-        self.register_buffer("pos_embedding", sine_table(*config.grid, config.embed_dim))
+        self.backbone = BACKBONES[config.backbone].build(config.stage1_planes)
+        channels = int(self.backbone.out_channels)  # type: ignore[arg-type]
+        self.corrects = config.head == "correction"
+        seen = channels + config.keypoints * self.corrects
+        patch_values = config.patch_size[0] * config.patch_size[1] * seen
+        if config.train_cycles:
+            self.patch_embedding = nn.Linear(patch_values, config.embed_dim)
+            self.keypoint_token = nn.Parameter(torch.zeros(1, config.keypoints, config.embed_dim))
+            self.encoder = Encoder(config)
+            self.head = HEADS[config.head](config, channels)
+            # Frozen, yet kept in checkpoints: the published files hold it.
+            self.register_buffer("pos_embedding", sine_table(*config.grid, config.embed_dim))
+        self.scores = ScoreHead(config) if config.score_width else None
         mean, std = torch.tensor(PIXEL_MEAN), torch.tensor(PIXEL_STD)
         self.register_buffer("pixel_mean", mean.reshape(1, 3, 1, 1), persistent=False)
         self.register_buffer("pixel_std", std.reshape(1, 3, 1, 1), persistent=False)
@@ -72,36 +72,46 @@ class Student(nn.Module):
         The paper's code leaves the transformer's linear layers at the library's default; this
         start learns markedly faster (see ``docs/training_log.md``).
         """
+        if not self.config.train_cycles:
+            return
         nn.init.trunc_normal_(self.keypoint_token, std=0.02)
-        for module in self.modules():
-            if isinstance(module, nn.Linear):
-                nn.init.trunc_normal_(module.weight, std=0.02)
-                if module.bias is not None:
-                    nn.init.zeros_(module.bias)
+        for part in (self.patch_embedding, self.encoder, self.head):
+            for module in part.modules():
+                if isinstance(module, nn.Linear):
+                    nn.init.trunc_normal_(module.weight, std=0.02)
+                    if module.bias is not None:
+                        nn.init.zeros_(module.bias)
+        if isinstance(self.head, CorrectionHead):
+            self.head.reset_parameters()
 
-    def forward(self, images: Tensor, cycles: int = 1) -> Tensor:
+    def forward(self, images: Tensor, cycles: int | None = None) -> Tensor:
         """The served pass.
 
         Args:
-            images: ``(B, 3, 256, 192)`` RGB crops with values 0..255, uint8 or float.
-            cycles: How often the encoder runs; 1 is the deployed network of the paper.
+            images: ``(B, 3, *input_size)`` RGB crops with values 0..255, uint8 or float.
+            cycles: How often the encoder runs; 1 is the deployed network of the paper, 0 leaves
+                the transformer out where the backbone answers by itself. None is what the
+                student serves (``config.cycles``).
 
         Returns:
-            ``(B, 17, 64, 48)`` heatmaps of the last cycle with a peak of about 1 where the
+            ``(B, 17, *heatmap_size)`` heatmaps of the last cycle with a peak of about 1 where the
             student is sure. A student of logits has them made into such maps here.
 
         Raises:
-            ValueError: images of another shape, or fewer than one cycle.
+            ValueError: images of another shape, or a number of cycles that the student lacks.
         """
         expected = (3, *self.config.input_size)
         if images.ndim != 4 or tuple(images.shape[1:]) != expected:
             raise ValueError(f"images: expected (B, {expected}), got {tuple(images.shape)}")
-        if cycles < 1:
-            raise ValueError(f"cycles: expected at least 1, got {cycles}")
-        tokens, positions = self.embed(self.features(self.pool(images)))
+        cycles = self.config.cycles.check(cycles)
+        features = self.features(self.pool(images))
+        if cycles == 0:
+            return self.backbone.heatmaps(features)  # type: ignore[no-any-return, operator]
+        own = self.own_heatmaps(features)
+        tokens, positions = self.embed(features, own)
         for _ in range(cycles):
             tokens = self.encoder(tokens, positions)
-        heatmaps = self.heatmaps(tokens[:, : self.config.keypoints])
+        heatmaps = self.heatmaps(tokens, features, own)
         if self.config.heatmap_kind == "logits":
             # A Gaussian of sum 1 has its peak at 1 / (2 pi sigma^2); scaled to a peak of 1.
             flat = heatmaps.flatten(2).float().softmax(dim=2)
@@ -111,6 +121,8 @@ class Student(nn.Module):
     def forward_cycles(self, images: Tensor, cycles: int | None = None) -> list[CycleOutput]:
         """Every cycle's output, for losses and distillation; heatmaps as the head leaves them.
 
+        The first is that of ``config.min_cycles``: a student that runs without a cycle begins with
+        its backbone's heatmaps and the tokens as they go in.
         Images may be of another size than ``config.input_size`` (a whole number of patches);
         then the position table is resampled and the heatmaps show the same frame.
         ``cycles`` is ``config.train_cycles`` unless told otherwise.
@@ -124,26 +136,37 @@ class Student(nn.Module):
         return F.avg_pool2d(images.to(self.pixel_mean.dtype), self.config.pool)
 
     def features(self, images: Tensor) -> Tensor:
-        """``(B, 3, H, W)`` RGB 0..255 to the backbone's map ``(B, C, H/4, W/4)``."""
+        """``(B, 3, H, W)`` RGB 0..255 to the backbone's map ``(B, C, H/stride, W/stride)``."""
         pixels = images.to(self.pixel_mean.dtype)
         return self.backbone((pixels - self.pixel_mean) / self.pixel_std)  # type: ignore[no-any-return]
+
+    def own_heatmaps(self, features: Tensor) -> Tensor | None:
+        """What the backbone answers by itself, where the head corrects it."""
+        return self.backbone.heatmaps(features) if self.corrects else None  # type: ignore[operator]
 
     def cycles(self, features: Tensor, cycles: int | None = None) -> list[CycleOutput]:
         """The transformer's part of ``forward_cycles``, from a feature map on."""
         count = self.config.train_cycles if cycles is None else cycles
-        if count < 1:
-            raise ValueError(f"cycles: expected at least 1, got {count}")
-        tokens, positions = self.embed(features)
-        outputs = []
+        self.config.cycles.check(count)
+        own = self.own_heatmaps(features)
+        tokens, positions = self.embed(features, own)
+        outputs = [] if own is None else [CycleOutput(own, *self.split(tokens))]
         for _ in range(count):
             tokens = self.encoder(tokens, positions)
-            keypoint = tokens[:, : self.config.keypoints]
-            visual = tokens[:, self.config.keypoints :]
-            outputs.append(CycleOutput(self.heatmaps(keypoint), keypoint, visual))
+            heatmaps = self.heatmaps(tokens, features, own)
+            outputs.append(CycleOutput(heatmaps, *self.split(tokens)))
         return outputs
 
-    def embed(self, features: Tensor) -> tuple[Tensor, Tensor]:
-        """Tokens ``(B, 17 + N, 192)``, keypoint tokens first, and positions ``(1, N, 192)``."""
+    def split(self, tokens: Tensor) -> tuple[Tensor, Tensor]:
+        """Keypoint tokens ``(B, 17, dim)`` and visual tokens ``(B, N, dim)``."""
+        return tokens[:, : self.config.keypoints], tokens[:, self.config.keypoints :]
+
+    def embed(self, features: Tensor, own: Tensor | None = None) -> tuple[Tensor, Tensor]:
+        """Tokens ``(B, 17 + N, dim)``, keypoint tokens first, and positions ``(1, N, dim)``.
+
+        ``own``: heatmaps to be corrected. The visual tokens see them, and each keypoint token
+        begins with the mean of the visual tokens where its heatmap lies.
+        """
         p1, p2 = self.config.patch_size
         grid = (features.shape[2] // p1, features.shape[3] // p2)
         if (grid[0] * p1, grid[1] * p2) != tuple(features.shape[2:]):
@@ -154,13 +177,24 @@ class Student(nn.Module):
         positions = self.pos_embedding
         if grid != self.config.grid:
             positions = resize_table(positions, self.config.grid, grid)
+        if own is not None:
+            factor = own.shape[2] // features.shape[2]
+            seen = F.avg_pool2d(own, factor) if factor > 1 else own
+            features = torch.cat((features, seen), dim=1)
         visual = self.patch_embedding(split_patches(features, self.config.patch_size)) + positions
-        keypoint = self.keypoint_token.expand(visual.shape[0], -1, -1)
-        return torch.cat((keypoint.to(visual.dtype), visual), dim=1), positions
+        keypoint = self.keypoint_token.expand(visual.shape[0], -1, -1).to(visual.dtype)
+        if own is not None:
+            mass = F.avg_pool2d(F.relu(own), own.shape[2] // grid[0]).flatten(2)
+            share = mass / (mass.sum(dim=2, keepdim=True) + 1e-4)
+            keypoint = keypoint + share.to(visual.dtype) @ visual
+        return torch.cat((keypoint, visual), dim=1), positions
 
-    def heatmaps(self, keypoint_tokens: Tensor) -> Tensor:
-        """``(B, 17, 192)`` keypoint tokens to ``(B, 17, 64, 48)`` heatmaps."""
-        return self.head(keypoint_tokens).unflatten(2, self.config.heatmap_size)  # type: ignore[no-any-return]
+    def heatmaps(self, tokens: Tensor, features: Tensor, own: Tensor | None) -> Tensor:
+        """``(B, 17 + N, dim)`` tokens to ``(B, 17, *heatmap_size)`` heatmaps."""
+        keypoint, visual = self.split(tokens)
+        if own is not None:
+            return self.head(keypoint, visual, features, own)  # type: ignore[no-any-return]
+        return self.head(keypoint).unflatten(2, self.config.heatmap_size)  # type: ignore[no-any-return]
 
 
 class ServedStudent(nn.Module):

@@ -1,0 +1,43 @@
+"""The convolutional parts of a student; a new one is a file here and a line in ``BACKBONES``.
+
+A backbone takes normalised images ``(B, 3, H, W)`` and returns a feature map
+``(B, out_channels, ceil(H / stride), ceil(W / stride))``. One with ``own_heatmaps`` also has a
+method ``heatmaps`` that makes ``(B, 17, ceil(H / 4), ceil(W / 4))`` heatmaps of that map.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from typing import Final, NamedTuple
+
+from torch import nn
+
+from sdpose_core.model.backbones.cspnext import CSPNeXt
+from sdpose_core.model.backbones.hrnet import HRNetW32
+from sdpose_core.model.backbones.lite_hrnet import LiteHRNet
+from sdpose_core.model.backbones.stemnet import StemNet
+
+HEATMAP_STRIDE: Final = 4
+"""Pixels of the picture a pixel of a backbone's own heatmaps stands for."""
+
+
+class Backbone(NamedTuple):
+    """An entry of ``BACKBONES``.
+
+    Attributes:
+        build: Makes the module from the config's ``stage1_planes``.
+        stride: Pixels of the picture that one pixel of the feature map stands for.
+        own_heatmaps: Whether it answers by itself, so that a student may run without a cycle.
+    """
+
+    build: Callable[[int], nn.Module]
+    stride: int = 4
+    own_heatmaps: bool = False
+
+
+BACKBONES: Final[dict[str, Backbone]] = {
+    "stemnet": Backbone(lambda planes: StemNet()),
+    "hrnet-w32": Backbone(HRNetW32),
+    "lite-hrnet": Backbone(lambda planes: LiteHRNet(), own_heatmaps=True),
+    "cspnext-s": Backbone(lambda planes: CSPNeXt(), stride=8, own_heatmaps=True),
+}

@@ -1,0 +1,66 @@
+"""Keypoint scores from all heatmap peaks and places of a person together."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING
+
+import torch
+import torch.nn.functional as F
+from torch import Tensor, nn
+
+if TYPE_CHECKING:
+    from sdpose_core.model.config import StudentConfig
+
+SMALLEST_PEAK = 1e-3
+
+
+class ScoreHead(nn.Module):
+    """A small perceptron on what decoding leaves of a person: 17 peaks and 17 places.
+
+    A peak alone says little of a joint that is cut off or hidden; the other joints say where it
+    would have to be. It runs after decoding, so that it costs a few microseconds a person and
+    no backend or export hears of it. It is fitted apart from the network
+    (``sdpose_core.train.scores``); its parameters take no gradient elsewhere.
+    """
+
+    mean: Tensor
+    scale: Tensor
+
+    def __init__(self, config: StudentConfig) -> None:
+        super().__init__()
+        inputs = 4 * config.keypoints
+        self.keypoints = config.keypoints
+        self.heatmap_size = (config.heatmap_size[1], config.heatmap_size[0])
+        self.register_buffer("mean", torch.zeros(inputs))
+        self.register_buffer("scale", torch.ones(inputs))
+        self.layers = nn.Sequential(
+            nn.Linear(inputs, config.score_width),
+            nn.GELU(),
+            nn.Linear(config.score_width, 2 * config.keypoints),
+        )
+        self.requires_grad_(False)
+
+    def features(self, points: Tensor, peaks: Tensor) -> Tensor:
+        """``(N, 68)``: peaks, their logarithms, and places from -0.5 to 0.5 over the map."""
+        size = points.new_tensor(self.heatmap_size)
+        places = (points / size - 0.5).flatten(1)
+        return torch.cat((peaks, peaks.clamp_min(SMALLEST_PEAK).log(), places), dim=1)
+
+    def logits(self, points: Tensor, peaks: Tensor) -> tuple[Tensor, Tensor]:
+        """Logits ``(N, 17)`` of a joint being labelled in COCO's sense, and of a labelled one's
+        OKS term.
+
+        Args:
+            points: ``(N, 17, 2)`` xy in heatmap pixels.
+            peaks: ``(N, 17)`` of the heatmaps before decoding's blur.
+        """
+        values = self.layers((self.features(points, peaks) - self.mean) / self.scale)
+        return values[:, : self.keypoints], values[:, self.keypoints :]
+
+    def forward(self, points: Tensor, peaks: Tensor) -> Tensor:
+        """Scores ``(N, 17)``: the chance that a joint is there times that it is placed rightly.
+
+        Arguments as ``logits`` has them. A map without a peak scores 0.
+        """
+        there, right = self.logits(points, peaks)
+        return F.sigmoid(there) * F.sigmoid(right) * (peaks > 0)
