@@ -7,12 +7,17 @@ from dataclasses import dataclass
 from typing import Any, Final
 
 import numpy as np
+from numpy.typing import NDArray
 
-from sdpose_core.types import Floats
-
+from sdpose_core.types import Floats, Poses
 
 KEYPOINT_THRESHOLD: Final = 0.2
 """Joints that score less do not count for their person, as in the published protocol."""
+
+
+SURE_BOX: Final = 0.25
+"""Score from which a detection needs no confirmation by its joints."""
+SURE_JOINTS: Final = 0.5
 
 
 @dataclass(frozen=True, slots=True)
@@ -47,7 +52,18 @@ class ScoreCalibration:
 
 
 def joint_means(scores: Floats, threshold: float = KEYPOINT_THRESHOLD) -> Floats:
-    """Mean of the keypoint scores above ``threshold`` (0 where none is): ``(N, 17)`` to ``(N,)``."""
+    """Mean of the scores ``(N, 17)`` above ``threshold``, 0 where none is: ``(N,)``."""
     sure = scores > threshold
     total = np.where(sure, scores, 0).sum(axis=1)
     return np.asarray(total / np.maximum(1, sure.sum(axis=1)), np.float32)
+
+
+def confirmed(poses: Poses) -> NDArray[np.bool_]:
+    """Which people are believed ``(N,)``: those the detector is sure of, and those whose joints say
+    so.
+
+    A detector finds more people, and more that are none, the lower its threshold lies. Joints that
+    fit together tell them apart: below ``SURE_BOX`` the mean of the joints that score above 0.2
+    must reach ``SURE_JOINTS``.
+    """
+    return (poses.scores >= SURE_BOX) | (joint_means(poses.keypoint_scores) >= SURE_JOINTS)

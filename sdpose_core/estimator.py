@@ -10,11 +10,11 @@ from typing import Final, TypeAlias
 
 import numpy as np
 import torch
-from numpy.typing import ArrayLike, NDArray
+from numpy.typing import ArrayLike
 from torch import Tensor
 
 from sdpose_core.backends import PoseBackend, make_backend
-from sdpose_core.calibration import ScoreCalibration, joint_means
+from sdpose_core.calibration import ScoreCalibration, confirmed
 from sdpose_core.checkpoints import DEFAULT_STUDENT, load_student, training_facts
 from sdpose_core.crops import crop_image, crop_tensor
 from sdpose_core.detector import PersonDetector, load_detector
@@ -38,10 +38,8 @@ Frame: TypeAlias = Image | Tensor
 
 NO_DETECTOR: Final = "none"
 LOWEST_BOX: Final = 0.1
-"""Detections below it are not looked at; those below ``SURE_BOX`` need their joints' confirmation."""
-SURE_BOX: Final = 0.25
-"""Score from which a detection needs no confirmation by its joints."""
-SURE_JOINTS: Final = 0.5
+"""Detections below it are not looked at; the least sure
+of the rest need their joints' confirmation (``calibration.confirmed``)."""
 # Height and width. A detector's first run at a new shape takes longer than the next ones.
 USUAL_ASPECTS: Final = ((480, 640), (640, 480), (360, 640), (640, 360), (640, 640))
 
@@ -69,7 +67,8 @@ class PoseEstimator:
     Args:
         backend: The student, ready to run.
         detector: Who finds the people; without one every call needs ``boxes``.
-        config: The student's sizes and cycles; None is SDPose-T's.
+        config: The student's sizes and cycles; None is the backend's, or SDPose-T's where that
+            has none.
         student_name: What to call the student in answers.
         scores: Makes keypoint scores of all peaks and places of a person; without one each comes
             from its own peak through ``calibration``.
@@ -94,7 +93,7 @@ class PoseEstimator:
     ) -> None:
         self.backend = backend
         self.detector = detector
-        self.config = config or PRESETS["sdpose-t"]
+        self.config = config or getattr(backend, "config", None) or PRESETS["sdpose-t"]
         self.student_name = student_name
         self._scores = None if scores is None else scores.to(backend.device)
         self._calibration = calibration or ScoreCalibration()
@@ -182,6 +181,11 @@ class PoseEstimator:
     def precision(self) -> str:
         """What the student computes in."""
         return self.backend.precision
+
+    @property
+    def input_size(self) -> tuple[int, int]:
+        """Width and height of the crops that the student sees."""
+        return self.config.view.input_size
 
     @property
     def cycles(self) -> Cycles:
@@ -318,8 +322,8 @@ class PoseEstimator:
         """The first half of ``pose``: the student's answer.
 
         Returns:
-            ``(N, 17, *heatmap_size)`` float32 on the student's device, for all people in order. A GPU
-            may still be at work on it.
+            ``(N, 17, *heatmap_size)`` float32 on the student's device, for all people in order.
+            A GPU may still be at work on it.
         """
         pixels = [one.pixels for one in crops if len(one)]
         if not pixels:
@@ -386,17 +390,6 @@ def split_batch(count: int, sizes: Sequence[int], *, pads: bool) -> list[int]:
         batches.append(size)
         rest = max(0, rest - size)
     return batches
-
-
-def confirmed(poses: Poses) -> NDArray[np.bool_]:
-    """Which people are believed ``(N,)``: those the detector is sure of, and those whose joints say
-    so.
-
-    A detector finds more people, and more that are none, the lower its threshold lies. Joints that
-    fit together tell them apart: below ``SURE_BOX`` the mean of the joints that score above 0.2
-    must reach ``SURE_JOINTS``.
-    """
-    return (poses.scores >= SURE_BOX) | (joint_means(poses.keypoint_scores) >= SURE_JOINTS)
 
 
 def given_boxes(boxes: ArrayLike, name: str = "boxes") -> Detections:

@@ -13,20 +13,21 @@ from sdpose_core.model import ServedStudent, Student
 SUFFIXES = (".onnx", ".xml")
 
 
-def export_student(student: Student, target: Path, *, cycles: int = 1) -> None:
+def export_student(student: Student, target: Path, *, cycles: int | None = None) -> None:
     """Write the served pass: ``(B, 3, 256, 192)`` float RGB 0..255 to heatmaps, any B.
 
     Raises:
         ValueError: the name ends neither in ``.onnx`` nor in ``.xml``, or ONNX is not installed.
     """
+    count = student.config.cycles.check(cycles)
     if target.suffix == ".onnx":
-        _export_onnx(student, target, cycles)
+        _export_onnx(student, target, count)
     elif target.suffix == ".xml":
         import openvino as ov
 
         from sdpose_core.backends.openvino import convert
 
-        ov.save_model(convert(student, cycles), target)
+        ov.save_model(convert(student, count), target)
     else:
         raise ValueError(f"{target}: expected a name that ends in {' or '.join(SUFFIXES)}")
 

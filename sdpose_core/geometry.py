@@ -19,6 +19,7 @@ from numpy.typing import ArrayLike, NDArray
 
 from sdpose_core.types import PUBLISHED_VIEW, Floats, Regions, ViewGeometry, check_boxes
 
+
 def regions_from_boxes(boxes: ArrayLike, view: ViewGeometry = PUBLISHED_VIEW) -> Regions:
     """The view of each box: grown to the crop's aspect about its centre, then by the padding.
 

@@ -20,15 +20,15 @@ class Cost(NamedTuple):
         parameters: Trainable ones.
         gmacs: All multiply-accumulates, in 1e9.
         gmacs_no_attention: Without the two products of attention, which the paper leaves out.
-        paper_gflops: What the paper prints.
+        paper_gflops: What the paper prints, for its students.
         paper_ap: Of the official weights with the paper's detector boxes and flip test.
     """
 
     parameters: int
     gmacs: float
     gmacs_no_attention: float
-    paper_gflops: float
-    paper_ap: float
+    paper_gflops: float | None
+    paper_ap: float | None
 
 
 COSTS: Final = {
@@ -36,6 +36,8 @@ COSTS: Final = {
     "sdpose-s-v1": Cost(6_620_736, 2.726, 2.383, 2.40, 0.723),
     "sdpose-s-v2": Cost(6_227_520, 7.487, 4.648, 4.67, 0.735),
     "sdpose-b": Cost(13_145_984, 5.471, 5.127, 5.16, 0.737),
+    "sdpose-lite": Cost(2_143_212, 0.302, 0.302, None, None),
+    "sdpose-lite-s": Cost(5_262_119, 0.677, 0.677, None, None),
 }
 DETECTOR_PARAMETERS: Final = 2_597_051
 DETECTOR_GMACS: Final = 3.218
@@ -43,15 +45,21 @@ LICENCE: Final = "AGPL-3.0-or-later"
 
 
 def count_gmacs(config: StudentConfig) -> tuple[float, float]:
-    """Multiply-accumulates of one crop and one cycle in 1e9: all, and without attention's."""
+    """Multiply-accumulates of one crop as it is served in 1e9: all, and without attention's."""
     with torch.device("meta"):
         student = Student(config).eval()
         image = torch.empty(1, 3, *config.input_size)
     with FlopCounterMode(display=False) as counter, torch.no_grad():
         student(image)
     total = counter.get_total_flops()
-    attention = counter.get_flop_counts()["Global"][torch.ops.aten.bmm]
+    attention = counter.get_flop_counts()["Global"].get(torch.ops.aten.bmm, 0)
     return total / 2e9, (total - attention) / 2e9
+
+
+def count_parameters(config: StudentConfig) -> int:
+    """All parameters of a student, trainable or fitted apart."""
+    with torch.device("meta"):
+        return sum(p.numel() for p in Student(config).parameters())
 
 
 def list_models() -> list[dict[str, Any]]:
@@ -67,7 +75,11 @@ def list_models() -> list[dict[str, Any]]:
             facts = checkpoint.training
             # The embedded network may be a smaller one, such as one that pools its crops.
             gmacs, rest = count_gmacs(checkpoint.config)
-            cost = cost._replace(gmacs=round(gmacs, 3), gmacs_no_attention=round(rest, 3))
+            cost = cost._replace(
+                parameters=count_parameters(checkpoint.config),
+                gmacs=round(gmacs, 3),
+                gmacs_no_attention=round(rest, 3),
+            )
         entries.append(
             {
                 "name": name,
@@ -77,7 +89,7 @@ def list_models() -> list[dict[str, Any]]:
                 **cost._asdict(),
                 "ap": facts.get("evaluation", {}).get("ap"),
                 "evaluated_on": facts.get("evaluation", {}).get("dataset"),
-                "licence": LICENCE if path else None,
+                "licence": facts.get("licence", LICENCE) if path else None,
             }
         )
     entries.append(_detector())

@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Sequence
 from typing import Any, Protocol
 
-from sdpose_core.types import Detections, Floats, Image
+from sdpose_core.types import Cycles, Detections, Floats, Image
 
 Frame = Any
 """An image where the models are; what `Estimator.upload` gives."""
@@ -34,7 +34,15 @@ class Estimator(Protocol):
     def device(self) -> str:
         """Such as cpu or cuda:0."""
 
-    def warm_up(self, *, max_cycles: int = 1, detect_batch: int = 1) -> None:
+    @property
+    def input_size(self) -> tuple[int, int]:
+        """Width and height of the crops that the student sees."""
+
+    @property
+    def cycles(self) -> Cycles:
+        """How often the student's transformer may run."""
+
+    def warm_up(self, *, max_cycles: int | None = None, detect_batch: int = 1) -> None:
         """Runs what will be asked for once."""
 
     def alive(self) -> bool:
@@ -50,7 +58,7 @@ class Estimator(Protocol):
         """The people of one frame as the student's input; in any thread."""
 
     def heatmaps(
-        self, crops: Sequence[Crops], *, flip_test: bool = False, cycles: int = 1
+        self, crops: Sequence[Crops], *, flip_test: bool = False, cycles: int | None = None
     ) -> Heatmaps:
         """The student's answer for the people of all entries."""
 

@@ -46,11 +46,11 @@ class PoseParameters(BaseModel):
     min_keypoint_score: float = Field(
         0.0, ge=0, le=1, description="Leave out keypoints whose score is lower."
     )
-    cycles: Annotated[int, Field(ge=1, le=MAX_CYCLES)] | Literal["auto"] | None = Field(
+    cycles: Annotated[int, Field(ge=0, le=MAX_CYCLES)] | Literal["auto"] | None = Field(
         None,
-        description="Transformer cycles, 1 up to what the server allows. More is slower, and more "
-        "exact only with weights that were trained so: the official ones, not the embedded ones. "
-        "`auto` takes 2 while the queues are short. Unset: as the server is set.",
+        description="Transformer cycles, as many as the student has and the server allows; the "
+        "embedded one has 0, the paper's have 1 to 3. More is slower. `auto` takes one more than "
+        "the student's own number while the queues are short. Unset: as the server is set.",
     )
     flip_test: bool = Field(
         False, description="Also look at the mirrored person and merge; twice the work."

@@ -15,8 +15,9 @@ from typing import Literal, TypeVar
 
 import numpy as np
 
+from sdpose_core.calibration import confirmed
 from sdpose_core.skeleton import KEYPOINT_NAMES
-from sdpose_core.types import Detections, Floats, Image, Poses
+from sdpose_core.types import Cycles, Detections, Floats, Image, Poses
 from service.batching import Batcher, BatchLimits
 from service.budget import ByteBudget
 from service.errors import invalid_argument
@@ -130,7 +131,7 @@ class PipelineLimits:
     max_decode_queue: int = 64
     max_decoded_bytes: int = 2**30
     max_people: int = 100
-    cycles: int | Literal["auto"] = 1
+    cycles: int | Literal["auto"] | None = None
     max_cycles: int = 2
 
 
@@ -154,6 +155,8 @@ class PosePipeline:
             estimator.backend_name,
             str(estimator.device),
         )
+        self.input_size = estimator.input_size
+        self._allowed = _allowed_cycles(estimator.cycles, limits)
         self._estimator = estimator
         self._metrics = metrics
         self._tracer = tracer or SilentTracer()
@@ -300,7 +303,9 @@ class PosePipeline:
         ):
             # A fault of ours, and nothing that JSON could carry.
             raise FloatingPointError("a keypoint or a score is not finite")
-        return Poses(posed.keypoints, posed.scores, people.boxes, people.scores)
+        poses = Poses(posed.keypoints, posed.scores, people.boxes, people.scores)
+        # A caller who names a score wants all that reach it.
+        return poses if options.min_score is not None else poses.select(confirmed(poses))
 
     async def _timed(
         self,
@@ -330,14 +335,18 @@ class PosePipeline:
     def _cycles(self, asked: int | Literal["auto"] | None) -> int:
         cycles = self.limits.cycles if asked is None else asked
         if cycles == "auto":
-            # Two while all that waits fits the next batches: then nobody is kept out of them.
+            # One more while all that waits fits the next batches: then nobody is kept out of them.
             short = all(
                 queue.queued_cost <= queue.limits.max_cost for queue in (self._detect, self._pose)
             )
-            return min(2, self.limits.max_cycles) if short else 1
-        if not 1 <= cycles <= self.limits.max_cycles:
-            raise invalid_argument("cycles", f"must be 1 to {self.limits.max_cycles}, or auto")
-        return cycles
+            served = self._allowed.served
+            return min(served + 1, self._allowed.highest) if short else served
+        try:
+            return self._allowed.check(cycles)
+        except ValueError:
+            raise invalid_argument(
+                "cycles", f"must be {self._allowed.described}, or auto"
+            ) from None
 
     def _decode(self, source: bytes | Image) -> tuple[Image, Frame]:
         image = self._decoded_file(source) if isinstance(source, bytes) else source
@@ -377,6 +386,18 @@ class PosePipeline:
         self._metrics.stage_seconds.labels("pose").observe(pose_s)
         self._metrics.stage_seconds.labels("keypoints").observe(keypoints_s)
         return [_Posed(points, scores, pose_s, keypoints_s) for points, scores in found]
+
+
+def _allowed_cycles(able: Cycles, limits: PipelineLimits) -> Cycles:
+    """What the student can run, within what the service allows.
+
+    Raises:
+        ValueError: the service is set to a number that the student cannot run.
+    """
+    highest = max(able.lowest, min(able.highest, limits.max_cycles))
+    asked = limits.cycles if isinstance(limits.cycles, int) else None
+    served = min(able.check(asked), highest)
+    return Cycles(able.lowest, highest, served)
 
 
 def _given(boxes: Floats) -> Detections:

@@ -155,6 +155,11 @@ class Runtime:
         """What is loaded; None before that."""
         return None if self._pipeline is None else self._pipeline.models
 
+    @property
+    def input_size(self) -> tuple[int, int] | None:
+        """Width and height of the student's crops; None before it is loaded."""
+        return None if self._pipeline is None else self._pipeline.input_size
+
     def not_ready(self) -> str | None:
         """Why new work is refused; None when ready."""
         if self.state is not State.READY:

@@ -30,7 +30,7 @@ class Settings(BaseSettings):
     host: str = Field("127.0.0.1", description="Address that both servers listen on.")
     http_port: int = Field(8000, ge=0, le=65535, description="Port of REST; 0 takes a free one.")
     grpc_port: int = Field(8001, ge=0, le=65535, description="Port of gRPC; 0 takes a free one.")
-    student: str = Field("sdpose-t", description="Pose model: a preset name or a path.")
+    student: str = Field("sdpose-lite", description="Pose model: a preset name or a path.")
     detector: str = Field("embedded", description="Person detector: `embedded`, a name or a path.")
     device: str = Field("auto", description="`auto`, `cpu`, `cuda` or `cuda:N`.")
     backend: str = Field("auto", description="`auto`, `torch` or `openvino`.")
@@ -105,10 +105,10 @@ class Settings(BaseSettings):
         description="Longest time one request may take, whatever it asks for.",
     )
 
-    cycles: int | Literal["auto"] = Field(
-        1,
-        description="Transformer cycles where a request names none; `auto`: 2 while the queues are "
-        "short, else 1.",
+    cycles: int | Literal["auto"] | None = Field(
+        None,
+        description="Transformer cycles where a request names none; `auto`: one more than the "
+        "student's own number while the queues are short. Unset: the student's own.",
     )
 
     max_cycles: int = Field(
@@ -156,8 +156,10 @@ class Settings(BaseSettings):
     @classmethod
     def _check_cycles(cls, value: object) -> object:
         # By hand, since a union complains about each of its members in turn.
-        if str(value) != "auto" and str(value) not in map(str, range(1, 9)):
-            raise ValueError("must be 1 to 8, or auto")
+        if value is None or value == "":
+            return None
+        if str(value) != "auto" and str(value) not in map(str, range(9)):
+            raise ValueError("must be 0 to 8, or auto")
         return value
 
     @model_validator(mode="after")

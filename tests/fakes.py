@@ -9,7 +9,7 @@ from dataclasses import dataclass, field
 
 import numpy as np
 
-from sdpose_core.types import Detections, Floats, Image
+from sdpose_core.types import Cycles, Detections, Floats, Image
 
 
 @dataclass(frozen=True)
@@ -45,6 +45,8 @@ class FakeEstimator:
     detector_name: str = "fake-detector"
     backend_name: str = "fake"
     device: str = "cpu"
+    cycles: Cycles = Cycles(1, 8, 1)  # noqa: RUF009 - a tuple
+    input_size: tuple[int, int] = (192, 256)
     gate: threading.Event = field(default_factory=threading.Event)
     entered: threading.Event = field(default_factory=threading.Event)
     warmed: list[tuple[int, int]] = field(default_factory=list)
@@ -54,8 +56,8 @@ class FakeEstimator:
     def __post_init__(self) -> None:
         self.gate.set()
 
-    def warm_up(self, *, max_cycles: int = 1, detect_batch: int = 1) -> None:
-        self.warmed.append((max_cycles, detect_batch))
+    def warm_up(self, *, max_cycles: int | None = None, detect_batch: int = 1) -> None:
+        self.warmed.append((max_cycles or 1, detect_batch))
 
     def alive(self) -> bool:
         return not self.broken
@@ -82,11 +84,11 @@ class FakeEstimator:
         return FakeCrops(mark_of(image), boxes)
 
     def heatmaps(
-        self, crops: Sequence[FakeCrops], *, flip_test: bool = False, cycles: int = 1
+        self, crops: Sequence[FakeCrops], *, flip_test: bool = False, cycles: int | None = None
     ) -> list[int]:
         self._reach("heatmaps")
         time.sleep(self.delay_s)
-        self.posed.append((sum(len(each) for each in crops), flip_test, cycles))
+        self.posed.append((sum(len(each) for each in crops), flip_test, cycles or 1))
         return [each.mark for each in crops]
 
     def keypoints(

@@ -42,6 +42,7 @@ class OpenVINOBackend:
             raise ValueError(
                 f"precision {precision!r}: the openvino backend has {', '.join(HINTS)}"
             )
+        self.config = student.config
         self._student = student.eval()
         self._settings: dict[str, Any] = {
             "INFERENCE_PRECISION_HINT": HINTS[self.precision],
@@ -52,11 +53,12 @@ class OpenVINOBackend:
         self._requests: dict[int, ov.InferRequest] = {}
         self._lock = threading.Lock()
 
-    def run(self, crops: Tensor, cycles: int = 1) -> Tensor:
+    def run(self, crops: Tensor, cycles: int | None = None) -> Tensor:
         """See ``PoseBackend.run``; the first call of a cycle count compiles it (seconds)."""
         if crops.dtype != torch.uint8:
             crops = crops.round().clamp(0, 255).to(torch.uint8)
         pixels = crops.permute(0, 2, 3, 1).contiguous().numpy()
+        cycles = self._student.config.cycles.check(cycles)
         with self._lock:
             request = self._requests.get(cycles)
             if request is None:
@@ -76,7 +78,7 @@ class OpenVINOBackend:
         return compiled.create_infer_request()
 
 
-def convert(student: Student, cycles: int = 1) -> ov.Model:
+def convert(student: Student, cycles: int) -> ov.Model:
     """The served pass as an OpenVINO model, ``(B, 3, 256, 192)`` float 0..255 with any B."""
     height, width = student.config.input_size
     example = torch.zeros(2, 3, height, width)

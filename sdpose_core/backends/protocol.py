@@ -26,12 +26,12 @@ class PoseBackend(Protocol):
     batch_sizes: tuple[int, ...]
     pads: bool
 
-    def run(self, crops: Tensor, cycles: int = 1) -> Tensor:
+    def run(self, crops: Tensor, cycles: int | None = None) -> Tensor:
         """Heatmaps of one batch.
 
         Args:
             crops: ``(B, 3, 256, 192)`` RGB 0..255, uint8 or float32, on ``device``.
-            cycles: How often the transformer runs.
+            cycles: How often the transformer runs; None is the student's own number.
 
         Returns:
             ``(B, 17, 64, 48)`` float32 on ``device``, peaks of about 1 where the student is sure.

@@ -36,6 +36,7 @@ class TorchBackend:
             )
         self.batch_sizes: tuple[int, ...] = (1, 2, 4, 8, 16, 32, 64) if gpu else (1, 2, 4, 8)
         self.pads = gpu
+        self.config = student.config
         self._student = student.eval().to(
             device=self.device,
             dtype=PRECISIONS[self.precision],
@@ -43,7 +44,7 @@ class TorchBackend:
         )
 
     @torch.inference_mode()
-    def run(self, crops: Tensor, cycles: int = 1) -> Tensor:
+    def run(self, crops: Tensor, cycles: int | None = None) -> Tensor:
         """See ``PoseBackend.run``."""
         crops = crops.contiguous(memory_format=torch.channels_last)
         heatmaps: Tensor = self._student(crops, cycles)

@@ -123,9 +123,7 @@ def draw_views(
     wants_upper = rng.uniform(size=count) < config.half_body_upper
     enough = (confidence > 0).sum(axis=1) > config.half_body_joints
     for i in np.flatnonzero(wants_half & enough):
-        half = half_body(
-            joints[i], confidence[i] > 0, bool(wants_upper[i]), config, regions.view
-        )
+        half = half_body(joints[i], confidence[i] > 0, bool(wants_upper[i]), config, regions.view)
         if half is not None:
             centres[i], sizes[i] = half
     if config.cut > 0:

@@ -47,7 +47,7 @@ class Objective(nn.Module):
         self.student = student
         self.config = config
         self.dense = DenseHead(student) if config.dense > 0 else None
-        channels = student.backbone.out_channels
+        channels = int(student.backbone.out_channels)  # type: ignore[arg-type]
         keypoints = student.config.keypoints
         self.stem = nn.Conv2d(channels, keypoints, 1) if config.stem > 0 else None
 

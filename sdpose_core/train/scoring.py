@@ -100,7 +100,7 @@ def development_score(
         else:
             small = resize_views(images, size).contiguous(memory_format=torch.channels_last)
             outputs = student.cycles(student.features(small), cycles)
-        maps = outputs[cycles - 1].heatmaps.float()
+        maps = outputs[-1].heatmaps.float()
         if student.config.heatmap_kind == "logits":
             maps = maps.flatten(2).softmax(dim=2).view_as(maps)
         points.append(decode_tensor(maps)[0].cpu().numpy())

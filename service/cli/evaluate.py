@@ -30,7 +30,7 @@ def evaluate(
     images: Annotated[Path, typer.Argument(help="Folder of its images.")],
     student: Annotated[
         str, typer.Option(help="Preset with embedded weights, or a checkpoint file.")
-    ] = "sdpose-t",
+    ] = "sdpose-lite",
     detector: Annotated[
         str,
         typer.Option(
@@ -45,7 +45,12 @@ def evaluate(
     flip: Annotated[
         bool | None, typer.Option("--flip/--no-flip", help="Flip test; both if not given.")
     ] = None,
-    cycles: Annotated[int, typer.Option(min=1, help="Evaluate 1 to this many cycles.")] = 1,
+    cycles: Annotated[
+        int | None,
+        typer.Option(
+            min=0, help="Evaluate up to this many cycles; the student's own number if not given."
+        ),
+    ] = None,
     server: Annotated[
         str | None, typer.Option(help="URL of a running server to evaluate instead.")
     ] = None,
@@ -101,7 +106,8 @@ def evaluate(
     if calibrate is not None and (server is not None or not given):
         raise typer.BadParameter("--calibrate needs a student and given boxes")
     flips = [False, True] if flip is None else [flip]
-    settings = [(c, f) for c in range(1, cycles + 1) for f in flips]
+    counts: list[int | None] = [None] if not cycles else list(range(1, cycles + 1))
+    settings = [(c, f) for c in counts for f in flips]
     results = []
     closing = ExitStack()
     try:
@@ -192,16 +198,19 @@ def _calibrate(
     # Peaks as they are: the curve is applied to such.
     peaks = ScoreCalibration(limited=False)
     raw = PoseEstimator(make_backend(network, *hardware), calibration=peaks)
-    numbers = calibrate_scores(score_people(run(pictures, _local(raw, 1, False), given_boxes=True)))
+    numbers = calibrate_scores(
+        score_people(run(pictures, _local(raw, None, False), given_boxes=True))
+    )
     save_student(network, path, {**training_facts(student), "score_calibration": numbers})
     return numbers
 
 
-def _name(cycles: int, flip: bool) -> str:
-    return f"{cycles} cycle{'s' if cycles > 1 else ''}, {'flip test' if flip else 'no flip test'}"
+def _name(cycles: int | None, flip: bool) -> str:
+    named = "" if cycles is None else f"{cycles} cycle{'s' if cycles > 1 else ''}, "
+    return named + ("flip test" if flip else "no flip test")
 
 
-def _local(estimator: PoseEstimator, cycles: int, flip: bool) -> PoseSource:
+def _local(estimator: PoseEstimator, cycles: int | None, flip: bool) -> PoseSource:
     def ask(image: CocoImage, boxes: NDArray[np.float32] | None) -> Poses:
         given = None if boxes is None else [boxes]
         return estimator.estimate([image.read()], given, flip_test=flip, cycles=cycles)[0]
@@ -209,7 +218,7 @@ def _local(estimator: PoseEstimator, cycles: int, flip: bool) -> PoseSource:
     return ask
 
 
-def _from_server(client: RestPoseClient, cycles: int, flip: bool) -> PoseSource:
+def _from_server(client: RestPoseClient, cycles: int | None, flip: bool) -> PoseSource:
     import numpy as np
 
     from sdpose_core.types import Poses

@@ -12,8 +12,12 @@ def export(
     target: Annotated[
         Path, typer.Argument(help="What to write: .onnx, or .xml for OpenVINO (weights beside it).")
     ],
-    student: Annotated[str, typer.Option(help="Student to export, a name or a file.")] = "sdpose-t",
-    cycles: Annotated[int, typer.Option(min=1, help="Cycles that the network runs.")] = 1,
+    student: Annotated[
+        str, typer.Option(help="Student to export, a name or a file.")
+    ] = "sdpose-lite",
+    cycles: Annotated[
+        int | None, typer.Option(min=0, help="Cycles that the network runs; its own if not given.")
+    ] = None,
     force: Annotated[bool, typer.Option(help="Replace a file that is there.")] = False,
 ) -> None:
     """Write a student as ONNX or OpenVINO: RGB crops (B, 3, 256, 192) 0..255 in, heatmaps out."""
@@ -22,5 +26,7 @@ def export(
 
     if target.exists() and not force:
         raise ValueError(f"{target} exists; pass --force to replace it")
-    export_student(load_student(student), target, cycles=cycles)
-    typer.echo(f"{target}: {student}, {cycles} cycle{'s' if cycles > 1 else ''}, any batch size")
+    network = load_student(student)
+    count = network.config.cycles.check(cycles)
+    export_student(network, target, cycles=count)
+    typer.echo(f"{target}: {student}, {count} cycle{'' if count == 1 else 's'}, any batch size")

@@ -38,15 +38,15 @@ def predict(
         Path | None,
         typer.Option(help="Folder for pictures and videos with the skeletons drawn in."),
     ] = None,
-    student: Annotated[str, typer.Option(help="Pose model, a name or a path.")] = "sdpose-t",
+    student: Annotated[str, typer.Option(help="Pose model, a name or a path.")] = "sdpose-lite",
     detector: Annotated[
         str, typer.Option(help="Person detector: embedded, a path, or a name as yolo11n.pt.")
     ] = "embedded",
     device: Annotated[str, typer.Option(help="auto, cpu, cuda or cuda:N.")] = "auto",
     backend: Annotated[str, typer.Option(help="auto, torch or openvino.")] = "auto",
     cycles: Annotated[
-        int, typer.Option(min=1, help="Transformer cycles; more only help weights trained so.")
-    ] = 1,
+        int | None, typer.Option(min=0, help="Transformer cycles; the student's own if not given.")
+    ] = None,
     flip_test: Annotated[
         bool, typer.Option("--flip-test", help="Also look at the mirrored person; twice the work.")
     ] = False,

@@ -18,7 +18,7 @@ def serve(
         int | None, typer.Option(help="Port of gRPC; 0 takes a free one. [8001]")
     ] = None,
     student: Annotated[
-        str | None, typer.Option(help="Pose model: a preset name or a path. [sdpose-t]")
+        str | None, typer.Option(help="Pose model: a preset name or a path. [sdpose-lite]")
     ] = None,
     detector: Annotated[
         str | None, typer.Option(help="Person detector: `embedded`, a name or a path. [embedded]")
@@ -107,8 +107,8 @@ def serve(
     cycles: Annotated[
         str | None,
         typer.Option(
-            help="Transformer cycles where a request names none; `auto`: 2 while the queues are "
-            "short, else 1. [1]"
+            help="Transformer cycles where a request names none; `auto`: one more than the "
+            "student's own number while the queues are short. [the student's own]"
         ),
     ] = None,
     max_cycles: Annotated[

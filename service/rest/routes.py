@@ -15,7 +15,6 @@ from fastapi.security import APIKeyHeader, HTTPAuthorizationCredentials, HTTPBea
 from prometheus_client import CONTENT_TYPE_LATEST
 from pydantic_core import to_json
 
-from sdpose_core.geometry import INPUT_SIZE
 from sdpose_core.skeleton import EDGES, KEYPOINT_NAMES
 from service.access import check_key
 from service.errors import ErrorCode, ServiceError, as_service_error
@@ -122,8 +121,8 @@ def pose_routes(runtime: Runtime) -> APIRouter:
 
     @router.get("/models", summary="What is loaded", responses=PROBLEMS)
     async def models() -> ModelsResponse:
-        names = runtime.models
-        if names is None:
+        names, size = runtime.models, runtime.input_size
+        if names is None or size is None:
             raise ServiceError(
                 ErrorCode.UNAVAILABLE, "the models are not loaded yet", retry_after_s=2.0
             )
@@ -136,7 +135,7 @@ def pose_routes(runtime: Runtime) -> APIRouter:
             ),
             keypoints=list(KEYPOINT_NAMES),
             skeleton=[list(edge) for edge in EDGES],
-            input_size=SizeModel(width=INPUT_SIZE[0], height=INPUT_SIZE[1]),
+            input_size=SizeModel(width=size[0], height=size[1]),
         )
 
     return router

@@ -69,7 +69,7 @@ class PoseResponse(BaseModel):
                     "image": {"width": 810, "height": 1080},
                     "timings_ms": {"decode": 6.1, "detect": 31.0, "pose": 18.2, "total": 57.3},
                     "models": {
-                        "student": "sdpose-t",
+                        "student": "sdpose-lite",
                         "detector": "embedded",
                         "backend": "openvino",
                         "device": "cpu",

@@ -48,7 +48,11 @@ def test_the_list_names_all_models_and_where_the_official_ones_are() -> None:
     assert shown.exit_code == 0
     assert all(name in shown.output for name in (*PRESETS, "embedded", "github.com"))
     listed = json.loads(CliRunner().invoke(app, ["models", "--json"]).output)
-    assert [entry["name"] for entry in listed if entry["embedded"]] == ["sdpose-t", "embedded"]
+    assert [entry["name"] for entry in listed if entry["embedded"]] == [
+        "sdpose-t",
+        "sdpose-lite",
+        "embedded",
+    ]
     detector = listed[-1]
     assert "0.576" in shown.output
     assert (detector["ap"], detector["licence"][:8]) == (0.576, "AGPL-3.0")

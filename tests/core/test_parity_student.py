@@ -7,10 +7,10 @@ import pytest
 import torch
 
 from sdpose_core.checkpoints.official import config_from_shapes, translate
-from sdpose_core.model import PRESETS, Student
+from sdpose_core.model import PAPER, PRESETS, Student
 from tests.core.parity import facts, filled_student, network_input, official_state, recorded
 
-VARIANTS = tuple(PRESETS)
+VARIANTS = PAPER
 TOLERANCE = 2e-5
 
 

@@ -34,7 +34,7 @@ def test_strings_and_values_are_read() -> None:
         ("min_score", "1.5"),
         ("min_score", "nan"),
         ("min_keypoint_score", "-0.1"),
-        ("cycles", "0"),
+        ("cycles", "-1"),
         ("cycles", "9"),
         ("cycles", "fast"),
         ("flip_test", "perhaps"),

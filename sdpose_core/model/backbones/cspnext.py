@@ -119,6 +119,7 @@ class CSPNeXt(nn.Module):
             fine = self.lateral[number](maps[number + 1])
             coarse = F.interpolate(x, fine.shape[2:], mode="nearest")
             x = self.smooth[number](fine + coarse)
+        assert isinstance(x, Tensor)
         return x
 
     def heatmaps(self, features: Tensor) -> Tensor:

@@ -162,6 +162,7 @@ class LiteHRNet(nn.Module):
         for level, project in zip(reversed(finer), list(self.project)[1:], strict=True):
             coarse = F.interpolate(x, level.shape[2:], mode="bilinear", align_corners=True)
             x = project(level + coarse)
+        assert isinstance(x, Tensor)
         return x
 
     def heatmaps(self, features: Tensor) -> Tensor:

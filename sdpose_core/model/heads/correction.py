@@ -63,7 +63,6 @@ class CorrectionHead(nn.Module):
         seen = torch.cat((features, dense.to(features.dtype)), dim=1).flatten(2)
         change = (kernel @ seen).reshape(batch, -1, height, width)
         if change.shape[2:] != heatmaps.shape[2:]:
-            change = F.interpolate(
-                change, heatmaps.shape[2:], mode="bilinear", align_corners=False
-            )
-        return heatmaps * (1 + gate[..., None]) + change
+            change = F.interpolate(change, heatmaps.shape[2:], mode="bilinear", align_corners=False)
+        corrected: Tensor = heatmaps * (1 + gate[..., None]) + change
+        return corrected
