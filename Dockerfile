@@ -43,7 +43,7 @@ RUN --mount=type=cache,target=/root/.cache/pip \
 # Our own code and weights apart from the packages: a change of code makes a layer of megabytes.
 FROM tools AS app
 WORKDIR /src
-COPY pyproject.toml README.md LICENSE ./
+COPY pyproject.toml README.md LICENSE NOTICE ./
 COPY protos protos/
 COPY sdpose_core sdpose_core/
 COPY service service/

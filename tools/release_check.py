@@ -29,6 +29,7 @@ _LARGEST_MB = 30.0
 _WEIGHTS = {
     f"sdpose_core/weights/{name}"
     for name in (
+        "sdpose-lite.safetensors",
         "sdpose-t.safetensors",
         "person-n.safetensors",
         "person-n-int8.xml",

@@ -108,7 +108,7 @@ def serve(
         str | None,
         typer.Option(
             help="Transformer cycles where a request names none; `auto`: one more than the "
-            "student's own number while the queues are short. [the student's own]"
+            "student's own number while the queues are short. Unset: the student's own. [unset]"
         ),
     ] = None,
     max_cycles: Annotated[

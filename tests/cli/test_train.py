@@ -294,7 +294,7 @@ def test_a_running_server_is_measured_by_the_same_protocol(
     plain, flipped = json.loads(report.read_text())
     assert plain["coco"]["AP"] == pytest.approx(1)
     assert plain["mean_oks"] == pytest.approx(1, abs=1e-4)
-    assert flipped["title"] == f"{url}, 1 cycle, flip test"
+    assert flipped["title"] == f"{url}, flip test"
     first, second = Mirror.asked
     assert ("boxes" in first) == (detector == "given")
     assert "flip_test" not in first

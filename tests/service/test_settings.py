@@ -31,7 +31,7 @@ def test_environment_is_read_and_flags_go_first(monkeypatch: pytest.MonkeyPatch)
     [
         ("SDPOSE_HTTP_PORT", "eighty", "SDPOSE_HTTP_PORT is wrong: .*valid integer.*'eighty'"),
         ("SDPOSE_HTTP_PORT", "70000", "SDPOSE_HTTP_PORT is wrong: .*65535"),
-        ("SDPOSE_CYCLES", "many", "SDPOSE_CYCLES is wrong: must be 1 to 8, or auto.*'many'"),
+        ("SDPOSE_CYCLES", "many", "SDPOSE_CYCLES is wrong: must be 0 to 8, or auto.*'many'"),
         ("SDPOSE_CYCLES", "3", "SDPOSE_CYCLES is 3, more than SDPOSE_MAX_CYCLES, 2"),
         ("SDPOSE_LOG_LEVEL", "loud", "SDPOSE_LOG_LEVEL is wrong: .*'debug'"),
         ("SDPOSE_MAX_MEGAPIXELS", "500", "SDPOSE_MAX_MEGAPIXELS is wrong: .*89"),
