@@ -30,6 +30,11 @@ class AugmentConfig:
     that the view is of a part of the person only, as a box is where the picture's edge or somebody
     else hides the rest (0 in the published code). ``colour``: largest relative change of
     brightness and contrast (0 in the published code).
+
+    The rest is done to the pixels of a finished view (``sdpose_core.data.disturb``) and is not in
+    the published code: ``occlude``, chance of a rectangle of another view of the batch over it;
+    ``low_resolution``, chance that it is seen at a half or a quarter of its resolution; ``grey``,
+    chance that it has no colours; ``tint``, largest relative change of a colour.
     """
 
     shift_probability: float = 0.3
@@ -44,6 +49,10 @@ class AugmentConfig:
     rotation_probability: float = 0.6
     rotation: float = 45.0
     colour: float = 0.0
+    occlude: float = 0.0
+    low_resolution: float = 0.0
+    grey: float = 0.0
+    tint: float = 0.0
 
     def __post_init__(self) -> None:
         for name in (
@@ -53,6 +62,10 @@ class AugmentConfig:
             "half_body_upper",
             "cut",
             "rotation_probability",
+            "occlude",
+            "low_resolution",
+            "grey",
+            "tint",
         ):
             value = getattr(self, name)
             if not 0 <= value <= 1:

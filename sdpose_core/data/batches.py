@@ -22,10 +22,17 @@ Made = TypeVar("Made")
 
 @dataclass(frozen=True)
 class CropBatch:
-    """``images`` (B, H, W, 3) uint8 RGB, ``keypoints`` (B, 17, 3) in pixels of those images."""
+    """Samples of one batch.
+
+    ``images`` (B, H, W, 3) uint8 RGB; ``keypoints`` (B, 17, 3) in pixels of those images;
+    ``amplitudes`` (B, 17); ``indices`` (B,), the samples' places in their set. A batch that is not
+    decoded, since its pictures lie on a device already, has B pictures without pixels.
+    """
 
     images: NDArray[np.uint8]
     keypoints: NDArray[np.float32]
+    amplitudes: NDArray[np.float32]
+    indices: NDArray[np.int64]
 
 
 def sample_weights(
@@ -93,7 +100,14 @@ def load_batch(crops: CropSet, indices: NDArray[np.int64]) -> CropBatch:
                 f"sample {index} of source {crops.sources[index]!r}: a picture of {image.shape}, "
                 f"sample {indices[0]} has {images[0].shape}: all of a run must be of one size"
             )
-    return CropBatch(np.stack(images), crops.keypoints[indices])
+    return _batch(crops, indices, np.stack(images))
+
+
+def _batch(crops: CropSet, indices: NDArray[np.int64], images: NDArray[np.uint8]) -> CropBatch:
+    keypoints = crops.keypoints[indices]
+    heights = crops.amplitudes
+    amplitudes = np.ones(keypoints.shape[:2], np.float32) if heights is None else heights[indices]
+    return CropBatch(images, keypoints, amplitudes, indices)
 
 
 def iterate_batches(
@@ -107,6 +121,7 @@ def iterate_batches(
     world: int = 1,
     workers: int = 1,
     ahead: int = 3,
+    decode: bool = True,
 ) -> Iterator[Made]:
     """Endless batches from position ``start`` of the stream, decoded ahead by threads.
 
@@ -114,7 +129,8 @@ def iterate_batches(
     ``world``-th sample. ``make`` turns a decoded batch and its number (0 for the first) into what
     is given out; it runs in the thread that decoded. Each of ``workers`` threads has one batch in
     hand, and at least ``ahead`` are on their way beside the one that is given out. With
-    ``workers`` = 0 everything happens in the calling thread.
+    ``workers`` = 0 everything happens in the calling thread. Without ``decode`` the batches have
+    no pixels.
     """
     total = batch_size * world
 
@@ -122,7 +138,9 @@ def iterate_batches(
         return stream.take(start + number * total, total)[rank::world]
 
     def load(chosen: NDArray[np.int64], number: int) -> Made:
-        return make(load_batch(crops, chosen), number)
+        if decode:
+            return make(load_batch(crops, chosen), number)
+        return make(_batch(crops, chosen, np.zeros((len(chosen), 0, 0, 3), np.uint8)), number)
 
     number = 0
     if workers == 0:

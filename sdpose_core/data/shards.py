@@ -15,7 +15,7 @@ import json
 import tarfile
 import zlib
 from collections.abc import Iterable, Iterator, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from types import TracebackType
 
@@ -23,7 +23,7 @@ import cv2
 import numpy as np
 from numpy.typing import NDArray
 
-from sdpose_core.types import Image
+from sdpose_core.types import PUBLISHED_VIEW, Image, Regions, ViewGeometry
 
 CONTEXT_SIZE = (269, 358)
 """Width and height of a context crop in pixels: 1.4 times the 192x256 view."""
@@ -60,16 +60,20 @@ class CropSet:
     """Person crops held encoded in memory; decoding happens per batch.
 
     ``images`` are encoded pictures, ``keypoints`` is (N, 17, 3), ``human`` (N,) marks labels made
-    by people.
+    by people. ``amplitudes`` (N, 17): heights of the joints' Gaussians, 1 where there are none; 0
+    says that the joint cannot be seen, which is also something to learn.
     """
 
     images: tuple[bytes, ...]
     keypoints: NDArray[np.float32]
     sources: tuple[str, ...]
     human: NDArray[np.bool_]
+    amplitudes: NDArray[np.float32] | None = None
 
     def __post_init__(self) -> None:
         count = len(self.images)
+        if self.amplitudes is not None and self.amplitudes.shape != (count, 17):
+            raise ValueError(f"expected amplitudes ({count}, 17), got {self.amplitudes.shape}")
         if self.keypoints.shape != (count, 17, 3):
             raise ValueError(f"expected keypoints ({count}, 17, 3), got {self.keypoints.shape}")
         if len(self.sources) != count or self.human.shape != (count,):
@@ -90,6 +94,10 @@ class CropSet:
                 f"sample {index} of source {self.sources[index]!r}: {error}"
             ) from error
 
+    def labelled(self, keypoints: NDArray[np.float32], amplitudes: NDArray[np.float32]) -> CropSet:
+        """The same pictures with other joints (N, 17, 3) and heights of their Gaussians (N, 17)."""
+        return replace(self, keypoints=keypoints, amplitudes=amplitudes)
+
     @classmethod
     def from_samples(cls, samples: Iterable[CropSample]) -> CropSet:
         """Collect samples; raises ``ValueError`` if there are none."""
@@ -102,6 +110,24 @@ class CropSet:
             sources=tuple(s.source for s in held),
             human=np.array([s.human for s in held], dtype=bool),
         )
+
+
+def context_regions(
+    count: int, size: tuple[int, int], view: ViewGeometry = PUBLISHED_VIEW
+) -> Regions:
+    """Where a student of ``view`` looks in ``count`` context crops of ``size`` (width, height).
+
+    The shard's own view scaled to the student's padding, and grown to its aspect: a shard knows the
+    person's box only grown to 3:4.
+    """
+    width, height = (side * view.padding / PUBLISHED_VIEW.padding for side in VIEW_SIZE)
+    aspect = view.input_size[0] / view.input_size[1]
+    sides = (max(width, height * aspect), max(height, width / aspect))
+    return Regions(
+        np.tile(np.array((size[0] / 2, size[1] / 2), np.float32), (count, 1)),
+        np.tile(np.array(sides, np.float32), (count, 1)),
+        view,
+    )
 
 
 def decode_rgb(data: bytes) -> Image:

@@ -12,9 +12,11 @@ from safetensors import SafetensorError
 from safetensors.torch import load_file
 from torch import Tensor, nn
 
-from sdpose_core.checkpoints import load_student
+from sdpose_core.checkpoints import embedded_path, find_checkpoint, load_student
 from sdpose_core.model import PRESETS, Student, StudentConfig
-from sdpose_core.train.config import TrainConfig
+from sdpose_core.model.backbones import BACKBONES
+from sdpose_core.train.config import StageConfig, TrainConfig
+from sdpose_core.types import PUBLISHED_VIEW, ViewGeometry
 
 
 def first_student(config: TrainConfig) -> tuple[Student, str]:
@@ -22,30 +24,60 @@ def first_student(config: TrainConfig) -> tuple[Student, str]:
 
     Raises:
         ValueError: an unknown preset, a ``start`` that cannot be read or is another student than
-            ``config.student``, or a ``backbone_start`` of which nothing fits.
+            ``config.student``, a ``backbone_start`` of which nothing fits, or a teacher of the view
+            labels that cannot be read.
     """
     if config.student not in PRESETS:
         raise ValueError(
             f"unknown student {config.student!r}: expected one of {', '.join(PRESETS)}"
         )
+    if config.view_labels.paddings and config.view_labels.teacher:
+        find_checkpoint(config.view_labels.teacher)  # said now, not after all data is read
     if config.start:
-        student = load_student(config.start)
+        student = without_scores(load_student(config.start))
         if student.config.name != config.student:
             raise ValueError(
                 f"{config.start} is {student.config.name!r}, but the config trains "
                 f"{config.student!r}: give a start of the same student, or change the config's"
             )
         return student, f"starts from {Path(config.start).name}"
-    student = Student(PRESETS[config.student])
+    student = Student(replace(PRESETS[config.student], score_width=0))
     said = "starts from random weights"
     if config.init == "published":
         published_init(student)
         said += " (published initialisation)"
     if config.backbone_start:
-        fitted, total = load_backbone(student, Path(config.backbone_start))
-        said += f", {fitted} of the backbone's {total} tensors from "
-        said += Path(config.backbone_start).name
+        path = embedded_path(config.backbone_start) or Path(config.backbone_start)
+        fitted, total = load_backbone(student, path)
+        said += f", {fitted} of the backbone's {total} tensors from {path.name}"
     return student, said
+
+
+def first_view(config: TrainConfig) -> ViewGeometry:
+    """The sizes of the student that ``first_student`` makes; raises ``ValueError`` as it does."""
+    if config.start:
+        return find_checkpoint(config.start).config.view
+    if config.student not in PRESETS:
+        return PUBLISHED_VIEW  # ``first_student`` will say so
+    return PRESETS[config.student].view
+
+
+def without_scores(student: Student) -> Student:
+    """The student without its score head: that is fitted to peaks which training changes.
+
+    ``python -m sdpose_core.train.scores`` fits one to the trained student.
+    """
+    if student.scores is None:
+        return student
+    bare = Student(replace(student.config, score_width=0))
+    state = student.state_dict()
+    bare.load_state_dict({k: v for k, v in state.items() if not k.startswith("scores.")})
+    return bare
+
+
+def stage_size(stage: StageConfig, config: StudentConfig) -> tuple[int, int]:
+    """Height and width of the pictures that the backbone sees in a stage."""
+    return stage.size or config.input_size
 
 
 def served_config(config: StudentConfig, run: TrainConfig) -> StudentConfig:
@@ -53,25 +85,82 @@ def served_config(config: StudentConfig, run: TrainConfig) -> StudentConfig:
 
     Raises:
         ValueError: the last stage's size is not the crop's divided by a whole number, or a stage's
-            is not a whole number of patches.
+            is not a whole number of patches; cycles that the student lacks; a loss or a size that
+            is not for a student which corrects its backbone's heatmaps.
     """
-    for number, stage in enumerate(run.stages, start=1):
-        # The backbone's map is a quarter of the picture, rounded up.
+    stride = BACKBONES[config.backbone].stride
+    sizes = [stage_size(stage, config) for stage in run.stages]
+    for number, (size, stage) in enumerate(zip(sizes, run.stages, strict=True), start=1):
+        # The backbone's map is the picture's size by its stride, rounded up.
         if any(
-            -(-size // 4) % patch for size, patch in zip(stage.size, config.patch_size, strict=True)
+            -(-side // stride) % patch for side, patch in zip(size, config.patch_size, strict=True)
         ):
             raise ValueError(
-                f"stage {number}: a picture of {stage.size} is not a whole number of patches of "
-                f"{tuple(4 * patch for patch in config.patch_size)} pixels"
+                f"stage {number}: a picture of {size} is not a whole number of patches of "
+                f"{tuple(stride * patch for patch in config.patch_size)} pixels"
             )
+        if stage.cycles is not None:
+            try:
+                config.cycles.check(stage.cycles)
+            except ValueError as error:
+                raise ValueError(f"stage {number}: {config.name}: {error}") from error
+    try:
+        config.cycles.check(run.score_cycles)
+    except ValueError as error:
+        raise ValueError(f"score_cycles: {config.name}: {error}") from error
+    if config.head == "correction":
+        _check_correction(config, run, sizes)
     height, width = config.input_size
-    last = run.stages[-1].size
+    last = sizes[-1]
     if height % last[0] or height // last[0] * last[1] != width:
         raise ValueError(
             f"the last stage's size {last} must be {(height, width)} divided by a whole number"
         )
     logits = run.loss.heatmap == "cross_entropy"
     return replace(config, heatmap_kind="logits" if logits else "gaussian", pool=height // last[0])
+
+
+def _check_correction(
+    config: StudentConfig, run: TrainConfig, sizes: list[tuple[int, int]]
+) -> None:
+    """Refuse what does not go with heatmaps that the backbone has by itself."""
+    if run.loss.heatmap == "cross_entropy":
+        raise ValueError(
+            f"loss.heatmap: {config.name} corrects the Gaussian heatmaps of its backbone, which "
+            "cross_entropy would unlearn: say mse"
+        )
+    if run.loss.dense > 0 or run.loss.stem > 0:
+        raise ValueError(
+            f"loss.dense and loss.stem: {config.name} has heatmaps of its backbone already: say 0"
+        )
+    other = [size for size in sizes if tuple(size) != config.input_size]
+    if other:
+        raise ValueError(
+            f"a stage of size {other[0]}: {config.name} answers in heatmaps of its crop's size: "
+            f"leave the stages' size out, it is {config.input_size}"
+        )
+
+
+def check_fit(
+    run: TrainConfig, config: StudentConfig, development: ViewGeometry | None, processes: int
+) -> None:
+    """Refuse what student, development set and processes of a run cannot do together.
+
+    ``development``: the sizes that the development set was cut for, if there is one.
+
+    Raises:
+        ValueError: that are not the student's; or several processes and a stage without cycles.
+    """
+    if development is not None and development != config.view:
+        raise ValueError(
+            f"the development set was cut for {development}, {config.name} has {config.view}"
+        )
+    alone = config.train_cycles > 0 and any(stage.cycles == 0 for stage in run.stages)
+    if alone and processes > 1:
+        raise ValueError(
+            "a stage of 0 cycles leaves the transformer without gradients, which several "
+            "processes cannot do: train it with one (--devices 1)"
+        )
 
 
 def published_init(student: Student) -> None:

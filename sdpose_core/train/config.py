@@ -21,7 +21,9 @@ class DataConfig:
     folder if not given). ``source_weights``: factor of a source's
     samples; ``human_factor`` of samples labelled by people whose source is not named.
     ``minimum_confidence``: joints below it are left out of the loss.
-    ``dev_annotations`` and ``dev_images``: a COCO set to score on while training.
+    ``dev_annotations`` and ``dev_images``: a COCO set to score on while training. ``on_device``:
+    crops are decoded once and held in the device's memory, 289 kB each; ``workers`` threads then
+    only draw the views. In each of several processes: all of them.
     """
 
     shards: tuple[str, ...] = ()
@@ -34,7 +36,33 @@ class DataConfig:
     dev_annotations: str | None = None
     dev_images: str | None = None
     workers: int = 4
+    on_device: bool = False
     augment: AugmentConfig = field(default_factory=AugmentConfig)
+
+
+@dataclass(frozen=True)
+class ViewLabelConfig:
+    """Labels by a network that looks at every crop in several views; see ``train.view_labels``.
+
+    ``paddings``: how much larger than the person's box the views are; none: no such labels.
+    ``mirrored``: each padding also as the mirror shows it. ``teacher``: the network, a preset or a
+    checkpoint; None is the student that the run starts with. ``sure``: the peak of a map from which
+    a joint counts as sure. ``doubtful``: sources whose labels by hand are only half believed.
+    ``complete``: sources where a joint that people left out cannot be seen.
+    """
+
+    paddings: tuple[float, ...] = ()
+    mirrored: bool = True
+    teacher: str | None = None
+    sure: float = 0.85
+    doubtful: tuple[str, ...] = ()
+    complete: tuple[str, ...] = ()
+
+    def __post_init__(self) -> None:
+        if any(padding <= 0 for padding in self.paddings):
+            raise ValueError(f"view_labels.paddings: expected more than 0, got {self.paddings}")
+        if not 0 < self.sure <= 1:
+            raise ValueError(f"view_labels.sure: expected more than 0, at most 1, got {self.sure}")
 
 
 @dataclass(frozen=True)
@@ -62,7 +90,8 @@ class OptimiserConfig:
 
     The decay of an average grows with the steps taken, min(ema, (1 + n) / (10 + n)). ``muon``
     takes Muon's steps, ``muon_scale`` times as large as AdamW's, for the hidden matrices and is
-    AdamW for the rest (``sdpose_core.train.muon``).
+    AdamW for the rest (``sdpose_core.train.muon``). ``head_rate``: the rate of all that is not
+    backbone, in units of the stage's; for random weights behind a trained backbone.
     """
 
     name: Literal["adam", "adamw", "muon"] = "adam"
@@ -71,6 +100,7 @@ class OptimiserConfig:
     clip: float = 0.0
     ema: float = 0.0
     muon_scale: float = 1.5
+    head_rate: float = 1.0
 
 
 @dataclass(frozen=True)
@@ -78,19 +108,20 @@ class StageConfig:
     """One part of a run with its own resolution, batch, length and rate.
 
     Length: exactly one of ``steps``, ``epochs`` and ``minutes`` (of computing, pauses left out).
-    ``size`` is the input's height and width, ``batch`` is per process, ``cycles`` (0: the
-    student's own number) how often the encoder runs. ``schedule`` shapes the rate after a linear
+    ``size`` is the input's height and width (None: the student's), ``batch`` is per process,
+    ``cycles`` (None: the student's own number; 0: its backbone alone, where that answers by itself)
+    how often the encoder runs. ``schedule`` shapes the rate after a linear
     warm-up of ``warmup_steps`` from ``rate * warmup_start``: "steps" multiplies by 0.1 at each of
     ``milestones`` (shares of the stage), "hold_cosine" keeps the rate for the share ``hold`` and
     falls to ``final * rate`` along a cosine, "constant" keeps it.
     """
 
-    size: tuple[int, int] = (256, 192)
+    size: tuple[int, int] | None = None
     batch: int = 64
     steps: int | None = None
     epochs: float | None = None
     minutes: float | None = None
-    cycles: int = 0
+    cycles: int | None = None
     rate: float = 1e-3
     schedule: Literal["steps", "hold_cosine", "constant"] = "hold_cosine"
     milestones: tuple[float, ...] = (200 / 300, 260 / 300)
@@ -116,11 +147,14 @@ class TrainConfig:
 
     ``student``: preset to train; ``start``: a checkpoint to begin with. Without one ``init`` draws
     the weights: "compact" from a truncated normal, which learns faster, "published" as the paper's
-    code; and ``backbone_start`` is a file of a pretrained backbone, taken where it fits.
+    code; and ``backbone_start`` is a file of a pretrained backbone, or a preset whose backbone it
+    is, taken where it fits. ``batch_norm``: a backbone whose batch norm was folded into its
+    convolutions trains with batch norm again; students that are saved and scored have it folded.
     ``devices`` is per node; ``batch`` of a stage is per device. ``precision``: "auto" is bf16 where
     the hardware computes in it, float32 elsewhere. A development score every ``evaluate_minutes``
     of computing, or every ``evaluate_epochs`` where given. ``score_cycles``: cycles of the network
-    whose development score decides which weights are kept.
+    whose development score decides which weights are kept (None: as many as it serves with; 0: its
+    backbone alone).
     """
 
     name: str = "run"
@@ -128,8 +162,10 @@ class TrainConfig:
     start: str | None = None
     init: Literal["compact", "published"] = "compact"
     backbone_start: str | None = None
+    batch_norm: bool = False
     seed: int = 0
     data: DataConfig = field(default_factory=DataConfig)
+    view_labels: ViewLabelConfig = field(default_factory=ViewLabelConfig)
     loss: LossConfig = field(default_factory=LossConfig)
     optimiser: OptimiserConfig = field(default_factory=OptimiserConfig)
     stages: tuple[StageConfig, ...] = (StageConfig(epochs=300),)
@@ -142,14 +178,15 @@ class TrainConfig:
     evaluate_epochs: float | None = None
     checkpoint_minutes: float = 5.0
     log_every: int = 20
-    score_cycles: int = 1
+    score_cycles: int | None = None
 
     def __post_init__(self) -> None:
         if not self.stages:
             raise ValueError("a run needs at least one stage")
-        for name in ("log_every", "score_cycles"):
-            if getattr(self, name) < 1:
-                raise ValueError(f"{name}: expected at least 1, got {getattr(self, name)}")
+        for name, least in (("log_every", 1), ("score_cycles", 0)):
+            value = getattr(self, name)
+            if value is not None and value < least:
+                raise ValueError(f"{name}: expected at least {least}, got {value}")
         if self.evaluate_epochs is not None and self.evaluate_epochs <= 0:
             raise ValueError(f"evaluate_epochs: expected more than 0, got {self.evaluate_epochs}")
 
@@ -227,7 +264,7 @@ def _build(kind: Any, value: Any, where: str) -> Any:
             if option is type(None):
                 if value is None:
                     return None
-            elif isinstance(value, option) or (option is float and isinstance(value, int)):
+            elif _may_be(value, option):
                 return _build(option, value, where)
         raise ValueError(f"{where}: unexpected value {value!r}")
     if isinstance(origin, type) and issubclass(origin, Mapping):
@@ -241,3 +278,10 @@ def _build(kind: Any, value: Any, where: str) -> Any:
         name = getattr(kind, "__name__", kind)
         raise ValueError(f"{where}: expected {name}, got {value!r}")
     return value
+
+
+def _may_be(value: Any, option: Any) -> bool:
+    """Whether ``value`` is meant as ``option``, one of a field's types."""
+    if get_origin(option) is tuple:
+        return isinstance(value, list | tuple)
+    return isinstance(value, option) or (option is float and isinstance(value, int))

@@ -25,12 +25,15 @@ class WeightAverage:
         """Move the average towards the module's present weights."""
         decay = min(self.decay, (1 + self.updates) / (10 + self.updates))
         self.updates += 1
+        held, present = [], []
         for key, value in module.state_dict().items():
-            held = self.values[key]
-            if held.is_floating_point():
-                held.lerp_(value.detach(), 1 - decay)
+            if value.is_floating_point():
+                held.append(self.values[key])
+                present.append(value.detach())
             else:
-                held.copy_(value)
+                self.values[key].copy_(value)
+        # All at once: a light network has hundreds of small tensors, and a GPU starts slowly.
+        torch._foreach_lerp_(held, present, 1 - decay)
 
     def state_dict(self) -> dict[str, Tensor | int]:
         """The averaged values and the number of updates."""

@@ -11,6 +11,8 @@ from rich.console import Console
 from rich.progress import BarColumn, Progress, TaskID, TextColumn, TimeRemainingColumn
 from torch.utils.tensorboard import SummaryWriter
 
+from sdpose_core.train.state import Counters
+
 COLUMNS = ("step", "samples", "seconds", "stage", "name", "value")
 
 
@@ -57,13 +59,12 @@ class RunLog:
         self._board.close()
         self._file.close()
 
-    def scalars(
-        self, values: Mapping[str, float], *, step: int, samples: int, seconds: float, stage: int
-    ) -> None:
+    def scalars(self, values: Mapping[str, float], at: Counters) -> None:
         """Write named values of one moment of the run."""
         for name, value in values.items():
-            self._rows.writerow((step, samples, f"{seconds:.1f}", stage, name, f"{value:.6g}"))
-            self._board.add_scalar(name, value, step)
+            place = (at.step, at.samples, f"{at.seconds:.1f}", at.stage)
+            self._rows.writerow((*place, name, f"{value:.6g}"))
+            self._board.add_scalar(name, value, at.step)
         self._file.flush()
 
     def progress(self, text: str, done: float) -> None:
@@ -76,3 +77,19 @@ class RunLog:
     def line(self, text: str) -> None:
         """Print one line."""
         self._console.print(text, highlight=False, markup=False, soft_wrap=True)
+
+
+def progress_line(counters: Counters, loss: float, rate: float, speed: float) -> str:
+    """What stands on the terminal while a stage runs; ``speed`` in crops a second."""
+    return (
+        f"stage {counters.stage + 1} step {counters.step} samples {counters.samples} "
+        f"loss {loss:.4f} rate {rate:.2e} {speed:.1f} crops/s"
+    )
+
+
+def score_line(counters: Counters, values: Mapping[str, float]) -> str:
+    """What stands there after a score."""
+    return (
+        f"step {counters.step} samples {counters.samples} minutes {counters.seconds / 60:.1f} "
+        + " ".join(f"{name}={value:.4f}" for name, value in values.items())
+    )

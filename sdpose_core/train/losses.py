@@ -81,15 +81,25 @@ def heatmap_distillation(kind: str, outputs: Sequence[CycleOutput], weights: Ten
 
 
 def student_loss(
-    outputs: Sequence[CycleOutput], target: Tensor, weights: Tensor, config: LossConfig
+    outputs: Sequence[CycleOutput],
+    target: Tensor,
+    weights: Tensor,
+    config: LossConfig,
+    first_cycle: int = 1,
 ) -> dict[str, Tensor]:
-    """Every term by name, weighted, without the auxiliary heads; their sum is the loss."""
-    first = heatmap_loss(config.heatmap, outputs[0].heatmaps, target, weights)
-    terms = {"heatmap": first}
-    for number, output in enumerate(outputs[1:], start=2):
-        terms[f"heatmap_{number}"] = heatmap_loss(config.heatmap, output.heatmaps, target, weights)
-    if len(outputs) > 1 and config.tokens > 0:
-        visual, keypoint = token_distillation(outputs, config.detach_teacher)
+    """Every term by name, weighted, without the auxiliary heads; their sum is the loss.
+
+    ``first_cycle``: the number of the first output, 0 where it is the backbone's own. Heatmap terms
+    are named by their cycle, ``heatmap_<n>``, the first cycle's ``heatmap``.
+    """
+    terms = {}
+    for number, output in enumerate(outputs, start=first_cycle):
+        name = "heatmap" if number == 1 else f"heatmap_{number}"
+        terms[name] = heatmap_loss(config.heatmap, output.heatmaps, target, weights)
+    # The tokens of cycle 0 have not been through the encoder: there is nothing to distil into.
+    encoded = outputs[1 - first_cycle :]
+    if len(encoded) > 1 and config.tokens > 0:
+        visual, keypoint = token_distillation(encoded, config.detach_teacher)
         terms["visual_tokens"] = config.tokens * visual
         terms["keypoint_tokens"] = config.tokens * keypoint
     if len(outputs) > 1 and config.heatmap_distillation > 0:

@@ -6,7 +6,7 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
-from sdpose_core.model import Student
+from sdpose_core.model import CycleOutput, Student
 from sdpose_core.train.config import LossConfig
 from sdpose_core.train.losses import heatmap_loss, student_loss
 
@@ -39,6 +39,20 @@ class DenseHead(nn.Module):
         )
 
 
+def cycle_outputs(student: Student, features: Tensor, cycles: int) -> list[CycleOutput]:
+    """``Student.cycles``; for 0 cycles the backbone's heatmaps alone, without any token.
+
+    A student without a transformer has nothing else, and of others the transformer is not run.
+    """
+    if cycles > 0:
+        return student.cycles(features, cycles)
+    own = student.own_heatmaps(features)
+    if own is None:
+        raise ValueError(f"cycles: {student.config.name} does not answer without a cycle")
+    none = own.new_zeros(len(own), 0, student.config.embed_dim)
+    return [CycleOutput(own, none, none)]
+
+
 class Objective(nn.Module):
     """Images and targets in, weighted loss terms out; one call is one forward pass of DDP."""
 
@@ -56,11 +70,12 @@ class Objective(nn.Module):
     ) -> dict[str, Tensor]:
         """Loss terms by name; their sum is the loss.
 
-        ``images`` (B, 3, H, W) RGB 0..255, ``target`` (B, 17, 64, 48), ``weights`` (B, 17).
+        ``images`` (B, 3, H, W) RGB 0..255, ``target`` (B, 17, *heatmap_size), ``weights`` (B, 17).
         """
         features = self.student.features(images)
-        outputs = self.student.cycles(features, cycles)
-        terms = student_loss(outputs, target, weights, self.config)
+        outputs = cycle_outputs(self.student, features, cycles)
+        first = self.student.config.min_cycles
+        terms = student_loss(outputs, target, weights, self.config, first)
         kind = self.config.heatmap
         size = (features.shape[2], features.shape[3])
         small = F.adaptive_avg_pool2d(target, size) if size != target.shape[2:] else target

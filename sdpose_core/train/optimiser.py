@@ -21,14 +21,19 @@ def make_optimiser(objective: Objective, config: TrainConfig) -> torch.optim.Opt
     plain = [p for p in rest if p.ndim <= 1]
     rate = config.stages[0].rate
     if settings.name == "adam":
+        every: list[dict[str, Any]] = [{"params": [*decayed, *plain]}]
         return torch.optim.Adam(
-            [*decayed, *plain], lr=rate, betas=settings.betas, weight_decay=settings.weight_decay
+            _with_head_rate(every, objective, settings.head_rate),
+            lr=rate,
+            betas=settings.betas,
+            weight_decay=settings.weight_decay,
         )
     groups: list[dict[str, Any]] = [
         {"params": decayed, "weight_decay": settings.weight_decay},
         {"params": plain, "weight_decay": 0.0},
     ]
     if settings.name == "adamw":
+        groups = _with_head_rate(groups, objective, settings.head_rate)
         return torch.optim.AdamW(groups, lr=rate, betas=settings.betas)
     for group in groups:
         group["muon"] = False
@@ -40,4 +45,27 @@ def make_optimiser(objective: Objective, config: TrainConfig) -> torch.optim.Opt
             "scale": settings.muon_scale,
         }
     )
+    groups = _with_head_rate(groups, objective, settings.head_rate)
     return Muon(groups, lr=rate, betas=settings.betas)
+
+
+def set_rate(optimiser: torch.optim.Optimizer, rate: float) -> None:
+    """The rate of the coming step: ``rate`` for the backbone, its multiple for all else."""
+    for group in optimiser.param_groups:
+        group["lr"] = rate * group.get("factor", 1.0)
+
+
+def _with_head_rate(
+    groups: list[dict[str, Any]], objective: Objective, factor: float
+) -> list[dict[str, Any]]:
+    """Each group in two, the backbone's parameters and the others, whose rate has a factor."""
+    if factor == 1:
+        return groups
+    backbone = {id(p) for p in objective.student.backbone.parameters()}
+    parts = []
+    for group in groups:
+        for inside in (True, False):
+            chosen = [p for p in group["params"] if (id(p) in backbone) == inside]
+            if chosen:
+                parts.append({**group, "params": chosen, "factor": 1.0 if inside else factor})
+    return parts

@@ -7,10 +7,13 @@ from pathlib import Path
 
 from sdpose_core.data.packing import packed_coco
 from sdpose_core.data.shards import CropSet, load_shards
+from sdpose_core.train.beginning import first_view
 from sdpose_core.train.config import DataConfig, TrainConfig
 from sdpose_core.train.hardware import is_first_process
 from sdpose_core.train.scoring import DevelopmentSet
+from sdpose_core.train.state import read_view
 from sdpose_core.train.trainer import Trainer
+from sdpose_core.types import PUBLISHED_VIEW, ViewGeometry
 
 
 def _silent(line: str) -> None:
@@ -31,12 +34,17 @@ def load_crops(data: DataConfig, folder: Path, say: Callable[[str], None] = _sil
     raise ValueError("no training data: give data.shards, or data.coco_annotations and coco_images")
 
 
-def load_development(data: DataConfig) -> DevelopmentSet | None:
-    """The development set that a config names, or None; raises ``ValueError`` for half of one."""
+def load_development(
+    data: DataConfig, view: ViewGeometry = PUBLISHED_VIEW
+) -> DevelopmentSet | None:
+    """The development set that a config names, cut for a student of ``view``, or None.
+
+    Raises ``ValueError`` for half of one.
+    """
     if bool(data.dev_annotations) != bool(data.dev_images):
         raise ValueError("a development set needs both dev_annotations and dev_images")
     if data.dev_annotations and data.dev_images:
-        return DevelopmentSet.load(Path(data.dev_annotations), Path(data.dev_images))
+        return DevelopmentSet.load(Path(data.dev_annotations), Path(data.dev_images), view)
     return None
 
 
@@ -53,5 +61,8 @@ def prepare(
     """
     crops = load_crops(config.data, folder, say)
     # The first process alone scores; COCO's validation set would take a gigabyte in each.
-    dev = load_development(config.data) if is_first_process() else None
+    dev = None
+    if is_first_process():
+        view = read_view(folder) if resume else first_view(config)
+        dev = load_development(config.data, view)
     return Trainer(config, folder, crops, dev, resume=resume)

@@ -4,7 +4,8 @@ from __future__ import annotations
 
 import math
 
-from sdpose_core.train.config import StageConfig
+from sdpose_core.train.config import StageConfig, TrainConfig
+from sdpose_core.train.state import Counters
 
 
 def stage_progress(
@@ -36,3 +37,11 @@ def learning_rate(stage: StageConfig, steps: int, progress: float) -> float:
         start = stage.warmup_start
         rate *= start + (1 - start) * steps / stage.warmup_steps
     return rate
+
+
+def score_due(config: TrainConfig, counters: Counters, seconds: float, pass_length: int) -> bool:
+    """Whether to score now, ``seconds`` of computing into the stage."""
+    if config.evaluate_epochs is None:
+        return seconds - counters.stage_scored >= 60 * config.evaluate_minutes
+    every = config.evaluate_epochs * pass_length
+    return counters.samples // every > counters.scored_samples // every

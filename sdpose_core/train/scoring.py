@@ -16,12 +16,16 @@ from sdpose_core.geometry import heatmap_to_image, regions_from_boxes
 from sdpose_core.heatmaps import decode_tensor
 from sdpose_core.model import Student
 from sdpose_core.skeleton import OKS_SIGMAS
-from sdpose_core.types import Regions
+from sdpose_core.train.objective import cycle_outputs
+from sdpose_core.types import PUBLISHED_VIEW, Regions, ViewGeometry
 
 
 @dataclass(frozen=True)
 class DevelopmentSet:
-    """Crops (N, 256, 192, 3) uint8 of annotated people, and what to score them against."""
+    """Crops (N, height, width, 3) uint8 of annotated people, and what to score them against.
+
+    The crops are those that a student of ``regions.view`` sees.
+    """
 
     crops: NDArray[np.uint8]
     regions: Regions
@@ -29,8 +33,15 @@ class DevelopmentSet:
     areas: NDArray[np.float64]
 
     @classmethod
-    def load(cls, annotations: Path, images: Path) -> DevelopmentSet:
-        """Cut every annotated person of a COCO set."""
+    def load(
+        cls, annotations: Path, images: Path, view: ViewGeometry = PUBLISHED_VIEW
+    ) -> DevelopmentSet:
+        """Cut every annotated person of a COCO set for a student of ``view``.
+
+        Raises:
+            ValueError: not a COCO set, or one without people.
+            OSError: a picture that cannot be read.
+        """
         crops: list[NDArray[np.uint8]] = []
         regions: list[Regions] = []
         keypoints: list[NDArray[np.float32]] = []
@@ -38,7 +49,7 @@ class DevelopmentSet:
         for image in load_coco(annotations, images):
             if not image.people:
                 continue
-            views = regions_from_boxes(np.stack([p.box for p in image.people]))
+            views = regions_from_boxes(np.stack([p.box for p in image.people]), view)
             crops.append(crop_image(image.read(), views))
             regions.append(views)
             keypoints.extend(p.keypoints for p in image.people)
@@ -50,6 +61,7 @@ class DevelopmentSet:
             regions=Regions(
                 np.concatenate([r.centres for r in regions]),
                 np.concatenate([r.sizes for r in regions]),
+                view,
             ),
             keypoints=np.stack(keypoints),
             areas=np.array(areas, np.float64),
@@ -80,14 +92,16 @@ def development_score(
     held: DevelopmentSet,
     *,
     size: tuple[int, int] | None = None,
-    cycles: int = 1,
+    cycles: int | None = None,
     batch: int = 32,
 ) -> NDArray[np.float64]:
-    """OKS of every person (N,), one pass, no flip test, on the student's own device.
+    """OKS of every person (N,), no flip test, on the student's own device.
 
+    ``cycles``: after how many cycles, None is as many as the student serves with.
     ``size``: height and width at which the backbone sees the crops, averaged down to it; None is
     what the student does when it serves.
     """
+    cycles = student.config.cycles.check(cycles)
     device = next(student.parameters()).device
     was_training = student.training
     student.eval()
@@ -96,10 +110,10 @@ def development_score(
         part = torch.from_numpy(held.crops[start : start + batch]).to(device)
         images = part.permute(0, 3, 1, 2).float()
         if size is None:
-            outputs = student.forward_cycles(images, cycles)
+            seen = student.pool(images)
         else:
-            small = resize_views(images, size).contiguous(memory_format=torch.channels_last)
-            outputs = student.cycles(student.features(small), cycles)
+            seen = resize_views(images, size).contiguous(memory_format=torch.channels_last)
+        outputs = cycle_outputs(student, student.features(seen), cycles)
         maps = outputs[-1].heatmaps.float()
         if student.config.heatmap_kind == "logits":
             maps = maps.flatten(2).softmax(dim=2).view_as(maps)
@@ -110,7 +124,7 @@ def development_score(
 
 
 def resize_views(views: torch.Tensor, size: tuple[int, int]) -> torch.Tensor:
-    """Views (B, 3, 256, 192) at another size, each new pixel the mean of those it covers."""
+    """Views (B, 3, height, width) at another size, each new pixel the mean of those it covers."""
     if tuple(views.shape[2:]) == tuple(size):
         return views
     return F.interpolate(views, size, mode="area")

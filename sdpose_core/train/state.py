@@ -12,7 +12,9 @@ from typing import Any
 
 import torch
 
+from sdpose_core.model import StudentConfig
 from sdpose_core.train.config import TrainConfig
+from sdpose_core.types import PUBLISHED_VIEW, ViewGeometry
 
 STATE_NAME = "state.pt"
 CONFIG_NAME = "config.json"
@@ -37,7 +39,7 @@ class Counters:
     best: dict[str, float] = field(default_factory=dict)
 
 
-def _write_whole(path: Path, write: Callable[[Path], Any]) -> None:
+def write_whole(path: Path, write: Callable[[Path], Any]) -> None:
     """``write`` fills a file beside ``path``, which takes its place when it is complete."""
     partial = path.with_name(f".{path.name}.{os.getpid()}.partial")
     try:
@@ -52,7 +54,7 @@ def _write_whole(path: Path, write: Callable[[Path], Any]) -> None:
 def write_config(folder: Path, config: TrainConfig) -> None:
     """Write ``config.json`` of a run folder."""
     text = json.dumps(config.to_dict(), indent=1) + "\n"
-    _write_whole(folder / CONFIG_NAME, lambda partial: partial.write_text(text))
+    write_whole(folder / CONFIG_NAME, lambda partial: partial.write_text(text))
 
 
 def read_config(folder: Path) -> TrainConfig:
@@ -66,7 +68,7 @@ def read_config(folder: Path) -> TrainConfig:
 def write_state(folder: Path, counters: Counters, parts: dict[str, Any]) -> None:
     """Write ``state.pt`` of a run folder; ``parts`` are state dicts and plain values by name."""
     content = {"counters": asdict(counters), **parts}
-    _write_whole(folder / STATE_NAME, lambda partial: torch.save(content, partial))
+    write_whole(folder / STATE_NAME, lambda partial: torch.save(content, partial))
 
 
 def read_state(folder: Path) -> tuple[Counters, dict[str, Any]]:
@@ -84,6 +86,12 @@ def read_state(folder: Path) -> tuple[Counters, dict[str, Any]]:
         return Counters(**content.pop("counters")), content
     except (RuntimeError, pickle.UnpicklingError, EOFError, KeyError, TypeError) as error:
         raise ValueError(f"{path}: not a readable state of a run ({error})") from error
+
+
+def read_view(folder: Path) -> ViewGeometry:
+    """The sizes of the student whose run a folder holds; raises as ``read_state`` does."""
+    student = read_state(folder)[1].get("student")
+    return StudentConfig.from_dict(student).view if student else PUBLISHED_VIEW
 
 
 def remove_partials(folder: Path) -> None:

@@ -16,23 +16,31 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from sdpose_core.checkpoints import save_student, training_facts
-from sdpose_core.data.batches import SampleStream, sample_weights
+from sdpose_core.checkpoints import save_student
 from sdpose_core.data.shards import CropSet
 from sdpose_core.model import Student, StudentConfig
 from sdpose_core.train.agreement import Agreement
-from sdpose_core.train.beginning import first_student, served_config
+from sdpose_core.train.beginning import check_fit, first_student, served_config, stage_size
 from sdpose_core.train.clock import ComputeClock
 from sdpose_core.train.config import StageConfig, TrainConfig
 from sdpose_core.train.ema import WeightAverage
-from sdpose_core.train.feed import StepInputs, render_inputs, step_inputs
+from sdpose_core.train.feed import StepInputs, render_inputs
 from sdpose_core.train.hardware import choose_precision, device_kind, make_fabric
-from sdpose_core.train.logs import RunLog
+from sdpose_core.train.logs import RunLog, progress_line, score_line
 from sdpose_core.train.memory import keep_freed_memory
 from sdpose_core.train.objective import Objective, total
-from sdpose_core.train.optimiser import make_optimiser
-from sdpose_core.train.schedule import learning_rate, stage_progress
-from sdpose_core.train.scoring import DevelopmentSet, development_score
+from sdpose_core.train.optimiser import make_optimiser, set_rate
+from sdpose_core.train.results import (
+    averaged_copy,
+    best_kept,
+    refuse_broken_weights,
+    run_facts,
+    score_at,
+    size_name,
+)
+from sdpose_core.train.samples import Samples
+from sdpose_core.train.schedule import learning_rate, score_due, stage_progress
+from sdpose_core.train.scoring import DevelopmentSet
 from sdpose_core.train.state import (
     Counters,
     read_state,
@@ -41,17 +49,17 @@ from sdpose_core.train.state import (
     write_state,
 )
 
-
-def _size_name(size: tuple[int, int]) -> str:
-    return f"{size[0]}x{size[1]}"
+MEASURED_BATCHES = 8
+"""On which the statistics of inserted batch norm are measured."""
 
 
 class Trainer:
     """One run in one folder; with ``resume`` it continues from the folder's ``state.pt``.
 
     The folder holds ``config.json``, ``log.csv``, ``tensorboard/``, ``state.pt``,
-    ``last.safetensors`` and, once scored, ``best.safetensors`` (the best development score). The
-    student serves at the size of the last stage: crops are averaged down to it.
+    ``last.safetensors``, ``labels.npz`` where the config wants labels by views and, once scored,
+    ``best.safetensors`` (the best development score). The student serves at the size of the last
+    stage: crops are averaged down to it.
 
     Raises:
         ValueError: the config does not fit this machine, its start, the folder's state or itself.
@@ -69,7 +77,6 @@ class Trainer:
     ) -> None:
         self.config = config
         self.folder = folder
-        self.crops = crops
         self.dev = dev
         self.counters = Counters()
         self.history: list[dict[str, float]] = []
@@ -86,33 +93,31 @@ class Trainer:
         if resume:
             self.counters, parts = read_state(folder)
         if "student" in parts:
-            student, self.begun = Student(StudentConfig.from_dict(parts["student"])), ""
+            student = Student(StudentConfig.from_dict(parts["student"]))
+            self.begun = f"goes on after step {self.counters.step}"
         else:
             student, self.begun = first_student(config)
-        if resume:
-            self.begun = f"goes on after step {self.counters.step}"
         student.config = served_config(student.config, config)
+        held_view = dev.regions.view if dev is not None else None
+        check_fit(config, student.config, held_view, self.fabric.world_size)
+        self.samples = Samples(config, crops, self.fabric, student.config.view)
+        if config.batch_norm:
+            # A state that is resumed has the statistics in it.
+            self.samples.normalise(student, config.stages[0], measure=not resume)
         self.objective = Objective(student.train(), config.loss)
         self.objective.to(memory_format=torch.channels_last)  # type: ignore[call-overload]
         optimiser = make_optimiser(self.objective, config)
         self.wrapped, self.optimiser = self.fabric.setup(self.objective, optimiser)
-        self.average = (
-            WeightAverage(self.objective.student, config.optimiser.ema)
-            if config.optimiser.ema > 0
-            else None
-        )
-        weights = sample_weights(crops, config.data.source_weights, config.data.human_factor)
-        self.stream = SampleStream(weights, config.seed)
+        ema = config.optimiser.ema
+        self.average = WeightAverage(self.objective.student, ema) if ema > 0 else None
         self.log: RunLog | None = None
-        self.stopping = False
-        self._wish = False
+        self.stopping = self._wish = False
         if resume:
             try:
                 self._restore(parts)
             except (KeyError, RuntimeError) as error:
-                raise ValueError(
-                    f"{folder}: its state does not fit its config ({error})"
-                ) from error
+                said = f"{folder}: its state does not fit its config ({error})"
+                raise ValueError(said) from error
 
     def stop(self) -> None:
         """Ask the loop to end after the present step and to save its state; from any thread.
@@ -120,6 +125,10 @@ class Trainer:
         ``stopping`` becomes true once all processes know.
         """
         self._wish = True
+
+    def size_of(self, stage: StageConfig) -> tuple[int, int]:
+        """Height and width of the pictures that the backbone sees in a stage."""
+        return stage_size(stage, self.student.config)
 
     @property
     def student(self) -> Student:
@@ -134,10 +143,8 @@ class Trainer:
         if parts.get("precision"):
             self.fabric.strategy.precision.load_state_dict(parts["precision"])
         # A process that was killed between the two files has a better student than it knows of.
-        best = training_facts(self.folder / "best.safetensors").get("scores", {})
-        name = _size_name(self.config.stages[-1].size)
-        kept = float(best.get(f"dev/oks_{name}", -1.0))
-        if kept > self.counters.best.get(name, -1.0):
+        name = size_name(self.size_of(self.config.stages[-1]))
+        if (kept := best_kept(self.folder, name)) > self.counters.best.get(name, -1.0):
             self.counters.best[name] = kept
 
     def run(self, *, stop_after_steps: int | None = None) -> None:
@@ -155,11 +162,18 @@ class Trainer:
                 self.log = stack.enter_context(RunLog(self.folder))
                 self.log.line(self.begun)
                 self.log.line(
-                    f"{len(self.crops)} crops, {self.stream.pass_length} a pass, {self.precision} "
-                    f"on {self.fabric.device} x {self.fabric.world_size}"
+                    f"{len(self.samples.crops)} crops, {self.samples.stream.pass_length} a pass, "
+                    f"{self.precision} on {self.fabric.device} x {self.fabric.world_size}"
                 )
                 if self.dev is None:
                     self.log.line("no development set: nothing is scored, the last student is kept")
+            self.samples.label(
+                self.folder,
+                self.averaged_student,
+                steps=self.counters.step,
+                fresh=not self.resumed,
+                say=self.log.line if self.log is not None else lambda line: None,
+            )
             self._run_stages(stop_after_steps)
 
     def _run_stages(self, remaining: int | None) -> None:
@@ -196,7 +210,7 @@ class Trainer:
             if agreed.stopping:
                 self.stopping = True
                 break
-            if self._score_due(agreed.seconds - counters.stage_scored):
+            if score_due(config, counters, agreed.seconds, self.samples.stream.pass_length):
                 self._score(stage)
                 counters.scored_samples = counters.samples
                 counters.stage_scored = saved = agreed.seconds
@@ -209,7 +223,7 @@ class Trainer:
                 counters.stage_step,
                 agreed.seconds,
                 counters.stage_samples,
-                self.stream.pass_length,
+                self.samples.stream.pass_length,
             )
             if progress >= 1:
                 break
@@ -238,33 +252,15 @@ class Trainer:
 
     def inputs(self, stage: StageConfig) -> Iterator[StepInputs]:
         """What the coming steps of a stage need, from where the run stands."""
-        return step_inputs(
-            self.config,
-            self.crops,
-            self.stream,
-            self.fabric.device,
-            samples=self.counters.samples,
-            step=self.counters.step,
-            batch_size=stage.batch,
-            rank=self.fabric.global_rank,
-            world=self.fabric.world_size,
-        )
-
-    def _score_due(self, seconds: float) -> bool:
-        """Whether to score, ``seconds`` after the last score."""
-        epochs = self.config.evaluate_epochs
-        if epochs is None:
-            return seconds >= 60 * self.config.evaluate_minutes
-        every = epochs * self.stream.pass_length
-        return self.counters.samples // every > self.counters.scored_samples // every
+        return self.samples.inputs(stage, self.counters.samples, self.counters.step)
 
     def step(self, inputs: StepInputs, stage: StageConfig, rate: float) -> dict[str, Tensor]:
         """One optimiser step on one batch; returns the loss terms."""
         config = self.config
         images, target, weights = self.render(inputs, stage)
-        for group in self.optimiser.param_groups:
-            group["lr"] = rate
-        cycles = stage.cycles or self.student.config.train_cycles
+        set_rate(self.optimiser, rate)
+        own = self.student.config.train_cycles
+        cycles = own if stage.cycles is None else stage.cycles
         terms: dict[str, Tensor] = self.wrapped(images, target, weights, cycles)
         loss = total(terms)
         self.optimiser.zero_grad(set_to_none=True)
@@ -283,7 +279,8 @@ class Trainer:
 
     def render(self, inputs: StepInputs, stage: StageConfig) -> tuple[Tensor, Tensor, Tensor]:
         """Views, targets and weights of one batch, as ``render_inputs`` has them."""
-        return render_inputs(inputs, stage.size, self.config.loss.heatmap)
+        view = self.student.config.view
+        return render_inputs(inputs, self.size_of(stage), self.config.loss.heatmap, view)
 
     def _report(
         self, sums: dict[str, Tensor | float], count: int, rate: float, progress: float
@@ -291,98 +288,54 @@ class Trainer:
         if self.log is None:
             return
         means = {name: float(value) / count for name, value in sums.items()}
-        counters = self.counters
-        speed = counters.stage_samples / max(1e-9, counters.stage_seconds)
+        speed = self.counters.stage_samples / max(1e-9, self.counters.stage_seconds)
         values = {**{f"train/{k}": v for k, v in means.items()}, "rate": rate, "speed": speed}
-        self._write(values)
-        share = (counters.stage + progress) / len(self.config.stages)
-        self.log.progress(
-            f"stage {counters.stage + 1} step {counters.step} samples {counters.samples} "
-            f"loss {means['loss']:.4f} rate {rate:.2e} {speed:.1f} crops/s",
-            share,
-        )
-
-    def _write(self, values: dict[str, float]) -> None:
-        assert self.log is not None
-        c = self.counters
-        self.log.scalars(values, step=c.step, samples=c.samples, seconds=c.seconds, stage=c.stage)
+        self.log.scalars(values, self.counters)
+        share = (self.counters.stage + progress) / len(self.config.stages)
+        self.log.progress(progress_line(self.counters, means["loss"], rate, speed), share)
 
     def averaged_student(self) -> Student:
-        """A copy of the student with the averaged weights (its own where there is no average)."""
-        copy = Student(self.student.config)
-        state = self.average.values if self.average is not None else self.student.state_dict()
-        copy.load_state_dict(state)
-        copy.to(self.fabric.device, memory_format=torch.channels_last)  # type: ignore[call-overload]
-        return copy.eval()
+        """A copy of the student with the averaged weights, as it is saved and scored."""
+        return averaged_copy(self.student, self.average, self.fabric.device)
 
     def _score(self, stage: StageConfig, *, finished: bool = False) -> None:
         """Score the averaged student and keep the best; only the first process works.
 
         The state is to be saved right after, so that it knows of the student that was kept.
         """
-        self._refuse_broken_weights()
+        refuse_broken_weights(self.objective, self.fabric, self.counters.step, self.folder)
         if self.fabric.is_global_zero:
             student = self.averaged_student()
             values: dict[str, float] = {}
             if self.dev is not None:
-                served = self.config.stages[-1].size
-                for size in dict.fromkeys((served, stage.size)):
-                    scores = development_score(
-                        student,
-                        self.dev,
-                        size=None if size == served else size,
-                        cycles=self.config.score_cycles,
-                    )
-                    name = _size_name(size)
-                    values[f"dev/oks_{name}"] = float(scores.mean())
-                    values[f"dev/oks50_{name}"] = float((scores > 0.5).mean())
-                    if scores.mean() > self.counters.best.get(name, -1.0):
-                        self.counters.best[name] = float(scores.mean())
+                served = self.size_of(self.config.stages[-1])
+                for size in dict.fromkeys((served, self.size_of(stage))):
+                    found = score_at(student, self.dev, size, self.config.score_cycles)
+                    values |= found
+                    name = size_name(size)
+                    if found[f"dev/oks_{name}"] > self.counters.best.get(name, -1.0):
+                        self.counters.best[name] = found[f"dev/oks_{name}"]
                         if size == served:
                             self._export(student, "best", values)
             self._export(student, "last", {**values, "finished": float(finished)})
             self.history.append({"step": float(self.counters.step), **values})
             if self.log is not None and values:
-                self._write(values)
-                self.log.line(
-                    f"step {self.counters.step} samples {self.counters.samples} "
-                    f"minutes {self.counters.seconds / 60:.1f} "
-                    + " ".join(f"{k}={v:.4f}" for k, v in values.items())
-                )
+                self.log.scalars(values, self.counters)
+                self.log.line(score_line(self.counters, values))
         self.fabric.barrier()
 
     def _export(self, student: Student, name: str, scores: dict[str, float]) -> None:
-        config, counters = self.config, self.counters
-        facts = {
-            "run": config.name,
-            "start": Path(config.start).name if config.start else None,
-            "crops": len(self.crops),
-            "steps": counters.step,
-            "samples": counters.samples,
-            "minutes": round(counters.seconds / 60, 1),
-            "averaged": self.average is not None,
-            "scores": scores,
-            "config": {k: v for k, v in config.to_dict().items() if k not in ("data", "start")},
-        }
+        facts = run_facts(
+            self.config,
+            self.counters,
+            crops=len(self.samples.crops),
+            averaged=self.average is not None,
+            scores=scores,
+        )
         save_student(student, self.folder / f"{name}.safetensors", facts)
 
-    def _refuse_broken_weights(self) -> None:
-        """Raise in every process before broken weights take the place of good ones."""
-        tensors = [t for t in self.objective.state_dict().values() if t.is_floating_point()]
-        broken = (~torch.stack([t.isfinite().all() for t in tensors])).any().float()
-        if self.fabric.world_size > 1:
-            heard = self.fabric.all_reduce(broken, reduce_op="sum")
-            assert isinstance(heard, Tensor)
-            broken = heard
-        if broken > 0:
-            raise ValueError(
-                f"the weights are not finite any more after step {self.counters.step}; nothing of "
-                f"them was saved. Begin again from {self.folder / 'best.safetensors'} or a start "
-                "of yours with a lower rate, or with optimiser.clip"
-            )
-
     def _save(self) -> None:
-        self._refuse_broken_weights()
+        refuse_broken_weights(self.objective, self.fabric, self.counters.step, self.folder)
         if self.fabric.is_global_zero:
             parts: dict[str, Any] = {
                 "student": self.student.config.to_dict(),

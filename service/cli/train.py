@@ -14,7 +14,10 @@ _BEGINNINGS = ("config", "start", "backbone_start")
 def train(
     context: typer.Context,
     config: Annotated[
-        str, typer.Option(help="A TOML file, or the name of a preset such as compact-cpu.")
+        str,
+        typer.Option(
+            "--config", "--preset", help="A TOML file, or the name of a preset such as compact-cpu."
+        ),
     ] = "compact-cpu",
     run: Annotated[Path | None, typer.Option(help="Run folder; runs/<name> if not given.")] = None,
     shards: Annotated[
@@ -41,7 +44,8 @@ def train(
     ] = None,
     nodes: Annotated[int | None, typer.Option(min=1, help="Machines of the run.")] = None,
     backbone_start: Annotated[
-        str | None, typer.Option(help="File of a pretrained backbone, taken where it fits.")
+        str | None,
+        typer.Option(help="File or preset of a pretrained backbone, taken where it fits."),
     ] = None,
     coco_cache: Annotated[
         str | None, typer.Option(help="Folder for the packed COCO crops; in the run if not given.")

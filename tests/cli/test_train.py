@@ -59,6 +59,16 @@ def shallow(tmp_path: Path) -> Path:
     return path
 
 
+def test_a_preset_may_be_called_so(tmp_path: Path) -> None:
+    for option in ("--config", "--preset"):
+        refused = CliRunner().invoke(app, ["train", option, "lite-gpu", "--run", str(tmp_path)])
+        assert refused.exit_code == 2
+        assert '"student": "sdpose-lite"' in refused.output
+        assert "no training data" in refused.output
+    unknown = CliRunner().invoke(app, ["train", "--preset", "lite-cpu"])
+    assert "presets are" in unknown.output.replace("\n", " ")
+
+
 def test_from_a_coco_set_to_a_measured_student(tmp_path: Path, shallow: Path) -> None:
     annotations, images = coco_folder(tmp_path / "set", images=2)
     assert "4 people in 1 shards" in sdpose("pack", annotations, images, tmp_path / "shards")

@@ -5,22 +5,35 @@ from __future__ import annotations
 from dataclasses import replace
 from itertools import islice
 
+import cv2
 import numpy as np
+import pytest
 import torch
 
 from sdpose_core.data.augment import AugmentConfig
 from sdpose_core.data.batches import SampleStream
+from sdpose_core.data.held import hold
+from sdpose_core.data.shards import CONTEXT_SIZE, CropSet, context_regions
+from sdpose_core.skeleton import FLIP_INDICES
 from sdpose_core.train.config import DataConfig, TrainConfig
 from sdpose_core.train.feed import StepInputs, render_inputs, step_inputs
+from sdpose_core.types import PUBLISHED_VIEW, ViewGeometry
 from tests.train.people import crop_set
 
 CONFIG = TrainConfig(seed=5, data=DataConfig(workers=0, augment=AugmentConfig(colour=0.2)))
 CPU = torch.device("cpu")
 
 
-def some(config: TrainConfig, start: int, count: int, rank: int = 0) -> list[StepInputs]:
+def some(
+    config: TrainConfig,
+    start: int,
+    count: int,
+    rank: int = 0,
+    view: ViewGeometry = PUBLISHED_VIEW,
+    crops: CropSet | None = None,
+) -> list[StepInputs]:
     """``count`` inputs of two samples from step ``start`` on, in a run of two processes."""
-    crops, stream = crop_set(8), SampleStream(np.ones(8), config.seed)
+    crops, stream = crops or crop_set(8), SampleStream(np.ones(8), config.seed)
     inputs = step_inputs(
         config,
         crops,
@@ -31,6 +44,8 @@ def some(config: TrainConfig, start: int, count: int, rank: int = 0) -> list[Ste
         batch_size=2,
         rank=rank,
         world=2,
+        view=view,
+        held=hold(crops, CPU) if config.data.on_device else None,
     )
     return list(islice(inputs, count))
 
@@ -65,3 +80,67 @@ def test_doubtful_and_hidden_joints_weigh_nothing() -> None:
     assert (weights == 0).nonzero().tolist() == [[0, 3], [1, 4]]
     _, _, published = render_inputs(inputs, (128, 96), "mse")
     assert (published == 0).nonzero().tolist() == [[0, 3]]
+
+
+def test_pictures_on_the_device_give_the_same_views() -> None:
+    """Whoever decodes them, with all that is done to views, and with another view than 3:4."""
+    view = ViewGeometry(input_size=(96, 96), heatmap_size=(24, 24), padding=1.1)
+    augment = AugmentConfig(occlude=0.5, low_resolution=0.5, grey=0.5, tint=0.2)
+    loader = replace(CONFIG, data=replace(CONFIG.data, augment=augment))
+    held = replace(loader, data=replace(loader.data, on_device=True, workers=2))
+    for one, other in zip(some(loader, 1, 4, view=view), some(held, 1, 4, view=view), strict=True):
+        assert same(one, other)
+        shown = [render_inputs(part, (96, 96), "mse", view) for part in (one, other)]
+        assert shown[0][0].shape == (2, 3, 96, 96)
+        assert shown[0][1].shape == (2, 17, 24, 24)
+        assert all(torch.equal(a, b) for a, b in zip(*shown, strict=True))
+
+
+def test_crops_of_two_sizes_are_not_held() -> None:
+    small = cv2.imencode(".webp", np.zeros((40, 30, 3), np.uint8))[1].tobytes()
+    crops = crop_set(3)
+    mixed = replace(crops, images=(*crops.images[:2], small))
+    with pytest.raises(ValueError, match="sample 2 of source"):
+        hold(mixed, CPU)
+
+
+def test_the_view_in_a_shard_follows_padding_and_aspect() -> None:
+    """A person fills more of a view of less padding; joints stay on their pixels."""
+    plain = replace(CONFIG, data=replace(CONFIG.data, augment=AugmentConfig.none()))
+    view = ViewGeometry(input_size=(96, 128), heatmap_size=(24, 32), padding=1.0)
+    (far,), (near,) = some(plain, 0, 1), some(plain, 0, 1, view=view)
+    # The middle of the crop is the middle of either heatmap, distances from it are 1.25 / 1.0 in
+    # units of the view.
+    centre = torch.tensor([24.0, 32.0])
+    torch.testing.assert_close(
+        (near.joints - centre / 2) / (24, 32)[0], (far.joints - centre) / 48 * 1.25,
+        rtol=1e-4, atol=1e-4,
+    )  # fmt: skip
+    square = context_regions(1, CONTEXT_SIZE, ViewGeometry((64, 64), (16, 16), 1.25))
+    np.testing.assert_allclose(square.sizes, [[256, 256]])
+
+
+def test_low_amplitudes_scale_the_target_and_guide_no_view() -> None:
+    crops = crop_set(8)
+    heights = np.ones((8, 17), np.float32)
+    heights[:, 9], heights[:, 3] = 0.5, 0.0
+    labelled = crops.labelled(crops.keypoints, heights)
+    always = AugmentConfig(flip_probability=1.0, half_body_probability=0, shift_probability=0)
+    config = replace(CONFIG, data=replace(CONFIG.data, augment=always))
+    (inputs,) = some(config, 0, 1, crops=labelled)
+    expected = torch.ones(2, 17)
+    expected[:, FLIP_INDICES[9]], expected[:, FLIP_INDICES[3]] = 0.5, 0.0
+    assert torch.equal(inputs.amplitudes, expected)
+    inputs = replace(inputs, joints=torch.full((2, 17, 2), 20.0), confidence=torch.ones(2, 17))
+    _, target, weights = render_inputs(inputs, (256, 192), "mse")
+    torch.testing.assert_close(target.amax((2, 3)), expected)
+    assert bool((weights == 1).all())  # an empty map is to be learnt, too
+    # Half bodies look at what is there: nine joints are needed, eight can be seen.
+    heights[:] = 0.2
+    heights[:, :8] = 1
+    half = replace(always, half_body_probability=1.0, scale_factor=0.0, rotation_probability=0.0)
+    config = replace(CONFIG, data=replace(CONFIG.data, augment=half))
+    (whole,) = some(config, 0, 1, crops=crops.labelled(crops.keypoints, heights))
+    (halved,) = some(config, 0, 1, crops=crops)
+    torch.testing.assert_close(whole.to_image[:, 1, 1], torch.ones(2))
+    assert bool((halved.to_image[:, 1, 1] < 0.99).all())

@@ -136,3 +136,18 @@ def test_a_cycle_has_nothing_to_distil_alone() -> None:
         "keypoint_tokens",
         "heatmap_distillation",
     }
+
+
+def test_terms_are_named_by_their_cycle() -> None:
+    """The tokens of cycle 0 have not been through the encoder: nothing is distilled into them."""
+    config = LossConfig(heatmap_distillation=1.0)
+    target, weights = torch.rand(2, 17, 8, 6), torch.ones(2, 17)
+    two, three = (
+        student_loss(outputs_of(count), target, weights, config, first_cycle=0) for count in (2, 3)
+    )
+    assert set(two) == {"heatmap_0", "heatmap", "heatmap_distillation"}
+    assert {"heatmap_2", "visual_tokens", "keypoint_tokens"} <= set(three)
+    visual, _ = token_distillation(outputs_of(3)[1:])
+    expected = config.tokens * float(visual.detach())
+    assert float(three["visual_tokens"].detach()) == pytest.approx(expected)
+    assert set(student_loss(outputs_of(1), target, weights, config, 0)) == {"heatmap_0"}

@@ -1,0 +1,249 @@
+"""Students that answer without a cycle, and of other sizes: from start to saved file."""
+
+from __future__ import annotations
+
+from dataclasses import replace
+from pathlib import Path
+from typing import Any, Literal
+
+import numpy as np
+import pytest
+import torch
+
+from sdpose_core.checkpoints import load_student, read_checkpoint, save_student
+from sdpose_core.data.augment import AugmentConfig
+from sdpose_core.model import PRESETS, Student
+from sdpose_core.train.beginning import first_student
+from sdpose_core.train.config import (
+    DataConfig,
+    LossConfig,
+    OptimiserConfig,
+    StageConfig,
+    TrainConfig,
+    ViewLabelConfig,
+)
+from sdpose_core.train.objective import Objective
+from sdpose_core.train.optimiser import make_optimiser, set_rate
+from sdpose_core.train.presets import preset_config
+from sdpose_core.train.scoring import DevelopmentSet, development_score
+from sdpose_core.train.trainer import Trainer
+from tests.train.people import coco_folder, crop_set
+from tests.train.test_training import logged, run_state
+
+SMALL = replace(
+    PRESETS["sdpose-lite"],
+    input_size=(128, 96),
+    heatmap_size=(32, 24),
+    padding=1.1,
+    depth=1,
+    embed_dim=32,
+    heads=2,
+    mlp_dim=32,
+    head_dim=32,
+    patch_size=(4, 4),
+)
+QUICK = TrainConfig(
+    name="quick",
+    student="sdpose-lite",
+    data=DataConfig(workers=0, augment=AugmentConfig(colour=0.1)),
+    loss=LossConfig(tokens=0.0),
+    optimiser=OptimiserConfig(name="adamw", ema=0.9),
+    stages=(StageConfig(batch=2, steps=2, warmup_steps=0),),
+    accelerator="cpu",
+    devices=1,
+    precision="32-true",
+    log_every=1,
+)
+
+
+@pytest.fixture
+def small(tmp_path: Path) -> str:
+    """The small student with the embedded backbone's weights, as a file with a score head."""
+    torch.manual_seed(0)
+    student = Student(SMALL)
+    student.backbone.load_state_dict(load_student("sdpose-lite").backbone.state_dict())
+    path = tmp_path / "small.safetensors"
+    save_student(student, path)
+    return str(path)
+
+
+def tiny(name: str, **changes: Any) -> TrainConfig:
+    """A GPU preset so small that a CPU makes its steps."""
+    config = preset_config(name)
+    stage = replace(config.stages[0], batch=2, minutes=None, steps=2, warmup_steps=0)
+    return replace(
+        config,
+        **{
+            "stages": (stage,),
+            "accelerator": "cpu",
+            "precision": "32-true",
+            "log_every": 1,
+            "view_labels": replace(config.view_labels, paddings=(1.15,)),
+            "data": replace(config.data, workers=1),
+            **changes,
+        },
+    )
+
+
+def test_a_student_of_other_sizes_trains_and_is_scored(tmp_path: Path, small: str) -> None:
+    annotations, images = coco_folder(tmp_path / "dev", images=1)
+    dev = DevelopmentSet.load(annotations, images, SMALL.view)
+    assert dev.crops.shape[1:] == (128, 96, 3)
+    trainer = Trainer(replace(QUICK, start=small), tmp_path / "run", crop_set(4), dev)
+    trainer.run()
+    rows = dict(logged(tmp_path / "run"))
+    parts = [f"train/{name}" for name in ("heatmap_0", "heatmap", "heatmap_2")]
+    assert rows["train/loss"] == pytest.approx(sum(rows[part] for part in parts), rel=1e-4)
+    assert "train/heatmap_3" not in rows
+    saved = read_checkpoint(tmp_path / "run" / "best.safetensors")
+    # The score head was fitted to other peaks.
+    assert saved.config == replace(SMALL, score_width=0)
+    kept = saved.training["scores"]["dev/oks_128x96"]
+    assert kept == pytest.approx(rows["dev/oks_128x96"], abs=1e-5)
+    student = load_student(str(tmp_path / "run" / "best.safetensors"))
+    for cycles in (0, 2):
+        scores = development_score(student, dev, cycles=cycles)
+        assert scores.shape == (2,)
+        if cycles == 0:  # what it serves with
+            assert float(scores.mean()) == pytest.approx(rows["dev/oks_128x96"], abs=0.02)
+
+
+def test_a_set_of_other_sizes_is_refused(tmp_path: Path, small: str) -> None:
+    annotations, images = coco_folder(tmp_path / "dev", images=1)
+    dev = DevelopmentSet.load(annotations, images)
+    with pytest.raises(ValueError, match=r"cut for ViewGeometry\(input_size=\(192, 256\)"):
+        Trainer(replace(QUICK, start=small), tmp_path / "run", crop_set(2), dev)
+
+
+def test_a_stage_without_cycles_trains_the_backbone_alone(tmp_path: Path, small: str) -> None:
+    stage = replace(QUICK.stages[0], cycles=0)
+    config = replace(QUICK, start=small, stages=(stage,), score_cycles=0)
+    trainer = Trainer(config, tmp_path / "run", crop_set(2))
+    before = {key: value.clone() for key, value in trainer.student.state_dict().items()}
+    trainer.run()
+    changed = {
+        key.split(".")[0]
+        for key, value in trainer.student.state_dict().items()
+        if not torch.equal(value, before[key])
+    }
+    assert changed == {"backbone"}
+    assert "train/heatmap_0" in dict(logged(tmp_path / "run"))
+    assert "train/heatmap" not in dict(logged(tmp_path / "run"))
+
+
+def test_the_embedded_student_has_no_transformer_and_trains(tmp_path: Path) -> None:
+    config = replace(QUICK, start="sdpose-lite", stages=(replace(QUICK.stages[0], steps=1),))
+    Trainer(config, tmp_path / "run", crop_set(2)).run()
+    saved = load_student(str(tmp_path / "run" / "last.safetensors"))
+    assert saved.config == replace(load_student("sdpose-lite").config, score_width=0)
+
+
+@pytest.mark.parametrize(
+    ("changes", "named"),
+    [
+        ({"loss": LossConfig(heatmap="cross_entropy", tokens=0.0)}, "loss.heatmap: sdpose-lite"),
+        ({"loss": LossConfig(dense=1.0)}, "loss.dense and loss.stem"),
+        ({"score_cycles": 3}, "score_cycles: sdpose-lite: .* 0 to 2, got 3"),
+        ({"stages": (StageConfig(steps=1, size=(128, 96)),)}, "leave the stages' size out"),
+        ({"stages": (StageConfig(steps=1, cycles=4),)}, "stage 1: sdpose-lite: .* got 4"),
+        ({"student": "sdpose-t", "stages": (StageConfig(steps=1, cycles=0),)}, "1 to 3, got 0"),
+        ({"student": "sdpose-t", "batch_norm": True}, "batch norm of its own"),
+        ({"view_labels": ViewLabelConfig((1.2,), teacher="nobody")}, "nobody"),
+    ],
+)
+def test_what_does_not_go_together_is_named(
+    tmp_path: Path, changes: dict[str, Any], named: str
+) -> None:
+    with pytest.raises(ValueError, match=named):
+        Trainer(replace(QUICK, **changes), tmp_path, crop_set(2))
+
+
+def test_several_processes_need_the_transformer(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    from lightning_fabric import Fabric
+
+    monkeypatch.setattr(Fabric, "world_size", property(lambda fabric: 2))
+    config = replace(QUICK, stages=(StageConfig(steps=1, cycles=0),))
+    with pytest.raises(ValueError, match="with one \\(--devices 1\\)"):
+        Trainer(config, tmp_path, crop_set(2))
+
+
+def test_a_backbone_comes_from_a_preset_or_a_raw_file(tmp_path: Path) -> None:
+    from safetensors.torch import save_file
+
+    ours = load_student("sdpose-lite").backbone.state_dict()
+    raw = tmp_path / "lite-hrnet.safetensors"
+    save_file({key: value.half() for key, value in ours.items()}, raw)
+    for start in ("sdpose-lite", str(raw)):
+        student, said = first_student(replace(QUICK, backbone_start=start))
+        count = len(ours)
+        assert f"{count} of the backbone's {count} tensors" in said
+        assert student.config.score_width == 0
+        for key, value in student.backbone.state_dict().items():
+            assert torch.equal(value, ours[key])
+
+
+def test_the_lite_recipe_takes_its_steps_and_goes_on(
+    tmp_path: Path, small: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Labels by views, batch norm in and out, crops on the device; stopped, its labels kept."""
+    monkeypatch.setattr("sdpose_core.train.samples.MEASURED_BATCHES", 1)
+    assert sum(stage.minutes or 0 for stage in preset_config("lite-gpu").stages) == 14
+    config, crops = tiny("lite-gpu", start=small), crop_set(4)
+    whole = Trainer(config, tmp_path / "whole", crops)
+    whole.run()
+    labels = whole.samples.crops
+    assert labels.amplitudes is not None
+    assert np.abs(labels.keypoints - crops.keypoints).max() > 1
+    first = Trainer(config, tmp_path / "parts", crops)
+    start = load_student(small)
+    images = torch.rand(1, 3, 128, 96, generator=torch.Generator().manual_seed(0)) * 255
+    with torch.inference_mode():
+        same = first.averaged_student()(images, 0)
+        torch.testing.assert_close(same, start(images, 0), rtol=1e-3, atol=1e-4)
+    first.run(stop_after_steps=1)
+    kept = (tmp_path / "parts" / "labels.npz").stat()
+    second = Trainer(config, tmp_path / "parts", crops, resume=True)
+    second.run()
+    assert (tmp_path / "parts" / "labels.npz").stat().st_mtime_ns == kept.st_mtime_ns
+    one, other = run_state(tmp_path / "whole"), run_state(tmp_path / "parts")
+    assert one.keys() == other.keys()
+    assert [key for key, value in one.items() if not torch.equal(value, other[key])] == []
+    saved = read_checkpoint(tmp_path / "parts" / "last.safetensors")
+    expected = Student(replace(SMALL, score_width=0)).state_dict()
+    assert saved.state.keys() == expected.keys()
+    rates = {group["lr"] for group in second.optimiser.param_groups}
+    assert max(rates) == pytest.approx(10 * min(rates))
+
+    (tmp_path / "parts" / "labels.npz").unlink()
+    with pytest.raises(ValueError, match=r"labels\.npz is gone"):
+        Trainer(config, tmp_path / "parts", crops, resume=True).run()
+
+
+@pytest.mark.parametrize("name", ["adam", "adamw", "muon"])
+def test_the_head_may_have_another_rate(name: Literal["adam", "adamw", "muon"]) -> None:
+    """Every parameter once, the backbone's at the stage's rate."""
+    student = Student(replace(SMALL, score_width=0))
+    objective = Objective(student, LossConfig())
+    config = replace(QUICK, optimiser=OptimiserConfig(name=name, head_rate=10.0))
+    optimiser = make_optimiser(objective, config)
+    set_rate(optimiser, 1e-4)
+    rates = {id(p): group["lr"] for group in optimiser.param_groups for p in group["params"]}
+    assert sum(len(group["params"]) for group in optimiser.param_groups) == len(rates)
+    for key, value in student.named_parameters():
+        assert rates[id(value)] == pytest.approx(1e-4 if key.startswith("backbone") else 1e-3)
+
+
+def test_the_fast_recipe_learns_from_the_lite_student(tmp_path: Path) -> None:
+    config = tiny("lite-s-gpu")
+    config = replace(config, stages=(replace(config.stages[0], steps=1),))
+    (tmp_path / "labels.npz").write_text("left by a run that was killed before its first state")
+    trainer = Trainer(config, tmp_path, crop_set(2))
+    trainer.run()
+    assert trainer.samples.crops.amplitudes is not None
+    assert load_student(str(tmp_path / "last.safetensors")).config.backbone == "cspnext-s"
+    (tmp_path / "labels.npz").unlink()
+    again = Trainer(config, tmp_path, crop_set(2), resume=True)
+    again.run()  # a teacher that is named can label again
+    assert (tmp_path / "labels.npz").is_file()
