@@ -4,16 +4,29 @@ from __future__ import annotations
 
 import threading
 import warnings
-from typing import Any, Final
+from functools import cached_property
+from pathlib import Path
+from typing import Final
 
 import openvino as ov
 import torch
 from openvino.preprocess import PrePostProcessor
 from torch import Tensor
 
+from sdpose_core.backends.folding import folded, folding_pays
 from sdpose_core.model import ServedStudent, Student
+from sdpose_core.openvino_models import (
+    cached,
+    choose_precision,
+    compile_model,
+    make_key,
+    weights_digest,
+)
 
-HINTS: Final = {"fp32": "f32", "bf16": "bf16"}
+PRECISIONS: Final = ("fp32", "bf16")
+ANY_SIZE: Final = -1
+_REVISION: Final = 1
+"""Raised when the graph changes for the same weights, so that older files are left alone."""
 
 
 class OpenVINOBackend:
@@ -22,60 +35,96 @@ class OpenVINOBackend:
     The network takes uint8 crops with channels last, as OpenCV makes them. One inference uses
     all cores, so calls from several threads take turns.
 
+    Each of ``batch_sizes`` has a network of its own at the served number of cycles: OpenVINO then
+    knows all shapes beforehand. Other sizes and cycles share one for any size, since every
+    network takes half a second to compile at the start.
+
     Args:
         student: In float32 and evaluation mode; it is kept for converting further cycle counts.
         precision: ``"fp32"`` or ``"bf16"``; ``"auto"`` is bf16 where the processor computes in
             it and fp32 elsewhere.
         threads: Cores to use; 0 leaves the choice to OpenVINO.
+        cache_folder: Where converted networks are kept; None is the user's cache.
+
+    Raises:
+        ValueError: another precision.
     """
 
     name = "openvino"
     batch_sizes: tuple[int, ...] = (1, 2, 4, 8)
     pads = False
 
-    def __init__(self, student: Student, precision: str = "auto", threads: int = 0) -> None:
+    def __init__(
+        self,
+        student: Student,
+        precision: str = "auto",
+        threads: int = 0,
+        cache_folder: Path | None = None,
+    ) -> None:
         self.device = torch.device("cpu")
-        self._core = ov.Core()
-        able = "BF16" in self._core.get_property("CPU", "OPTIMIZATION_CAPABILITIES")
-        self.precision = ("bf16" if able else "fp32") if precision == "auto" else precision
-        if self.precision not in HINTS:
-            raise ValueError(
-                f"precision {precision!r}: the openvino backend has {', '.join(HINTS)}"
-            )
+        self.precision = choose_precision(precision, PRECISIONS)
         self.config = student.config
         self._student = student.eval()
-        self._settings: dict[str, Any] = {
-            "INFERENCE_PRECISION_HINT": HINTS[self.precision],
-            "PERFORMANCE_HINT": "LATENCY",
-        }
-        if threads:
-            self._settings["INFERENCE_NUM_THREADS"] = threads
-        self._requests: dict[int, ov.InferRequest] = {}
+        self._threads = threads
+        self._cache_folder = cache_folder
+        self._models: dict[int, ov.Model] = {}
+        self._requests: dict[tuple[int, int], ov.InferRequest] = {}
         self._lock = threading.Lock()
 
     def run(self, crops: Tensor, cycles: int | None = None) -> Tensor:
-        """See ``PoseBackend.run``; the first call of a cycle count compiles it (seconds)."""
+        """See ``PoseBackend.run``; the first call of a size or cycle count compiles it."""
         if crops.dtype != torch.uint8:
             crops = crops.round().clamp(0, 255).to(torch.uint8)
         pixels = crops.permute(0, 2, 3, 1).contiguous().numpy()
-        cycles = self._student.config.cycles.check(cycles)
+        cycles = self.config.cycles.check(cycles)
+        own = len(pixels) in self.batch_sizes and cycles == self.config.cycles.served
+        size = len(pixels) if own else ANY_SIZE
         with self._lock:
-            request = self._requests.get(cycles)
+            request = self._requests.get((cycles, size))
             if request is None:
-                request = self._requests[cycles] = self._compile(cycles)
+                request = self._requests[cycles, size] = self._compile(cycles, size)
             results = request.infer([pixels], share_inputs=True)
             # A copy: the request writes its next answer into the same memory.
             return torch.from_numpy(results[0].copy())
 
-    def _compile(self, cycles: int) -> ov.InferRequest:
-        model = convert(self._student, cycles)
-        steps = PrePostProcessor(model)
-        crops = steps.input()
-        crops.tensor().set_element_type(ov.Type.u8).set_layout(ov.Layout("NHWC"))
-        crops.model().set_layout(ov.Layout("NCHW"))
-        crops.preprocess().convert_element_type(ov.Type.f32)
-        compiled = self._core.compile_model(steps.build(), "CPU", self._settings)
-        return compiled.create_infer_request()
+    def _compile(self, cycles: int, size: int) -> ov.InferRequest:
+        model = self._models.get(cycles)
+        if model is None:
+            model = self._models[cycles] = self._converted(cycles)
+        if size != ANY_SIZE:
+            model = model.clone()  # shares the weights
+            model.reshape([size, *self.config.input_size, 3])
+        return compile_model(model, self.precision, self._threads).create_infer_request()
+
+    def _converted(self, cycles: int) -> ov.Model:
+        fold = folding_pays()
+        key = make_key(
+            student=self._digest,
+            config=self.config.to_dict(),
+            cycles=cycles,
+            folded=fold,
+            revision=_REVISION,
+        )
+
+        def fresh() -> ov.Model:
+            student = folded(self._student) if fold else self._student
+            return with_pixels(convert(student, cycles))
+
+        return cached(key, fresh, self._cache_folder)
+
+    @cached_property
+    def _digest(self) -> str:
+        return weights_digest(self._student)
+
+
+def with_pixels(model: ov.Model) -> ov.Model:
+    """A model of ``convert`` that takes ``(B, 256, 192, 3)`` uint8."""
+    steps = PrePostProcessor(model)
+    crops = steps.input()
+    crops.tensor().set_element_type(ov.Type.u8).set_layout(ov.Layout("NHWC"))
+    crops.model().set_layout(ov.Layout("NCHW"))
+    crops.preprocess().convert_element_type(ov.Type.f32)
+    return steps.build()
 
 
 def convert(student: Student, cycles: int) -> ov.Model:

@@ -14,7 +14,6 @@ from sdpose_core.detector.runners import (
     OpenVinoRunner,
     Runner,
     TorchRunner,
-    int8_pays,
 )
 from sdpose_core.detector.weights import (
     EMBEDDED,
@@ -76,16 +75,18 @@ def load_detector(
             f"precision: int8 is there for the detector {EMBEDDED!r} on the backend 'openvino' "
             f"only, got {os.fspath(name_or_path)!r} on {backend!r}"
         )
-    if precision == "auto" and quantised and int8_pays():
-        precision = "int8"
-    runner: Runner
+    if backend == "torch":
+        runner: Runner = TorchRunner(file.network(), device, precision)
+        return YoloPersonDetector(runner, file.name, **settings)
+    # Here, as a GPU needs no OpenVINO.
+    from sdpose_core.openvino_models import choose_precision
+
+    offered = [name for name in PRECISIONS if quantised or name != "int8"]
+    precision = choose_precision(precision, offered)
     if precision == "int8":
         file = DetectorFile(EMBEDDED_INT8_PATH, EMBEDDED_INT8_PATH.stem)
         model = openvino_ir.read_quantised(file.path)
-        runner = OpenVinoRunner(model, *openvino_ir.facts(model), precision, threads)
-    elif backend == "openvino":
-        model = openvino_ir.cached(file.digest(), file.network, cache_folder)
-        runner = OpenVinoRunner(model, *openvino_ir.facts(model), precision, threads)
     else:
-        runner = TorchRunner(file.network(), device, precision)
+        model = openvino_ir.cached(file.digest(), file.network, cache_folder)
+    runner = OpenVinoRunner(model, *openvino_ir.facts(model), precision, threads)
     return YoloPersonDetector(runner, file.name, **settings)

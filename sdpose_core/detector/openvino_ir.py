@@ -1,18 +1,10 @@
 """The detector's network as an OpenVINO model, kept on disk once converted.
 
-Tracing and converting a nano network takes several seconds of processor time at each start;
-reading the converted model back takes a few hundredths of a second. So the converted model is
-kept in the user's cache folder under a name made of everything it depends on. Where the folder
-cannot be written, conversion simply happens at each start.
+How it is kept is ``sdpose_core.openvino_models``, the student's way too.
 """
 
 from __future__ import annotations
 
-import contextlib
-import hashlib
-import os
-import shutil
-import tempfile
 import warnings
 from collections.abc import Callable
 from pathlib import Path
@@ -62,10 +54,10 @@ def read_quantised(path: Path) -> Any:
     Raises:
         DetectorError: a file is missing or damaged.
     """
-    import openvino as ov
+    from sdpose_core.openvino_models import core
 
     try:
-        model = ov.Core().read_model(path)
+        model = core().read_model(path)
         facts(model)
     except RuntimeError as error:
         raise DetectorError(f"{path}: missing, damaged, or not a detector of ours") from error
@@ -78,39 +70,9 @@ def cached(digest: str, network: Callable[[], PersonNetwork], folder: Path | Non
     Args:
         digest: of the weights file.
         network: builds the network; called only when it has to be converted.
-        folder: the cache; by default ``sdpose/openvino`` in the user's cache folder.
+        folder: the cache; None is the user's (``openvino_models.cache_folder``).
     """
-    import openvino as ov
+    from sdpose_core import openvino_models
 
-    folder = folder or cache_folder()
-    key = f"{digest} {ov.__version__} {torch.__version__} {_REVISION}"
-    path = folder / f"{hashlib.sha256(key.encode()).hexdigest()[:32]}.xml"
-    if path.is_file() and path.with_suffix(".bin").is_file():
-        with contextlib.suppress(RuntimeError):  # damaged: convert again and replace it
-            model = ov.Core().read_model(path)
-            facts(model)
-            return model
-    model = convert(network())
-    with contextlib.suppress(OSError, RuntimeError):
-        _store(model, path)
-    return model
-
-
-def cache_folder() -> Path:
-    """``sdpose/openvino`` in ``XDG_CACHE_HOME``, or in ``~/.cache``."""
-    base = os.environ.get("XDG_CACHE_HOME") or Path.home() / ".cache"
-    return Path(base) / "sdpose" / "openvino"
-
-
-def _store(model: Any, path: Path) -> None:
-    import openvino as ov
-
-    path.parent.mkdir(parents=True, exist_ok=True)
-    draft = Path(tempfile.mkdtemp(dir=path.parent, prefix="new-"))
-    try:
-        ov.save_model(model, draft / path.name, compress_to_fp16=False)
-        # The graph last: whoever sees it also sees the weights that belong to it.
-        (draft / path.with_suffix(".bin").name).replace(path.with_suffix(".bin"))
-        (draft / path.name).replace(path)
-    finally:
-        shutil.rmtree(draft, ignore_errors=True)
+    key = openvino_models.make_key(detector=digest, revision=_REVISION)
+    return openvino_models.cached(key, lambda: convert(network()), folder)

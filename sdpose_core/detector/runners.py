@@ -16,20 +16,6 @@ PRECISIONS: Final = ("auto", "fp32", "fp16", "bf16", "int8")
 _DTYPES = {"fp32": torch.float32, "fp16": torch.float16, "bf16": torch.bfloat16}
 
 
-def int8_pays() -> bool:
-    """Whether ``auto`` takes int8 on this processor.
-
-    On an x86 it takes half the time of fp32 with VNNI, two thirds to three quarters without
-    (decision 7). OpenVINO says "INT8" of every x86, so that tells nothing. Where the processor
-    computes in bf16, that stays, and on an ARM fp32: int8 was not measured there.
-    """
-    import openvino as ov
-
-    if not torch.cpu.get_capabilities().get("avx2"):
-        return False
-    return "BF16" not in ov.Core().get_property("CPU", "OPTIMIZATION_CAPABILITIES")
-
-
 class Runner(Protocol):
     """Runs the network of ``network.PersonNetwork``; any number of threads may call it."""
 
@@ -111,8 +97,8 @@ class OpenVinoRunner:
 
     Args:
         model: from ``openvino_ir.convert``, or one of those quantised.
-        precision: ``auto`` is bf16 where the processor computes in it, otherwise fp32; ``int8``
-            goes with a quantised model, whose other layers run in fp32.
+        precision: what ``openvino_models.choose_precision`` picked; ``int8`` goes with a
+            quantised model, whose other layers run in fp32.
         threads: processor threads of one call; None leaves it to OpenVINO.
     """
 
@@ -124,23 +110,13 @@ class OpenVinoRunner:
         model: Any,
         strides: tuple[int, ...],
         needs_nms: bool,
-        precision: str = "auto",
+        precision: str,
         threads: int | None = None,
     ) -> None:
-        import openvino as ov
+        # Here, as a GPU needs no OpenVINO.
+        from sdpose_core.openvino_models import compile_model
 
-        core = ov.Core()
-        if precision == "auto":
-            able = core.get_property("CPU", "OPTIMIZATION_CAPABILITIES")
-            precision = "bf16" if "BF16" in able else "fp32"
-        hint = {"fp32": "f32", "fp16": "f16", "bf16": "bf16", "int8": "f32"}[precision]
-        settings: dict[str, Any] = {
-            "PERFORMANCE_HINT": "LATENCY",
-            "INFERENCE_PRECISION_HINT": hint,
-        }
-        if threads is not None:
-            settings["INFERENCE_NUM_THREADS"] = threads
-        self._compiled = core.compile_model(model, "CPU", settings)
+        self._compiled = compile_model(model, precision, threads)
         self._idle: queue.SimpleQueue[Any] = queue.SimpleQueue()
         self.precision = precision
         self.strides = strides

@@ -1,23 +1,43 @@
-"""Crops per second of the student: variants x backends x batch sizes, side by side."""
+"""Speed of the networks alone, student and detector in one table: models x backends x batches."""
 
 from __future__ import annotations
 
 import time
 from collections import defaultdict
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from statistics import median
+from typing import TypeAlias
 
+import numpy as np
 import torch
 
-from sdpose_core.backends import PoseBackend, make_backend
+from sdpose_core.backends import make_backend
 from sdpose_core.checkpoints import load_student
+from sdpose_core.detector import load_detector
+from sdpose_core.model import PRESETS, Student
 from service.bench.tables import markdown, spread
+
+HEAD = ("model", "backend", "batch", "crops or images/s", "ms a batch", "of the best")
+PICTURE = (480, 640)
+"""Height and width of the pictures that the detector gets."""
+
+Work: TypeAlias = Callable[[int], Callable[[], object]]
+"""Makes a batch of the size given, ready on its device, and gives the call that runs it."""
 
 
 @dataclass(frozen=True, slots=True)
 class CoreBench:
-    """What to measure. Every cell runs `2 * rounds` times for `seconds` each."""
+    """What to measure. Every cell runs `2 * rounds` times for `seconds` each.
+
+    Attributes:
+        variants: Students: a preset (random weights, which are as fast as others) or a file, each
+            with its own number of cycles or one after a colon (`sdpose-lite:1`).
+        backends: Of `torch` and `openvino`.
+        batches: Crops or pictures at once.
+        precisions: Tried on every backend; what a backend lacks is left out.
+        detectors: Names or files as `load_detector` takes them.
+    """
 
     variants: Sequence[str]
     backends: Sequence[str]
@@ -25,63 +45,126 @@ class CoreBench:
     device: str = "cpu"
     rounds: int = 3
     seconds: float = 1.0
+    precisions: Sequence[str] = ("fp32", "auto")
+    detectors: Sequence[str] = ("embedded",)
 
 
 def run_core(bench: CoreBench, progress: Callable[[str], None]) -> str:
     """Measures and gives a Markdown table.
 
-    Backends are visited in the order A B B A, so that a drift of the machine meets both alike.
+    The ways to run one model are visited in the order A B B A, so that a drift of the machine
+    meets all alike.
+
+    Raises:
+        ValueError: an unknown model, backend or device.
     """
     rows: list[list[str]] = []
-    for variant in bench.variants:
-        loaded: dict[str, PoseBackend] = {}
-        for name in bench.backends:
-            progress(f"{variant}: preparing {name}")
-            student = load_student(variant, allow_untrained=True)
-            loaded[name] = make_backend(student, name, bench.device)
+    kinds = [(name, _student) for name in bench.variants]
+    kinds += [(name, _detector) for name in bench.detectors]
+    for name, prepare in kinds:
+        progress(f"{name}: preparing")
+        candidates = dict(_candidates(name, prepare, bench))
+        title = f"detector {name}" if prepare is _detector else name
         for batch in bench.batches:
-            speeds = _side_by_side(loaded, batch, bench, progress, variant)
+            speeds = _side_by_side(title, candidates, batch, bench, progress)
             best = max(median(values) for values in speeds.values())
             rows.extend(
                 [
-                    variant,
-                    f"{name} {loaded[name].precision}",
+                    title,
+                    way,
                     str(batch),
                     spread(values),
+                    f"{1000 * batch / median(values):.1f}",
                     f"{median(values) / best:.2f}",
                 ]
-                for name, values in speeds.items()
+                for way, values in speeds.items()
             )
-    return markdown(["student", "backend", "batch", "crops/s", "of the best"], rows)
+    return markdown(HEAD, rows)
+
+
+def _candidates(
+    name: str, prepare: Callable[[str, str, str, str], tuple[str, Work]], bench: CoreBench
+) -> Iterator[tuple[str, Work]]:
+    """Every way to run a model, once: what `auto` picks may be in the list already."""
+    refused: ValueError | None = None
+    found = 0
+    for backend in bench.backends:
+        for precision in bench.precisions:
+            try:
+                way, work = prepare(name, backend, precision, bench.device)
+            except ValueError as error:  # such as int8 of a student
+                refused = error
+                continue
+            found += 1
+            yield way, work
+    if refused is not None and not found:
+        raise refused
+
+
+def _student(name: str, backend: str, precision: str, device: str) -> tuple[str, Work]:
+    variant, _, number = name.rpartition(":")
+    if not variant or not number.isdecimal():
+        variant, number = name, ""
+    # One for each backend, which may convert it.
+    student = Student(PRESETS[variant]).eval() if variant in PRESETS else load_student(variant)
+    cycles = student.config.cycles.check(int(number) if number else None)
+    ready = make_backend(student, backend, device, precision)
+    size = student.config.input_size
+
+    def prepared(batch: int) -> Callable[[], object]:
+        generator = torch.Generator().manual_seed(0)
+        # As they come from OpenCV: channels last in memory.
+        pixels = torch.randint(0, 256, (batch, *size, 3), generator=generator, dtype=torch.uint8)
+        crops = pixels.permute(0, 3, 1, 2).to(ready.device)
+
+        def call() -> None:
+            ready.run(crops, cycles)
+            if ready.device.type == "cuda":
+                torch.cuda.synchronize(ready.device)
+
+        return call
+
+    return f"{ready.name} {ready.precision}", prepared
+
+
+def _detector(name: str, backend: str, precision: str, device: str) -> tuple[str, Work]:
+    detector = load_detector(name, device=device, backend=backend, precision=precision)
+
+    def prepared(batch: int) -> Callable[[], object]:
+        picture = np.random.default_rng(0).integers(0, 256, (*PICTURE, 3), dtype=np.uint8)
+        on_cpu = detector.device == "cpu"
+        frame = picture if on_cpu else torch.from_numpy(picture).to(detector.device)
+        frames = [frame] * batch
+        return lambda: detector.detect(frames)
+
+    return f"{detector.backend} {detector.precision}", prepared
 
 
 def _side_by_side(
-    loaded: dict[str, PoseBackend],
+    title: str,
+    candidates: Mapping[str, Work],
     batch: int,
     bench: CoreBench,
     progress: Callable[[str], None],
-    variant: str,
 ) -> dict[str, list[float]]:
+    """Items per second of each candidate, `2 * rounds` values."""
+    calls = {way: work(batch) for way, work in candidates.items()}
+    for call in calls.values():
+        call()  # what the first run of a size costs is none of a server's daily work
     speeds: dict[str, list[float]] = defaultdict(list)
-    generator = torch.Generator().manual_seed(0)
-    crops = torch.randint(0, 256, (batch, 3, 256, 192), generator=generator, dtype=torch.uint8)
-    for backend in loaded.values():
-        backend.run(crops.to(backend.device))
     for number in range(bench.rounds):
-        progress(f"{variant}: batch {batch}, round {number + 1} of {bench.rounds}")
-        there = list(loaded.items())
-        for name, backend in [*there, *reversed(there)]:
-            speeds[name].append(_crops_per_second(backend, crops.to(backend.device), bench.seconds))
+        progress(f"{title}: batch {batch}, round {number + 1} of {bench.rounds}")
+        there = list(calls.items())
+        for way, call in [*there, *reversed(there)]:
+            speeds[way].append(batch * _calls_per_second(call, bench.seconds))
     return speeds
 
 
-def _crops_per_second(backend: PoseBackend, crops: torch.Tensor, seconds: float) -> float:
+def _calls_per_second(call: Callable[[], object], seconds: float) -> float:
     runs, started = 0, time.perf_counter()
     while True:
-        backend.run(crops)
-        if backend.device.type == "cuda":
-            torch.cuda.synchronize(backend.device)
+        call()
         runs += 1
         spent = time.perf_counter() - started
         if spent >= seconds:
-            return runs * len(crops) / spent
+            return runs / spent

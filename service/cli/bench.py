@@ -14,7 +14,7 @@ if TYPE_CHECKING:
     from service.bench.server import Server
 
 bench = typer.Typer(
-    no_args_is_help=True, help="Measure the student's backends, or the service under load."
+    no_args_is_help=True, help="Measure the networks alone, or the service under load."
 )
 
 Images = Annotated[
@@ -27,8 +27,12 @@ Seconds = Annotated[float, typer.Option(min=0.1, help="Length of one measurement
 @bench.command("core")
 def core(
     variants: Annotated[
-        str, typer.Option(help="Students, separated by commas; random weights where none are had.")
-    ] = "sdpose-t,sdpose-s-v1,sdpose-s-v2,sdpose-b",
+        str,
+        typer.Option(
+            help="Students, separated by commas: presets (random weights) or files; a number of "
+            "cycles may follow a colon."
+        ),
+    ] = "sdpose-lite:0,sdpose-lite:1,sdpose-t",
     backends: Annotated[str, typer.Option(help="Backends, separated by commas.")] = (
         "torch,openvino"
     ),
@@ -36,8 +40,14 @@ def core(
     device: Annotated[str, typer.Option(help="cpu, cuda or cuda:N.")] = "cpu",
     rounds: Rounds = 3,
     seconds: Seconds = 1.0,
+    precisions: Annotated[
+        str, typer.Option(help="Precisions, separated by commas; of those that a backend has.")
+    ] = "fp32,auto",
+    detectors: Annotated[
+        str, typer.Option(help="Detectors, separated by commas; empty: none.")
+    ] = "embedded",
 ) -> None:
-    """Crops per second of every student on every backend, side by side."""
+    """Students and detectors on every backend, side by side, without the service."""
     from service.bench.core import CoreBench, run_core
     from service.bench.tables import machine
 
@@ -45,12 +55,14 @@ def core(
     typer.echo(
         run_core(
             CoreBench(
-                variants.split(","),
-                backends.split(","),
-                [int(batch) for batch in batches.split(",")],
+                _listed(variants),
+                _listed(backends),
+                [int(batch) for batch in _listed(batches)],
                 device,
                 rounds,
                 seconds,
+                _listed(precisions),
+                _listed(detectors),
             ),
             _progress,
         )
@@ -141,6 +153,11 @@ def soak(
     with started({}) as server:
         plan = measure.ServeBench(files)
         typer.echo(measure.soak(server, plan, requests, clients, _progress))
+
+
+def _listed(text: str) -> list[str]:
+    """What stands between the commas; of an empty text nothing."""
+    return [part.strip() for part in text.split(",") if part.strip()]
 
 
 @contextmanager

@@ -204,9 +204,8 @@ def test_converted_model_is_kept_and_a_damaged_one_replaced(tmp_path: Path) -> N
     for _ in range(2):
         cached(file.digest(), network, folder)  # type: ignore[arg-type]
     assert len(built) == 1
-    kept = sorted(entry.name for entry in folder.iterdir())
-    assert [Path(name).suffix for name in kept] == [".bin", ".xml"]
-    (folder / kept[1]).write_text("<net")
+    [kept] = folder.iterdir()
+    kept.write_text("<net")
     cached(file.digest(), network, folder)  # type: ignore[arg-type]
     assert len(built) == 2
     cached(file.digest(), network, folder)  # type: ignore[arg-type]

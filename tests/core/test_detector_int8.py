@@ -9,15 +9,13 @@ from pathlib import Path
 
 import cv2
 import numpy as np
-import openvino as ov
 import pytest
 import torch
 from ultralytics.utils import ASSETS
 
-from sdpose_core import PoseEstimator
-from sdpose_core.detector import DetectorError, load, load_detector
+from sdpose_core import PoseEstimator, openvino_models
+from sdpose_core.detector import DetectorError, load_detector
 from sdpose_core.detector.openvino_ir import facts, read_quantised
-from sdpose_core.detector.runners import int8_pays
 from sdpose_core.detector.weights import EMBEDDED_INT8_PATH, EMBEDDED_PATH
 from sdpose_core.types import Floats
 from tools import quantise_detector
@@ -49,33 +47,18 @@ def test_finds_the_people_that_fp32_finds(name: str) -> None:
     np.testing.assert_allclose(quantised.scores[nearest], exact.scores, atol=0.08)
 
 
-@pytest.mark.parametrize(
-    ("processor", "able", "expected"),
-    [
-        ({"avx2": True}, ["FP32", "INT8"], True),
-        ({"avx2": False}, ["FP32", "INT8"], False),
-        ({}, ["FP32", "INT8"], False),  # not an x86
-        ({"avx2": True}, ["FP32", "BF16", "INT8"], False),
-    ],
-)
-def test_int8_pays_on_an_x86_without_bf16(
-    monkeypatch: pytest.MonkeyPatch, processor: dict[str, bool], able: list[str], expected: bool
-) -> None:
-    class Core:
-        def get_property(self, device: str, name: str) -> list[str]:
-            assert (device, name) == ("CPU", "OPTIMIZATION_CAPABILITIES")
-            return able
-
-    monkeypatch.setattr(torch.cpu, "get_capabilities", lambda: processor)
-    monkeypatch.setattr(ov, "Core", Core)
-    assert int8_pays() is expected
+def _as_if(monkeypatch: pytest.MonkeyPatch, pays: bool) -> None:
+    """As on an x86 without bf16, or with."""
+    able = {"FP32", "INT8"} if pays else {"FP32", "INT8", "BF16"}
+    monkeypatch.setattr(torch.cpu, "get_capabilities", lambda: {"avx2": True})
+    monkeypatch.setattr(openvino_models, "capabilities", lambda: able)
 
 
 @pytest.mark.parametrize("pays", [True, False])
 def test_auto_takes_it_for_the_embedded_detector_where_it_pays(
     monkeypatch: pytest.MonkeyPatch, pays: bool
 ) -> None:
-    monkeypatch.setattr(load, "int8_pays", lambda: pays)
+    _as_if(monkeypatch, pays)
     detector = load_detector(device="cpu")
     assert (detector.precision == "int8") is pays
     assert detector.name == ("person-n-int8" if pays else "person-n")
@@ -89,7 +72,7 @@ def test_auto_takes_it_for_the_embedded_detector_where_it_pays(
 
 
 def test_an_estimators_precision_is_its_detectors_too(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(load, "int8_pays", lambda: True)
+    _as_if(monkeypatch, True)
     for precision, name in (("auto", "person-n-int8"), ("fp32", "person-n")):
         estimator = PoseEstimator.from_pretrained(device="cpu", precision=precision)
         assert estimator.detector_name == name

@@ -2,12 +2,15 @@
 
 from __future__ import annotations
 
+import dataclasses
+from collections.abc import Callable
+
 import numpy as np
 import pytest
 from typer.testing import CliRunner
 
 from sdpose_core.types import Image, Poses
-from service.bench import serve
+from service.bench import core, serve
 from service.bench.load import RestConnection, RpcConnection, closed_loop
 from service.bench.server import Server
 from service.bench.tables import markdown, percentile, slope, spread
@@ -96,9 +99,40 @@ def test_tables_of_a_short_run() -> None:
 
 
 def test_core_command_prints_a_table() -> None:
-    arguments = ["--variants", "sdpose-t", "--backends", "torch", "--batches", "1"]
+    arguments = ["--variants", "sdpose-lite:0,sdpose-lite:1", "--backends", "torch"]
     outcome = CliRunner().invoke(
-        app, ["bench", "core", *arguments, "--rounds", "1", "--seconds", "0.1"]
+        app, ["bench", "core", *arguments, "--batches", "1,2", "--rounds", "1", "--seconds", "0.1"]
     )
     assert outcome.exit_code == 0, outcome.output
-    assert "| sdpose-t | torch fp32 | 1 |" in outcome.stdout
+    rows = [line.split(" | ")[:3] for line in outcome.stdout.splitlines() if "torch" in line]
+    # On a CPU torch's `auto` is the fp32 that is there already.
+    assert rows == [
+        [f"| {model}", "torch fp32", batch]
+        for model in ("sdpose-lite:0", "sdpose-lite:1", "detector embedded")
+        for batch in ("1", "2")
+    ]
+
+
+def test_core_leaves_out_what_a_backend_lacks(monkeypatch: pytest.MonkeyPatch) -> None:
+    tried: list[tuple[str, str, str, str]] = []
+
+    def student(
+        name: str, backend: str, precision: str, device: str
+    ) -> tuple[str, Callable[[int], Callable[[], object]]]:
+        tried.append((name, backend, precision, device))
+        if precision == "int8":
+            raise ValueError("no int8")
+        return f"{backend} {precision}", lambda batch: lambda: None
+
+    monkeypatch.setattr(core, "_student", student)
+    plan = core.CoreBench(
+        ["a"], ["x", "y"], [4], "cpu", 1, 0.01, precisions=["fp32", "int8"], detectors=[]
+    )
+    table = core.run_core(plan, lambda _: None)
+    assert [line[:15] for line in table.splitlines()[2:]] == ["| a | x fp32 | ", "| a | y fp32 | "]
+    assert [one[:3] for one in tried] == [
+        ("a", backend, precision) for backend in "xy" for precision in ("fp32", "int8")
+    ]
+    nothing = dataclasses.replace(plan, precisions=["int8"])
+    with pytest.raises(ValueError, match="no int8"):
+        core.run_core(nothing, lambda _: None)

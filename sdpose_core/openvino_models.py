@@ -1,0 +1,214 @@
+"""Networks in OpenVINO, as the student and the detector share them: precision, compiling, cache.
+
+Tracing and converting a network takes seconds of processor time, reading the converted one back
+less than a tenth of one. So a converted network is kept on disk under a name made of everything
+that it depends on. The cache is a help and never a condition: where its folder cannot be written,
+is full or holds a damaged file, the network is converted anew and a warning is logged, once a
+folder.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import functools
+import hashlib
+import json
+import logging
+import os
+import shutil
+import tempfile
+import threading
+from collections.abc import Callable, Iterable
+from pathlib import Path
+from typing import Any, Final
+
+import openvino as ov
+import torch
+
+HINTS: Final = {"fp32": "f32", "fp16": "f16", "bf16": "bf16", "int8": "f32"}
+"""OpenVINO's name of each precision; what a quantised network has besides int8 runs in fp32."""
+
+MAGIC: Final = b"sdpose-openvino-1\n"
+SUFFIX: Final = ".ovmodel"
+KEPT: Final = 32
+"""Networks that stay on disk, those last used. Every checkpoint, cycle count and version of a
+library makes one of its own, of some 10 MB."""
+
+_log = logging.getLogger(__name__)
+_warned: set[tuple[Path, str]] = set()
+# One conversion at a time: a second thread that wants the same network then finds it on disk.
+_converting = threading.Lock()
+
+
+class _DamagedError(Exception):
+    """A file of the cache that is not what was written."""
+
+
+@functools.cache
+def core() -> ov.Core:
+    """OpenVINO in this process; any number of threads may use it."""
+    return ov.Core()
+
+
+def capabilities() -> frozenset[str]:
+    """What OpenVINO says of this processor, such as ``"BF16"``."""
+    return frozenset(core().get_property("CPU", "OPTIMIZATION_CAPABILITIES"))
+
+
+def int8_pays() -> bool:
+    """Whether ``auto`` takes int8 on this processor.
+
+    On an x86 it takes half the time of fp32 with VNNI, two thirds to three quarters without
+    (decision 7). OpenVINO says "INT8" of every x86, so that tells nothing. Where the processor
+    computes in bf16, that stays, and on an ARM fp32: int8 was not measured there.
+    """
+    return bool(torch.cpu.get_capabilities().get("avx2")) and "BF16" not in capabilities()
+
+
+def choose_precision(asked: str, offered: Iterable[str]) -> str:
+    """The precision to compute in.
+
+    Args:
+        asked: One of ``offered``, or ``"auto"``: bf16 where the processor computes in it, else int8
+            where that is offered and pays (``int8_pays``), else fp32.
+        offered: What there is of the network.
+
+    Raises:
+        ValueError: something else asked for.
+    """
+    names = tuple(offered)
+    if asked == "auto":
+        if "BF16" in capabilities():
+            return "bf16"
+        return "int8" if "int8" in names and int8_pays() else "fp32"
+    if asked not in names:
+        raise ValueError(f"precision {asked!r}: the openvino backend has {', '.join(names)}")
+    return asked
+
+
+def compile_model(model: ov.Model, precision: str, threads: int | None = None) -> ov.CompiledModel:
+    """The network ready to run on the CPU, where one inference takes all cores.
+
+    Args:
+        precision: One of ``HINTS``.
+        threads: Cores of one inference; None or 0 leaves it to OpenVINO.
+    """
+    settings: dict[str, Any] = {
+        "INFERENCE_PRECISION_HINT": HINTS[precision],
+        "PERFORMANCE_HINT": "LATENCY",
+    }
+    if threads:
+        settings["INFERENCE_NUM_THREADS"] = threads
+    return core().compile_model(model, "CPU", settings)
+
+
+def cache_folder() -> Path:
+    """``sdpose/openvino`` in ``XDG_CACHE_HOME``, or in ``~/.cache``."""
+    base = os.environ.get("XDG_CACHE_HOME") or Path.home() / ".cache"
+    return Path(base) / "sdpose" / "openvino"
+
+
+def make_key(**parts: Any) -> str:
+    """A cache key of plain values, and of the versions of OpenVINO and PyTorch.
+
+    The precision is not among them: the network is kept in fp32, and compiled to another.
+    """
+    versions = {"openvino": ov.__version__, "torch": torch.__version__}
+    text = json.dumps({**parts, **versions}, sort_keys=True)
+    return hashlib.sha256(text.encode()).hexdigest()[:32]
+
+
+def weights_digest(module: torch.nn.Module) -> str:
+    """SHA-256 of a module's weights, their names, types and shapes."""
+    digest = hashlib.sha256()
+    for name, value in sorted(module.state_dict().items()):
+        digest.update(f"{name} {value.dtype} {tuple(value.shape)}\n".encode())
+        digest.update(value.detach().cpu().contiguous().view(-1).view(torch.uint8).numpy())
+    return digest.hexdigest()
+
+
+def cached(key: str, convert: Callable[[], ov.Model], folder: Path | None = None) -> ov.Model:
+    """A converted network from the cache, or from ``convert``, which is then kept.
+
+    Args:
+        key: From ``make_key``.
+        convert: Called only where there is no good file.
+        folder: The cache; None is ``cache_folder()``.
+    """
+    path = (folder or cache_folder()) / f"{key}{SUFFIX}"
+    with _converting:
+        try:
+            model = _read(path)
+        except _DamagedError as error:
+            _warn(path.parent, "damaged", f"{path}: {error}; the network is converted anew")
+        except (FileNotFoundError, NotADirectoryError):
+            pass
+        except OSError as error:
+            _warn(path.parent, "read", f"{path}: cannot be read ({error}); converting anew")
+        else:
+            with contextlib.suppress(OSError):
+                path.touch()  # for _prune; a folder for reading only is fine
+            return model
+        model = convert()
+        try:
+            _write(model, path)
+        except (OSError, RuntimeError, _DamagedError) as error:
+            reason = str(error).strip().splitlines() or [type(error).__name__]
+            _warn(
+                path.parent,
+                "written",
+                f"{path.parent}: converted networks cannot be kept there ({reason[-1]}); "
+                "every start converts them anew, which takes seconds",
+            )
+        return model
+
+
+def _warn(folder: Path, what: str, message: str) -> None:
+    if (folder, what) not in _warned:
+        _warned.add((folder, what))
+        _log.warning(message)
+
+
+def _read(path: Path) -> ov.Model:
+    """The network in a file of ``_write``.
+
+    A digest guards it: OpenVINO itself takes wrong weights as long as their number is right.
+    """
+    with path.open("rb") as file:
+        magic, digest, length = file.read(len(MAGIC)), file.read(32), file.read(8)
+        rest = file.read()
+    size = int.from_bytes(length, "big")
+    if magic != MAGIC or size > len(rest) or hashlib.sha256(length + rest).digest() != digest:
+        raise _DamagedError("damaged or cut short")
+    try:
+        return core().read_model(rest[:size], rest[size:])
+    except RuntimeError as error:
+        raise _DamagedError("not a network that OpenVINO can read") from error
+
+
+def _write(model: ov.Model, path: Path) -> None:
+    """Graph and weights in one file, put in place at once: nobody ever sees half of it."""
+    path.parent.mkdir(parents=True, exist_ok=True)
+    draft = Path(tempfile.mkdtemp(dir=path.parent, prefix="new-"))
+    try:
+        ov.save_model(model, draft / "model.xml", compress_to_fp16=False)
+        graph, weights = (draft / f"model{suffix}" for suffix in (".xml", ".bin"))
+        length = graph.stat().st_size.to_bytes(8, "big")
+        rest = graph.read_bytes() + weights.read_bytes()
+        weights.unlink()  # a small disk need not hold it twice
+        whole = draft / path.name
+        digest = hashlib.sha256(length + rest).digest()
+        whole.write_bytes(b"".join((MAGIC, digest, length, rest)))
+        _read(whole)
+        whole.replace(path)
+    finally:
+        shutil.rmtree(draft, ignore_errors=True)
+    _prune(path.parent)
+
+
+def _prune(folder: Path) -> None:
+    """Drop all but the ``KEPT`` files last used; another process may be at it too."""
+    with contextlib.suppress(OSError):
+        files = sorted(folder.glob(f"*{SUFFIX}"), key=lambda file: file.stat().st_mtime)
+        for file in files[:-KEPT]:
+            file.unlink(missing_ok=True)
