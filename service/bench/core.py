@@ -31,8 +31,9 @@ class CoreBench:
     """What to measure. Every cell runs `2 * rounds` times for `seconds` each.
 
     Attributes:
-        variants: Students: a preset (random weights, which are as fast as others) or a file, each
-            with its own number of cycles or one after a colon (`sdpose-lite:1`).
+        variants: Students: a preset at its full size (random weights, which are as fast as trained
+            ones; its rows say so) or a file, each with its own number of cycles or one after a
+            colon (`sdpose-lite:1`).
         backends: Of `torch` and `openvino`.
         batches: Crops or pictures at once.
         precisions: Tried on every backend; what a backend lacks is left out.
@@ -64,7 +65,7 @@ def run_core(bench: CoreBench, progress: Callable[[str], None]) -> str:
     for name, prepare in kinds:
         progress(f"{name}: preparing")
         candidates = dict(_candidates(name, prepare, bench))
-        title = f"detector {name}" if prepare is _detector else name
+        title = _titled(name) if prepare is _student else f"detector {name}"
         for batch in bench.batches:
             speeds = _side_by_side(title, candidates, batch, bench, progress)
             best = max(median(values) for values in speeds.values())
@@ -101,13 +102,22 @@ def _candidates(
         raise refused
 
 
-def _student(name: str, backend: str, precision: str, device: str) -> tuple[str, Work]:
+def _split(name: str) -> tuple[str, int | None]:
+    """A student and its number of cycles, if one follows a colon."""
     variant, _, number = name.rpartition(":")
-    if not variant or not number.isdecimal():
-        variant, number = name, ""
+    return (variant, int(number)) if variant and number.isdecimal() else (name, None)
+
+
+def _titled(name: str) -> str:
+    """What the rows of a student are called."""
+    return f"{name}, random weights" if _split(name)[0] in PRESETS else name
+
+
+def _student(name: str, backend: str, precision: str, device: str) -> tuple[str, Work]:
+    variant, number = _split(name)
     # One for each backend, which may convert it.
     student = Student(PRESETS[variant]).eval() if variant in PRESETS else load_student(variant)
-    cycles = student.config.cycles.check(int(number) if number else None)
+    cycles = student.config.cycles.check(number)
     ready = make_backend(student, backend, device, precision)
     size = student.config.input_size
 

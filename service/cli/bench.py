@@ -120,10 +120,14 @@ def cycles(
     rounds: Rounds = 2,
     seconds: Seconds = 5.0,
 ) -> None:
-    """What the second transformer cycle costs, always and by load (`SDPOSE_CYCLES`)."""
+    """What the second transformer cycle costs, always and by load (`SDPOSE_CYCLES`).
+
+    SDPOSE_STUDENT must name a checkpoint of two cycles, which the embedded student has not.
+    """
     from service.bench import serve as measure
     from service.bench.tables import machine
 
+    _need_cycles(2)
     typer.echo(f"{machine()}\n")
     numbers = [int(number) for number in clients.split(",")]
     plan = measure.ServeBench(_read(images), numbers, rounds, seconds)
@@ -158,6 +162,20 @@ def soak(
 def _listed(text: str) -> list[str]:
     """What stands between the commas; of an empty text nothing."""
     return [part.strip() for part in text.split(",") if part.strip()]
+
+
+def _need_cycles(count: int) -> None:
+    """Refuse a student that cannot run so often now, instead of when its service ends at once."""
+    from sdpose_core.checkpoints import find_checkpoint
+    from service.settings import load_settings
+
+    student = load_settings().student
+    able = find_checkpoint(student).config.cycles
+    if able.highest < count:
+        raise ValueError(
+            f"SDPOSE_STUDENT: {student} runs {able.described} cycles and this measures 1 to "
+            f"{count}: name a checkpoint that has them"
+        )
 
 
 @contextmanager

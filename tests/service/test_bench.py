@@ -2,13 +2,16 @@
 
 from __future__ import annotations
 
-import dataclasses
 from collections.abc import Callable
+from dataclasses import replace
+from pathlib import Path
 
 import numpy as np
 import pytest
 from typer.testing import CliRunner
 
+from sdpose_core.checkpoints import save_student
+from sdpose_core.model import PRESETS, Student
 from sdpose_core.types import Image, Poses
 from service.bench import core, serve
 from service.bench.load import RestConnection, RpcConnection, closed_loop
@@ -98,8 +101,11 @@ def test_tables_of_a_short_run() -> None:
         assert server.memory_mib() > 10
 
 
-def test_core_command_prints_a_table() -> None:
-    arguments = ["--variants", "sdpose-lite:0,sdpose-lite:1", "--backends", "torch"]
+def test_core_command_prints_a_table(tmp_path: Path) -> None:
+    """A preset is timed with random weights and its row says so; a file with its own."""
+    own = tmp_path / "own.safetensors"
+    save_student(Student(replace(PRESETS["sdpose-t"], depth=1, pool=2)), own)
+    arguments = ["--variants", f"sdpose-lite:0,sdpose-t,{own}:2", "--backends", "torch"]
     outcome = CliRunner().invoke(
         app, ["bench", "core", *arguments, "--batches", "1,2", "--rounds", "1", "--seconds", "0.1"]
     )
@@ -108,9 +114,39 @@ def test_core_command_prints_a_table() -> None:
     # On a CPU torch's `auto` is the fp32 that is there already.
     assert rows == [
         [f"| {model}", "torch fp32", batch]
-        for model in ("sdpose-lite:0", "sdpose-lite:1", "detector embedded")
+        for model in (
+            "sdpose-lite:0, random weights",
+            "sdpose-t, random weights",
+            f"{own}:2",
+            "detector embedded",
+        )
         for batch in ("1", "2")
     ]
+
+
+def test_core_command_shows_the_papers_student_beside_the_default(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    plans: list[core.CoreBench] = []
+
+    def note(plan: core.CoreBench, progress: Callable[[str], None]) -> str:
+        plans.append(plan)
+        return ""
+
+    monkeypatch.setattr(core, "run_core", note)
+    assert CliRunner().invoke(app, ["bench", "core"]).exit_code == 0
+    assert plans[0].variants == ["sdpose-lite:0", "sdpose-lite:1", "sdpose-t"]
+
+
+def test_cycles_command_refuses_a_student_without_them(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Before it starts a service, which would only say that it ended."""
+    monkeypatch.setattr("service.bench.server.started", None)
+    outcome = CliRunner().invoke(app, ["bench", "cycles"])
+    assert isinstance(outcome.exception, ValueError)
+    assert str(outcome.exception) == (
+        "SDPOSE_STUDENT: sdpose-lite runs 0 cycles and this measures 1 to 2: "
+        "name a checkpoint that has them"
+    )
 
 
 def test_core_leaves_out_what_a_backend_lacks(monkeypatch: pytest.MonkeyPatch) -> None:
@@ -133,6 +169,6 @@ def test_core_leaves_out_what_a_backend_lacks(monkeypatch: pytest.MonkeyPatch) -
     assert [one[:3] for one in tried] == [
         ("a", backend, precision) for backend in "xy" for precision in ("fp32", "int8")
     ]
-    nothing = dataclasses.replace(plan, precisions=["int8"])
+    nothing = replace(plan, precisions=["int8"])
     with pytest.raises(ValueError, match="no int8"):
         core.run_core(nothing, lambda _: None)
