@@ -25,12 +25,11 @@ from tools.deployment.report import Report, run_check
 from tools.lock import ROOT
 
 _START_S = 240.0
-_LARGEST_MB = 30.0
+_LARGEST_MB = 15.0
 _WEIGHTS = {
     f"sdpose_core/weights/{name}"
     for name in (
         "sdpose-lite.safetensors",
-        "sdpose-t.safetensors",
         "person-n.safetensors",
         "person-n-int8.xml",
         "person-n-int8.bin",
@@ -69,6 +68,8 @@ def check_wheel(report: Report, wheel: Path, project: dict[str, object]) -> None
     report.prove(f"the wheel has {size:.1f} MiB, at most {_LARGEST_MB:.0f}", size <= _LARGEST_MB)
     report.prove("weights, page, contract and types are inside", names >= _NEEDED,
                  found=sorted(_NEEDED - names))  # fmt: skip
+    weights = {name for name in names if name.startswith("sdpose_core/weights/")}
+    report.prove("no other weights are", weights == _WEIGHTS, found=sorted(weights - _WEIGHTS))
     rooms = {name.split("/")[0] for name in names} - {info}
     report.prove("nothing but our packages is: no tests, tools or docs", rooms == _ROOMS,
                  found=sorted(rooms))  # fmt: skip

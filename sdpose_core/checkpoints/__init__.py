@@ -7,6 +7,7 @@ from sdpose_core.checkpoints.catalog import (
     embedded_path,
     find_checkpoint,
     load_student,
+    trained_path,
     training_facts,
 )
 from sdpose_core.checkpoints.files import (
@@ -29,5 +30,6 @@ __all__ = [
     "load_student",
     "read_checkpoint",
     "save_student",
+    "trained_path",
     "training_facts",
 ]

@@ -1,4 +1,4 @@
-"""Students by name: what is embedded, and what can be had elsewhere."""
+"""Students by name: which have embedded weights, and where those of the others come from."""
 
 from __future__ import annotations
 
@@ -27,9 +27,26 @@ OFFICIAL_HELP: Final = (
 
 
 def embedded_path(name: str) -> Path | None:
-    """Where the trained weights of a preset lie in this installation, or None."""
+    """Where the trained weights of a preset lie in this installation; None where it has none."""
     path = WEIGHTS / f"{name}.safetensors"
     return path if path.is_file() else None
+
+
+def trained_path(name: str) -> Path:
+    """``embedded_path`` of a preset that is to run with trained weights.
+
+    Raises:
+        CheckpointError: there are none; naming the presets that have some, and what to do.
+    """
+    path = embedded_path(name)
+    if path is None:
+        others = ", ".join(preset for preset in PRESETS if embedded_path(preset)) or "no student"
+        official = f", or {OFFICIAL_HELP}" if name in PAPER else ""
+        raise CheckpointError(
+            f"{name}: this package has no trained weights of it, only those of {others}; "
+            f"train it (sdpose train) and pass the path of its checkpoint{official}"
+        )
+    return path
 
 
 def find_checkpoint(name_or_path: str | os.PathLike[str]) -> Checkpoint:
@@ -46,11 +63,7 @@ def find_checkpoint(name_or_path: str | os.PathLike[str]) -> Checkpoint:
             f"unknown student {name!r}: expected one of {', '.join(PRESETS)} or the path of a "
             ".safetensors or .pth file"
         )
-    path = embedded_path(name)
-    if path is None:
-        where = OFFICIAL_HELP if name in PAPER else "train them, or pass a checkpoint's path"
-        raise CheckpointError(f"{name}: no trained weights come with this package; {where}")
-    return read_checkpoint(path)
+    return read_checkpoint(trained_path(name))
 
 
 def load_student(

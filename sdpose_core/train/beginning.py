@@ -12,7 +12,7 @@ from safetensors import SafetensorError
 from safetensors.torch import load_file
 from torch import Tensor, nn
 
-from sdpose_core.checkpoints import embedded_path, find_checkpoint, load_student
+from sdpose_core.checkpoints import find_checkpoint, load_student, trained_path
 from sdpose_core.model import PRESETS, Student, StudentConfig
 from sdpose_core.model.backbones import BACKBONES
 from sdpose_core.train.config import StageConfig, TrainConfig
@@ -24,8 +24,8 @@ def first_student(config: TrainConfig) -> tuple[Student, str]:
 
     Raises:
         ValueError: an unknown preset, a ``start`` that cannot be read or is another student than
-            ``config.student``, a ``backbone_start`` of which nothing fits, or a teacher of the view
-            labels that cannot be read.
+            ``config.student``, a ``backbone_start`` that cannot be read or of which nothing fits,
+            or a teacher of the view labels that cannot be read.
     """
     if config.student not in PRESETS:
         raise ValueError(
@@ -47,7 +47,8 @@ def first_student(config: TrainConfig) -> tuple[Student, str]:
         published_init(student)
         said += " (published initialisation)"
     if config.backbone_start:
-        path = embedded_path(config.backbone_start) or Path(config.backbone_start)
+        given = config.backbone_start
+        path = trained_path(given) if given in PRESETS else Path(given)
         fitted, total = load_backbone(student, path)
         said += f", {fitted} of the backbone's {total} tensors from {path.name}"
     return student, said

@@ -1,4 +1,4 @@
-"""Recipes by name: the paper's for each student, and those that trained the embedded weights."""
+"""Recipes by name: the paper's for each student, and those of this project."""
 
 from __future__ import annotations
 

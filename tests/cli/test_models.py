@@ -49,7 +49,6 @@ def test_the_list_names_all_models_and_where_the_official_ones_are() -> None:
     assert all(name in shown.output for name in (*PRESETS, "embedded", "github.com"))
     listed = json.loads(CliRunner().invoke(app, ["models", "--json"]).output)
     assert [entry["name"] for entry in listed if entry["embedded"]] == [
-        "sdpose-t",
         "sdpose-lite",
         "embedded",
     ]
@@ -80,3 +79,17 @@ def test_a_wrong_file_ends_with_one_sentence(
         main()
     assert ended.value.code == 2
     assert capsys.readouterr().err.endswith("no.pth: no such file\n")
+
+
+def test_a_student_without_weights_ends_with_one_sentence(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    target = tmp_path / "out.onnx"
+    monkeypatch.setattr("sys.argv", ["sdpose", "export", str(target), "--student", "sdpose-t"])
+    with pytest.raises(SystemExit) as ended:
+        main()
+    assert ended.value.code == 2
+    said = capsys.readouterr().err
+    assert said.startswith("sdpose: sdpose-t: this package has no trained weights of it")
+    assert said.count("\n") == 1
+    assert not target.exists()

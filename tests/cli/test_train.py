@@ -101,8 +101,6 @@ def test_from_a_coco_set_to_a_measured_student(tmp_path: Path, shallow: Path) ->
 
 OVERFIT = """
 name = "overfit"
-student = "sdpose-t"
-start = "sdpose-t"
 accelerator = "cpu"
 devices = 1
 precision = "32-true"
@@ -115,42 +113,63 @@ flip_probability = 0.0
 half_body_probability = 0.0
 scale_factor = 0.0
 rotation_probability = 0.0
+[optimiser]
+betas = [0.9, 0.98]
+ema = 0.9
+name = "{optimiser}"
+clip = {clip}
+[[stages]]
+batch = 8
+rate = 1e-3
+warmup_steps = 5
+hold = 0.6
+steps = {steps}
+"""
+FROM_RANDOM_WEIGHTS = """
+size = [128, 96]
+cycles = 1
 [loss]
 heatmap = "cross_entropy"
 tokens = 0.0
 dense = 1.0
 stem = 0.3
-[optimiser]
-name = "adamw"
-betas = [0.9, 0.98]
-clip = 5.0
-ema = 0.9
-[[stages]]
-size = [128, 96]
-batch = 8
-steps = 50
-cycles = 1
-rate = 1e-3
-warmup_steps = 5
-hold = 0.6
+"""
+FROM_THE_EMBEDDED_STUDENT = """
+[loss]
+heatmap = "mse"
+tokens = 0.0
 """
 
 
 @pytest.mark.timeout(400)
-def test_fifty_steps_on_shards_overfit_eight_crops(tmp_path: Path) -> None:
-    """From the embedded student, which has seen photographs only, to drawn figures."""
+@pytest.mark.parametrize("start", [None, "sdpose-lite"])
+def test_a_few_steps_on_shards_overfit_eight_crops(tmp_path: Path, start: str | None) -> None:
+    """To drawn figures: a transformer from random weights, and the embedded student, which has
+    seen photographs only.
+    """
+    if start is None:
+        student = Student(replace(PRESETS["sdpose-t"], pool=2, heatmap_kind="logits")).eval()
+        steps, fall = 120, 1.0
+        text = OVERFIT.format(optimiser="muon", clip=5.0, steps=steps) + FROM_RANDOM_WEIGHTS
+        text = 'student = "sdpose-t"\n' + text
+    else:
+        student = load_student(start)
+        steps, fall = 30, 0.001
+        text = OVERFIT.format(optimiser="adamw", clip=0.01, steps=steps)
+        text = f'student = "{start}"\nstart = "{start}"\n' + text + FROM_THE_EMBEDDED_STUDENT
     with ShardWriter(tmp_path / "shards", per_shard=5) as writer:
         for sample in crop_samples(8):
             writer.write(sample)
     recipe, run, crops = tmp_path / "overfit.toml", tmp_path / "run", crop_set(8)
-    recipe.write_text(OVERFIT)
+    recipe.write_text(text)
     # 10 crop pixels are a seventh of a figure's torso.
-    before = share_of_correct_keypoints(load_student("sdpose-t"), crops, reach=10.0)
+    before = share_of_correct_keypoints(student, crops, reach=10.0)
     sdpose("train", "--config", recipe, "--run", run, "--shards", tmp_path / "shards")
     trained = load_student(run / "last.safetensors")
-    losses = [value for name, value in logged(run) if name == "train/heatmap"]
-    assert len(losses) == 50
-    assert losses[-1] < losses[0] - 1.0
+    kind = "train/heatmap" if start is None else "train/heatmap_0"
+    losses = [value for name, value in logged(run) if name == kind]
+    assert len(losses) == steps
+    assert losses[-1] < losses[0] - fall
     assert before < 0.5
     assert share_of_correct_keypoints(trained, crops, reach=10.0) > 0.95
 
@@ -366,7 +385,7 @@ def test_hardware_is_honoured_by_evaluation_and_calibration(tmp_path: Path) -> N
 @pytest.mark.parametrize(
     "option",
     [
-        ["--student", "sdpose-t"],  # said, though it is the default
+        ["--student", "sdpose-lite"],  # said, though it is the default
         ["--device", "cpu"],
         ["--backend", "torch"],
         ["--precision", "fp32"],

@@ -14,6 +14,7 @@ import torch
 from safetensors.torch import load_file, save_file
 
 from sdpose_core.checkpoints import (
+    DEFAULT_STUDENT,
     CheckpointError,
     embedded_path,
     load_student,
@@ -22,7 +23,7 @@ from sdpose_core.checkpoints import (
     training_facts,
 )
 from sdpose_core.checkpoints.official import to_ours
-from sdpose_core.model import PRESETS, Student
+from sdpose_core.model import PAPER, PRESETS, Student
 from tests.core.parity import facts, network_input, official_state, recorded
 
 
@@ -224,17 +225,32 @@ def test_an_official_file_with_odd_shapes_gives_one_sentence(
         load_student(tmp_path / "bad.pth")
 
 
-def test_a_preset_without_weights_refuses_unless_asked() -> None:
-    assert embedded_path("sdpose-b") is None
-    with pytest.raises(CheckpointError, match="no trained weights come with this package"):
-        load_student("sdpose-b")
-    assert load_student("sdpose-b", allow_untrained=True).config.name == "sdpose-b"
-    with pytest.raises(CheckpointError, match="unknown student 'sdpose-x'"):
+@pytest.mark.parametrize("name", sorted(PRESETS.keys() - {"sdpose-lite"}))
+def test_a_preset_without_weights_refuses_unless_asked(name: str) -> None:
+    assert embedded_path(name) is None
+    with pytest.raises(CheckpointError) as caught:
+        load_student(name)
+    said = str(caught.value)
+    # What is wrong, what there is, what to do; the published files are those of the paper's.
+    assert said.startswith(
+        f"{name}: this package has no trained weights of it, only those of sdpose-lite; "
+        "train it (sdpose train) and pass the path of its checkpoint"
+    )
+    assert ("download the published checkpoint" in said) == (name in PAPER)
+    assert "\n" not in said
+    assert training_facts(name) == {}
+    assert load_student(name, allow_untrained=True).config == PRESETS[name]
+
+
+def test_an_unknown_student_is_told_the_known_ones() -> None:
+    with pytest.raises(CheckpointError, match="unknown student 'sdpose-x': expected one of sdpose"):
         load_student("sdpose-x")
 
 
 def test_the_embedded_student_describes_itself() -> None:
-    path = embedded_path("sdpose-t")
+    path = embedded_path(DEFAULT_STUDENT)
     assert path is not None
-    assert path.stat().st_size < 12_000_000
-    assert read_checkpoint(path).training["licence"] == "AGPL-3.0-or-later"
+    assert path.stat().st_size < 4_000_000
+    training = read_checkpoint(path).training
+    assert training["licence"].startswith("Apache-2.0")
+    assert training["evaluation"]["ap"] == 0.724

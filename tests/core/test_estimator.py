@@ -312,7 +312,7 @@ def test_backends_agree_on_real_people(
 
 
 def test_unknown_backends_and_devices_are_refused() -> None:
-    student = load_student("sdpose-t")
+    student = load_student()
     with pytest.raises(ValueError, match="backend 'tensorrt'"):
         make_backend(student, "tensorrt")
     with pytest.raises(ValueError, match="device 'tpu'"):

@@ -82,3 +82,9 @@ def test_a_file_without_a_backbone_is_refused(tmp_path: Path) -> None:
 def test_an_unknown_student_is_named() -> None:
     with pytest.raises(ValueError, match="unknown student 'sdpose-x'"):
         first_student(TrainConfig(student="sdpose-x"))
+
+
+@pytest.mark.parametrize("field", ["start", "backbone_start"])
+def test_a_beginning_from_a_preset_without_weights_is_refused(field: str) -> None:
+    with pytest.raises(ValueError, match=r"^sdpose-t: this package has no trained weights of it"):
+        first_student(replace(TrainConfig(), **{field: "sdpose-t"}))
