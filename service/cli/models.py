@@ -1,4 +1,4 @@
-"""`sdpose models`: what can be had, and how good it is."""
+"""`sdpose models`: students and detectors, and how good they are."""
 
 from __future__ import annotations
 
