@@ -52,12 +52,18 @@ RUN --mount=type=cache,target=/root/.cache/pip \
     && python -m pip --python /opt/venv/bin/python install --no-deps --no-index \
         --prefix /opt/sdpose /wheels/*.whl
 
-# Converts the embedded detector for OpenVINO now, so that a start neither computes nor writes it.
-# In fp32 by name: left to itself it takes int8 where that pays, which needs no conversion.
+# Converts the embedded networks for OpenVINO now, so that a start neither computes nor writes them.
+# The detector in fp32 by name: `auto` may choose int8, which needs no conversion. The student for
+# every kind of processor, since the image may run on another one than it was built on.
 FROM packages-cpu AS converted
 COPY --from=app /opt/sdpose /opt/sdpose
 ENV PYTHONPATH=/opt/sdpose/lib/python3.11/site-packages XDG_CACHE_HOME=/opt/cache
-RUN /opt/venv/bin/python -c "from sdpose_core.detector.load import load_detector; load_detector(device='cpu', precision='fp32')"
+RUN /opt/venv/bin/python -c "\
+from sdpose_core.backends.openvino import fill_cache; \
+from sdpose_core.checkpoints import DEFAULT_STUDENT, load_student; \
+from sdpose_core.detector.load import load_detector; \
+load_detector(device='cpu', precision='fp32'); \
+fill_cache(load_student(DEFAULT_STUDENT))"
 
 FROM ${BASE} AS runtime
 LABEL org.opencontainers.image.title="sdpose-service" \

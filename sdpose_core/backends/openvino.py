@@ -97,24 +97,43 @@ class OpenVINOBackend:
         return compile_model(model, self.precision, self._threads).create_infer_request()
 
     def _converted(self, cycles: int) -> ov.Model:
-        fold = folding_pays()
-        key = make_key(
-            student=self._digest,
-            config=self.config.to_dict(),
-            cycles=cycles,
-            folded=fold,
-            revision=_REVISION,
+        return _cached_model(
+            self._student, self._digest, cycles, folding_pays(), self._cache_folder
         )
-
-        def fresh() -> ov.Model:
-            student = folded(self._student) if fold else self._student
-            return with_pixels(convert(student, cycles))
-
-        return cached(key, fresh, self._cache_folder)
 
     @cached_property
     def _digest(self) -> str:
         return weights_digest(self._student)
+
+
+def fill_cache(student: Student, cache_folder: Path | None = None) -> None:
+    """Convert the served pass now, for every kind of processor, and keep it in the cache.
+
+    For images: they are built on one machine and run on another.
+
+    Args:
+        student: In float32.
+        cache_folder: Where converted networks are kept; None is the user's cache.
+    """
+    student = student.eval()
+    digest = weights_digest(student)
+    for fold in (True, False):
+        _cached_model(student, digest, student.config.cycles.served, fold, cache_folder)
+
+
+def _cached_model(
+    student: Student, digest: str, cycles: int, fold: bool, folder: Path | None
+) -> ov.Model:
+    key = make_key(
+        student=digest,
+        config=student.config.to_dict(),
+        cycles=cycles,
+        folded=fold,
+        revision=_REVISION,
+    )
+    return cached(
+        key, lambda: with_pixels(convert(folded(student) if fold else student, cycles)), folder
+    )
 
 
 def with_pixels(model: ov.Model) -> ov.Model:

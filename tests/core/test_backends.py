@@ -11,7 +11,7 @@ from torch import Tensor
 from sdpose_core.backends import PoseBackend
 from sdpose_core.backends import openvino as backend_module
 from sdpose_core.backends.folding import FoldedUnit, folded
-from sdpose_core.backends.openvino import OpenVINOBackend
+from sdpose_core.backends.openvino import OpenVINOBackend, fill_cache
 from sdpose_core.model import PRESETS, Student, StudentConfig
 from sdpose_core.model.backbones.lite_hrnet import ShuffleUnit
 
@@ -121,6 +121,18 @@ def test_other_weights_and_configs_are_other_files(
     for student in (_student(), changed, Student(config).eval()):
         OpenVINOBackend(student, "fp32", cache_folder=tmp_path).run(crops[:1])
     assert len(converted) == len(list(tmp_path.iterdir())) == 3
+
+
+def test_a_filled_cache_serves_every_processor(
+    tmp_path: Path, crops: Tensor, converted: list[int], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    fill_cache(_lite(), tmp_path)
+    served = _lite().config.cycles.served
+    assert converted == [served, served]
+    for folds in (True, False):
+        monkeypatch.setattr(backend_module, "folding_pays", lambda answer=folds: answer)
+        OpenVINOBackend(_lite(), "fp32", cache_folder=tmp_path).run(crops[:1])
+    assert converted == [served, served]
 
 
 def test_no_cache_is_no_obstacle(
