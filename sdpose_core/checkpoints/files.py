@@ -26,7 +26,7 @@ OFFICIAL_SUFFIXES: Final = (".pth", ".pt")
 
 
 class CheckpointError(ValueError):
-    """A file that cannot be used as a student; the message says why in one sentence."""
+    """A file that cannot be used as a student or written; the message says why in one sentence."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -55,6 +55,9 @@ def save_student(
 
     The file appears whole or not at all. Weights are stored as ``dtype`` (None: as they are),
     counters and the like unchanged. Loading converts to float32.
+
+    Raises:
+        CheckpointError: the file cannot be written there.
     """
     state = {
         key: (value.to(dtype) if dtype is not None and value.is_floating_point() else value)
@@ -77,6 +80,8 @@ def save_student(
         with partial.open("rb") as file:
             os.fsync(file.fileno())  # or a power cut may leave the new name without content
         os.replace(partial, target)
+    except (SafetensorError, OSError) as error:
+        raise CheckpointError(f"{target}: cannot be written ({error})") from error
     finally:
         partial.unlink(missing_ok=True)
 

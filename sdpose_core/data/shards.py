@@ -98,6 +98,17 @@ class CropSet:
         """The same pictures with other joints (N, 17, 3) and heights of their Gaussians (N, 17)."""
         return replace(self, keypoints=keypoints, amplitudes=amplitudes)
 
+    def select(self, indices: Sequence[int]) -> CropSet:
+        """The people at these places of the set, in this order."""
+        kept = list(indices)
+        return CropSet(
+            images=tuple(self.images[i] for i in kept),
+            keypoints=self.keypoints[kept],
+            sources=tuple(self.sources[i] for i in kept),
+            human=self.human[kept],
+            amplitudes=None if self.amplitudes is None else self.amplitudes[kept],
+        )
+
     @classmethod
     def from_samples(cls, samples: Iterable[CropSample]) -> CropSet:
         """Collect samples; raises ``ValueError`` if there are none."""

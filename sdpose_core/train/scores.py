@@ -2,19 +2,20 @@
 
     python -m sdpose_core.train.scores STUDENT SHARDS --output OUT.safetensors --sources NAME ...
 
-writes the student with a fitted head (``sdpose_core.model.heads.scores``). The set must say of
-every joint whether it is labelled, as COCO does: a joint of confidence 0 counts as not there.
+writes the student with a fitted head (``sdpose_core.model.heads.scores``); its keypoints stay as
+they are. The set must say of every joint whether it is labelled, as COCO does: a joint of
+confidence 0 counts as not there. People labelled by a machine are left out.
 """
 
 from __future__ import annotations
 
 import argparse
 import sys
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
+from typing import Any
 
-import cv2
 import numpy as np
 import torch
 import torch.nn.functional as F
@@ -22,19 +23,25 @@ from numpy.typing import NDArray
 from torch import Tensor
 
 from sdpose_core.backends import PoseBackend, make_backend
-from sdpose_core.checkpoints import load_student, save_student, training_facts
-from sdpose_core.data.shards import VIEW_SIZE, CropSet, load_shards
-from sdpose_core.geometry import image_to_crop_matrices
+from sdpose_core.checkpoints import build_student, find_checkpoint, save_student
+from sdpose_core.crops import crop_image
+from sdpose_core.data.batches import load_batch
+from sdpose_core.data.shards import CropSet, context_regions, load_shards
+from sdpose_core.geometry import heatmap_to_image
 from sdpose_core.heatmaps import MAX_REFINEMENT, decode_tensor
-from sdpose_core.model import ScoreHead, Student
-from sdpose_core.skeleton import FLIP_INDICES, OKS_SIGMAS
-from sdpose_core.types import PUBLISHED_VIEW, Regions
+from sdpose_core.model import ScoreHead, Student, StudentConfig
+from sdpose_core.skeleton import FLIP_INDICES
+from sdpose_core.train.beginning import without_scores
+from sdpose_core.train.scoring import joint_similarity
+from sdpose_core.types import Floats, Regions
 
 SEGMENT_SHARE = 0.53
 """Area of a person's segment in units of its box, the mean of COCO's people; OKS needs an area."""
 JITTER = (0.08, 0.02)
 """Standard deviations of a view's logarithmic size, and of its shift in units of its size."""
 BATCH = 256
+TOGETHER = 32
+"""People that are decoded and looked at together."""
 
 
 @dataclass(frozen=True)
@@ -52,74 +59,72 @@ class ScoreExamples:
 
 
 def score_examples(
-    backend: PoseBackend, student: Student, crops: CropSet, views: int = 14, seed: int = 0
+    backend: PoseBackend, config: StudentConfig, crops: CropSet, views: int = 14, seed: int = 0
 ) -> ScoreExamples:
     """Every person in ``views`` views: the first as it is served, the others jittered, each second
     one mirrored.
 
-    The area of a person, which OKS needs, is taken from the extent of its labelled joints.
+    Raises:
+        ValueError: no views, or a crop that does not decode or is of another size.
     """
+    if views < 1:
+        raise ValueError(f"views: expected at least 1, got {views}")
     rng = np.random.default_rng(seed)
-    geometry = student.config.view
-    parts: list[tuple[Tensor, Tensor, NDArray[np.float32], NDArray[np.float64]]] = []
-    for number in range(views):
-        for start in range(0, len(crops), 32):
-            chosen = range(start, min(start + 32, len(crops)))
-            images = [crops.decode(i) for i in chosen]
-            count, (height, width) = len(images), images[0].shape[:2]
-            sizes = np.tile(
-                np.array(VIEW_SIZE) * geometry.padding / PUBLISHED_VIEW.padding, (count, 1)
-            )
-            centres = np.tile(np.array((width / 2, height / 2)), (count, 1))
-            if number:
-                sizes = sizes * np.exp(JITTER[0] * rng.standard_normal((count, 1)))
-                centres = centres + JITTER[1] * rng.standard_normal((count, 2)) * sizes
-            regions = Regions(centres.astype(np.float32), sizes.astype(np.float32), geometry)
-            matrices = image_to_crop_matrices(regions)
-            pixels = np.stack(
-                [
-                    cv2.warpAffine(image, matrix, geometry.input_size)
-                    for image, matrix in zip(images, matrices, strict=True)
-                ]
-            )
-            known = crops.keypoints[list(chosen)]
-            joints = (
-                known[..., :2] @ matrices[:, :, :2].transpose(0, 2, 1) + matrices[:, None, :, 2]
-            )
-            labelled = (known[..., 2] > 0).astype(np.float32)
+    parts = []
+    for start in range(0, len(crops), TOGETHER):
+        batch = load_batch(crops, np.arange(start, min(start + TOGETHER, len(crops))))
+        height, width = batch.images.shape[1:3]
+        for number in range(views):
+            images, joints = batch.images, batch.keypoints
             if number % 2:
-                swap = list(FLIP_INDICES)
-                pixels = np.ascontiguousarray(pixels[:, :, ::-1])
-                joints[..., 0] = geometry.input_size[0] - 1 - joints[..., 0]
-                joints, labelled = joints[:, swap], labelled[:, swap]
-            maps = backend.run(torch.from_numpy(pixels).permute(0, 3, 1, 2))
-            points, peaks = decode_tensor(maps, MAX_REFINEMENT)
-            step = geometry.input_size[0] / geometry.heatmap_size[0]
-            parts.append(
-                (points, peaks, labelled, _similarity(points.numpy() * step, joints, labelled))
-            )
-    points, peaks = (torch.cat([part[k] for part in parts]) for k in (0, 1))  # type: ignore[misc]
-    return ScoreExamples(
-        points,
-        peaks,
-        torch.from_numpy(np.concatenate([part[2] for part in parts])),
-        torch.from_numpy(np.concatenate([part[3] for part in parts])).float(),
+                images, joints = _mirrored(images, joints)
+            regions = context_regions(len(images), (width, height), config.view)
+            if number:
+                regions = _jittered(regions, rng)
+            parts.append(_examples(backend, images, joints, regions))
+    return ScoreExamples(*(torch.cat(part) for part in zip(*parts, strict=True)))
+
+
+def _mirrored(images: NDArray[np.uint8], joints: Floats) -> tuple[NDArray[np.uint8], Floats]:
+    """Pictures (N, H, W, 3) and joints (N, 17, 3) as a mirror shows them: left becomes right."""
+    swapped = joints[:, list(FLIP_INDICES)].copy()
+    swapped[..., 0] = images.shape[2] - 1 - swapped[..., 0]
+    return np.ascontiguousarray(images[:, :, ::-1]), swapped
+
+
+def _jittered(regions: Regions, rng: np.random.Generator) -> Regions:
+    """Views of other sizes and places, as the boxes of a detector differ."""
+    count = len(regions)
+    sizes = regions.sizes * np.exp(JITTER[0] * rng.standard_normal((count, 1)))
+    centres = regions.centres + JITTER[1] * rng.standard_normal((count, 2)) * sizes
+    return Regions(centres.astype(np.float32), sizes.astype(np.float32), regions.view)
+
+
+def _examples(
+    backend: PoseBackend, images: NDArray[np.uint8], joints: Floats, regions: Regions
+) -> tuple[Tensor, Tensor, Tensor, Tensor]:
+    """The fields of ``ScoreExamples`` for one view of each picture."""
+    views = zip(images, regions.centres[:, None], regions.sizes[:, None], strict=True)
+    pixels = np.concatenate(
+        [crop_image(image, Regions(centre, size, regions.view)) for image, centre, size in views]
     )
+    seen = torch.from_numpy(pixels).permute(0, 3, 1, 2).to(backend.device)
+    points, peaks = (part.cpu() for part in decode_tensor(backend.run(seen), MAX_REFINEMENT))
+    similarity = joint_similarity(heatmap_to_image(points, regions), joints, _areas(joints))
+    labelled = torch.from_numpy((joints[..., 2] > 0).astype(np.float32))
+    return points, peaks, labelled, torch.from_numpy(similarity).float()
 
 
-def _similarity(
-    found: NDArray[np.floating], joints: NDArray[np.float64], labelled: NDArray[np.float32]
-) -> NDArray[np.float64]:
-    """OKS terms ``(N, 17)`` in crop pixels, with an area from the extent of the labelled joints."""
-    there = labelled[..., None] > 0
-    low = np.where(there, joints, np.inf).min(axis=1)
-    high = np.where(there, joints, -np.inf).max(axis=1)
+def _areas(joints: Floats) -> NDArray[np.float64]:
+    """Areas (N,) of people's segments from the extent of their labelled joints (N, 17, 3), in
+    square pixels of the joints.
+    """
+    there = joints[..., 2:] > 0
+    low = np.where(there, joints[..., :2], np.inf).min(axis=1)
+    high = np.where(there, joints[..., :2], -np.inf).max(axis=1)
     sides = np.maximum(1.2 * (high - low), 8.0)
     sides = np.maximum(sides, sides[:, ::-1] / 4)  # a few joints in a row are no thin person
-    area = SEGMENT_SHARE * sides.prod(axis=1)
-    squared = ((found - joints) ** 2).sum(axis=2)
-    variance = (2 * np.array(OKS_SIGMAS)) ** 2
-    return np.asarray(np.exp(-squared / (2 * variance * area[:, None])))
+    return np.asarray(SEGMENT_SHARE * sides.prod(axis=1), np.float64)
 
 
 def fit_scores(
@@ -133,7 +138,7 @@ def fit_scores(
     torch.manual_seed(seed)
     features = head.features(examples.points, examples.peaks)
     head.mean.copy_(features.mean(0))
-    head.scale.copy_(features.std(0) + 1e-3)
+    head.scale.copy_(features.std(0, correction=0) + 1e-3)
     features = (features - head.mean) / head.scale
     first, activation, last = head.layers
     for layer in (first, last):
@@ -160,42 +165,117 @@ def fit_scores(
 def with_scores(
     student: Student, crops: CropSet, *, width: int = 64, views: int = 14, seed: int = 0
 ) -> Student:
-    """A copy of ``student`` with a head of ``width`` hidden units, fitted on ``crops``."""
-    config = replace(student.config, score_width=width)
-    fitted = Student(config).eval()
-    state = {k: v for k, v in student.state_dict().items() if not k.startswith("scores.")}
-    fitted.load_state_dict(state, strict=False)
-    examples = score_examples(make_backend(student, device="cpu"), student, crops, views, seed)
+    """A copy of ``student`` with a head of ``width`` hidden units, fitted on ``crops``.
+
+    Raises:
+        ValueError: the student has no Gaussian heatmaps, the set labels all joints or none, or
+            what ``score_examples`` refuses.
+    """
+    config = student.config
+    if config.heatmap_kind != "gaussian":
+        # A softmax has the same sum whether a joint is there or not.
+        raise ValueError(
+            f"{config.name}: a score head needs Gaussian heatmaps, this student has "
+            f"{config.heatmap_kind!r}: make its scores with sdpose evaluate --calibrate"
+        )
+    labelled = crops.keypoints[..., 2] > 0
+    if labelled.all() or not labelled.any():
+        raise ValueError(
+            f"{'every' if labelled.all() else 'no'} joint of the {len(crops)} people is labelled: "
+            "a score head learns from both kinds"
+        )
+    bare = without_scores(student)
+    fitted = Student(replace(config, score_width=width)).eval()
     assert fitted.scores is not None
+    fitted.load_state_dict({**fitted.state_dict(), **bare.state_dict()})
+    examples = score_examples(make_backend(student, device="cpu"), config, crops, views, seed)
     fit_scores(fitted.scores, examples, seed=seed)
     return fitted
 
 
-def main(arguments: Sequence[str] | None = None) -> None:
-    """Entry point of ``python -m sdpose_core.train.scores``."""
-    parser = argparse.ArgumentParser(description="Fit the score head of a student.")
-    parser.add_argument("student")
-    parser.add_argument("shards", nargs="+")
-    parser.add_argument("--output", type=Path, required=True)
-    parser.add_argument("--sources", nargs="*", help="Only people of these sources.")
-    parser.add_argument("--views", type=int, default=14)
-    given = parser.parse_args(arguments)
-    crops = load_shards(given.shards)
-    if given.sources:
-        kept = [i for i, source in enumerate(crops.sources) if source in given.sources]
-        if not kept:
-            parser.error(f"no person of {given.sources}; there are {sorted(set(crops.sources))}")
-        crops = CropSet(
-            tuple(crops.images[i] for i in kept),
-            crops.keypoints[kept],
-            tuple(crops.sources[i] for i in kept),
-            crops.human[kept],
+def chosen_people(crops: CropSet, sources: Sequence[str]) -> CropSet:
+    """Those labelled by hand, of ``sources`` only where some are named.
+
+    Raises:
+        ValueError: a source that the set has not, or nobody is left.
+    """
+    unknown = sorted(set(sources) - set(crops.sources))
+    if unknown:
+        raise ValueError(
+            f"no person of source {', '.join(unknown)}: the shards hold "
+            f"{', '.join(sorted(set(crops.sources)))}"
         )
-    student = with_scores(load_student(given.student), crops, views=given.views)
-    facts = {**training_facts(given.student), "scores": f"{len(crops)} people, {given.views} views"}
-    save_student(student, given.output, facts)
-    sys.stdout.write(f"{given.output}: scores fitted on {len(crops)} people\n")
+    kept = [
+        number
+        for number, source in enumerate(crops.sources)
+        if crops.human[number] and (source in sources or not sources)
+    ]
+    if not kept:
+        raise ValueError(
+            "all of these people were labelled by a machine: a score head needs labels by people"
+        )
+    return crops.select(kept)
+
+
+def _facts(training: Mapping[str, Any], said: str) -> dict[str, Any]:
+    """The facts of a checkpoint that still hold with another score head."""
+    facts = {k: v for k, v in training.items() if k not in ("evaluation", "score_calibration")}
+    if isinstance(facts.get("scores"), str):  # of the head before; a run keeps numbers there
+        del facts["scores"]
+    return {**facts, "score_head": said}
+
+
+def _check_target(path: Path) -> None:
+    """Refuse before the fit what cannot be written after it."""
+    if path.suffix != ".safetensors":
+        raise ValueError(f"{path}: the output's name must end in .safetensors")
+    if path.is_dir() or not path.parent.is_dir():
+        raise ValueError(f"{path}: cannot be written: expected a file in a folder that exists")
+
+
+def fit_file(
+    student: str, shards: Sequence[str], target: Path, sources: Sequence[str], views: int
+) -> int:
+    """Write ``student`` (a preset or a file) with a head fitted on people of ``shards``.
+
+    The weights are stored in the precision that they had: keypoints stay what they were.
+
+    Returns:
+        The number of people.
+
+    Raises:
+        ValueError, OSError: an input that cannot be used or a target that cannot be written; the
+            message says which in one sentence.
+    """
+    _check_target(target)
+    checkpoint = find_checkpoint(student)
+    crops = chosen_people(load_shards(shards), sources)
+    fitted = with_scores(build_student(checkpoint, student), crops, views=views)
+    facts = _facts(checkpoint.training, f"fitted on {len(crops)} people, {views} views each")
+    kinds = {value.dtype for value in checkpoint.state.values() if value.is_floating_point()}
+    save_student(fitted, target, facts, dtype=torch.float16 if kinds == {torch.float16} else None)
+    return len(crops)
+
+
+def main(arguments: Sequence[str] | None = None) -> int:
+    """Entry point of ``python -m sdpose_core.train.scores``; 2 after one sentence on a mistake."""
+    parser = argparse.ArgumentParser(
+        prog="python -m sdpose_core.train.scores", description="Fit the score head of a student."
+    )
+    parser.add_argument("student", help="A preset with embedded weights, or a checkpoint file.")
+    parser.add_argument("shards", nargs="+", help="Tar shards: files, folders or globs.")
+    parser.add_argument("--output", type=Path, required=True, help="File to write (.safetensors).")
+    parser.add_argument("--sources", nargs="+", default=[], help="Only people of these sources.")
+    parser.add_argument("--views", type=int, default=14, help="Views of each person.")
+    given = parser.parse_args(arguments)
+    try:
+        count = fit_file(given.student, given.shards, given.output, given.sources, given.views)
+    except (ValueError, OSError) as error:
+        sys.stderr.write(f"{parser.prog}: {error}\n")
+        return 2
+    sys.stdout.write(f"{given.output}: scores fitted on {count} people\n")
+    return 0
 
 
 if __name__ == "__main__":
-    main()
+    raise SystemExit(main())

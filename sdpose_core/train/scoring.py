@@ -71,19 +71,29 @@ class DevelopmentSet:
         return len(self.crops)
 
 
+def joint_similarity(
+    points: NDArray[np.float32], truth: NDArray[np.float32], areas: NDArray[np.float64]
+) -> NDArray[np.float64]:
+    """OKS terms of each person's joints (N, 17), of no meaning where one is not labelled.
+
+    ``points`` (N, 17, 2) and ``truth`` (N, 17, 3) in pixels of the same picture, ``areas`` (N,) in
+    its square pixels. COCO's exp(-d^2 / (2 area (2 sigma)^2)).
+    """
+    variance = (2 * np.array(OKS_SIGMAS)) ** 2
+    squared = ((points - truth[..., :2]).astype(np.float64) ** 2).sum(axis=2)
+    return np.asarray(np.exp(-squared / (2 * variance * (areas[:, None] + np.spacing(1)))))
+
+
 def object_keypoint_similarity(
     points: NDArray[np.float32], truth: NDArray[np.float32], areas: NDArray[np.float64]
 ) -> NDArray[np.float64]:
     """OKS of each person with its own annotation: (N,), over labelled joints.
 
-    ``points`` (N, 17, 2), ``truth`` (N, 17, 3), ``areas`` (N,) square pixels. COCO's
-    exp(-d^2 / (2 area (2 sigma)^2)).
+    Arguments as ``joint_similarity`` has them.
     """
     labelled = truth[..., 2] > 0
-    variance = (2 * np.array(OKS_SIGMAS)) ** 2
-    squared = ((points - truth[..., :2]).astype(np.float64) ** 2).sum(axis=2)
-    value = np.exp(-squared / (2 * variance * (areas[:, None] + np.spacing(1))))
-    return np.asarray((value * labelled).sum(axis=1) / np.maximum(1, labelled.sum(axis=1)))
+    terms = joint_similarity(points, truth, areas)
+    return np.asarray((terms * labelled).sum(axis=1) / np.maximum(1, labelled.sum(axis=1)))
 
 
 @torch.inference_mode()

@@ -6,6 +6,7 @@ import contextlib
 import json
 import pickle
 import zipfile
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -73,6 +74,17 @@ def test_a_failed_write_leaves_the_old_file(saved: Path, tmp_path: Path) -> None
         save_student(Student(PRESETS["sdpose-t"]), target, {"not json": object()})
     assert target.read_bytes() == saved.read_bytes()
     assert [path.name for path in tmp_path.iterdir()] == ["t.safetensors"]
+
+
+def test_a_place_that_cannot_be_written_is_named(tmp_path: Path) -> None:
+    folder = tmp_path / "folder.safetensors"
+    folder.mkdir()
+    student = Student(replace(PRESETS["sdpose-t"], depth=1))
+    for target in (tmp_path / "nowhere" / "t.safetensors", folder):
+        with pytest.raises(CheckpointError) as caught:
+            save_student(student, target)
+        assert str(caught.value).startswith(f"{target}: cannot be written (")
+    assert list(tmp_path.iterdir()) == [folder]
 
 
 def test_an_official_file_loads_in_spite_of_foreign_objects(official: Path) -> None:
