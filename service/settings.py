@@ -1,4 +1,4 @@
-"""All settings of the service, read once from the environment (prefix `SDPOSE_`).
+"""All settings of the service, read once: options, environment (prefix `SDPOSE_`), TOML file.
 
 Only `service.runtime` and what stands above it see this object; the rooms below get values.
 """
@@ -6,7 +6,10 @@ Only `service.runtime` and what stands above it see this object; the rooms below
 from __future__ import annotations
 
 import os
-from typing import Annotated, Literal
+import tomllib
+from difflib import get_close_matches
+from pathlib import Path
+from typing import Annotated, Any, Literal
 
 from pydantic import Field, ValidationError, field_validator, model_validator
 from pydantic_settings import BaseSettings, NoDecode, SettingsConfigDict
@@ -14,6 +17,8 @@ from pydantic_settings import BaseSettings, NoDecode, SettingsConfigDict
 from service.errors import shortened
 
 PREFIX = "SDPOSE_"
+CONFIG = "SDPOSE_CONFIG"
+"""Names a TOML file with settings; not a setting itself."""
 
 
 class SettingsError(ValueError):
@@ -176,24 +181,49 @@ class Settings(BaseSettings):
         return self.decode_threads or min(8, os.cpu_count() or 1)
 
 
-def load_settings(**overrides: object) -> Settings:
-    """Settings from the environment, with `overrides` (those that are not None) on top.
+def load_settings(config: str | os.PathLike[str] | None = None, **overrides: object) -> Settings:
+    """Settings from `overrides` (those that are not None), the environment and a TOML file.
 
-    Raises `SettingsError` with one sentence that names the setting.
+    Of these the first that has a setting decides. The file is `config`, else what `SDPOSE_CONFIG`
+    names; its keys are the names of the fields.
+
+    Raises `SettingsError` with one sentence that names the setting or the file.
     """
+    path = config or os.environ.get(CONFIG)
+    known = {name.upper() for name in os.environ}
+    filed = {
+        name: value
+        for name, value in (_read_file(Path(path)) if path else {}).items()
+        if PREFIX + name.upper() not in known
+    }
     given = {name: value for name, value in overrides.items() if value is not None}
     try:
-        return Settings(**given)  # type: ignore[arg-type]
+        return Settings(**{**filed, **given})
     except ValidationError as error:
         raise SettingsError(_sentence(error)) from None
 
 
 def unknown_settings() -> list[str]:
     """Names in the environment that carry the prefix but that no setting reads: likely typos."""
-    known = {PREFIX + name.upper() for name in Settings.model_fields}
+    known = {CONFIG, *(PREFIX + name.upper() for name in Settings.model_fields)}
     return sorted(
         name for name in os.environ if name.upper().startswith(PREFIX) and name.upper() not in known
     )
+
+
+def _read_file(path: Path) -> dict[str, Any]:
+    try:
+        settings = tomllib.loads(path.read_text(encoding="utf-8"))
+    except OSError as error:
+        raise SettingsError(f"{path}: cannot be read: {error.strerror}") from None
+    except ValueError as error:  # also bytes that are not UTF-8
+        raise SettingsError(f"{path}: not a TOML file: {error}") from None
+    for name in settings:
+        if name not in Settings.model_fields:
+            similar = get_close_matches(name, Settings.model_fields, n=1)
+            hint = f"; did you mean {similar[0]}?" if similar else ""
+            raise SettingsError(f"{path}: there is no setting {shortened(name)}{hint}")
+    return settings
 
 
 def _sentence(error: ValidationError) -> str:

@@ -2,155 +2,69 @@
 
 from __future__ import annotations
 
-from typing import Annotated
+import inspect
+from collections.abc import Callable
+from pathlib import Path
+from typing import Annotated, Any
 
 import typer
+from pydantic.fields import FieldInfo
+
+from service.settings import Settings, SettingsError, load_settings, unknown_settings
+
+_SECRET = {"api_keys"}
+"""Settings without an option: a command line can be read by every user of the machine."""
+_PARSED: tuple[type, ...] = (bool, int, float)
+"""Types that typer parses itself; anything else reaches `Settings` as text."""
 
 
+def _option(name: str, field: FieldInfo) -> inspect.Parameter:
+    """The option of one setting; None where it is not given."""
+    # `float | None` and the like: the type that is not None, if there is just one.
+    kinds = [field.annotation, *getattr(field.annotation, "__args__", ())]
+    members = [kind for kind in kinds if kind in _PARSED]
+    kind = members[0] if members and "auto" not in str(field.annotation) else str
+    default = "unset" if field.default is None else field.default
+    told = typer.Option(help=f"{field.description} [{default}]")
+    return inspect.Parameter(
+        name,
+        inspect.Parameter.KEYWORD_ONLY,
+        default=None,
+        annotation=Annotated[kind | None, told],
+    )
+
+
+def _with_settings(command: Callable[..., None]) -> Callable[..., None]:
+    """The command with an option for every setting, besides its own."""
+    own = inspect.signature(command, eval_str=True).parameters
+    options = [
+        _option(name, field) for name, field in Settings.model_fields.items() if name not in _SECRET
+    ]
+    parameters = [each for each in own.values() if each.kind is not each.VAR_KEYWORD] + options
+    # typer reads both.
+    command.__signature__ = inspect.Signature(parameters)  # type: ignore[attr-defined]
+    command.__annotations__ = {each.name: each.annotation for each in parameters}
+    return command
+
+
+@_with_settings
 def serve(
-    host: Annotated[
-        str | None, typer.Option(help="Address that both servers listen on. [127.0.0.1]")
+    *,
+    config: Annotated[
+        Path | None,
+        typer.Option(help="TOML file with settings, such as http_port = 8080. [unset]"),
     ] = None,
-    http_port: Annotated[
-        int | None, typer.Option(help="Port of REST; 0 takes a free one. [8000]")
-    ] = None,
-    grpc_port: Annotated[
-        int | None, typer.Option(help="Port of gRPC; 0 takes a free one. [8001]")
-    ] = None,
-    student: Annotated[
-        str | None, typer.Option(help="Pose model: a preset name or a path. [sdpose-lite]")
-    ] = None,
-    detector: Annotated[
-        str | None, typer.Option(help="Person detector: `embedded`, a name or a path. [embedded]")
-    ] = None,
-    device: Annotated[
-        str | None, typer.Option(help="`auto`, `cpu`, `cuda` or `cuda:N`. [auto]")
-    ] = None,
-    backend: Annotated[
-        str | None, typer.Option(help="`auto`, `torch` or `openvino`. [auto]")
-    ] = None,
-    precision: Annotated[
-        str | None,
-        typer.Option(
-            help="Numbers that student and detector compute in: `auto` (the fastest sound ones), "
-            "`fp32`, `fp16` or `bf16`. [auto]"
-        ),
-    ] = None,
-    max_batch: Annotated[
-        int | None,
-        typer.Option(
-            help="Most crops in one batch of the student; unset: 32 on a CPU, 64 on a GPU. [unset]"
-        ),
-    ] = None,
-    max_detect_batch: Annotated[
-        int | None, typer.Option(help="Most images in one batch of the detector. [8]")
-    ] = None,
-    max_wait_ms: Annotated[
-        float | None,
-        typer.Option(
-            help="Longest wait of a batch for pictures that are being decoded or cut; unset: 30 on "
-            "a CPU, 2 on a GPU. [unset]"
-        ),
-    ] = None,
-    max_queue: Annotated[
-        int | None, typer.Option(help="Most crops waiting for the student. [256]")
-    ] = None,
-    max_detect_queue: Annotated[
-        int | None, typer.Option(help="Most images waiting for the detector. [64]")
-    ] = None,
-    decode_threads: Annotated[
-        int | None, typer.Option(help="Threads that decode images; 0: one a core, at most 8. [0]")
-    ] = None,
-    max_decode_queue: Annotated[
-        int | None, typer.Option(help="Most images waiting to be decoded. [64]")
-    ] = None,
-    max_decoded_mb: Annotated[
-        int | None,
-        typer.Option(
-            help="Most memory (MiB) for images in flight: each counts what decoding its kind may "
-            "need at its height, then its pixels. [1024]"
-        ),
-    ] = None,
-    max_image_mb: Annotated[
-        float | None, typer.Option(help="Largest image file (MiB). [20.0]")
-    ] = None,
-    max_request_mb: Annotated[
-        float | None, typer.Option(help="Largest HTTP request body (MiB). [64.0]")
-    ] = None,
-    max_bodies_mb: Annotated[
-        int | None,
-        typer.Option(help="Most memory (MiB) for what all requests under way have sent. [512]"),
-    ] = None,
-    max_megapixels: Annotated[
-        float | None, typer.Option(help="Largest image by pixels, checked before decoding. [50.0]")
-    ] = None,
-    max_requests: Annotated[
-        int | None,
-        typer.Option(help="Most requests under way; more are refused before they are read. [256]"),
-    ] = None,
-    max_streams: Annotated[
-        int | None,
-        typer.Option(help="Most open streams, over gRPC and WebSocket together. [64]"),
-    ] = None,
-    stream_idle_seconds: Annotated[
-        float | None,
-        typer.Option(help="A stream on which no frame comes for so long is ended. [60.0]"),
-    ] = None,
-    max_images: Annotated[int | None, typer.Option(help="Most images in one request. [16]")] = None,
-    max_boxes: Annotated[
-        int | None, typer.Option(help="Most boxes or people in one image. [100]")
-    ] = None,
-    max_deadline_ms: Annotated[
-        float | None,
-        typer.Option(help="Longest time one request may take, whatever it asks for. [60000.0]"),
-    ] = None,
-    cycles: Annotated[
-        str | None,
-        typer.Option(
-            help="Transformer cycles where a request names none; `auto`: one more than the "
-            "student's own number while the queues are short. Unset: the student's own. [unset]"
-        ),
-    ] = None,
-    max_cycles: Annotated[
-        int | None,
-        typer.Option(help="Most transformer cycles a request may ask for; all are warmed. [2]"),
-    ] = None,
-    drain_seconds: Annotated[
-        float | None, typer.Option(help="Time to finish what is queued after a stop signal. [20.0]")
-    ] = None,
-    stall_seconds: Annotated[
-        float | None,
-        typer.Option(
-            help="A batch that runs longer makes `/livez` fail and soon ends the process. [120.0]"
-        ),
-    ] = None,
-    tracing: Annotated[
-        bool | None,
-        typer.Option(
-            help="Send OpenTelemetry traces where the `OTEL_*` variables say; needs the extra "
-            "`otel`. [False]"
-        ),
-    ] = None,
-    log_level: Annotated[
-        str | None, typer.Option(help="Least severe log line that is written. [info]")
-    ] = None,
-    log_format: Annotated[
-        str | None, typer.Option(help="`auto`: console on a terminal, JSON elsewhere. [auto]")
-    ] = None,
+    **given: Any,
 ) -> None:
-    """Serve poses over REST (port 8000) and gRPC (port 8001) until told to stop.
+    """Serve poses over REST (port 8000) and gRPC (port 8001) until stopped.
 
-    Every option is also an environment variable: SDPOSE_HTTP_PORT is --http-port. An option
-    goes before the variable; [..] is the default. SDPOSE_API_KEYS, the keys that callers
-    must show, has no option: a command line is no place for secrets. More in
-    docs/operations.md.
+    Every option is also an environment variable, SDPOSE_HTTP_PORT for --http-port, and a key
+    of the TOML file, http_port. Options override variables, and variables the file; [..] is
+    the default. SDPOSE_API_KEYS, the keys that callers must show, has no option: a command
+    line is no place for secrets. More in docs/operations.md.
     """
-    given = dict(locals())
-
-    from service.settings import SettingsError, load_settings
-
     try:
-        settings = load_settings(**given)
+        settings = load_settings(config, **given)
     except SettingsError as error:
         typer.echo(f"sdpose serve: {error}", err=True)
         raise typer.Exit(2) from None
@@ -167,7 +81,6 @@ def serve(
 
     from service.logs import configure_logs
     from service.process import StartError, run_service
-    from service.settings import unknown_settings
 
     configure_logs(settings.log_level, settings.log_format)
     log = structlog.get_logger("service")

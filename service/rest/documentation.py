@@ -57,6 +57,22 @@ def _document(answer: dict[str, Any], *, many: bool) -> dict[str, Any]:
         "properties": {IMAGE_FIELD: images, **parameters},
         "additionalProperties": False,
     }
+    encoded: dict[str, Any] = {
+        "type": "string",
+        "contentEncoding": "base64",
+        "description": "An image file in base64, or as a `data:` URL.",
+    }
+    boxes = {"type": "array", "description": _BOXES["description"]}
+    json_object = {
+        **form,
+        "properties": {
+            **parameters,
+            "boxes": boxes,
+            IMAGE_FIELD: {"oneOf": [encoded, {"type": "array", "items": encoded, "minItems": 1}]}
+            if many
+            else encoded,
+        },
+    }
     return {
         "responses": {200: answer, **PROBLEMS},
         "openapi_extra": {
@@ -74,6 +90,7 @@ def _document(answer: dict[str, Any], *, many: bool) -> dict[str, Any]:
                 "required": True,
                 "content": {
                     "multipart/form-data": {"schema": form},
+                    "application/json": {"schema": json_object},
                     "image/*": {"schema": {"type": "string", "format": "binary"}},
                 },
             },

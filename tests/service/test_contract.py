@@ -83,7 +83,11 @@ def test_document_describes_every_parameter_and_answer() -> None:
     pose = document["paths"]["/pose"]["post"]
     assert {each["name"] for each in pose["parameters"]} == {*PoseParameters.model_fields, "boxes"}
     assert all(each["description"] for each in pose["parameters"])
-    assert set(pose["requestBody"]["content"]) == {"multipart/form-data", "image/*"}
+    assert set(pose["requestBody"]["content"]) == {
+        "multipart/form-data",
+        "application/json",
+        "image/*",
+    }
     assert set(pose["responses"]) == {
         "200", "400", "401", "413", "415", "422", "429", "500", "503", "504",
     }  # fmt: skip

@@ -1,0 +1,60 @@
+"""Images in base64 inside a JSON object, with the parameters beside them."""
+
+from __future__ import annotations
+
+import base64
+import binascii
+import re
+from typing import Any
+
+from pydantic_core import from_json, to_json
+
+from service.errors import ErrorCode, ServiceError, invalid_argument, shortened
+
+_DATA_URL = re.compile(r"data:[^,]{0,200};base64,", re.IGNORECASE)
+
+
+def parse_json(text: bytes, field: str, max_images: int) -> tuple[list[bytes], dict[str, str]]:
+    """The image files and the raw parameters of a JSON body.
+
+    Args:
+        text: An object whose `field` is one image file in base64 (a `data:` URL is fine), or a list
+            of them. Its other members are parameters, as plain values or as text.
+        field: Name of the member with the images.
+        max_images: Maximum number of images.
+
+    Raises `ServiceError` invalid_argument or payload_too_large.
+    """
+    try:
+        body = from_json(text)
+    except ValueError as error:
+        raise invalid_argument("body", f"not readable JSON: {error}") from None
+    if not isinstance(body, dict):
+        raise invalid_argument("body", f"expected a JSON object, got {type(body).__name__}")
+    value = body.pop(field, None)
+    images = value if isinstance(value, list) else [value]
+    if value is None or not images:
+        raise invalid_argument(field, "no image in the JSON object")
+    if len(images) > max_images:
+        raise ServiceError(
+            ErrorCode.PAYLOAD_TOO_LARGE, f"more than the {max_images} images allowed", field=field
+        )
+    parameters = {name: _as_text(given) for name, given in body.items() if given is not None}
+    return [_decode(image, field) for image in images], parameters
+
+
+def _decode(text: Any, field: str) -> bytes:
+    if not isinstance(text, str):
+        raise invalid_argument(field, f"expected base64 text, got {type(text).__name__}")
+    head = _DATA_URL.match(text)
+    start = head.end() if head else 0
+    try:
+        # Encoders may break lines; nothing else may stand between the characters.
+        return base64.b64decode(re.sub(r"\s+", "", text[start:]), validate=True)
+    except (binascii.Error, ValueError):
+        raise invalid_argument(field, f"not base64: {shortened(text)}") from None
+
+
+def _as_text(value: Any) -> str:
+    """A parameter as the query would carry it."""
+    return value if isinstance(value, str) else to_json(value).decode()
