@@ -154,7 +154,9 @@ def test_plan_from_outside_is_not_evaluated(ours: Path, tmp_path: Path) -> None:
 
 def test_weights_must_fit_the_plan(ours: Path, tmp_path: Path) -> None:
     path = _rewrite(ours, tmp_path / "m.safetensors", {}, drop="model.0.conv.weight")
-    with pytest.raises(DetectorError, match=r"do not match the network: model\.0\.conv\.weight missing"):
+    with pytest.raises(
+        DetectorError, match=r"do not match the network: model\.0\.conv\.weight missing"
+    ):
         find_detector(path).network()
 
 
