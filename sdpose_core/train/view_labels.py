@@ -77,7 +77,7 @@ def view_answers(
 
 
 def vote(points: Floats, peaks: Floats) -> tuple[Floats, Floats]:
-    """Where most views see each joint, (B, 17, 2), and their joint confidence, (B, 17).
+    """Where most views see each joint, (B, 17, 2), and their combined confidence, (B, 17).
 
     Each prediction gets the votes of all, weighted by their peaks and by a Gaussian of the
     distance. The joint lies at the mean of the predictions around the one with most votes, and the
