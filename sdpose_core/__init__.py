@@ -16,7 +16,7 @@ if TYPE_CHECKING:
     from sdpose_core.types import Detections, Poses
 
 # OpenVINO reports its use over the network, from a child that it forks for every event. Without
-# this module it stays silent; nothing here may call home, or fork beside running threads.
+# this module it stays silent; nothing here may call home, or fork while threads are running.
 sys.modules.setdefault("openvino_telemetry", None)  # type: ignore[arg-type]
 
 __all__ = ["Detections", "PoseEstimator", "Poses", "load_student"]

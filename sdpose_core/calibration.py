@@ -24,10 +24,10 @@ SURE_JOINTS: Final = 0.5
 class ScoreCalibration:
     """A logistic curve over the logarithm of the peak (Platt scaling, 1999).
 
-    ``score = 1 / (1 + exp(-(slope * ln(peak) + offset)))``: the chance that the keypoint is
-    right, fitted on a development set. Without numbers the peak itself is the score, as the
-    published students have it: in answers ``limited`` to 0..1, in the published evaluation, which
-    ranks by it, as it is.
+    ``score = 1 / (1 + exp(-(slope * ln(peak) + offset)))``: the chance that the keypoint is right,
+    fitted on a development set. Without numbers the peak itself is the score, as in the published
+    students: ``limited`` to 0..1 in answers, unchanged in the published evaluation, which ranks by
+    it.
     """
 
     slope: float | None = None
@@ -36,14 +36,14 @@ class ScoreCalibration:
 
     @classmethod
     def from_facts(cls, training: Mapping[str, Any], *, limited: bool = True) -> ScoreCalibration:
-        """What a checkpoint's training facts say under ``score_calibration``."""
+        """The value of ``score_calibration`` in a checkpoint's training facts."""
         numbers = training.get("score_calibration")
         if not numbers:
             return cls(limited=limited)
         return cls(float(numbers["slope"]), float(numbers["offset"]), limited)
 
     def __call__(self, peaks: Floats) -> Floats:
-        """Scores of peaks, any shape; 0..1, but for uncalibrated peaks that are not limited."""
+        """Scores of peaks, any shape; 0..1, except for uncalibrated peaks that are not limited."""
         if self.slope is None:
             return np.asarray(np.clip(peaks, 0, 1) if self.limited else peaks, np.float32)
         logits = self.slope * np.log(np.maximum(peaks, 1e-6)) + self.offset
@@ -52,18 +52,17 @@ class ScoreCalibration:
 
 
 def joint_means(scores: Floats, threshold: float = KEYPOINT_THRESHOLD) -> Floats:
-    """Mean of the scores ``(N, 17)`` above ``threshold``, 0 where none is: ``(N,)``."""
+    """Mean of the scores ``(N, 17)`` above ``threshold``, 0 if there are none: ``(N,)``."""
     sure = scores > threshold
     total = np.where(sure, scores, 0).sum(axis=1)
     return np.asarray(total / np.maximum(1, sure.sum(axis=1)), np.float32)
 
 
 def confirmed(poses: Poses) -> NDArray[np.bool_]:
-    """Which people are believed ``(N,)``: those the detector is sure of, and those whose joints say
-    so.
+    """Mask of confirmed people ``(N,)``: those the detector is sure of, or whose joints confirm it.
 
-    A detector finds more people, and more that are none, the lower its threshold lies. Joints that
-    fit together tell them apart: below ``SURE_BOX`` the mean of the joints that score above 0.2
-    must reach ``SURE_JOINTS``.
+    The lower a detector's threshold, the more people and the more false positives it finds. Joints
+    that fit together tell them apart: below ``SURE_BOX`` the mean of the joints that score above
+    0.2 must reach ``SURE_JOINTS``.
     """
     return (poses.scores >= SURE_BOX) | (joint_means(poses.keypoint_scores) >= SURE_JOINTS)

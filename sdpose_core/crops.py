@@ -1,7 +1,7 @@
-"""Cutting people out of pictures: on the CPU with OpenCV, on a device with ``grid_sample``.
+"""Cutting people out of images: on the CPU with OpenCV, on a device with ``grid_sample``.
 
-Both sample bilinearly at the same points and see black outside the picture; they agree to
-within two grey levels (OpenCV computes in fixed point).
+Both sample bilinearly at the same points and see black outside the image; they agree to within two
+grey levels (OpenCV computes in fixed point).
 """
 
 from __future__ import annotations
@@ -22,7 +22,7 @@ from sdpose_core.types import Image, Regions
 
 
 def crop_image(image: Image, regions: Regions) -> Image:
-    """The views of ``regions`` in one picture: ``(N, height, width, 3)`` uint8 RGB."""
+    """The views of ``regions`` in one image: ``(N, height, width, 3)`` uint8 RGB."""
     width, height = size = regions.view.input_size
     crops = np.empty((len(regions), height, width, 3), np.uint8)
     for crop, matrix in zip(crops, image_to_crop_matrices(regions), strict=True):
@@ -31,7 +31,7 @@ def crop_image(image: Image, regions: Regions) -> Image:
 
 
 def crop_tensor(image: Tensor, regions: Regions) -> Tensor:
-    """The views of ``regions`` in one picture that is already on a device.
+    """The views of ``regions`` in one image that is already on a device.
 
     Args:
         image: ``(height, width, 3)`` uint8 RGB.
@@ -39,7 +39,7 @@ def crop_tensor(image: Tensor, regions: Regions) -> Tensor:
     Returns:
         ``(N, 3, height, width)`` of the crops, float32, values 0..255, on the same device.
     """
-    # Only what is seen becomes float: a whole frame would take four times its size each time.
+    # Only the visible part becomes float: a whole frame would take four times its size each time.
     left, top, right, bottom = window_around(regions, image.shape[1], image.shape[0])
     seen = image[top:bottom, left:right].permute(2, 0, 1)[None].float()
     matrices = move_matrices(invert_matrices(image_to_crop_matrices(regions)), (-left, -top))
@@ -52,7 +52,7 @@ def crop_tensor(image: Tensor, regions: Regions) -> Tensor:
 
 
 def warp_tensor(images: Tensor, matrices: Tensor, size: tuple[int, int]) -> Tensor:
-    """One affine map a picture, sampled bilinearly, black outside.
+    """One affine map per image, sampled bilinearly, black outside.
 
     Args:
         images: ``(B, C, H, W)`` float.
@@ -68,8 +68,8 @@ def warp_tensor(images: Tensor, matrices: Tensor, size: tuple[int, int]) -> Tens
     y, x = torch.meshgrid(rows, columns, indexing="ij")
     points = torch.stack((x, y, torch.ones_like(x)), dim=2).reshape(1, -1, 3)
     source = (points @ matrices.float().transpose(1, 2)).reshape(-1, *size, 2)
-    # grid_sample counts from the picture's edge: -1 is the left edge of pixel 0.
-    # Filled on the device: copying two numbers there would wait for all work queued before.
+    # grid_sample counts from the image's edge: -1 is the left edge of pixel 0. Filled on the
+    # device: copying two numbers there would wait for all previously queued work.
     extent = torch.cat((rows.new_full((1,), width), rows.new_full((1,), height)))
     grid = (2 * source + 1) / extent - 1
     return F.grid_sample(

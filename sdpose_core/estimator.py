@@ -1,4 +1,4 @@
-"""From pictures to poses: the object that serving, prediction and evaluation all run."""
+"""From images to poses: the object that serving, prediction and evaluation all run."""
 
 from __future__ import annotations
 
@@ -38,15 +38,15 @@ Frame: TypeAlias = Image | Tensor
 
 NO_DETECTOR: Final = "none"
 LOWEST_BOX: Final = 0.1
-"""Detections below it are not looked at; the least sure
-of the rest need their joints' confirmation (``calibration.confirmed``)."""
+"""Detections below it are ignored; the least certain of the rest need confirmation by their joints
+(``calibration.confirmed``)."""
 # Height and width. A detector's first run at a new shape takes longer than the next ones.
 USUAL_ASPECTS: Final = ((480, 640), (640, 480), (360, 640), (640, 360), (640, 640))
 
 
 @dataclass(frozen=True, slots=True, eq=False)
 class PersonCrops:
-    """The people of one picture, cut out for the student.
+    """The people of one image, cut out for the student.
 
     Attributes:
         pixels: ``(N, 3, height, width)`` RGB 0..255 on the device of the student, uint8 on a CPU
@@ -66,17 +66,17 @@ class PoseEstimator:
 
     Args:
         backend: The student, ready to run.
-        detector: Who finds the people; without one every call needs ``boxes``.
-        config: The student's sizes and cycles; None is the backend's, or SDPose-T's where that
-            has none.
-        student_name: What to call the student in answers.
-        scores: Makes keypoint scores of all peaks and places of a person; without one each comes
-            from its own peak through ``calibration``.
+        detector: Finds the people; without one every call needs ``boxes``.
+        config: The student's sizes and cycles; None uses the backend's, or SDPose-T's if it has
+            none.
+        student_name: The student's name in answers.
+        scores: Computes keypoint scores from all peaks and positions of a person; without one each
+            comes from its own peak through ``calibration``.
         calibration: How a heatmap's peak becomes a keypoint's score.
-        max_refinement: Bound of the decoder's sub-pixel step, heatmap pixels; None is the
-            published protocol, for scores that compare with published ones.
-        max_batch: Most crops that the student sees at once, which bounds a GPU's memory; None is
-            the backend's own.
+        max_refinement: Bound of the decoder's sub-pixel step, heatmap pixels; None is the published
+            protocol, for scores comparable with published ones.
+        max_batch: Maximum crops per student batch, which bounds a GPU's memory; None uses the
+            backend's own.
     """
 
     def __init__(
@@ -124,12 +124,12 @@ class PoseEstimator:
             detector: ``"embedded"``, a name or file (``load_detector``), or ``"none"``.
             device: ``"auto"``, ``"cpu"``, ``"cuda"`` or ``"cuda:N"``.
             backend: ``"auto"``, ``"torch"`` or ``"openvino"`` (CPU only).
-            precision: Of student and detector: ``"auto"``, each the fastest sound one, or what
-                the backend offers: ``"fp32"``, ``"fp16"``, ``"bf16"``.
-            allow_untrained: Take random weights where a preset has none (speed measurements).
-            max_refinement: As the class has it. With None, the published protocol, an
-                uncalibrated student's scores are its peaks, also above 1.
-            max_batch: As the class has it.
+            precision: Of student and detector: ``"auto"``, for each the fastest accurate one, or
+                one that the backend offers: ``"fp32"``, ``"fp16"``, ``"bf16"``.
+            allow_untrained: Use random weights if a preset has none (for speed measurements).
+            max_refinement: As in the class. With None, the published protocol, an uncalibrated
+                student's scores are its peaks, also above 1.
+            max_batch: As in the class.
 
         Raises:
             ValueError: an unknown name or a file that cannot be used (``CheckpointError`` and
@@ -137,7 +137,7 @@ class PoseEstimator:
         """
         name = os.fspath(student)
         network = load_student(name, allow_untrained=allow_untrained)
-        # A copy: a backend may convert what it is given to half precision.
+        # A copy: a backend may convert its student to half precision.
         scores = copy.deepcopy(network.scores)
         pose = make_backend(network, backend, device, precision)
         people = None
@@ -164,7 +164,7 @@ class PoseEstimator:
 
     @property
     def detector_name(self) -> str:
-        """What the detector is called, ``"none"`` without one."""
+        """The detector's name, ``"none"`` without one."""
         return NO_DETECTOR if self.detector is None else self.detector.name
 
     @property
@@ -179,7 +179,7 @@ class PoseEstimator:
 
     @property
     def precision(self) -> str:
-        """What the student computes in."""
+        """The student's precision."""
         return self.backend.precision
 
     @property
@@ -193,11 +193,11 @@ class PoseEstimator:
         return self.config.cycles
 
     def warm_up(self, *, max_cycles: int | None = None, detect_batch: int = 1) -> None:
-        """Run everything once on black pictures, so that the first caller does not pay for it.
+        """Run everything once on black images, so that the first request is not slow.
 
-        The detector runs at the usual aspects, on one picture and on ``detect_batch``; the
-        student at each of its batch sizes with the fewest to ``max_cycles`` cycles (None: what it
-        serves), and once with the flip test; crops and keypoints along with it.
+        The detector runs at the usual aspects, on one image and on ``detect_batch``; the student at
+        each of its batch sizes with the minimum to ``max_cycles`` cycles (None: the served number),
+        and once with the flip test; crops and keypoints are included.
         """
         most = self.cycles.served if max_cycles is None else min(max_cycles, self.cycles.highest)
         if self.detector is not None:
@@ -226,12 +226,12 @@ class PoseEstimator:
 
         Args:
             images: RGB uint8 arrays ``(height, width, 3)`` of any sizes.
-            boxes: One ``(N, 4)`` xyxy array an image, in pixels; the detector is not asked, the
+            boxes: One ``(N, 4)`` xyxy array per image, in pixels; the detector is not run, the
                 order is kept and every score is 1.
-            flip_test: Average with the mirrored crop: better by a little, at twice the time.
+            flip_test: Average with the mirrored crop: slightly better, at twice the time.
             cycles: How often the student's transformer runs; 1 is what it is deployed with. More
-                helps only weights that were trained so (the official ones).
-            max_people: Only the most certain ones of each image.
+                helps only weights trained for it (the official ones).
+            max_people: Keep only this many of the most certain people of each image.
             min_score: Only people whose box has at least this score, 0..1.
 
         Raises:
@@ -265,8 +265,8 @@ class PoseEstimator:
         return poses if min_score is not None else [one.select(confirmed(one)) for one in poses]
 
     def alive(self) -> bool:
-        """Whether the device still works: after a fault such as an illegal access a GPU fails
-        whatever a process asks of it, until that process is started anew.
+        """Whether the device still works: after a fault such as an illegal access every GPU call of
+        a process fails until that process is restarted.
         """
         try:
             torch.zeros(1, device=self.backend.device).cpu()
@@ -277,10 +277,10 @@ class PoseEstimator:
         return True
 
     def upload(self, image: Image) -> Frame:
-        """The picture where the models are: as it is on a CPU, copied once to a GPU."""
+        """The image on the models' device: unchanged on a CPU, copied once to a GPU."""
         if self.backend.device.type == "cpu":
             return image
-        # Contiguous, as PyTorch takes no view that is turned or mirrored.
+        # Contiguous, as PyTorch accepts no rotated or mirrored view.
         array = np.ascontiguousarray(image)
         return torch.from_numpy(array).to(self.backend.device, non_blocking=True)
 
@@ -307,11 +307,11 @@ class PoseEstimator:
     def pose(
         self, crops: Sequence[PersonCrops], *, flip_test: bool = False, cycles: int | None = None
     ) -> list[tuple[Floats, Floats]]:
-        """Keypoints of crops from any number of pictures, in as few batches as possible.
+        """Keypoints of crops from any number of images, in as few batches as possible.
 
         Returns:
-            For each entry of ``crops``: keypoints ``(n, 17, 2)`` xy in pixels of its picture,
-            and keypoint scores ``(n, 17)``.
+            For each entry of ``crops``: keypoints ``(n, 17, 2)`` xy in pixels of its image, and
+            keypoint scores ``(n, 17)``.
         """
         heatmaps = self.heatmaps(crops, flip_test=flip_test, cycles=cycles)
         return self.keypoints(heatmaps, crops)
@@ -322,8 +322,8 @@ class PoseEstimator:
         """The first half of ``pose``: the student's answer.
 
         Returns:
-            ``(N, 17, *heatmap_size)`` float32 on the student's device, for all people in order.
-            A GPU may still be at work on it.
+            ``(N, 17, *heatmap_size)`` float32 on the student's device, for all people in order. A
+            GPU may still be computing it.
         """
         pixels = [one.pixels for one in crops if len(one)]
         if not pixels:
@@ -339,7 +339,7 @@ class PoseEstimator:
     def keypoints(
         self, heatmaps: Tensor, crops: Sequence[PersonCrops]
     ) -> list[tuple[Floats, Floats]]:
-        """The second half of ``pose``: what ``heatmaps`` gave for these crops, decoded."""
+        """The second half of ``pose``: decodes what ``heatmaps`` returned for these crops."""
         counts = [len(one) for one in crops]
         if sum(counts) == 0:
             empty = np.zeros((0, NUM_KEYPOINTS, 2), np.float32)
@@ -363,7 +363,7 @@ class PoseEstimator:
         return mirror(crops, aligned=self.config.aligned_flip)
 
     def _heatmaps(self, crops: Tensor, cycles: int) -> Tensor:
-        """Heatmaps of any number of crops, in batches of the sizes that the backend likes."""
+        """Heatmaps of any number of crops, in batches of the backend's preferred sizes."""
         parts = []
         start = 0
         for size in split_batch(len(crops), self._batch_sizes, pads=self.backend.pads):
@@ -378,10 +378,10 @@ class PoseEstimator:
 
 
 def split_batch(count: int, sizes: Sequence[int], *, pads: bool) -> list[int]:
-    """Batches out of ``sizes`` (rising, from 1) that hold ``count`` items.
+    """Batches from ``sizes`` (ascending, from 1) that hold ``count`` items.
 
-    The largest as often as it fits; the rest in one batch of the next size up if it ``pads``,
-    else in ever smaller ones.
+    The largest as often as it fits; the rest in one batch of the next size up if it ``pads``, else
+    in progressively smaller ones.
     """
     batches = [sizes[-1]] * (count // sizes[-1])
     rest = count % sizes[-1]
@@ -393,6 +393,6 @@ def split_batch(count: int, sizes: Sequence[int], *, pads: bool) -> list[int]:
 
 
 def given_boxes(boxes: ArrayLike, name: str = "boxes") -> Detections:
-    """Boxes that a caller is sure of, as detections with a score of 1."""
+    """The caller's own boxes, as detections with a score of 1."""
     array = check_boxes(boxes, name)
     return Detections(array, np.ones(len(array), np.float32))

@@ -17,7 +17,7 @@ def export_student(student: Student, target: Path, *, cycles: int | None = None)
     """Write the served pass: ``(B, 3, 256, 192)`` float RGB 0..255 to heatmaps, any B.
 
     Raises:
-        ValueError: the name ends neither in ``.onnx`` nor in ``.xml``, or ONNX is not installed.
+        ValueError: the name ends in neither ``.onnx`` nor ``.xml``, or ONNX is not installed.
     """
     count = student.config.cycles.check(cycles)
     if target.suffix == ".onnx":
@@ -29,17 +29,17 @@ def export_student(student: Student, target: Path, *, cycles: int | None = None)
 
         ov.save_model(convert(student, count), target)
     else:
-        raise ValueError(f"{target}: expected a name that ends in {' or '.join(SUFFIXES)}")
+        raise ValueError(f"{target}: expected a name ending in {' or '.join(SUFFIXES)}")
 
 
 def _export_onnx(student: Student, target: Path, cycles: int) -> None:
     if find_spec("onnx") is None:
-        raise ValueError("ONNX needs the package onnx: pip install 'sdpose-service[export]'")
+        raise ValueError("ONNX needs the onnx package: pip install 'sdpose-service[export]'")
     example = torch.zeros(2, 3, *student.config.input_size)
     with warnings.catch_warnings():
         warnings.simplefilter("ignore")
         torch.onnx.export(
-            # The wrapper too: the exporter restores its mode, in all its parts.
+            # The wrapper too: the exporter restores the mode of all its submodules.
             ServedStudent(student, cycles).eval(),
             (example,),
             str(target),

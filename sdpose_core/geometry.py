@@ -2,14 +2,14 @@
 
 Three spaces, all in xy order, all with (0, 0) at the centre of the top-left pixel:
 
-- image: pixels of the picture as given;
+- image: pixels of the original image;
 - crop: pixels of the view of one person that the student sees (192x256, width x height, for the
   published ones);
-- heatmap: pixels of the map that it answers with (48x64). A heatmap pixel is ``n`` crop pixels:
-  ``crop = n * heatmap``, without a half-pixel shift. That is the convention of the published
-  students, so their scores need it.
+- heatmap: pixels of the map that it outputs (48x64). A heatmap pixel is ``n`` crop pixels:
+  ``crop = n * heatmap``, without a half-pixel shift. The published students use this convention, so
+  their scores need it.
 
-The sizes are those of the student, in a ``ViewGeometry`` that its regions carry along.
+The sizes are those of the student, in a ``ViewGeometry`` that its regions carry.
 """
 
 from __future__ import annotations
@@ -44,8 +44,8 @@ def image_to_crop_matrices(
     """Affine maps ``(N, 2, 3)`` from image to crop pixels.
 
     Args:
-        rotations: ``(N,)`` degrees by which each view is turned in the picture, clockwise as
-            seen on the screen; 0 if not given.
+        rotations: ``(N,)`` degrees by which each view is rotated in the image, clockwise on screen;
+            0 if not given.
     """
     turns = np.zeros(len(regions)) if rotations is None else np.asarray(rotations, np.float64)
     scale = regions.view.input_size[0] / regions.sizes[:, 0].astype(np.float64)
@@ -64,21 +64,21 @@ def invert_matrices(matrices: NDArray[np.float64]) -> NDArray[np.float64]:
 
 
 def move_matrices(matrices: NDArray[np.float64], by: tuple[int, int]) -> NDArray[np.float64]:
-    """Affine maps ``(N, 2, 3)`` whose results lie ``by`` (xy) further."""
+    """Affine maps ``(N, 2, 3)`` with results shifted by ``by`` (xy)."""
     moved = matrices.copy()
     moved[:, :, 2] += by
     return moved
 
 
 def window_around(regions: Regions, width: int, height: int) -> tuple[int, int, int, int]:
-    """The part of a picture that holds all its pixels of which crops of ``regions`` are sampled.
+    """The part of an image that holds all pixels from which crops of ``regions`` are sampled.
 
     Returns:
         Left, top, right and bottom, whole pixels, the last two exclusive; at least one pixel.
     """
     if not len(regions):
         return 0, 0, 1, 1
-    # Bilinear sampling reaches one pixel further than the view; the other allows for rounding.
+    # Bilinear sampling reaches one pixel beyond the view; the other allows for rounding.
     low = np.floor((regions.centres - regions.sizes / 2).min(axis=0)) - 2
     high = np.ceil((regions.centres + regions.sizes / 2).max(axis=0)) + 3
     left, top = (int(side) for side in np.clip(low, 0, (width - 1, height - 1)))
@@ -87,14 +87,14 @@ def window_around(regions: Regions, width: int, height: int) -> tuple[int, int, 
 
 
 def apply_matrices(matrices: NDArray[np.float64], points: ArrayLike) -> NDArray[np.float64]:
-    """Points ``(N, K, 2)`` through the affine maps ``(N, 2, 3)``, one a row of points."""
+    """Points ``(N, K, 2)`` through the affine maps ``(N, 2, 3)``, one per row of points."""
     xy = np.asarray(points, np.float64)
     moved: NDArray[np.float64] = np.einsum("nij,nkj->nki", matrices[:, :, :2], xy)
     return moved + matrices[:, None, :, 2]
 
 
 def heatmap_to_image(points: ArrayLike, regions: Regions) -> Floats:
-    """Points ``(N, K, 2)`` from heatmap pixels to image pixels, for views that are not turned."""
+    """Points ``(N, K, 2)`` from heatmap pixels to image pixels, for views that are not rotated."""
     xy = np.asarray(points, np.float32)
     step = regions.sizes / np.array(regions.view.heatmap_size, np.float32)
     corner = regions.centres - regions.sizes / 2

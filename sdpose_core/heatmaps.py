@@ -19,14 +19,14 @@ from sdpose_core.types import PUBLISHED_VIEW, Floats
 HEATMAP_SIGMA: Final = 2.0
 """Standard deviation of a joint's Gaussian in heatmap pixels."""
 BLUR_KERNEL: Final = 11
-"""Width of the blur that DARK puts before its logarithm; its sigma is 2."""
+"""Width of the blur that DARK applies before its logarithm; its sigma is 2."""
 
 
 MAX_REFINEMENT: Final = 1.5
 """Bound of the decoder's Newton step in serving, heatmap pixels per axis.
 
-The step of a clean Gaussian is at most half a pixel. On a ragged map the published code's may leave
-the map altogether; evaluation keeps that by default, for scores that compare with published ones.
+The step of a clean Gaussian is at most half a pixel. On a noisy map the published code's may leave
+the map altogether; evaluation keeps that by default, for scores comparable with published ones.
 """
 
 
@@ -45,8 +45,8 @@ def encode(
 
     Returns:
         Heatmaps ``(B, K, height, width)`` with a peak of 1, all zero for a joint without weight,
-        and the weights ``(B, K)``: 0 where the map would hold nothing of the joint
-        (centre +- 3 sigma outside).
+        and the weights ``(B, K)``: 0 where the map would contain none of the joint (centre +- 3
+        sigma outside).
     """
     width, height = size
     reach = 3 * sigma
@@ -99,7 +99,7 @@ def decode_tensor(heatmaps: Tensor, max_refinement: float | None = None) -> tupl
     columns = _blur_matrix(width, maps.device)
     blurred = rows @ maps @ columns
     blurred_peak = blurred.flatten(1).amax(dim=1)
-    # The blur keeps the old peak's height; guarded, since an all-zero map has none.
+    # The blur keeps the original peak height; guarded, since an all-zero map has none.
     gain = scores / torch.where(blurred_peak == 0, 1, blurred_peak)
 
     inside = (px >= 2) & (px <= width - 3) & (py >= 2) & (py <= height - 3)
@@ -140,8 +140,8 @@ def decode(heatmaps: Floats) -> tuple[Floats, Floats]:
 def mirror(crops: Tensor, *, aligned: bool = False) -> Tensor:
     """Crops ``(B, 3, H, W)`` mirrored for the flip test.
 
-    Plain, pixel ``x`` becomes ``W - 1 - x``, as the published code has it. ``unflip`` moves the
-    answer by a whole column of ``n`` pixels where ``n - 1`` would be right, so the average lies
+    By default pixel ``x`` becomes ``W - 1 - x``, as in the published code. ``unflip`` shifts the
+    output by a whole column of ``n`` pixels where ``n - 1`` would be right, so the average lies
     half a pixel too far right. ``aligned`` mirrors about pixel ``W / 2`` instead, ``x`` to
     ``W - x``, which a whole column fits exactly.
     """
@@ -152,8 +152,8 @@ def mirror(crops: Tensor, *, aligned: bool = False) -> Tensor:
 def unflip(heatmaps: Tensor) -> Tensor:
     """Heatmaps of mirrored crops as those of the crops themselves.
 
-    Mirrored back, left and right joints swapped, then moved right by one column (the first
-    keeps its value): without a half-pixel shift the two are that far apart (see ``mirror``).
+    Mirrored back, left and right joints swapped, then moved right by one column (the first keeps
+    its value): without a half-pixel shift they differ by that much (see ``mirror``).
     """
     back = heatmaps[:, list(FLIP_INDICES)].flip(3)
     return torch.cat((back[..., :1], back[..., :-1]), dim=3)

@@ -1,4 +1,4 @@
-"""What students and detectors there are, with their cost and their measured accuracy."""
+"""Available students and detectors, with their cost and measured accuracy."""
 
 from __future__ import annotations
 
@@ -14,13 +14,13 @@ from sdpose_core.model import PRESETS, Student, StudentConfig
 
 
 class Cost(NamedTuple):
-    """Of one crop and one cycle, and the paper's accuracy (CVPR 2024, table of COCO val2017).
+    """For one crop and one cycle, and the paper's accuracy (CVPR 2024, table of COCO val2017).
 
     Attributes:
-        parameters: Trainable ones.
+        parameters: Trainable parameters.
         gmacs: All multiply-accumulates, in 1e9.
         gmacs_no_attention: Without the two products of attention, which the paper leaves out.
-        paper_gflops: What the paper prints, for its students.
+        paper_gflops: As printed in the paper, for its students.
         paper_ap: Of the official weights with the paper's detector boxes and flip test.
     """
 
@@ -57,15 +57,15 @@ def count_gmacs(config: StudentConfig) -> tuple[float, float]:
 
 
 def count_parameters(config: StudentConfig) -> int:
-    """All parameters of a student, trainable or fitted apart."""
+    """All parameters of a student, trainable or fitted separately."""
     with torch.device("meta"):
         return sum(p.numel() for p in Student(config).parameters())
 
 
 def list_models() -> list[dict[str, Any]]:
-    """One entry a model; ``ap`` is what was measured of the embedded weights, else None.
+    """One entry per model; ``ap`` is measured with the embedded weights, else None.
 
-    A student's is of keypoints, the detector's of people's boxes; ``evaluated_on`` says of what.
+    A student's is for keypoints, the detector's for person boxes; ``evaluated_on`` names the set.
     """
     entries = []
     for name in PRESETS:

@@ -1,4 +1,4 @@
-"""Object keypoint similarity, COCO's measure of how alike two poses are."""
+"""Object keypoint similarity, COCO's measure of pose similarity."""
 
 from __future__ import annotations
 
@@ -15,8 +15,8 @@ def oks_matrix(
 ) -> Doubles:
     """Similarity of every pose to every other, 0..1.
 
-    ``mean_k exp(-d_k^2 / (2 s^2 (2 sigma_k)^2))`` with ``s^2`` the mean of the two areas, over
-    all joints, as the reference's suppression has it.
+    ``mean_k exp(-d_k^2 / (2 s^2 (2 sigma_k)^2))`` with ``s^2`` the mean of the two areas, over all
+    joints, as in the reference's suppression.
 
     Args:
         keypoints: ``(N, 17, 2)`` xy pixels.
@@ -37,8 +37,8 @@ def oks_matrix(
 def oks_nms(
     keypoints: Doubles, scores: Doubles, areas: Doubles, threshold: float = 0.9
 ) -> NDArray[np.intp]:
-    """Indices of the poses that stay, best first: one more alike than ``threshold`` to a better
-    one goes. Shapes as in ``oks_matrix``; ``scores`` (N,)."""
+    """Indices of the poses kept, best first: any more similar than ``threshold`` to a better one is
+    dropped. Shapes as in ``oks_matrix``; ``scores`` (N,)."""
     similarity = oks_matrix(keypoints, areas, keypoints, areas)
     order = np.argsort(-scores, kind="stable")
     kept: list[int] = []

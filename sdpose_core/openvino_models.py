@@ -1,10 +1,9 @@
-"""Networks in OpenVINO, as the student and the detector share them: precision, compiling, cache.
+"""OpenVINO code shared by the student and the detector: precision, compiling, cache.
 
 Tracing and converting a network takes seconds of processor time, reading the converted one back
-less than a tenth of one. So a converted network is kept on disk under a name made of everything
-that it depends on. The cache is a help and never a condition: where its folder cannot be written,
-is full or holds a damaged file, the network is converted anew and a warning is logged, once a
-folder.
+less than a tenth of one. So a converted network is kept on disk under a name derived from
+everything that it depends on. The cache is optional: if its folder is not writable, is full or
+holds a damaged file, the network is converted again and a warning is logged, once per folder.
 """
 
 from __future__ import annotations
@@ -26,13 +25,13 @@ import openvino as ov
 import torch
 
 HINTS: Final = {"fp32": "f32", "fp16": "f16", "bf16": "bf16", "int8": "f32"}
-"""OpenVINO's name of each precision; what a quantised network has besides int8 runs in fp32."""
+"""OpenVINO's name of each precision; the other layers of a quantised network run in fp32."""
 
 MAGIC: Final = b"sdpose-openvino-1\n"
 SUFFIX: Final = ".ovmodel"
 KEPT: Final = 32
-"""Networks that stay on disk, those last used. Every checkpoint, cycle count and version of a
-library makes one of its own, of some 10 MB."""
+"""Maximum networks kept on disk, most recently used first. Every checkpoint, cycle count and
+library version has its own, of some 10 MB."""
 
 _log = logging.getLogger(__name__)
 _warned: set[tuple[Path, str]] = set()
@@ -41,7 +40,7 @@ _converting = threading.Lock()
 
 
 class _DamagedError(Exception):
-    """A file of the cache that is not what was written."""
+    """A cache file that differs from what was written."""
 
 
 @functools.cache
@@ -51,7 +50,7 @@ def core() -> ov.Core:
 
 
 def capabilities() -> frozenset[str]:
-    """What OpenVINO says of this processor, such as ``"BF16"``."""
+    """What OpenVINO reports for this processor, such as ``"BF16"``."""
     return frozenset(core().get_property("CPU", "OPTIMIZATION_CAPABILITIES"))
 
 
@@ -59,8 +58,8 @@ def int8_pays() -> bool:
     """Whether ``auto`` takes int8 on this processor.
 
     On an x86 it takes half the time of fp32 with VNNI, two thirds to three quarters without
-    (decision 7). OpenVINO says "INT8" of every x86, so that tells nothing. Where the processor
-    computes in bf16, that stays, and on an ARM fp32: int8 was not measured there.
+    (decision 7). OpenVINO reports "INT8" for every x86, which is no indication. Processors that
+    compute in bf16 keep bf16, and ARM keeps fp32: int8 was not measured there.
     """
     return bool(torch.cpu.get_capabilities().get("avx2")) and "BF16" not in capabilities()
 
@@ -70,11 +69,11 @@ def choose_precision(asked: str, offered: Iterable[str]) -> str:
 
     Args:
         asked: One of ``offered``, or ``"auto"``: bf16 where the processor computes in it, else int8
-            where that is offered and pays (``int8_pays``), else fp32.
-        offered: What there is of the network.
+            where it is offered and faster (``int8_pays``), else fp32.
+        offered: The precisions available for the network.
 
     Raises:
-        ValueError: something else asked for.
+        ValueError: another precision was requested.
     """
     names = tuple(offered)
     if asked == "auto":
@@ -87,7 +86,7 @@ def choose_precision(asked: str, offered: Iterable[str]) -> str:
 
 
 def compile_model(model: ov.Model, precision: str, threads: int | None = None) -> ov.CompiledModel:
-    """The network ready to run on the CPU, where one inference takes all cores.
+    """The network ready to run on the CPU, where one inference uses all cores.
 
     Args:
         precision: One of ``HINTS``.
@@ -132,7 +131,7 @@ def cached(key: str, convert: Callable[[], ov.Model], folder: Path | None = None
 
     Args:
         key: From ``make_key``.
-        convert: Called only where there is no good file.
+        convert: Called only if there is no valid file.
         folder: The cache; None is ``cache_folder()``.
     """
     path = (folder or cache_folder()) / f"{key}{SUFFIX}"
@@ -140,14 +139,14 @@ def cached(key: str, convert: Callable[[], ov.Model], folder: Path | None = None
         try:
             model = _read(path)
         except _DamagedError as error:
-            _warn(path.parent, "damaged", f"{path}: {error}; the network is converted anew")
+            _warn(path.parent, "damaged", f"{path}: {error}; the network is converted again")
         except (FileNotFoundError, NotADirectoryError):
             pass
         except OSError as error:
-            _warn(path.parent, "read", f"{path}: cannot be read ({error}); converting anew")
+            _warn(path.parent, "read", f"{path}: cannot be read ({error}); converting again")
         else:
             with contextlib.suppress(OSError):
-                path.touch()  # for _prune; a folder for reading only is fine
+                path.touch()  # for _prune; a read-only folder is fine
             return model
         model = convert()
         try:
@@ -158,7 +157,7 @@ def cached(key: str, convert: Callable[[], ov.Model], folder: Path | None = None
                 path.parent,
                 "written",
                 f"{path.parent}: converted networks cannot be kept there ({reason[-1]}); "
-                "every start converts them anew, which takes seconds",
+                "every start converts them again, which takes seconds",
             )
         return model
 
@@ -172,14 +171,14 @@ def _warn(folder: Path, what: str, message: str) -> None:
 def _read(path: Path) -> ov.Model:
     """The network in a file of ``_write``.
 
-    A digest guards it: OpenVINO itself takes wrong weights as long as their number is right.
+    A digest guards it: OpenVINO itself accepts wrong weights as long as their count is right.
     """
     with path.open("rb") as file:
         magic, digest, length = file.read(len(MAGIC)), file.read(32), file.read(8)
         rest = file.read()
     size = int.from_bytes(length, "big")
     if magic != MAGIC or size > len(rest) or hashlib.sha256(length + rest).digest() != digest:
-        raise _DamagedError("damaged or cut short")
+        raise _DamagedError("damaged or truncated")
     try:
         return core().read_model(rest[:size], rest[size:])
     except RuntimeError as error:
@@ -187,7 +186,7 @@ def _read(path: Path) -> ov.Model:
 
 
 def _write(model: ov.Model, path: Path) -> None:
-    """Graph and weights in one file, put in place at once: nobody ever sees half of it."""
+    """Graph and weights in one file, written atomically: no reader sees a partial file."""
     path.parent.mkdir(parents=True, exist_ok=True)
     draft = Path(tempfile.mkdtemp(dir=path.parent, prefix="new-"))
     try:
@@ -207,7 +206,7 @@ def _write(model: ov.Model, path: Path) -> None:
 
 
 def _prune(folder: Path) -> None:
-    """Drop all but the ``KEPT`` files last used; another process may be at it too."""
+    """Delete all but the ``KEPT`` most recently used files; another process may do so too."""
     with contextlib.suppress(OSError):
         files = sorted(folder.glob(f"*{SUFFIX}"), key=lambda file: file.stat().st_mtime)
         for file in files[:-KEPT]:

@@ -34,7 +34,7 @@ def _mirror(name: str) -> str:
 FLIP_INDICES: Final[tuple[int, ...]] = tuple(
     KEYPOINT_NAMES.index(_mirror(name)) for name in KEYPOINT_NAMES
 )
-"""``FLIP_INDICES[i]`` is the keypoint that ``i`` becomes in a mirrored picture."""
+"""``FLIP_INDICES[i]`` is the keypoint that ``i`` becomes in a mirrored image."""
 
 EDGES: Final[tuple[tuple[int, int], ...]] = (
     (15, 13),

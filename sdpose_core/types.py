@@ -1,6 +1,6 @@
-"""Values that travel between the rooms: images, detections, regions and poses.
+"""Values passed between modules: images, detections, regions and poses.
 
-Every box is ``xyxy`` in pixels of the image as given; every point is ``xy`` in the same pixels,
+Every box is ``xyxy`` in pixels of the original image; every point is ``xy`` in the same pixels,
 with (0, 0) at the centre of the top-left pixel.
 """
 
@@ -99,7 +99,7 @@ class Detections:
         return cls(np.zeros((0, 4), np.float32), np.zeros((0,), np.float32))
 
     def select(self, min_score: float | None = None, limit: int | None = None) -> Detections:
-        """Those with at least ``min_score``, the ``limit`` best of them, best first."""
+        """The ``limit`` best with at least ``min_score``, best first."""
         order = np.argsort(-self.scores, kind="stable")
         if min_score is not None:
             order = order[self.scores[order] >= min_score]
@@ -112,9 +112,9 @@ class Cycles(NamedTuple):
     """How often a student's transformer may run.
 
     Attributes:
-        lowest: 0 for a student whose backbone answers by itself, else 1.
-        highest: As often as it was trained to.
-        served: Where a caller asks for no number.
+        lowest: 0 for a student whose backbone alone gives heatmaps, else 1.
+        highest: The number it was trained with.
+        served: The default when the caller gives no number.
     """
 
     lowest: int
@@ -122,7 +122,7 @@ class Cycles(NamedTuple):
     served: int
 
     def check(self, asked: int | None) -> int:
-        """``asked`` if the student can run so often; None is the served number.
+        """``asked`` if the student supports it; None is the served number.
 
         Raises:
             ValueError: naming the range.
@@ -142,7 +142,7 @@ class Cycles(NamedTuple):
 
 @dataclass(frozen=True, slots=True)
 class ViewGeometry:
-    """The sizes of a student that coordinates depend on. Defaults are the published students'.
+    """The student's sizes that coordinates depend on. Defaults are the published students'.
 
     Attributes:
         input_size: Width and height of a crop in pixels.
@@ -189,7 +189,7 @@ class Poses:
             ``skeleton.KEYPOINT_NAMES``. They may lie outside the image.
         keypoint_scores: ``(N, 17)`` float32 in 0..1.
         boxes: ``(N, 4)`` float32, xyxy pixels of the image.
-        scores: ``(N,)`` float32, the person's box score (1 for a box that the caller gave).
+        scores: ``(N,)`` float32, the person's box score (1 for a box given by the caller).
     """
 
     keypoints: Floats
@@ -208,7 +208,7 @@ class Poses:
         return len(self.boxes)
 
     def select(self, chosen: NDArray[np.bool_]) -> Poses:
-        """Those that ``chosen`` (N,) marks, in order."""
+        """Those selected by ``chosen`` (N,), in order."""
         if chosen.all():
             return self
         return Poses(
@@ -220,7 +220,7 @@ class Poses:
 
     @classmethod
     def empty(cls) -> Poses:
-        """Nobody: arrays of length 0 in the right shapes."""
+        """No people: arrays of length 0 in the right shapes."""
         return cls(
             np.zeros((0, NUM_KEYPOINTS, 2), np.float32),
             np.zeros((0, NUM_KEYPOINTS), np.float32),

@@ -54,28 +54,35 @@ class Settings(BaseSettings):
         None,
         ge=1,
         le=512,
-        description="Most crops in one batch of the student; unset: 32 on a CPU, 64 on a GPU.",
+        description="Maximum number of crops in one batch of the student; unset: 32 on a CPU, 64 "
+        "on a GPU.",
     )
     max_detect_batch: int = Field(
-        8, ge=1, le=128, description="Most images in one batch of the detector."
+        8, ge=1, le=128, description="Maximum number of images in one batch of the detector."
     )
     max_wait_ms: float | None = Field(
         None,
         ge=0,
         le=1000,
-        description="Longest wait of a batch for pictures that are being decoded or cut; unset: 30 "
-        "on a CPU, 2 on a GPU.",
+        description="Maximum wait of a batch for images that are being decoded or cropped; unset: "
+        "30 on a CPU, 2 on a GPU.",
     )
-    max_queue: int = Field(256, ge=1, description="Most crops waiting for the student.")
-    max_detect_queue: int = Field(64, ge=1, description="Most images waiting for the detector.")
+    max_queue: int = Field(
+        256, ge=1, description="Maximum number of crops waiting for the student."
+    )
+    max_detect_queue: int = Field(
+        64, ge=1, description="Maximum number of images waiting for the detector."
+    )
     decode_threads: int = Field(
         0, ge=0, le=64, description="Threads that decode images; 0: one a core, at most 8."
     )
-    max_decode_queue: int = Field(64, ge=1, description="Most images waiting to be decoded.")
+    max_decode_queue: int = Field(
+        64, ge=1, description="Maximum number of images waiting to be decoded."
+    )
     max_decoded_mb: int = Field(
         1024,
         ge=16,
-        description="Most memory (MiB) for images in flight: each counts what decoding its kind "
+        description="Maximum memory (MiB) for images in flight: each counts what decoding its kind "
         "may need at its height, then its pixels.",
     )
 
@@ -84,30 +91,36 @@ class Settings(BaseSettings):
         64.0, gt=0, le=4096, description="Largest HTTP request body (MiB)."
     )
     max_bodies_mb: int = Field(
-        512, ge=1, description="Most memory (MiB) for what all requests under way have sent."
+        512, ge=1, description="Maximum memory (MiB) for what all requests under way have sent."
     )
     max_megapixels: float = Field(
         50.0, gt=0, le=89, description="Largest image by pixels, checked before decoding."
     )
     max_requests: int = Field(
-        256, ge=1, description="Most requests under way; more are refused before they are read."
+        256,
+        ge=1,
+        description="Maximum number of requests under way; more are refused before they are read.",
     )
     max_streams: int = Field(
-        64, ge=1, description="Most open streams, over gRPC and WebSocket together."
+        64, ge=1, description="Maximum number of open streams, over gRPC and WebSocket together."
     )
     stream_idle_seconds: float = Field(
         60.0,
         gt=0,
         le=86_400,
-        description="A stream on which no frame comes for so long is ended.",
+        description="A stream without a frame for this long is ended.",
     )
-    max_images: int = Field(16, ge=1, le=256, description="Most images in one request.")
-    max_boxes: int = Field(100, ge=1, le=1000, description="Most boxes or people in one image.")
+    max_images: int = Field(
+        16, ge=1, le=256, description="Maximum number of images in one request."
+    )
+    max_boxes: int = Field(
+        100, ge=1, le=1000, description="Maximum number of boxes or people in one image."
+    )
     max_deadline_ms: float = Field(
         60_000.0,
         gt=0,
         le=86_400_000,
-        description="Longest time one request may take, whatever it asks for.",
+        description="Maximum time one request may take, whatever it asks for.",
     )
 
     cycles: int | Literal["auto"] | None = Field(
@@ -117,7 +130,10 @@ class Settings(BaseSettings):
     )
 
     max_cycles: int = Field(
-        2, ge=1, le=8, description="Most transformer cycles a request may ask for; all are warmed."
+        2,
+        ge=1,
+        le=8,
+        description="Maximum number of transformer cycles a request may ask for; all are warmed.",
     )
 
     drain_seconds: float = Field(
@@ -135,7 +151,7 @@ class Settings(BaseSettings):
         "`otel`.",
     )
     log_level: Literal["debug", "info", "warning", "error"] = Field(
-        "info", description="Least severe log line that is written."
+        "info", description="Minimum level of the log lines written."
     )
     log_format: Literal["auto", "json", "console"] = Field(
         "auto", description="`auto`: console on a terminal, JSON elsewhere."

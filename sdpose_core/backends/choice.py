@@ -11,7 +11,7 @@ BACKENDS = ("auto", "torch", "openvino")
 
 
 def pick_device(device: str = "auto") -> torch.device:
-    """``"auto"``: the first CUDA device where there is one, else the CPU.
+    """``"auto"``: the first CUDA device if there is one, else the CPU.
 
     Raises:
         ValueError: a device that PyTorch does not know or that this machine does not have.

@@ -13,15 +13,15 @@ from sdpose_core.model.backbones.lite_hrnet import FusionModule, ShuffleUnit
 
 
 class FoldedUnit(nn.Module):
-    """What a ``ShuffleUnit`` computes, without splitting, joining or shuffling channels.
+    """Equivalent of a ``ShuffleUnit`` without splitting, joining or shuffling channels.
 
-    Those move memory and nothing else, and took half of the backbone's time in bf16. Here the
-    layers read and write all channels, with zeros in the weights where a channel has no part, and
-    another 1x1 layer of ones and zeros carries the half that passes to its new places. That is
-    more arithmetic for the same numbers to the bit, in bf16 too, and the processor has it to spare.
+    Those only move memory, and took half of the backbone's time in bf16. Here the layers read and
+    write all channels, with zero weights for the unused channels, and another 1x1 layer of ones and
+    zeros moves the untouched half to its new positions. That is more arithmetic for bit-identical
+    results, in bf16 too, and the processor has capacity to spare.
 
-    The last ReLU meets the half that passes as well, so inputs must not be negative: those of
-    Lite-HRNet's units come out of a ReLU.
+    The last ReLU also applies to the untouched half, so inputs must not be negative: those of
+    Lite-HRNet's units come from a ReLU.
     """
 
     def __init__(self, unit: ShuffleUnit) -> None:
@@ -43,7 +43,7 @@ class FoldedUnit(nn.Module):
             self.expand.bias.zero_()
             self.reduce.bias.copy_(reduce.bias)
             self.reduce.weight[:, half:] = reduce.weight
-            # After the shuffle even channels are those that passed, odd ones those changed.
+            # After the shuffle even channels are untouched, odd ones changed.
             self.expand.weight[1::2] = expand.weight
             self.expand.bias[1::2] = expand.bias
             channels = torch.arange(half)
@@ -56,7 +56,7 @@ class FoldedUnit(nn.Module):
 
 
 def folded(student: Student) -> Student:
-    """A copy that answers as ``student`` and has no shuffle units left; other networks as they are.
+    """A copy equivalent to ``student`` without shuffle units; other networks unchanged.
 
     Args:
         student: In evaluation mode.

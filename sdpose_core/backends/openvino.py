@@ -1,4 +1,4 @@
-"""Students through OpenVINO, the fastest way on a CPU."""
+"""Students through OpenVINO, the fastest backend on a CPU."""
 
 from __future__ import annotations
 
@@ -26,21 +26,21 @@ from sdpose_core.openvino_models import (
 PRECISIONS: Final = ("fp32", "bf16")
 ANY_SIZE: Final = -1
 _REVISION: Final = 1
-"""Raised when the graph changes for the same weights, so that older files are left alone."""
+"""Incremented when the graph changes for the same weights, so that older files are not used."""
 
 
 class OpenVINOBackend:
     """A ``PoseBackend`` on the CPU.
 
-    The network takes uint8 crops with channels last, as OpenCV makes them. One inference uses
-    all cores, so calls from several threads take turns.
+    The network takes uint8 crops with channels last, as OpenCV makes them. One inference uses all
+    cores, so calls from several threads run one at a time.
 
     Each of ``batch_sizes`` has a network of its own at the served number of cycles: OpenVINO then
-    knows all shapes beforehand. Other sizes and cycles share one for any size, since every
-    network takes half a second to compile at the start.
+    knows all shapes in advance. Other sizes and cycles share one for any size, since each network
+    takes half a second to compile at startup.
 
     Args:
-        student: In float32 and evaluation mode; it is kept for converting further cycle counts.
+        student: In float32 and evaluation mode; it is kept to convert further cycle counts.
         precision: ``"fp32"`` or ``"bf16"``; ``"auto"`` is bf16 where the processor computes in
             it and fp32 elsewhere.
         threads: Cores to use; 0 leaves the choice to OpenVINO.
@@ -84,7 +84,7 @@ class OpenVINOBackend:
             if request is None:
                 request = self._requests[cycles, size] = self._compile(cycles, size)
             results = request.infer([pixels], share_inputs=True)
-            # A copy: the request writes its next answer into the same memory.
+            # A copy: the request writes its next output into the same memory.
             return torch.from_numpy(results[0].copy())
 
     def _compile(self, cycles: int, size: int) -> ov.InferRequest:
@@ -151,7 +151,7 @@ def convert(student: Student, cycles: int) -> ov.Model:
     height, width = student.config.input_size
     example = torch.zeros(2, 3, height, width)
     with torch.inference_mode(), warnings.catch_warnings():
-        # The shape checks in ``forward`` become constants in the trace, as they may.
+        # The shape checks in ``forward`` become constants in the trace, which is fine.
         warnings.simplefilter("ignore")
         # Traced here, since the converter's own tracing runs the network several times.
         traced = torch.jit.trace(  # type: ignore[no-untyped-call]

@@ -1,4 +1,4 @@
-"""What the estimator asks of a backend."""
+"""What the estimator requires of a backend."""
 
 from __future__ import annotations
 
@@ -14,9 +14,9 @@ class PoseBackend(Protocol):
     Attributes:
         name: ``"torch"`` or ``"openvino"``.
         device: Where crops are expected and heatmaps are left.
-        precision: What it computes in: ``"fp32"``, ``"fp16"`` or ``"bf16"``.
-        batch_sizes: Batch sizes that it is warmed up for, rising, the first of them 1.
-        pads: Whether a rest is cheaper filled up to the next size (a GPU) than run in smaller
+        precision: The precision it computes in: ``"fp32"``, ``"fp16"`` or ``"bf16"``.
+        batch_sizes: Batch sizes that it is warmed up for, ascending from 1.
+        pads: Whether a remainder is cheaper padded to the next size (a GPU) than run in smaller
             parts (a CPU, whose time grows with every crop).
     """
 

@@ -16,7 +16,7 @@ class TorchBackend:
     """A ``PoseBackend`` that calls the module itself.
 
     Args:
-        student: In float32; it is moved and converted, so hand over one that nobody else uses.
+        student: In float32; it is moved and converted, so pass one that nothing else uses.
         device: Such as ``"cpu"``, ``"cuda"`` or ``"cuda:1"``.
         precision: ``"fp32"``, ``"fp16"`` or ``"bf16"``; ``"auto"`` is fp16 on a GPU and fp32 on
             a CPU.

@@ -1,4 +1,4 @@
-"""Students by name: which have embedded weights, and where those of the others come from."""
+"""Students by name: which have embedded weights, and where to get those of the others."""
 
 from __future__ import annotations
 
@@ -18,7 +18,7 @@ from sdpose_core.model import PAPER, PRESETS, Student
 WEIGHTS: Final = Path(__file__).parent.parent / "weights"
 
 DEFAULT_STUDENT: Final = "sdpose-lite"
-"""What runs where nobody names a student; its weights come with the package."""
+"""The default student; its weights come with the package."""
 
 OFFICIAL_HELP: Final = (
     "download the published checkpoint from the links in the README of "
@@ -27,30 +27,30 @@ OFFICIAL_HELP: Final = (
 
 
 def embedded_path(name: str) -> Path | None:
-    """Where the trained weights of a preset lie in this installation; None where it has none."""
+    """Path of a preset's trained weights in this installation; None if it has none."""
     path = WEIGHTS / f"{name}.safetensors"
     return path if path.is_file() else None
 
 
 def trained_path(name: str) -> Path:
-    """``embedded_path`` of a preset that is to run with trained weights.
+    """``embedded_path`` of a preset that must have trained weights.
 
     Raises:
-        CheckpointError: there are none; naming the presets that have some, and what to do.
+        CheckpointError: there are none; the message names the presets with weights, and what to do.
     """
     path = embedded_path(name)
     if path is None:
         others = ", ".join(preset for preset in PRESETS if embedded_path(preset)) or "no student"
         official = f", or {OFFICIAL_HELP}" if name in PAPER else ""
         raise CheckpointError(
-            f"{name}: this package has no trained weights of it, only those of {others}; "
+            f"{name}: this package has no trained weights for it, only for {others}; "
             f"train it (sdpose train) and pass the path of its checkpoint{official}"
         )
     return path
 
 
 def find_checkpoint(name_or_path: str | os.PathLike[str]) -> Checkpoint:
-    """The checkpoint behind a preset's name or a path.
+    """The checkpoint of a preset's name or a path.
 
     Raises:
         CheckpointError: a preset without trained weights, or a file that cannot be used.
@@ -72,10 +72,10 @@ def load_student(
     """A student in float32 and evaluation mode, on the CPU.
 
     Args:
-        name_or_path: A preset such as ``"sdpose-lite"``, or a ``.safetensors`` file of ours or an
+        name_or_path: A preset such as ``"sdpose-lite"``, or one of our ``.safetensors`` files or an
             official ``.pth``.
-        allow_untrained: Give a preset without weights a random start instead of refusing, for
-            training and for speed measurements.
+        allow_untrained: Initialise a preset without weights randomly instead of raising, for
+            training and speed measurements.
 
     Raises:
         CheckpointError: no such student, or a file that cannot be used.

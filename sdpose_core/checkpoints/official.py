@@ -11,7 +11,7 @@ from torch import Tensor
 
 from sdpose_core.model import PAPER, PRESETS, StudentConfig
 
-# (pattern of an official key, our key); the first that fits decides.
+# (pattern of an official key, our key); the first match applies.
 _TO_OURS: Final = tuple(
     (re.compile(pattern), ours)
     for pattern, ours in (
@@ -47,13 +47,13 @@ def translate(state: Mapping[str, Tensor]) -> dict[str, Tensor]:
     """An official state dict under our key names.
 
     Raises:
-        ValueError: naming keys that no SDPose student has.
+        ValueError: names keys that no SDPose student has.
     """
     names = {key: to_ours(key) for key in state}
     unknown = [key for key, ours in names.items() if ours is None]
     if unknown:
         raise ValueError(
-            f"{len(unknown)} keys are not those of an SDPose student, first {unknown[:3]}"
+            f"{len(unknown)} keys do not belong to an SDPose student, first {unknown[:3]}"
         )
     return {ours: state[key] for key, ours in names.items() if ours is not None}
 
@@ -61,7 +61,7 @@ def translate(state: Mapping[str, Tensor]) -> dict[str, Tensor]:
 def config_from_shapes(state: Mapping[str, Tensor]) -> StudentConfig:
     """The variant that a state dict (our key names) belongs to.
 
-    The file's name says nothing: the published links of S-V1 and S-V2 lead to one file.
+    The file name is no indication: the published links of S-V1 and S-V2 lead to the same file.
 
     Raises:
         ValueError: no preset has these shapes.
@@ -70,11 +70,11 @@ def config_from_shapes(state: Mapping[str, Tensor]) -> StudentConfig:
     layers = {int(match[1]) for key in state if (match := _LAYER.match(key))}
     stem = state.get("backbone.layer1.0.conv1.weight")
     if embedding is None or stem is None or not layers:
-        raise ValueError("it holds no patch embedding, backbone or encoder layers")
+        raise ValueError("it contains no patch embedding, backbone or encoder layers")
     if embedding.ndim != 2 or stem.ndim != 4:
         raise ValueError(
             f"a patch embedding of {tuple(embedding.shape)} and a first convolution of "
-            f"{tuple(stem.shape)} belong to no SDPose variant"
+            f"{tuple(stem.shape)} match no SDPose variant"
         )
     hrnet = any(key.startswith("backbone.stage3.") for key in state)
     for config in (PRESETS[name] for name in PAPER):

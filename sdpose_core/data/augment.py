@@ -2,7 +2,7 @@
 
 The order and the distributions are those of the published code (mmpose 0.29): shift, flip, half
 body, scale and rotation, then one warp. Choices are drawn with numpy from a generator that the
-caller seeds per step, so the same step always gives the same views.
+caller seeds per step, so a step always gives the same views.
 """
 
 from __future__ import annotations
@@ -21,20 +21,21 @@ from sdpose_core.types import PUBLISHED_VIEW, Regions, ViewGeometry
 
 @dataclass(frozen=True)
 class AugmentConfig:
-    """How views are drawn. The defaults are the published code's.
+    """How views are drawn. The defaults are those of the published code.
 
     ``shift``: largest shift per axis in units of the view's size. ``scale_factor``: standard
     deviation of the view's relative size, clipped to 1 +- the factor. ``rotation``: standard
-    deviation of the turn in degrees, clipped to twice that. ``half_body_upper``: chance that the
-    upper body is chosen (the published code means 0.5 and has 0.69 through a slip). ``cut``: chance
-    that the view is of a part of the person only, as a box is where the picture's edge or somebody
-    else hides the rest (0 in the published code). ``colour``: largest relative change of
+    deviation of the rotation in degrees, clipped to twice that. ``half_body_upper``: chance that
+    the upper body is chosen (the published code intends 0.5 but has 0.69 by mistake). ``cut``:
+    chance that the view shows only a part of the person, like a box when the image's edge or
+    another person hides the rest (0 in the published code). ``colour``: largest relative change of
     brightness and contrast (0 in the published code).
 
-    The rest is done to the pixels of a finished view (``sdpose_core.data.disturb``) and is not in
-    the published code: ``occlude``, chance of a rectangle of another view of the batch over it;
-    ``low_resolution``, chance that it is seen at a half or a quarter of its resolution; ``grey``,
-    chance that it has no colours; ``tint``, largest relative change of a colour.
+    The rest is applied to the pixels of a finished view (``sdpose_core.data.disturb``) and is not
+    in the published code: ``occlude``, chance that a rectangle from another view of the batch
+    covers part of it; ``low_resolution``, chance that it is shown at a half or a quarter of its
+    resolution; ``grey``, chance that it is greyscale; ``tint``, largest relative change of a
+    colour.
     """
 
     shift_probability: float = 0.3
@@ -75,7 +76,7 @@ class AugmentConfig:
 
     @classmethod
     def none(cls) -> AugmentConfig:
-        """Every view as it is: no random choice at all."""
+        """Every view unchanged, without random choices."""
         return cls(
             shift_probability=0,
             flip_probability=0,
@@ -89,9 +90,9 @@ class AugmentConfig:
 class Views:
     """One training view per sample.
 
-    ``to_image`` (B, 2, 3) maps crop pixels (192x256) to pixels of the source picture;
-    ``joints`` (B, 17, 2) are crop pixels; ``confidence`` (B, 17), both already mirrored where
-    ``flipped`` (B,). ``gain`` and ``lift`` (B,) are the colour change: value * gain + lift.
+    ``to_image`` (B, 2, 3) maps crop pixels (192x256) to pixels of the source image; ``joints`` (B,
+    17, 2) are crop pixels; ``confidence`` (B, 17), both already mirrored where ``flipped`` (B,).
+    ``gain`` and ``lift`` (B,) are the colour change: value * gain + lift.
     """
 
     to_image: NDArray[np.float32]
@@ -111,8 +112,8 @@ def draw_views(
 ) -> Views:
     """Draw one view per sample.
 
-    ``keypoints`` (B, 17, 3) x, y, confidence in pixels of pictures of ``image_size`` (width,
-    height); ``regions`` are the persons' padded 3:4 views in the same pixels.
+    ``keypoints`` (B, 17, 3) x, y, confidence in pixels of images of ``image_size`` (width, height);
+    ``regions`` are the persons' padded 3:4 views in the same pixels.
     """
     count = len(keypoints)
     joints = keypoints[..., :2].astype(np.float64)
@@ -163,7 +164,7 @@ def draw_views(
 
     linear = np.linalg.inv(forward[:, :, :2])
     back = np.concatenate([linear, -linear @ forward[:, :, 2:]], axis=2)
-    # The mirrored picture is never made: its x axis is read backwards.
+    # The mirrored image is never created: its x axis is read backwards.
     back[flipped, 0] *= -1
     back[flipped, 0, 2] += width - 1
 
@@ -188,7 +189,7 @@ def half_body(
 ) -> tuple[NDArray[np.float64], NDArray[np.float64]] | None:
     """Centre (2,) and size (2,) of a view on the upper or lower body; None if too few joints.
 
-    The wanted half needs more than two visible joints, else the other half is taken. The centre is
+    The chosen half needs more than two visible joints, else the other half is used. The centre is
     the mean of the chosen joints, the size their extent grown to 3:4 and by the padding.
     """
     top = joints[[j for j in UPPER_BODY if visible[j]]]
@@ -206,11 +207,12 @@ def cut_body(
     rng: np.random.Generator,
     view: ViewGeometry = PUBLISHED_VIEW,
 ) -> tuple[NDArray[np.float64], NDArray[np.float64]] | None:
-    """Centre (2,) and size (2,) of a view on what a cut leaves of a person; None if too little.
+    """Centre (2,) and size (2,) of a view on the part of a person left by a cut; None if too
+    little.
 
     ``joints`` (N, 2) are the known ones; their extent with a tenth of its longer side around it
-    stands for the person's box. A fifth to three quarters of it are left: the top in six of ten
-    cuts, the bottom in two, the left and the right in one. At least three joints must be in it.
+    serves as the person's box. A fifth to three quarters of it remain: the top in six of ten cuts,
+    the bottom in two, the left and the right in one. At least three joints must be in it.
     """
     side, share = rng.choice(4, p=(0.6, 0.2, 0.1, 0.1)), rng.uniform(0.2, 0.75)
     if not len(joints):
@@ -232,7 +234,7 @@ def cut_body(
 
 
 def _grown(size: NDArray[np.float64], view: ViewGeometry) -> NDArray[np.float64]:
-    """Width and height (2,) with the smaller grown to the view's aspect."""
+    """Width and height (2,) with the smaller enlarged to the view's aspect."""
     aspect = view.input_size[0] / view.input_size[1]
     width, height = size
     return np.array([max(width, aspect * height), max(height, width / aspect)])
@@ -245,7 +247,7 @@ def render_views(
     lift: Tensor,
     view: ViewGeometry = PUBLISHED_VIEW,
 ) -> Tensor:
-    """Warp pictures (B, H, W, 3) uint8 on their device to views (B, 3, height, width), 0..255.
+    """Warp images (B, H, W, 3) uint8 on their device to views (B, 3, height, width), 0..255.
 
     ``to_image`` (B, 2, 3), ``gain`` and ``lift`` (B,) are those of ``Views``, on the same device.
     Bilinear with a black border; the colour change is applied after the warp.

@@ -1,6 +1,6 @@
-"""From a crop set to training batches: which samples when, and decoding ahead of the step.
+"""From a crop set to training batches: sample order, and decoding ahead of the step.
 
-The order of samples is a function of the seed and of how many samples were already seen, so a
+The order of samples is a function of the seed and of the number of samples already seen, so a
 resumed run continues with exactly the samples it would have seen.
 """
 
@@ -25,8 +25,8 @@ class CropBatch:
     """Samples of one batch.
 
     ``images`` (B, H, W, 3) uint8 RGB; ``keypoints`` (B, 17, 3) in pixels of those images;
-    ``amplitudes`` (B, 17); ``indices`` (B,), the samples' places in their set. A batch that is not
-    decoded, since its pictures lie on a device already, has B pictures without pixels.
+    ``amplitudes`` (B, 17); ``indices`` (B,), the samples' indices in their set. A batch that is not
+    decoded, since its images are already on a device, has B images without pixels.
     """
 
     images: NDArray[np.uint8]
@@ -40,7 +40,7 @@ def sample_weights(
 ) -> NDArray[np.float64]:
     """How often each sample is shown in one pass over the set: (N,), 1 = once.
 
-    ``by_source`` gives the factor of a source (1 when not named); persons labelled by people whose
+    ``by_source`` gives the factor of a source (1 when not named); human-labelled persons whose
     source is not named count ``human_factor`` times.
     """
     default = np.where(crops.human, human_factor, 1.0)
@@ -62,7 +62,7 @@ class SampleStream:
             raise ValueError("weights must be a non-empty vector of values >= 0")
         self.pass_length = round(float(weights.sum()))
         if self.pass_length < 1:
-            raise ValueError("the weights sum to less than one sample a pass")
+            raise ValueError("the weights sum to less than one sample per pass")
         self._edges = np.cumsum(weights) * (self.pass_length / weights.sum())
         self._seed = seed
         self._held: tuple[int, NDArray[np.int64]] | None = None
@@ -91,13 +91,13 @@ class SampleStream:
 def load_batch(crops: CropSet, indices: NDArray[np.int64]) -> CropBatch:
     """Decode the samples of one batch.
 
-    Raises ``ValueError`` when one does not decode or is of another size than the first.
+    Raises ``ValueError`` when one does not decode or differs in size from the first.
     """
     images = [crops.decode(int(i)) for i in indices]
     for index, image in zip(indices, images, strict=True):
         if image.shape != images[0].shape:
             raise ValueError(
-                f"sample {index} of source {crops.sources[index]!r}: a picture of {image.shape}, "
+                f"sample {index} of source {crops.sources[index]!r}: image of shape {image.shape}, "
                 f"sample {indices[0]} has {images[0].shape}: all of a run must be of one size"
             )
     return _batch(crops, indices, np.stack(images))
@@ -127,10 +127,9 @@ def iterate_batches(
 
     ``batch_size`` is per process; of each global batch process ``rank`` of ``world`` takes every
     ``world``-th sample. ``make`` turns a decoded batch and its number (0 for the first) into what
-    is given out; it runs in the thread that decoded. Each of ``workers`` threads has one batch in
-    hand, and at least ``ahead`` are on their way beside the one that is given out. With
-    ``workers`` = 0 everything happens in the calling thread. Without ``decode`` the batches have
-    no pixels.
+    is yielded; it runs in the decoding thread. Each of ``workers`` threads works on one batch, and
+    at least ``ahead`` are in progress besides the one being yielded. With ``workers`` = 0
+    everything runs in the calling thread. Without ``decode`` the batches have no pixels.
     """
     total = batch_size * world
 
@@ -152,7 +151,7 @@ def iterate_batches(
     try:
         while True:
             while len(waiting) < max(ahead, workers) + 1:
-                # The stream is asked here, in one thread: it keeps the present pass.
+                # The stream is read here, in one thread: it keeps the current pass.
                 waiting.append(pool.submit(load, indices(number), number))
                 number += 1
             yield waiting.popleft().result()

@@ -35,7 +35,7 @@ class CocoPerson:
 
 @dataclass(frozen=True)
 class CocoImage:
-    """One image of a set and its people that count (not crowd, with a labelled joint)."""
+    """One image of a set and its eligible people (not crowd, with a labelled joint)."""
 
     image_id: int
     path: Path
@@ -45,10 +45,10 @@ class CocoImage:
     fully_annotated: bool = True
 
     def read(self) -> Image:
-        """The picture as RGB uint8 HWC.
+        """The image as RGB uint8 HWC.
 
-        Raises ``FileNotFoundError``, or ``ValueError`` naming a file that does not decode or is not
-        of the size that the annotations are for.
+        Raises ``FileNotFoundError``, or ``ValueError`` naming a file that does not decode or
+        differs in size from its annotation.
         """
         try:
             pixels = decode_rgb(self.path.read_bytes())
@@ -57,13 +57,13 @@ class CocoImage:
         height, width = pixels.shape[:2]
         if (width, height) != (self.width, self.height):
             raise ValueError(
-                f"{self.path}: {width}x{height} pixels, annotated as {self.width}x{self.height}"
+                f"{self.path}: {width}x{height} pixels, but annotated as {self.width}x{self.height}"
             )
         return pixels
 
 
 def load_coco(annotations: Path, images: Path) -> list[CocoImage]:
-    """Images of a COCO keypoint set in the order of the file, also those without people.
+    """Images of a COCO keypoint set in file order, including those without people.
 
     People: not crowd, at least one labelled joint, a box with area inside the image. Raises
     ``ValueError`` when the file is not a COCO keypoint set.
@@ -135,8 +135,8 @@ def context_crop(
 ) -> tuple[Image, NDArray[np.float32]]:
     """The person's context crop of ``size`` (width, height) and joints (17, 3) in its pixels.
 
-    Confidence is 1 for a labelled joint and 0 for others. Shrinking averages over pixels so that
-    small crops of large people do not alias.
+    Confidence is 1 for a labelled joint and 0 for others. Shrinking averages pixels to avoid
+    aliasing in small crops of large people.
     """
     regions = regions_from_boxes(person.box[None])
     scale = VIEW_SIZE[0] / float(regions.sizes[0, 0])
@@ -150,7 +150,7 @@ def context_crop(
             (width, height),
             interpolation=cv2.INTER_AREA,
         )
-    # Pixel centres of the averaged picture lie at shrink * i + (shrink - 1) / 2.
+    # Pixel centres of the averaged image lie at shrink * i + (shrink - 1) / 2.
     small_centre = (centre - (shrink - 1) / 2) / shrink
     small_scale = scale * shrink
     matrix = np.array(
@@ -180,7 +180,7 @@ def coco_samples(
 ) -> Iterator[CropSample]:
     """Context crops (``size`` width, height) of every person of a set, as WebP of ``quality``.
 
-    With ``workers`` threads images are cut ahead; the order is that of ``images`` all the same.
+    With ``workers`` threads images are cropped ahead; the order is still that of ``images``.
     """
     peopled = [image for image in images if image.people]
     if workers == 0:
@@ -209,7 +209,7 @@ def _image_samples(
         crop, joints = context_crop(pixels, person, size)
         done, data = cv2.imencode(".webp", crop[:, :, ::-1], [cv2.IMWRITE_WEBP_QUALITY, quality])
         if not done:
-            raise ValueError(f"{image.path}: crop does not encode as WebP")
+            raise ValueError(f"{image.path}: the crop cannot be encoded as WebP")
         samples.append(
             CropSample(
                 key=f"{image.image_id:012d}_{person.annotation_id}",

@@ -1,7 +1,7 @@
-"""What is done to the pixels of finished views: occluders, low resolution, tint, grey.
+"""Changes to the pixels of finished views: occluders, low resolution, tint, grey.
 
-Choices are drawn on the host like those of ``augment``, the pixels are changed on the device. Where
-the labels go does not change: a student is to know where a hidden joint must be.
+Choices are drawn on the host like those of ``augment``, the pixels are changed on the device.
+Labels do not move: a student should know where a hidden joint must be.
 """
 
 from __future__ import annotations
@@ -16,7 +16,7 @@ from sdpose_core.data.augment import AugmentConfig
 OCCLUDER = ((0.1, 0.4), (0.08, 0.4))
 """Smallest and largest width and height of an occluder, in units of the view's."""
 REDUCTIONS = (2, 4)
-"""By how much a view of low resolution is reduced, one as likely as the other."""
+"""Reduction factors of a low-resolution view, equally likely."""
 COLUMNS = 9
 """Of ``draw_disturbances``: left, top, right and bottom of the occluder, the reduction (1 = none),
 factors of red, green and blue, and 1 for grey."""
@@ -25,10 +25,9 @@ factors of red, green and blue, and 1 for grey."""
 def draw_disturbances(
     count: int, config: AugmentConfig, rng: np.random.Generator
 ) -> NDArray[np.float32]:
-    """One row of ``COLUMNS`` a view, places in units of the view; no columns if nothing is asked.
+    """One row of ``COLUMNS`` a view, places in units of the view; no columns if nothing is enabled.
 
-    Nothing is drawn from ``rng`` then, so that recipes without disturbances see the views that they
-    always saw.
+    Nothing is drawn from ``rng`` then, so that recipes without disturbances keep their views.
     """
     if not any((config.occlude, config.low_resolution, config.grey, config.tint)):
         return np.zeros((count, 0), np.float32)
@@ -47,9 +46,9 @@ def draw_disturbances(
 
 
 def disturb_views(views: Tensor, rows: Tensor) -> Tensor:
-    """Views (B, 3, H, W), 0..255, as ``rows`` (B, ``COLUMNS``) on the same device want them.
+    """Views (B, 3, H, W), 0..255, as ``rows`` (B, ``COLUMNS``) on the same device specify.
 
-    An occluder shows the pixels that the batch's view before this one has in its place.
+    An occluder shows the pixels at the same place in the previous view of the batch.
     """
     if rows.shape[1] == 0:
         return views

@@ -1,4 +1,4 @@
-"""Context crops decoded once and held on a device, where training views are then rendered."""
+"""Context crops decoded once and held on a device, where training views are rendered."""
 
 from __future__ import annotations
 
@@ -14,7 +14,7 @@ from sdpose_core.data.shards import CropSet
 CHUNK = 256
 """Crops that are decoded and copied together."""
 FREE_SHARE = 0.7
-"""Share of a GPU's free memory that crops may take; the rest is for the network."""
+"""Share of a GPU's free memory that crops may use; the rest is for the network."""
 
 
 def hold(crops: CropSet, device: torch.device, workers: int = 4) -> Tensor:
@@ -24,7 +24,7 @@ def hold(crops: CropSet, device: torch.device, workers: int = 4) -> Tensor:
     decode; the order is that of the set.
 
     Raises:
-        ValueError: a crop that does not decode or is of another size, or too many for the device.
+        ValueError: a crop that does not decode or differs in size, or too many for the device.
     """
     height, width = crops.decode(0).shape[:2]
     shape = (len(crops), height, width, 3)
@@ -44,7 +44,7 @@ def hold(crops: CropSet, device: torch.device, workers: int = 4) -> Tensor:
         ):
             if batch.images.shape[1:] != shape[1:]:
                 raise ValueError(
-                    f"sample {part[0]} of source {crops.sources[part[0]]!r}: a picture of "
+                    f"sample {part[0]} of source {crops.sources[part[0]]!r}: image of shape "
                     f"{batch.images.shape[1:]}, sample 0 has {shape[1:]}: all of a run must be of "
                     "one size"
                 )

@@ -1,4 +1,4 @@
-"""COCO keypoint sets as tar shards, made once however many processes want them."""
+"""COCO keypoint sets as tar shards, created once for any number of processes."""
 
 from __future__ import annotations
 
@@ -17,7 +17,7 @@ from sdpose_core.data.coco import CocoImage, coco_samples, load_coco
 from sdpose_core.data.shards import CONTEXT_SIZE, WIDE_CONTEXT_SIZE, ShardWriter, find_shards
 
 QUALITY: Final = 80
-"""WebP quality of packed crops unless told otherwise."""
+"""Default WebP quality of packed crops."""
 MARKER: Final = "complete.json"
 
 
@@ -39,11 +39,11 @@ def pack_coco(
     workers: int = 0,
     on_person: Callable[[int], None] | None = None,
 ) -> list[Path]:
-    """Cut every person of a set out and write shards; the shards' paths.
+    """Crop every person of a set and write shards; returns the shards' paths.
 
     Images come in an order drawn from ``seed``, so that every shard is a fair sample of the set.
-    ``on_person`` is told how many are written. Raises ``ValueError`` or ``OSError`` for a picture
-    that cannot be read.
+    ``on_person`` gets the number written. Raises ``ValueError`` or ``OSError`` for an image that
+    cannot be read.
     """
     order = np.random.default_rng(seed).permutation(len(images))
     shuffled = [images[i] for i in order]
@@ -63,20 +63,20 @@ def packed_coco(
     *,
     say: Callable[[str], None] = lambda line: None,
 ) -> list[Path]:
-    """Shards of a COCO set in a folder of its own below ``folder``, with wide crops.
+    """Shards of a COCO set in their own folder below ``folder``, with wide crops.
 
     Wide enough for the published augmentation.
 
-    The first process that comes packs, with a thread a core; others, on this or another machine
-    that shares the folder, wait for it at a file lock, without a limit and without a process
-    group. Later starts find the shards. Another set, or a changed annotation file, gets a folder of
-    its own, so that nobody's shards are taken away while they are read.
+    The first process packs, with one thread per core; others, on this or another machine sharing
+    the folder, wait at a file lock, without a time limit or a process group. Later starts find the
+    shards. Another set, or a changed annotation file, gets its own folder, so that no shards are
+    removed while they are read.
 
     Args:
-        say: Told how it goes, a line at a time.
+        say: Called with progress, one line at a time.
 
     Raises:
-        ValueError: not a COCO set, without people, or a picture that does not decode.
+        ValueError: not a COCO set, without people, or an image that does not decode.
         OSError: a file that cannot be read or written.
     """
     about = annotations.stat()
@@ -116,7 +116,7 @@ def packed_coco(
 
 
 def _described(folder: Path) -> dict[str, Any] | None:
-    """What set the shards of a folder hold; None if they are not complete."""
+    """The set that a folder's shards hold; None if they are incomplete."""
     try:
         content: dict[str, Any] = json.loads((folder / MARKER).read_text())
     except (OSError, ValueError):
@@ -126,7 +126,7 @@ def _described(folder: Path) -> dict[str, Any] | None:
 
 @contextlib.contextmanager
 def _locked(path: Path, on_wait: Callable[[], None]) -> Iterator[None]:
-    """Alone among all processes; the system frees the lock when its holder dies."""
+    """Exclusive among all processes; the system frees the lock when its holder dies."""
     with path.open("w") as file:
         try:
             fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)

@@ -1,4 +1,4 @@
-"""Finding people: the protocol, and the YOLO detectors that come with it."""
+"""Finding people: the protocol, and the included YOLO detectors."""
 
 from sdpose_core.detector.load import load_detector
 from sdpose_core.detector.protocol import DetectorError, DetectorImage, PersonDetector

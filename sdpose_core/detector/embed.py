@@ -1,4 +1,4 @@
-"""Turning an ultralytics detector into one of our files."""
+"""Converting an ultralytics detector to our file format."""
 
 from __future__ import annotations
 
@@ -24,13 +24,13 @@ def write_embedded(
 ) -> int:
     """Write the person part of an ultralytics ``.pt`` as a safetensors file of ours.
 
-    Of the class layers only the row of ``person`` is kept; all weights are stored in fp16 with
-    batch normalisation unfolded, so that training can go on from the file.
+    Only the ``person`` row of the class layers is kept; all weights are stored in fp16 with batch
+    normalisation unfolded, so that training can continue from the file.
 
     Args:
         pt: a YOLOv8, YOLO11 or YOLO26 detection model with a class named ``person``.
         out: where to write; replaced only once the new file is complete.
-        facts: what else to say of the weights (training, measured quality), for the metadata.
+        facts: further metadata about the weights (training, measured quality).
 
     Returns:
         The size of the file in bytes.
@@ -50,7 +50,9 @@ def write_embedded(
     if {key: value.shape for key, value in state.items()} != {
         key: value.shape for key, value in expected.items()
     }:
-        raise DetectorError(f"{source}: the network differs from its own plan; was it fused?")
+        raise DetectorError(
+            f"{source}: the network does not match its own architecture; pass an unfused one"
+        )
     if not all(torch.isfinite(value).all() for value in state.values()):
         raise DetectorError(f"{source}: a weight is not finite in fp16")
     told = {

@@ -3,11 +3,11 @@
 Two spaces, both in pixels with box coordinates measured at pixel edges (0 is the left edge of the
 first pixel, ``width`` the right edge of the last one):
 
-- *image*: the picture as given;
-- *input*: the network's canvas. The picture is scaled with its aspect kept and centred; what
-  remains is grey 114, the value that the networks were trained with.
+- *image*: the original image;
+- *input*: the network's canvas. The image is scaled with its aspect kept and centred; the rest is
+  grey 114, the value that the networks were trained with.
 
-Both directions are here and nowhere else.
+Both directions are implemented only here.
 """
 
 from __future__ import annotations
@@ -45,7 +45,7 @@ class Letterbox:
 
     @classmethod
     def fit(cls, image_size: tuple[int, int], canvas: tuple[int, int]) -> Letterbox:
-        """Place an image on a canvas, both ``(height, width)``; small images are enlarged."""
+        """Place an image on a canvas, both ``(height, width)``; small images are upscaled."""
         scaled = _scaled(image_size, canvas)
         offset = ((canvas[0] - scaled[0]) // 2, (canvas[1] - scaled[1]) // 2)
         return cls(image_size, scaled, offset)
@@ -66,14 +66,14 @@ class Letterbox:
         return corners.reshape(-1, 4).astype(np.float32)
 
     def input_to_image(self, boxes: Floats) -> Floats:
-        """Boxes ``(N, 4)`` xyxy from the canvas to the image, cut at the image's edges."""
+        """Boxes ``(N, 4)`` xyxy from the canvas to the image, clipped to the image."""
         corners = (boxes.reshape(-1, 2, 2) - self.offset[::-1]) / self._scale
         limit = np.array([self.image_size[1], self.image_size[0]], np.float64)
         return np.clip(corners, 0, limit).reshape(-1, 4).astype(np.float32)
 
 
 def _scaled(image_size: tuple[int, int], canvas: tuple[int, int]) -> tuple[int, int]:
-    """The largest size that the canvas holds, aspect kept to the rounding of its sides.
+    """The largest size that fits the canvas, with its aspect kept up to rounding.
 
     A fitted canvas may have had its short side rounded down: the ratio of the long side is then
     the larger one, and still fits.
@@ -95,7 +95,7 @@ def canvas_for(image_size: tuple[int, int], longest: int, *, square: bool) -> tu
     Args:
         image_size: ``(height, width)`` of the image.
         longest: side of the square canvas, and the longest side of any other; a multiple of 32.
-        square: always the square one; otherwise the smallest one in steps of 32 on which the
+        square: always use the square one; otherwise the smallest one in steps of 32 on which the
             image has its longest side at ``longest``.
     """
     if square:
@@ -127,7 +127,7 @@ def paste_arrays(
 def paste_tensors(
     images: Sequence[Tensor], boxes: Sequence[Letterbox], canvas: tuple[int, int]
 ) -> Tensor:
-    """Images on their canvases, ``(B, H, W, 3)`` uint8, on the device where the images lie.
+    """Images on their canvases, ``(B, H, W, 3)`` uint8, on the images' device.
 
     Agrees with ``paste_arrays`` to within a grey level or two.
     """

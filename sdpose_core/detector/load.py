@@ -1,4 +1,4 @@
-"""A detector by name or path, on the hardware asked for."""
+"""A detector by name or path, on the requested hardware."""
 
 from __future__ import annotations
 
@@ -39,24 +39,24 @@ def load_detector(
     """Load a person detector.
 
     Args:
-        name_or_path: ``"embedded"``; the path of a ``.safetensors`` of ours or of an ultralytics
-            ``.pt`` (YOLOv8, YOLO11, YOLO26, with a class named person); or the name of a
-            published one such as ``"yolo11n.pt"``, which ultralytics downloads if need be.
-        device: ``"auto"`` (CUDA where there is one), ``"cpu"``, ``"cuda"`` or ``"cuda:1"``.
+        name_or_path: ``"embedded"``; the path of our ``.safetensors`` format or of an ultralytics
+            ``.pt`` (YOLOv8, YOLO11, YOLO26, with a class named person); or the name of a published
+            one such as ``"yolo11n.pt"``, which ultralytics downloads if needed.
+        device: ``"auto"`` (CUDA if available), ``"cpu"``, ``"cuda"`` or ``"cuda:1"``.
         backend: ``"auto"`` is torch on CUDA and OpenVINO on a CPU.
-        precision: ``"auto"`` is the fastest sound one: fp16 on CUDA; with OpenVINO bf16 where the
-            processor has it, else int8 for the embedded detector on an x86 with AVX2
-            (decision 7); otherwise fp32. ``"int8"`` is there for the embedded detector with
-            OpenVINO only.
+        precision: ``"auto"`` is the fastest accurate one: fp16 on CUDA; with OpenVINO bf16 where
+            the processor has it, else int8 for the embedded detector on an x86 with AVX2 (decision
+            7); otherwise fp32. ``"int8"`` is available only for the embedded detector with
+            OpenVINO.
         threads: processor threads of one call with OpenVINO; None leaves it to OpenVINO.
         cache_folder: where converted OpenVINO models are kept; by default the user's cache.
         **settings: ``min_score``, ``max_overlap``, ``max_people``, ``input_size`` and ``square``
             of ``YoloPersonDetector``.
 
     Raises:
-        DetectorError: there is no such detector, or its file cannot be used.
-        ValueError: OpenVINO asked for on another device than a CPU, int8 of another detector
-            than the embedded one or without OpenVINO, or a setting out of range.
+        DetectorError: no such detector, or its file cannot be used.
+        ValueError: OpenVINO requested on a device other than a CPU, int8 for a detector other than
+            the embedded one or without OpenVINO, or a setting out of range.
     """
     if backend not in BACKENDS:
         raise ValueError(f"backend: expected one of {', '.join(BACKENDS)}, got {backend!r}")
@@ -67,18 +67,18 @@ def load_detector(
     if backend == "auto":
         backend = "openvino" if device == "cpu" else "torch"
     if backend == "openvino" and device != "cpu":
-        raise ValueError(f"backend: openvino runs on the device 'cpu' only, got {device!r}")
+        raise ValueError(f"backend: openvino runs only on the device 'cpu', got {device!r}")
     file = find_detector(name_or_path)
     quantised = os.fspath(name_or_path) == EMBEDDED and backend == "openvino"
     if precision == "int8" and not quantised:
         raise ValueError(
-            f"precision: int8 is there for the detector {EMBEDDED!r} on the backend 'openvino' "
-            f"only, got {os.fspath(name_or_path)!r} on {backend!r}"
+            f"precision: int8 is available only for the detector {EMBEDDED!r} on the backend "
+            f"'openvino', got {os.fspath(name_or_path)!r} on {backend!r}"
         )
     if backend == "torch":
         runner: Runner = TorchRunner(file.network(), device, precision)
         return YoloPersonDetector(runner, file.name, **settings)
-    # Here, as a GPU needs no OpenVINO.
+    # Imported here, as a GPU needs no OpenVINO.
     from sdpose_core.openvino_models import choose_precision
 
     offered = [name for name in PRECISIONS if quantised or name != "int8"]

@@ -1,12 +1,12 @@
 """The network of an ultralytics YOLO detector as a pure function: images in, person scores out.
 
-Two things set it apart from ultralytics' own forward pass:
+It differs from ultralytics' own forward pass in two ways:
 
-- It keeps no state. Ultralytics' detection head stores the anchor grid of the last input shape in
-  itself, so two threads with inputs of different shape can see each other's grid. Here the grid
-  is worked out by the caller (``decode``) from the input shape alone.
-- It answers for persons only: the other rows of the class layers are cut off, which changes
-  nothing in the person scores and saves a little work.
+- It is stateless. Ultralytics' detection head stores the anchor grid of the last input shape, so
+  two threads with inputs of different shape can see each other's grid. Here the caller (``decode``)
+  computes the grid from the input shape alone.
+- It detects persons only: the other rows of the class layers are removed, which leaves the person
+  scores unchanged and saves a little work.
 """
 
 from __future__ import annotations
@@ -34,13 +34,13 @@ def person_index(names: Mapping[int, str], source: str) -> int:
         if str(label).strip().lower() == PERSON:
             return int(index)
     shown = ", ".join(str(label) for label in list(names.values())[:5]) or "none"
-    raise DetectorError(f"{source}: the detector has no class called 'person' (classes: {shown})")
+    raise DetectorError(f"{source}: the detector has no class named 'person' (classes: {shown})")
 
 
 def keep_person_row(model: nn.Module, index: int) -> None:
     """Cut the class layers of an ultralytics detection model down to the one row of ``index``.
 
-    The hidden layers keep their width. Works in place, on every branch of the head.
+    The hidden layers keep their width. Works in place on every branch of the head.
     """
     head = _head(model)
     for branch in ("cv3", "one2one_cv3"):
@@ -67,9 +67,9 @@ class PersonNetwork(nn.Module):
 
     Attributes:
         strides: input pixels per cell of each level, in the order of the output.
-        needs_nms: false where the head is set to its end-to-end branch, which gives one box a
-            person by itself. YOLO26 has both branches; ultralytics saves it set to the other one,
-            which finds a little more and, with suppression at 0.04 ms, costs nothing.
+        needs_nms: false if the head uses its end-to-end branch, which gives one box per person
+            without suppression. YOLO26 has both branches; ultralytics saves it set to the other
+            one, which finds slightly more and, with suppression at 0.04 ms, is just as fast.
     """
 
     def __init__(self, model: nn.Module) -> None:
@@ -139,7 +139,7 @@ def decode(
 
 
 def load_state(model: nn.Module, state: Mapping[str, Tensor], source: str) -> None:
-    """Fill ``model`` strictly with ``state``.
+    """Load ``state`` into ``model`` strictly.
 
     Raises:
         DetectorError: naming the first keys that are missing, unknown or of another shape.
@@ -156,7 +156,9 @@ def load_state(model: nn.Module, state: Mapping[str, Tensor], source: str) -> No
     ]
     if wrong:
         more = f" and {len(wrong) - 3} more" if len(wrong) > 3 else ""
-        raise DetectorError(f"{source}: the weights do not fit: {'; '.join(wrong[:3])}{more}")
+        raise DetectorError(
+            f"{source}: the weights do not match the network: {'; '.join(wrong[:3])}{more}"
+        )
     with torch.no_grad():
         for key, tensor in own.items():
             tensor.copy_(state[key])

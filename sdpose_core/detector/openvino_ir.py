@@ -1,6 +1,6 @@
 """The detector's network as an OpenVINO model, kept on disk once converted.
 
-How it is kept is ``sdpose_core.openvino_models``, the student's way too.
+The cache is ``sdpose_core.openvino_models``, shared with the student.
 """
 
 from __future__ import annotations
@@ -16,19 +16,19 @@ from sdpose_core.detector.network import PersonNetwork
 from sdpose_core.detector.protocol import DetectorError
 
 _REVISION = 1
-"""Raised when the graph changes for the same weights, so that older files are left alone."""
+"""Incremented when the graph changes for the same weights, so that older files are not used."""
 
 
 def convert(network: PersonNetwork) -> Any:
-    """An OpenVINO model that takes ``(B, H, W, 3)`` uint8 of any size and answers as ``network``.
+    """An OpenVINO model that takes ``(B, H, W, 3)`` uint8 of any size and has the outputs of
+    ``network``.
 
-    What a runner needs besides the graph (strides, whether suppression is needed) is in the
-    model's ``rt_info``.
+    What a runner needs beyond the graph (strides, whether suppression is needed) is in the model's
+    ``rt_info``.
     """
     import openvino as ov
 
-    # Sides that differ from each other and a batch of two: nothing of them may end up as a
-    # constant in the graph.
+    # Two different side lengths and a batch of two: none may end up as a constant in the graph.
     example = torch.zeros(2, 64, 96, 3, dtype=torch.uint8)
     with warnings.catch_warnings(), torch.inference_mode():
         warnings.simplefilter("ignore")  # tracer warnings about the shapes, which a test covers
@@ -49,7 +49,7 @@ def facts(model: Any) -> tuple[tuple[int, ...], bool]:
 
 
 def read_quantised(path: Path) -> Any:
-    """A quantised model of ours; its weights lie in the ``.bin`` beside the ``.xml``.
+    """One of our quantised models; its weights are in the ``.bin`` next to the ``.xml``.
 
     Raises:
         DetectorError: a file is missing or damaged.
@@ -60,12 +60,12 @@ def read_quantised(path: Path) -> Any:
         model = core().read_model(path)
         facts(model)
     except RuntimeError as error:
-        raise DetectorError(f"{path}: missing, damaged, or not a detector of ours") from error
+        raise DetectorError(f"{path}: missing, damaged, or not an sdpose detector") from error
     return model
 
 
 def cached(digest: str, network: Callable[[], PersonNetwork], folder: Path | None = None) -> Any:
-    """The converted model of the weights with this SHA-256, from the cache where it is there.
+    """The converted model of the weights with this SHA-256, from the cache if it is there.
 
     Args:
         digest: of the weights file.

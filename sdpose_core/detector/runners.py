@@ -81,7 +81,8 @@ class TorchRunner:
     def candidates(self, batch: NDArray[np.uint8] | Tensor, threshold: float) -> Candidates:
         images = torch.from_numpy(batch) if isinstance(batch, np.ndarray) else batch
         distances, scores = self._network(images.to(self._device))
-        # Only what passed leaves the device: one row each of image, anchor, four sides, score.
+        # Only what passed the threshold leaves the device: one row each of image, anchor, four
+        # sides, score.
         image, anchor = (scores > threshold).nonzero(as_tuple=True)
         chosen = distances.transpose(1, 2)[image, anchor]
         kept = torch.cat([chosen.float(), scores[image, anchor, None].float()], dim=1)
@@ -93,12 +94,12 @@ class OpenVinoRunner:
     """OpenVINO on the CPU.
 
     One compiled network serves every batch size and input shape. An infer request must not be
-    shared by threads, so each call borrows one; the pool grows to the number of callers.
+    shared between threads, so each call borrows one; the pool grows to the number of callers.
 
     Args:
-        model: from ``openvino_ir.convert``, or one of those quantised.
-        precision: what ``openvino_models.choose_precision`` picked; ``int8`` goes with a
-            quantised model, whose other layers run in fp32.
+        model: from ``openvino_ir.convert``, or a quantised one.
+        precision: from ``openvino_models.choose_precision``; ``int8`` requires a quantised model,
+            whose other layers run in fp32.
         threads: processor threads of one call; None leaves it to OpenVINO.
     """
 
@@ -113,7 +114,7 @@ class OpenVinoRunner:
         precision: str,
         threads: int | None = None,
     ) -> None:
-        # Here, as a GPU needs no OpenVINO.
+        # Imported here, as a GPU needs no OpenVINO.
         from sdpose_core.openvino_models import compile_model
 
         self._compiled = compile_model(model, precision, threads)
@@ -130,7 +131,7 @@ class OpenVinoRunner:
             request = self._compiled.create_infer_request()
         try:
             request.infer([pixels], share_inputs=True)
-            # Views of the request's memory: picked from before it goes back to the pool.
+            # Views of the request's memory: read before it returns to the pool.
             distances = request.get_output_tensor(0).data
             scores = request.get_output_tensor(1).data
             image, anchor = np.nonzero(scores > threshold)

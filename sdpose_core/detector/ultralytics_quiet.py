@@ -1,12 +1,12 @@
 """Importing ultralytics without its side effects.
 
-On import ultralytics looks up two public host names (which hangs for seconds where there is no
-network), and writes to standard output, where ``sdpose predict`` writes its results. Both can be
-switched off by environment variables that it reads at import time.
+On import ultralytics looks up two public host names (which hangs for seconds without a network),
+and writes to standard output, where ``sdpose predict`` writes its results. Both can be switched off
+by environment variables that it reads at import time.
 
-It also puts its own function in the place of ``PIL.Image.open``, which answers an unreadable file
-by installing a package with pip: a service would do that at the wish of whoever sends it such a
-file. Pillow's own function is put back.
+It also replaces ``PIL.Image.open`` with its own function, which reacts to an unreadable file by
+installing a package with pip: any client could trigger that in a service by sending such a file.
+Pillow's own function is restored.
 """
 
 from __future__ import annotations

@@ -1,14 +1,13 @@
-"""Detector files: what may be read, and how it becomes a network.
+"""Detector files: which ones may be read, and how they become a network.
 
 Two kinds:
 
-- ``.safetensors``, our own: plain numbers, with the plan of the network in the metadata. Reading
-  one runs no code from it, whoever made it. The embedded detector is one.
-- ``.pt`` as ultralytics writes them: a Python pickle. A pickle can carry code, so it is read in
-  the restricted way, which builds nothing but the known layers of torch and ultralytics and
-  refuses every other file. That bounds what a bad file can do to the network it describes; still,
-  take ``.pt`` files from sources you trust, and turn them into ours with
-  ``sdpose convert-detector`` for use on a server.
+- ``.safetensors``, our own: plain numbers, with the network's architecture in the metadata. Reading
+  one never runs code from it. The embedded detector is one.
+- ``.pt`` as ultralytics writes them: a Python pickle. A pickle can contain code, so it is read in
+  restricted mode, which builds only the known layers of torch and ultralytics and rejects every
+  other file. That limits a malicious file to the network it describes; still, use ``.pt`` files
+  from trusted sources only, and convert them with ``sdpose convert-detector`` for use on a server.
 """
 
 from __future__ import annotations
@@ -43,8 +42,8 @@ EMBEDDED_PATH = Path(__file__).parent.parent / "weights" / "person-n.safetensors
 EMBEDDED_INT8_PATH = EMBEDDED_PATH.with_name("person-n-int8.xml")
 """The same network quantised, an OpenVINO model (``tools/quantise_detector.py``)."""
 
-# Layers that a plan in our own files may name: those of the YOLOv8, YOLO11 and YOLO26 detectors.
-# Building a plan evaluates some of its text, so nothing unknown gets that far.
+# Layers allowed in the plan of our own files: those of the YOLOv8, YOLO11 and YOLO26 detectors.
+# Building a plan evaluates some of its text, so anything unknown is rejected first.
 _LAYERS = frozenset(
     ("Conv", "DWConv", "C2f", "C3k2", "C2PSA", "SPPF", "Concat", "nn.Upsample", "Detect")
 )
@@ -66,7 +65,7 @@ _PLAN_KEYS = frozenset(
 
 @dataclass(frozen=True, slots=True)
 class DetectorFile:
-    """A detector on disk: ``name`` for answers, ``digest`` (SHA-256) to know it again."""
+    """A detector on disk: ``name`` for answers, ``digest`` (SHA-256) to identify it."""
 
     path: Path
     name: str
@@ -90,8 +89,8 @@ class DetectorFile:
 def find_detector(name_or_path: str | os.PathLike[str]) -> DetectorFile:
     """The file behind ``"embedded"``, a path, or the name of a published ultralytics detector.
 
-    A published one (such as ``yolo11n.pt``) that lies neither here nor in ultralytics' weights
-    folder is downloaded by ultralytics into that folder.
+    A published one (such as ``yolo11n.pt``) found neither here nor in ultralytics' weights folder
+    is downloaded by ultralytics into that folder.
 
     Raises:
         DetectorError: no such file, or the download failed.
@@ -104,7 +103,7 @@ def find_detector(name_or_path: str | os.PathLike[str]) -> DetectorFile:
     path = Path(given)
     if path.suffix not in (".pt", ".safetensors"):
         raise DetectorError(
-            f"{given}: a detector is {EMBEDDED!r}, a .safetensors or a .pt file, or the name of a "
+            f"{given}: expected {EMBEDDED!r}, a .safetensors or .pt file, or the name of a "
             "published ultralytics detector such as 'yolo11n.pt'"
         )
     if not path.exists() and path.suffix == ".pt" and path.name == given:
@@ -120,7 +119,9 @@ def _download(name: str) -> Path:
     from ultralytics.utils.downloads import GITHUB_ASSETS_NAMES, attempt_download_asset
 
     if name not in GITHUB_ASSETS_NAMES:
-        raise DetectorError(f"{name}: no such file, and ultralytics publishes none of that name")
+        raise DetectorError(
+            f"{name}: no such file, and ultralytics publishes no model of that name"
+        )
     target = Path(SETTINGS["weights_dir"]) / name
     if target.is_file():
         return target
@@ -128,24 +129,24 @@ def _download(name: str) -> Path:
         return Path(attempt_download_asset(str(target)))
     except (OSError, RuntimeError) as error:
         reason = str(error).strip().splitlines()[0] if str(error).strip() else type(error).__name__
-        raise DetectorError(f"{name}: not here, and downloading it failed: {reason}") from error
+        raise DetectorError(f"{name}: no such file, and downloading it failed: {reason}") from error
 
 
 def read_pt(path: Path) -> tuple[nn.Module, dict[int, str]]:
     """The unfused fp32 detection model and the class names in an ultralytics ``.pt``.
 
     Raises:
-        DetectorError: truncated, not such a file, not a detection model, or refused because it
-            names things outside the known layers.
+        DetectorError: truncated, not such a file, not a detection model, or rejected because it
+            contains anything but the known layers.
     """
     if not path.is_file():
         raise DetectorError(f"{path}: no such file")
     if not zipfile.is_zipfile(path):
-        raise DetectorError(f"{path}: not an ultralytics .pt file, or cut short")
+        raise DetectorError(f"{path}: not an ultralytics .pt file, or truncated")
     tasks = ultralytics_tasks()
     try:
         with warnings.catch_warnings():
-            warnings.simplefilter("ignore")  # about old pickles; nothing that a user could act on
+            warnings.simplefilter("ignore")  # about old pickles; nothing a user could act on
             saved, _ = tasks.torch_safe_load(str(path), safe_only=True)
     except (
         TypeError,
@@ -162,7 +163,7 @@ def read_pt(path: Path) -> tuple[nn.Module, dict[int, str]]:
         ) from error
     model = (saved.get("ema") or saved.get("model")) if isinstance(saved, dict) else None
     if not isinstance(model, nn.Module):
-        raise DetectorError(f"{path}: not an ultralytics detector: it holds no model")
+        raise DetectorError(f"{path}: not an ultralytics detector: it contains no model")
     _check_detection(model, path)
     return model.float(), dict(_member(model, "names"))
 
@@ -174,12 +175,12 @@ def _check_detection(model: nn.Module, path: Path) -> None:
     head = layers[-1] if isinstance(layers, nn.Sequential) and len(layers) else None
     if type(head) is not Detect:
         kind = type(head).__name__
-        raise DetectorError(f"{path}: a detection model is needed, this one ends in {kind}")
+        raise DetectorError(f"{path}: expected a detection model, but its last layer is {kind}")
     if _member(model, "yaml").get("channels", 3) != 3:
         raise DetectorError(f"{path}: the model does not take RGB images")
     for module in model.modules():
         if isinstance(module, nn.Upsample) and not hasattr(module, "recompute_scale_factor"):
-            module.recompute_scale_factor = None  # saved by a torch from before this member
+            module.recompute_scale_factor = None  # saved by a torch older than this attribute
 
 
 def _member(model: nn.Module, name: str) -> Any:
@@ -191,7 +192,7 @@ def build(plan: Mapping[str, Any], source: str) -> nn.Module:
     """An untrained ultralytics detection model with one class, from the plan of a network.
 
     The plan is what ultralytics keeps in a model's ``yaml``; its number of classes sets the width
-    of the class layers and is not the number of rows they end in.
+    of the class layers, not their number of output rows.
 
     Raises:
         DetectorError: the plan names something outside YOLOv8, YOLO11 and YOLO26 detectors.
@@ -220,10 +221,10 @@ def _check_plan(plan: Mapping[str, Any], source: str) -> None:
 
 
 def plan_of(model: nn.Module) -> dict[str, Any]:
-    """The plan of an ultralytics model, without what only says where it came from.
+    """The plan of an ultralytics model, without its provenance.
 
     Its ``nc`` is the width that the class layers have: a network fine-tuned to fewer classes keeps
-    the width it started with, while ultralytics writes down the new number of classes.
+    its original width, while ultralytics records the new number of classes.
     """
     plan = {key: value for key, value in _member(model, "yaml").items() if key in _PLAN_KEYS}
     plan["nc"] = cast(Any, model).model[-1].cv3[0][-1].in_channels
@@ -233,7 +234,7 @@ def plan_of(model: nn.Module) -> dict[str, Any]:
 
 
 def read_metadata(path: Path) -> dict[str, Any]:
-    """What one of our detector files says of itself: plan, names, licence, origin, and so on.
+    """The metadata of one of our detector files: plan, names, licence, origin, and so on.
 
     Raises:
         DetectorError: not one of our files.
@@ -242,16 +243,16 @@ def read_metadata(path: Path) -> dict[str, Any]:
         with safe_open(path, framework="pt") as file:
             metadata = file.metadata() or {}
         if metadata.get("format") != FORMAT:
-            raise DetectorError(f"{path}: a safetensors file, but not a detector of ours")
+            raise DetectorError(f"{path}: a safetensors file, but not an sdpose detector")
         return {key: json.loads(text) for key, text in metadata.items() if key != "format"}
     except (OSError, SafetensorError) as error:
-        raise DetectorError(f"{path}: not a safetensors file, or cut short") from error
+        raise DetectorError(f"{path}: not a safetensors file, or truncated") from error
     except json.JSONDecodeError as error:
         raise DetectorError(f"{path}: its metadata is not JSON") from error
 
 
 def read_safetensors(path: Path) -> nn.Module:
-    """The unfused fp32 model with one class from one of our files.
+    """The unfused fp32 one-class model from one of our files.
 
     Raises:
         DetectorError: not one of our files, or its weights do not fit its plan.
@@ -265,6 +266,6 @@ def read_safetensors(path: Path) -> nn.Module:
         with safe_open(path, framework="pt") as file:
             state: dict[str, Tensor] = {key: file.get_tensor(key) for key in file.keys()}  # noqa: SIM118
     except (OSError, SafetensorError) as error:
-        raise DetectorError(f"{path}: not a safetensors file, or cut short") from error
+        raise DetectorError(f"{path}: not a safetensors file, or truncated") from error
     load_state(model, state, str(path))
     return model

@@ -17,21 +17,21 @@ from sdpose_core.detector.runners import Runner
 from sdpose_core.types import Detections, Floats, check_image
 
 MAX_CANDIDATES = 3000
-"""Boxes of one image that enter non-maximum suppression, the best ones."""
+"""Maximum boxes per image that enter non-maximum suppression, best first."""
 
 
 class YoloPersonDetector:
     """People from an ultralytics YOLO network. Any number of threads may call ``detect``.
 
-    Nothing is written after construction, and no ultralytics predictor is involved: those keep
-    results in themselves.
+    Instances are immutable after construction, and use no ultralytics predictor: those store
+    results.
 
     Args:
         runner: the network on its hardware.
-        name: what to call the detector.
-        min_score: boxes that score less are dropped.
-        max_overlap: of two boxes with a larger intersection over union the better one stays.
-        max_people: boxes kept for an image, the best ones.
+        name: the detector's name.
+        min_score: boxes scoring less are dropped.
+        max_overlap: of two boxes with a larger intersection over union only the better one is kept.
+        max_people: maximum boxes kept per image, best first.
         input_size: longest side of the network's input in pixels, a multiple of 32.
         square: pad every image to a square input, instead of the smallest one that fits.
     """
@@ -48,7 +48,9 @@ class YoloPersonDetector:
         square: bool = False,
     ) -> None:
         if input_size < 64 or input_size % 32:
-            raise ValueError(f"input_size: expected a multiple of 32 from 64 up, got {input_size}")
+            raise ValueError(
+                f"input_size: expected a multiple of 32, at least 64, got {input_size}"
+            )
         if not 0 < min_score < 1:
             raise ValueError(f"min_score: expected a value between 0 and 1, got {min_score}")
         if not 0 < max_overlap <= 1:
@@ -85,8 +87,8 @@ class YoloPersonDetector:
     def detect(self, images: Sequence[DetectorImage]) -> list[Detections]:
         """People in each image, best first; see ``PersonDetector.detect``.
 
-        Images that need the same canvas run as one batch, so that the answer for an image does not
-        depend on what else is in the call. Tensors are scaled on the device they lie on.
+        Images that need the same canvas run as one batch, so that an image's result does not depend
+        on the other images in the call. Tensors are scaled on their own device.
         """
         groups: dict[tuple[int, int], list[int]] = {}
         for position, image in enumerate(images):
@@ -125,11 +127,11 @@ class YoloPersonDetector:
 
 
 def suppress(boxes: Floats, scores: Floats, max_overlap: float) -> np.ndarray[Any, np.dtype[Any]]:
-    """Positions of the boxes that stay after greedy non-maximum suppression, best first.
+    """Indices of the boxes kept by greedy non-maximum suppression, best first.
 
-    OpenCV's suppression gives the same answer as the one in ``ultralytics.utils.nms`` (tested)
-    and takes 0.04 ms instead of 2.1 ms for a hundred boxes on a CPU: the latter runs a dozen
-    torch operations for each box that stays, and drops results when it exceeds a time limit.
+    OpenCV's suppression gives the same result as the one in ``ultralytics.utils.nms`` (tested) and
+    takes 0.04 ms instead of 2.1 ms for a hundred boxes on a CPU: the latter runs a dozen torch
+    operations for each box kept, and drops results when it exceeds a time limit.
     """
     if not len(boxes):
         return np.zeros(0, np.int64)

@@ -1,1 +1,1 @@
-"""Measuring poses and detections as the field does."""
+"""Measuring poses and detections with the standard metrics."""

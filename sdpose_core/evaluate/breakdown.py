@@ -18,7 +18,7 @@ SIZES = (("small", 0.0, 32.0**2), ("medium", 32.0**2, 96.0**2), ("large", 96.0**
 
 @dataclass(frozen=True)
 class PersonScore:
-    """One annotated person and the pose that stands for it (None: nobody was found).
+    """One annotated person and its matched pose (None: not found).
 
     ``similarity`` (17,) are the OKS terms of the joints, nan where unlabelled; ``distance`` (17,)
     the errors in units of the root of the segment's area; ``oks`` their mean, 0 if not found.
@@ -53,7 +53,7 @@ def joint_similarity(
 
 
 def score_people(found: Sequence[ImagePoses]) -> list[PersonScore]:
-    """Pair people with poses: by order where boxes were given, else greedily by best OKS."""
+    """Match people with poses: by order if boxes were given, else greedily by best OKS."""
     scored = []
     for entry in found:
         people, poses = entry.image.people, entry.poses
@@ -95,7 +95,7 @@ def _pair(entry: ImagePoses) -> dict[int, int]:
 
 
 def by_joint(scored: Sequence[PersonScore]) -> dict[str, dict[str, float]]:
-    """For each joint: how many are labelled, mean OKS term, share within 0.1 of root area."""
+    """For each joint: number labelled, mean OKS term, share within 0.1 of root area."""
     similarity = np.stack([s.similarity for s in scored])
     distance = np.stack([s.distance for s in scored])
     table = {}
@@ -111,7 +111,7 @@ def by_joint(scored: Sequence[PersonScore]) -> dict[str, dict[str, float]]:
 
 
 def by_size(scored: Sequence[PersonScore]) -> dict[str, dict[str, float]]:
-    """For each size of person: how many, mean OKS, share with OKS > 0.5."""
+    """For each person size: count, mean OKS, share with OKS > 0.5."""
     table = {}
     for name, low, high in SIZES:
         values = np.array([s.oks for s in scored if low <= s.person.area < high])

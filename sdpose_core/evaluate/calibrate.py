@@ -1,4 +1,4 @@
-"""From a joint's raw score to the chance that it is right."""
+"""From a joint's raw score to the probability that it is right."""
 
 from __future__ import annotations
 
@@ -31,12 +31,14 @@ def fit_calibration(
 ) -> CalibrationFit:
     """Platt's logistic fit (1999) on the logarithm of the peak, by Newton's method.
 
-    ``peaks`` (N,) > 0, ``right`` (N,) whether each joint lay where it should. Targets are smoothed
-    as Platt has them, so that separable data has a finite answer. Raises ``ValueError`` with fewer
-    than two values or only one kind of outcome.
+    ``peaks`` (N,) > 0, ``right`` (N,) whether each joint was placed correctly. Targets are smoothed
+    as in Platt's paper, so that separable data has a finite answer. Raises ``ValueError`` with
+    fewer than two values or only one kind of outcome.
     """
     if peaks.shape != right.shape or len(peaks) < 2 or right.all() or not right.any():
-        raise ValueError("calibration needs right and wrong joints, and as many peaks as outcomes")
+        raise ValueError(
+            "calibration needs both right and wrong joints, and as many peaks as outcomes"
+        )
     x = np.stack([np.log(np.maximum(peaks.astype(np.float64), 1e-6)), np.ones(len(peaks))], axis=1)
     positive, negative = int(right.sum()), int((~right).sum())
     target = np.where(right, (positive + 1) / (positive + 2), 1 / (negative + 2))
@@ -95,7 +97,7 @@ def joint_outcomes(
 
 
 def calibrate_scores(scored: Sequence[PersonScore]) -> dict[str, float]:
-    """What a checkpoint's training facts say under ``score_calibration``."""
+    """The value of ``score_calibration`` in a checkpoint's training facts."""
     peaks, right = joint_outcomes(scored)
     fit = fit_calibration(peaks, right)
     return {**asdict(fit), "joints": float(len(right)), "right": float(right.mean())}

@@ -1,4 +1,4 @@
-"""COCO's keypoint numbers from pycocotools, and their uncertainty by bootstrap over images."""
+"""COCO's keypoint metrics from pycocotools, and their uncertainty by bootstrap over images."""
 
 from __future__ import annotations
 
@@ -13,15 +13,15 @@ import numpy as np
 from numpy.typing import NDArray
 
 NAMES = ("AP", "AP50", "AP75", "APm", "APl", "AR", "AR50", "AR75", "ARm", "ARl")
-"""The ten numbers of ``COCOeval.summarize`` for keypoints, in its order."""
+"""The ten metrics of ``COCOeval.summarize`` for keypoints, in its order."""
 
 PERSON = 1
-"""COCO's number of the category."""
+"""COCO's category id."""
 
 
 @dataclass(frozen=True)
 class CocoNumbers:
-    """The ten numbers by name (-1 where COCO has none) and the 95 % interval of AP."""
+    """The ten metrics by name (-1 where undefined in COCO) and the 95 % interval of AP."""
 
     values: dict[str, float]
     interval: tuple[float, float] | None
@@ -35,10 +35,10 @@ def coco_numbers(
     bootstrap: int = 1000,
     seed: int = 0,
 ) -> CocoNumbers:
-    """Evaluate COCO keypoint results on the images named.
+    """Evaluate COCO keypoint results on the named images.
 
-    ``bootstrap``: how often images are drawn with replacement for the interval of AP, 0 = not.
-    Raises ``ValueError`` when the file's people are not of COCO's category 1.
+    ``bootstrap``: number of resamplings of the images for the interval of AP, 0 = none. Raises
+    ``ValueError`` when the file's people are not of COCO's category 1.
     """
     from pycocotools.coco import COCO
     from pycocotools.cocoeval import COCOeval
@@ -47,13 +47,13 @@ def coco_numbers(
         return CocoNumbers(dict.fromkeys(NAMES, 0.0), None)
     with contextlib.redirect_stdout(io.StringIO()):
         truth = COCO(str(annotations))
-        for person in truth.anns.values():  # pycocotools insists on what many files leave out
+        for person in truth.anns.values():  # required by pycocotools, missing in many files
             person.setdefault("iscrowd", 0)
             flags = person.get("keypoints", ())[2::3]
             person.setdefault("num_keypoints", sum(flag > 0 for flag in flags))
         truth.dataset.setdefault("categories", [{"id": PERSON, "name": "person"}])
         if truth.anns and not truth.getAnnIds(catIds=[PERSON]):
-            raise ValueError(f"{annotations}: people must be of category {PERSON}, as in COCO")
+            raise ValueError(f"{annotations}: people must have category {PERSON}, as in COCO")
         run = COCOeval(truth, truth.loadRes(list(results)), "keypoints")
         run.params.imgIds = sorted(image_ids)
         run.params.catIds = [PERSON]
@@ -78,7 +78,7 @@ def coco_numbers(
 @dataclass(frozen=True)
 class ImageMatches:
     """What pycocotools matched in one image: ``scores`` (D,), ``hits`` and ``ignored`` (T, D) at T
-    thresholds, and ``people``, how many count."""
+    thresholds, and ``people``, the number that count."""
 
     scores: NDArray[np.float64]
     hits: NDArray[np.bool_]
@@ -87,7 +87,7 @@ class ImageMatches:
 
 
 def image_matches(run: Any) -> list[ImageMatches]:
-    """Per image at area "all", from an evaluated ``COCOeval``; images without anything count."""
+    """Per image at area "all", from an evaluated ``COCOeval``; empty images are included."""
     count = len(run.params.imgIds)
     thresholds = len(run.params.iouThrs)
     matches = []
@@ -108,8 +108,8 @@ def image_matches(run: Any) -> list[ImageMatches]:
 
 
 def average_precision(images: Sequence[ImageMatches]) -> float:
-    """AP over COCO's thresholds and 101 recall points, as ``COCOeval.accumulate`` has it; -1
-    without people."""
+    """AP over COCO's thresholds and 101 recall points, as in ``COCOeval.accumulate``; -1 without
+    people."""
     people = sum(image.people for image in images)
     if people == 0:
         return -1.0

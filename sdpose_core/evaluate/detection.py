@@ -4,9 +4,9 @@
 
 prints one Markdown table: AP50 and AP50:95 as pycocotools computes them (score above 0.001), recall
 of people taller than 96 pixels at the serving threshold of 0.25 (overlap at least 0.5), and the
-median time of one image by the clock and of the processor.
-Images marked ``"fully_annotated": false`` are left out. Setups are timed in turns, forwards and
-then backwards, so that a change in the machine's load meets them all.
+median wall-clock and processor time of one image. Images marked ``"fully_annotated": false`` are
+left out. Setups are timed alternately, forwards and then backwards, so that a change in the
+machine's load affects them all.
 """
 
 from __future__ import annotations
@@ -35,7 +35,7 @@ SERVING_SCORE = 0.25
 
 @dataclass(frozen=True, slots=True)
 class Annotated:
-    """Images with every person in them: pictures by image id, and pycocotools' ``COCO``."""
+    """Fully annotated images: pixels by image id, and pycocotools' ``COCO``."""
 
     pictures: dict[int, Image]
     truth: Any
@@ -63,7 +63,7 @@ def read_annotated(annotations: Path, images: Path) -> Annotated:
 
 
 COCO_OVERLAPS = tuple(0.5 + 0.05 * step for step in range(10))
-"""The overlaps over which COCO's AP50:95 is a mean."""
+"""The overlaps that COCO's AP50:95 averages over."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -89,7 +89,7 @@ def measure_people(detector: YoloPersonDetector, annotated: Annotated) -> People
 def average_precision(
     found: dict[int, Detections], annotated: Annotated, overlaps: Sequence[float] = (0.5,)
 ) -> float:
-    """COCO AP over all sizes, 0..1, mean over ``overlaps``; crowds are ignored as COCO does."""
+    """COCO AP over all sizes, 0..1, mean over ``overlaps``; crowds are ignored, as in COCO."""
     from pycocotools.cocoeval import COCOeval
 
     rows = [
@@ -141,10 +141,10 @@ def find_people(detector: YoloPersonDetector, annotated: Annotated) -> dict[int,
 def time_in_turns(
     detectors: Sequence[YoloPersonDetector], images: Sequence[Image], rounds: int
 ) -> list[tuple[float, float]]:
-    """Median milliseconds of one image for each detector: by the clock, and of processor time.
+    """Median milliseconds of one image for each detector: wall-clock and processor time.
 
-    Rounds alternate in direction. Processor time adds up all cores and hardly changes when other
-    programs run at the same time; it is that of the host, not of a GPU.
+    Rounds alternate in direction. Processor time is summed over all cores of the host (not of a
+    GPU) and hardly changes when other programs run at the same time.
     """
     times: list[list[tuple[float, float]]] = [[] for _ in detectors]
     order = list(range(len(detectors)))
@@ -172,7 +172,7 @@ def main() -> None:
     parser.add_argument("--shape", nargs="+", default=["square", "fitted"])
     parser.add_argument("--backend", nargs="+", default=["auto"])
     parser.add_argument("--precision", nargs="+", default=["auto"])
-    parser.add_argument("--rounds", type=int, default=4, help="0 leaves the timing out")
+    parser.add_argument("--rounds", type=int, default=4, help="0 skips the timing")
     given = parser.parse_args()
     annotated = read_annotated(given.annotations, given.images)
     rows, detectors = [], []

@@ -1,4 +1,4 @@
-"""A whole evaluation: numbers, intervals, breakdowns, and a file that holds them."""
+"""A complete evaluation: metrics, intervals, breakdowns, and a file that holds them."""
 
 from __future__ import annotations
 
@@ -18,7 +18,7 @@ from sdpose_core.types import Detections
 
 @dataclass(frozen=True)
 class Evaluation:
-    """What one setting reached; ``interval`` is the 95 % interval of AP over images."""
+    """Results of one setting; ``interval`` is the 95 % interval of AP over images."""
 
     title: str
     images: int
@@ -42,7 +42,7 @@ def evaluate(
     bootstrap: int = 1000,
     on_image: Callable[[int], None] | None = None,
 ) -> tuple[Evaluation, list[PersonScore]]:
-    """Run a source over a COCO set and measure it; also every person's score."""
+    """Evaluate a source on a COCO set; also returns every person's score."""
     found = run(images, source, given_boxes=given_boxes, boxes=boxes, on_image=on_image)
     if not found:
         raise ValueError("no image to evaluate: none has people, or none is fully annotated")

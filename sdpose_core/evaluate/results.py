@@ -22,7 +22,7 @@ NMS_THRESHOLD = 0.9
 
 
 class PoseSource(Protocol):
-    """Whatever answers with the poses of one image: an estimator here, or a server elsewhere."""
+    """Anything that returns the poses of one image: a local estimator or a remote server."""
 
     def __call__(self, image: CocoImage, boxes: NDArray[np.float32] | None) -> Poses:
         """Poses in pixels of the image; ``boxes`` (N, 4) xyxy or None to detect people."""
@@ -31,7 +31,7 @@ class PoseSource(Protocol):
 
 @dataclass(frozen=True)
 class ImagePoses:
-    """The poses found in one image, and whether they stand in the order of its people."""
+    """The poses found in one image, and whether they are in the order of its people."""
 
     image: CocoImage
     poses: Poses
@@ -46,12 +46,12 @@ def run(
     boxes: Mapping[int, Detections] | None = None,
     on_image: Callable[[int], None] | None = None,
 ) -> list[ImagePoses]:
-    """Ask ``source`` about every image.
+    """Run ``source`` on every image.
 
-    With ``given_boxes`` the annotated boxes are used and images without people are left out;
+    With ``given_boxes`` the annotated boxes are used and images without people are skipped;
     otherwise ``boxes`` by image id are used where given (``read_boxes``) or the source detects, and
-    images that are not fully annotated are left out, since a person nobody labelled would count
-    as false. Raises ``ValueError`` when the source does not answer every box.
+    images that are not fully annotated are skipped, since an unlabelled person would count as a
+    false positive. Raises ``ValueError`` when the source does not return one pose per box.
     """
     found = []
     for image in images:
@@ -73,18 +73,18 @@ def run(
 
 
 def _answer(source: PoseSource, image: CocoImage, boxes: NDArray[np.float32]) -> Poses:
-    """One pose a box, or they cannot be told apart."""
+    """One pose per box, or they cannot be matched."""
     poses = source(image, boxes)
     if len(poses) != len(boxes):
-        raise ValueError(f"{image.path.name}: {len(poses)} poses for {len(boxes)} boxes")
+        raise ValueError(f"{image.path.name}: got {len(poses)} poses for {len(boxes)} boxes")
     return poses
 
 
 def read_boxes(path: Path, minimum: float = 0.0) -> dict[int, Detections]:
     """Person boxes of a COCO detection results file by image id.
 
-    The published results rest on such a file (person AP 56.4). Raises ``ValueError`` when the file
-    is not a list of COCO detections.
+    The published results use such a file (person AP 56.4). Raises ``ValueError`` when the file is
+    not a list of COCO detections.
     """
     rows: dict[int, list[tuple[list[float], float]]] = {}
     try:

@@ -1,4 +1,4 @@
-"""Pictures of the worst cases: what was found (red) beside what was annotated (green)."""
+"""Images of the worst cases: predictions (red) beside annotations (green)."""
 
 from __future__ import annotations
 
@@ -28,7 +28,7 @@ def draw_worst(scored: Sequence[PersonScore], folder: Path, count: int = 16) -> 
 
 
 def _view(case: PersonScore) -> NDArray[np.uint8]:
-    """The person with a margin, enlarged to 384 pixels at least, RGB."""
+    """The person with a margin, enlarged to at least 384 pixels, RGB."""
     image = case.image.read()
     x1, y1, x2, y2 = case.person.box
     margin = 0.25 * max(x2 - x1, y2 - y1)

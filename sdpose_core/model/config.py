@@ -1,4 +1,4 @@
-"""What a student is made of, and the four variants of the paper's table."""
+"""The architecture of a student, and the four variants of the paper's table."""
 
 from __future__ import annotations
 
@@ -16,36 +16,36 @@ HeatmapKind = Literal["gaussian", "logits"]
 
 @dataclass(frozen=True, slots=True)
 class StudentConfig:
-    """Shape of one SDPose student. Everything that depends on a size asks it.
+    """Shape of one SDPose student. Everything that depends on a size reads it from here.
 
     Attributes:
-        name: What it is called in listings, such as ``"sdpose-t"``.
+        name: Its name in listings, such as ``"sdpose-t"``.
         backbone: The convolutional part in front of the transformer, a name of ``BACKBONES``.
-        head: ``"tokens"``: each keypoint token answers with its heatmap (the published students).
-            ``"correction"``: the tokens correct the heatmaps that the backbone has by itself, so
-            that the student also runs without a cycle.
+        head: ``"tokens"``: each keypoint token outputs its heatmap (the published students).
+            ``"correction"``: the tokens correct the backbone's own heatmaps, so that the student
+            also runs without a cycle.
         patch_size: Height and width of one token's patch, in pixels of the feature map.
         depth: Encoder layers of one cycle.
-        train_cycles: How often the encoder runs in training; no more can be served. 0: there is
-            no transformer at all, the backbone's heatmaps are the answer.
-        served_cycles: How often it runs where a caller asks for no number; None is the fewest.
+        train_cycles: How often the encoder runs in training, the maximum that can be served. 0:
+            there is no transformer, the backbone's heatmaps are the output.
+        served_cycles: How often it runs by default; None is the minimum.
         input_size: Height and width of a crop in pixels.
         heatmap_size: Height and width of a heatmap in pixels.
         padding: How much larger than the person's box the crop's view is.
         aligned_flip: Whether the flip test mirrors about the pixel that the heatmaps' columns agree
             with (``heatmaps.mirror``); the published students' scores are made without.
-        score_width: Hidden units of the head that makes scores of all peaks and places of a person
-            (``heads.scores``); 0: none, a joint's score comes from its own peak alone.
+        score_width: Hidden units of the head that computes scores from all peaks and positions of a
+            person (``heads.scores``); 0: none, a joint's score comes from its own peak alone.
         stage1_planes: Width of HRNet's first stage. The published SDPose-B has 32 where the
-            usual W32 has 64, so 32 is what its checkpoints need.
-        heatmap_kind: What training taught the head. ``"gaussian"``: heatmaps as they are, peak
-            about 1 (squared error, the published students). ``"logits"``: values whose softmax
+            standard W32 has 64, so its checkpoints need 32.
+        heatmap_kind: The target the head was trained on. ``"gaussian"``: heatmaps used directly,
+            peak about 1 (squared error, the published students). ``"logits"``: values whose softmax
             over the map is a Gaussian of sum 1 (spatial cross-entropy).
-        pool: Crops are averaged over squares of this side first. 2 makes a student that looks
-            at 128x96 pixels: a quarter of the work, for weights that were trained so.
+        pool: Crops are averaged over squares of this side first. 2 makes a student that sees 128x96
+            pixels: a quarter of the work, for weights trained that way.
 
     Raises:
-        ValueError: sizes that do not fit each other, or a value that there is not.
+        ValueError: inconsistent sizes, or an unknown value.
     """
 
     name: str
@@ -80,7 +80,7 @@ class StudentConfig:
                 raise ValueError(f"{name} {getattr(self, name)!r}: expected one of {known}")
         if self.embed_dim % self.heads or self.embed_dim % 4:
             raise ValueError(
-                f"embed_dim {self.embed_dim} must divide by 4 and by the {self.heads} heads"
+                f"embed_dim {self.embed_dim} must be divisible by 4 and by the {self.heads} heads"
             )
         if self.depth < 1 or self.train_cycles < self.min_cycles:
             raise ValueError(
@@ -107,7 +107,7 @@ class StudentConfig:
         across, down = self.input_size[1], self.input_size[0]
         if across * self.heatmap_size[0] != down * self.heatmap_size[1]:
             raise ValueError(
-                f"heatmap_size {self.heatmap_size} has another aspect than the input size "
+                f"heatmap_size {self.heatmap_size} has a different aspect from the input size "
                 f"{self.input_size}"
             )
         if self.padding <= 0 or not math.isfinite(self.padding):
@@ -117,7 +117,7 @@ class StudentConfig:
         own = tuple(size // HEATMAP_STRIDE for size in self.input_size)
         if not BACKBONES[self.backbone].own_heatmaps:
             raise ValueError(
-                f"the head 'correction' needs a backbone with heatmaps of its own, "
+                f"the head 'correction' needs a backbone with its own heatmaps, "
                 f"{self.backbone!r} has none"
             )
         if self.heatmap_size != own or self.pool != 1:
@@ -128,7 +128,7 @@ class StudentConfig:
 
     @property
     def min_cycles(self) -> int:
-        """The fewest cycles it can run: 0 where the backbone answers by itself."""
+        """The minimum number of cycles: 0 if the backbone alone gives heatmaps."""
         return 0 if self.head == "correction" else 1
 
     @property
@@ -161,10 +161,10 @@ class StudentConfig:
 
     @classmethod
     def from_dict(cls, values: dict[str, Any]) -> StudentConfig:
-        """The config that ``to_dict`` wrote.
+        """The config written by ``to_dict``.
 
         Raises:
-            ValueError: an unknown field, or a value that the config refuses.
+            ValueError: an unknown or invalid field.
         """
         pairs = {"patch_size", "input_size", "heatmap_size"}
         plain: dict[str, Any] = {
@@ -199,4 +199,4 @@ PRESETS: Final[dict[str, StudentConfig]] = {
         _light("sdpose-lite-s", backbone="cspnext-s", patch_size=(2, 2)),
     )
 }
-"""The paper's four students, and two light ones of this project."""
+"""The paper's four students, and two light ones from this project."""

@@ -21,7 +21,7 @@ PIXEL_STD = (58.395, 57.12, 57.375)
 
 
 class CycleOutput(NamedTuple):
-    """What one cycle of the transformer leaves.
+    """The output of one cycle of the transformer.
 
     Attributes:
         heatmaps: ``(B, 17, 64, 48)``.
@@ -38,7 +38,7 @@ class Student(nn.Module):
     """Crops in, heatmaps out.
 
     Args:
-        config: One of ``PRESETS`` or an own one. Weights are random until a checkpoint is loaded.
+        config: One of ``PRESETS`` or a custom one. Weights are random until a checkpoint is loaded.
     """
 
     pixel_mean: Tensor
@@ -58,7 +58,7 @@ class Student(nn.Module):
             self.keypoint_token = nn.Parameter(torch.zeros(1, config.keypoints, config.embed_dim))
             self.encoder = Encoder(config)
             self.head = HEADS[config.head](config, channels)
-            # Frozen, yet kept in checkpoints: the published files hold it.
+            # Frozen, but kept in checkpoints: the published files contain it.
             self.register_buffer("pos_embedding", sine_table(*config.grid, config.embed_dim))
         self.scores = ScoreHead(config) if config.score_width else None
         mean, std = torch.tensor(PIXEL_MEAN), torch.tensor(PIXEL_STD)
@@ -70,7 +70,7 @@ class Student(nn.Module):
         """Truncated normal 0.02 for all linear layers and tokens, zero biases.
 
         The paper's code leaves the transformer's linear layers at the library's default; this
-        start learns markedly faster (see ``docs/training_log.md``).
+        initialisation learns markedly faster (see ``docs/training_log.md``).
         """
         if not self.config.train_cycles:
             return
@@ -89,16 +89,16 @@ class Student(nn.Module):
 
         Args:
             images: ``(B, 3, *input_size)`` RGB crops with values 0..255, uint8 or float.
-            cycles: How often the encoder runs; 1 is the deployed network of the paper, 0 leaves
-                the transformer out where the backbone answers by itself. None is what the
-                student serves (``config.cycles``).
+            cycles: How often the encoder runs; 1 is the deployed network of the paper, 0 skips the
+                transformer if the backbone alone gives heatmaps. None is the student's served
+                number (``config.cycles``).
 
         Returns:
             ``(B, 17, *heatmap_size)`` heatmaps of the last cycle with a peak of about 1 where the
-            student is sure. A student of logits has them made into such maps here.
+            student is certain. A student of logits has them converted to such maps here.
 
         Raises:
-            ValueError: images of another shape, or a number of cycles that the student lacks.
+            ValueError: images of another shape, or an unsupported number of cycles.
         """
         expected = (3, *self.config.input_size)
         if images.ndim != 4 or tuple(images.shape[1:]) != expected:
@@ -119,18 +119,17 @@ class Student(nn.Module):
         return heatmaps
 
     def forward_cycles(self, images: Tensor, cycles: int | None = None) -> list[CycleOutput]:
-        """Every cycle's output, for losses and distillation; heatmaps as the head leaves them.
+        """Every cycle's output, for losses and distillation; heatmaps as the head outputs them.
 
         The first is that of ``config.min_cycles``: a student that runs without a cycle begins with
-        its backbone's heatmaps and the tokens as they go in.
-        Images may be of another size than ``config.input_size`` (a whole number of patches);
-        then the position table is resampled and the heatmaps show the same frame.
-        ``cycles`` is ``config.train_cycles`` unless told otherwise.
+        its backbone's heatmaps and the input tokens. Images may be of another size than
+        ``config.input_size`` (a whole number of patches); then the position table is resampled and
+        the heatmaps show the same frame. ``cycles`` defaults to ``config.train_cycles``.
         """
         return self.cycles(self.features(self.pool(images)), cycles)
 
     def pool(self, images: Tensor) -> Tensor:
-        """Crops as large as the backbone is to see them: ``(B, 3, H / pool, W / pool)``."""
+        """Crops at the backbone's input size: ``(B, 3, H / pool, W / pool)``."""
         if self.config.pool == 1:
             return images
         return F.avg_pool2d(images.to(self.pixel_mean.dtype), self.config.pool)
@@ -141,11 +140,11 @@ class Student(nn.Module):
         return self.backbone((pixels - self.pixel_mean) / self.pixel_std)  # type: ignore[no-any-return]
 
     def own_heatmaps(self, features: Tensor) -> Tensor | None:
-        """What the backbone answers by itself, where the head corrects it."""
+        """The backbone's own heatmaps, if the head corrects them."""
         return self.backbone.heatmaps(features) if self.corrects else None  # type: ignore[operator]
 
     def cycles(self, features: Tensor, cycles: int | None = None) -> list[CycleOutput]:
-        """The transformer's part of ``forward_cycles``, from a feature map on."""
+        """The transformer part of ``forward_cycles``, starting from a feature map."""
         count = self.config.train_cycles if cycles is None else cycles
         self.config.cycles.check(count)
         own = self.own_heatmaps(features)

@@ -16,8 +16,8 @@ TEMPERATURE = 10000.0
 def sine_table(rows: int, columns: int, dim: int) -> Tensor:
     """Position table ``(1, rows * columns, dim)`` of DETR (arXiv 2005.12872).
 
-    Coordinates count from 1 and are scaled to 2 pi; the first half of the features speaks of y,
-    the second of x, sine and cosine in turn.
+    Coordinates count from 1 and are scaled to 2 pi; the first half of the features encodes y, the
+    second x, alternating sine and cosine.
     """
     half = dim // 2
     y = torch.arange(1, rows + 1, dtype=torch.float32) / (rows + 1e-6) * 2 * math.pi
@@ -94,7 +94,7 @@ class EncoderLayer(nn.Module):
 
 
 class Encoder(nn.Module):
-    """The stack of layers that makes one cycle."""
+    """The stack of layers that forms one cycle."""
 
     def __init__(self, config: StudentConfig) -> None:
         super().__init__()

@@ -1,4 +1,4 @@
-"""What the processes of a run must decide alike: how late it is, and whether to stop."""
+"""What the processes of a run must agree on: the elapsed time, and whether to stop."""
 
 from __future__ import annotations
 
@@ -15,11 +15,11 @@ MOST_STEPS_BETWEEN: Final = 50
 
 
 class Agreement:
-    """The first process's clock and anyone's wish to stop, the same in every process.
+    """The first process's clock and any process's stop request, the same in every process.
 
-    The processes talk about once a second, not at every step, which would make each wait for the
-    slowest. Until they talk again time goes on everywhere at the pace they agreed on, so that rates
-    of learning and ends of stages never differ. One process alone follows its clock at once.
+    The processes communicate about once a second, not at every step, which would make each wait for
+    the slowest. In between, time advances everywhere at the agreed pace, so that learning rates and
+    ends of stages never differ. A single process follows its clock directly.
     """
 
     def __init__(self, fabric: Fabric, clock: ComputeClock) -> None:
@@ -32,7 +32,7 @@ class Agreement:
         self.stopping = False
 
     def before_step(self, wish: bool) -> None:
-        """Set ``seconds`` and ``stopping``; ``wish``: this process was asked to stop.
+        """Set ``seconds`` and ``stopping``; ``wish``: this process was requested to stop.
 
         Every process calls this before every step.
         """

@@ -1,8 +1,8 @@
-"""Batch norm put back into a backbone that was published with it folded into its convolutions.
+"""Restoring batch norm in a backbone that was published with it folded into its convolutions.
 
-A folded network trains poorly: nothing holds the scale of its channels any more. Norms are inserted
-behind its convolutions such that the network computes what it computed, and folded again into every
-student that leaves the run, so that its file is one of the same network.
+A folded network trains poorly: nothing controls the scale of its channels. Norms are inserted after
+its convolutions without changing the network's output, and folded again into every student that the
+run saves, so that its file describes the same network.
 """
 
 from __future__ import annotations
@@ -16,17 +16,17 @@ from torch import Tensor, nn
 MOMENTUM: Final = 0.02
 """Share of a batch in the running statistics: fine-tuning moves them slowly."""
 ANSWER: Final = "final"
-"""Name of a backbone's last layer, whose answers are heatmaps and are not to be normalised."""
+"""Name of a backbone's last layer, whose outputs are heatmaps and must not be normalised."""
 
 
 class NormedConv(nn.Module):
-    """A convolution without bias and its batch norm, in the place of a folded convolution.
+    """A convolution without bias and its batch norm, replacing a folded convolution.
 
     Args:
         folded: The convolution, with a bias.
-        mean: (C,), of the folded convolution's answers without its bias; measured, or zeros.
-        variance: (C,), likewise, or ones. Whatever they are, in evaluation mode the two compute
-            what ``folded`` does; in training mode about so if they were measured.
+        mean: (C,), of the folded convolution's outputs without its bias; measured, or zeros.
+        variance: (C,), likewise, or ones. In evaluation mode the two always compute what ``folded``
+            does; in training mode approximately, if they were measured.
     """
 
     def __init__(self, folded: nn.Conv2d, mean: Tensor, variance: Tensor) -> None:
@@ -48,7 +48,7 @@ class NormedConv(nn.Module):
 
     @torch.no_grad()
     def folded(self) -> nn.Conv2d:
-        """One convolution with a bias that computes what both do in evaluation mode."""
+        """One convolution with a bias, equivalent to both in evaluation mode."""
         mean, variance = self.norm.running_mean, self.norm.running_var
         assert mean is not None
         assert variance is not None
@@ -61,19 +61,19 @@ class NormedConv(nn.Module):
 
 
 def insert_batch_norm(backbone: nn.Module, batches: Iterable[Tensor] | None = None) -> list[str]:
-    """Put a norm behind every convolution with a bias but the last layer, in place.
+    """Insert a norm after every convolution with a bias except the last layer, in place.
 
-    ``batches``: normalised images (B, 3, H, W) to measure the statistics on; None: they are about
-    to be loaded.
+    ``batches``: normalised images (B, 3, H, W) to measure the statistics on; None: they will be
+    loaded.
 
     Returns:
         The convolutions' names.
 
     Raises:
-        ValueError: the backbone has batch norm of its own.
+        ValueError: the backbone already has batch norm.
     """
     if any(isinstance(module, nn.modules.batchnorm._BatchNorm) for module in backbone.modules()):
-        raise ValueError("batch_norm: the backbone has batch norm of its own")
+        raise ValueError("batch_norm: the backbone already has batch norm")
     wanted = {
         name: module
         for name, module in backbone.named_modules()
@@ -88,7 +88,7 @@ def insert_batch_norm(backbone: nn.Module, batches: Iterable[Tensor] | None = No
 
 
 def fold_batch_norm(backbone: nn.Module) -> None:
-    """The inverse of ``insert_batch_norm``, in place: names are those of the backbone again."""
+    """The inverse of ``insert_batch_norm``, in place: restores the backbone's names."""
     for name, module in list(backbone.named_modules()):
         if isinstance(module, NormedConv):
             _replace(backbone, name, module.folded())
@@ -98,7 +98,7 @@ def fold_batch_norm(backbone: nn.Module) -> None:
 def _measure(
     backbone: nn.Module, convs: dict[str, nn.Conv2d], batches: Iterable[Tensor]
 ) -> dict[str, tuple[Tensor, Tensor]]:
-    """Mean and variance (C,) of each convolution's answers without its bias, over all batches."""
+    """Mean and variance (C,) of each convolution's outputs without its bias, over all batches."""
     seen: dict[str, list[tuple[Tensor, Tensor]]] = {name: [] for name in convs}
 
     def note(name: str, bias: Tensor) -> Callable[[nn.Module, object, Tensor], None]:

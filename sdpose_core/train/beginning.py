@@ -1,4 +1,4 @@
-"""The student that a run begins with: a checkpoint, or random weights and perhaps a backbone."""
+"""The initial student of a run: a checkpoint, or random weights with an optional backbone."""
 
 from __future__ import annotations
 
@@ -20,11 +20,11 @@ from sdpose_core.types import PUBLISHED_VIEW, ViewGeometry
 
 
 def first_student(config: TrainConfig) -> tuple[Student, str]:
-    """The student of a fresh run, and a line that says where its weights come from.
+    """The student of a new run, and a line that names the source of its weights.
 
     Raises:
-        ValueError: an unknown preset, a ``start`` that cannot be read or is another student than
-            ``config.student``, a ``backbone_start`` that cannot be read or of which nothing fits,
+        ValueError: an unknown preset, a ``start`` that cannot be read or is a student other than
+            ``config.student``, a ``backbone_start`` that cannot be read or has no matching tensor,
             or a teacher of the view labels that cannot be read.
     """
     if config.student not in PRESETS:
@@ -32,7 +32,7 @@ def first_student(config: TrainConfig) -> tuple[Student, str]:
             f"unknown student {config.student!r}: expected one of {', '.join(PRESETS)}"
         )
     if config.view_labels.paddings and config.view_labels.teacher:
-        find_checkpoint(config.view_labels.teacher)  # said now, not after all data is read
+        find_checkpoint(config.view_labels.teacher)  # fails now, not after reading all data
     if config.start:
         student = without_scores(load_student(config.start))
         if student.config.name != config.student:
@@ -59,12 +59,12 @@ def first_view(config: TrainConfig) -> ViewGeometry:
     if config.start:
         return find_checkpoint(config.start).config.view
     if config.student not in PRESETS:
-        return PUBLISHED_VIEW  # ``first_student`` will say so
+        return PUBLISHED_VIEW  # ``first_student`` will raise
     return PRESETS[config.student].view
 
 
 def without_scores(student: Student) -> Student:
-    """The student without its score head: that is fitted to peaks which training changes.
+    """The student without its score head, which is fitted to peaks that training changes.
 
     ``python -m sdpose_core.train.scores`` fits one to the trained student.
     """
@@ -77,27 +77,27 @@ def without_scores(student: Student) -> Student:
 
 
 def stage_size(stage: StageConfig, config: StudentConfig) -> tuple[int, int]:
-    """Height and width of the pictures that the backbone sees in a stage."""
+    """Height and width of the images that the backbone sees in a stage."""
     return stage.size or config.input_size
 
 
 def served_config(config: StudentConfig, run: TrainConfig) -> StudentConfig:
-    """How the student of a run serves: its loss decides the kind of maps, its last stage the size.
+    """How a run's student is served: its loss decides the kind of maps, its last stage the size.
 
     Raises:
-        ValueError: the last stage's size is not the crop's divided by a whole number, or a stage's
-            is not a whole number of patches; cycles that the student lacks; a loss or a size that
-            is not for a student which corrects its backbone's heatmaps.
+        ValueError: the last stage's size is not the crop's divided by an integer, or a stage's is
+            not a whole number of patches; unsupported cycles; a loss or a size unsuitable for a
+            student that corrects its backbone's heatmaps.
     """
     stride = BACKBONES[config.backbone].stride
     sizes = [stage_size(stage, config) for stage in run.stages]
     for number, (size, stage) in enumerate(zip(sizes, run.stages, strict=True), start=1):
-        # The backbone's map is the picture's size by its stride, rounded up.
+        # The backbone's map is the image size divided by its stride, rounded up.
         if any(
             -(-side // stride) % patch for side, patch in zip(size, config.patch_size, strict=True)
         ):
             raise ValueError(
-                f"stage {number}: a picture of {size} is not a whole number of patches of "
+                f"stage {number}: an image of {size} is not a whole number of patches of "
                 f"{tuple(stride * patch for patch in config.patch_size)} pixels"
             )
         if stage.cycles is not None:
@@ -124,33 +124,33 @@ def served_config(config: StudentConfig, run: TrainConfig) -> StudentConfig:
 def _check_correction(
     config: StudentConfig, run: TrainConfig, sizes: list[tuple[int, int]]
 ) -> None:
-    """Refuse what does not go with heatmaps that the backbone has by itself."""
+    """Reject settings incompatible with the backbone's own heatmaps."""
     if run.loss.heatmap == "cross_entropy":
         raise ValueError(
             f"loss.heatmap: {config.name} corrects the Gaussian heatmaps of its backbone, which "
-            "cross_entropy would unlearn: say mse"
+            "cross_entropy would unlearn: set mse"
         )
     if run.loss.dense > 0 or run.loss.stem > 0:
         raise ValueError(
-            f"loss.dense and loss.stem: {config.name} has heatmaps of its backbone already: say 0"
+            f"loss.dense and loss.stem: {config.name} already has its backbone's heatmaps: set 0"
         )
     other = [size for size in sizes if tuple(size) != config.input_size]
     if other:
         raise ValueError(
-            f"a stage of size {other[0]}: {config.name} answers in heatmaps of its crop's size: "
-            f"leave the stages' size out, it is {config.input_size}"
+            f"a stage of size {other[0]}: {config.name} outputs heatmaps of its crop's size: "
+            f"omit the stages' size, it is {config.input_size}"
         )
 
 
 def check_fit(
     run: TrainConfig, config: StudentConfig, development: ViewGeometry | None, processes: int
 ) -> None:
-    """Refuse what student, development set and processes of a run cannot do together.
+    """Reject incompatible student, development set and processes of a run.
 
-    ``development``: the sizes that the development set was cut for, if there is one.
+    ``development``: the sizes that the development set was cut for, if any.
 
     Raises:
-        ValueError: that are not the student's; or several processes and a stage without cycles.
+        ValueError: they are not the student's; or several processes and a stage without cycles.
     """
     if development is not None and development != config.view:
         raise ValueError(
@@ -159,13 +159,13 @@ def check_fit(
     alone = config.train_cycles > 0 and any(stage.cycles == 0 for stage in run.stages)
     if alone and processes > 1:
         raise ValueError(
-            "a stage of 0 cycles leaves the transformer without gradients, which several "
-            "processes cannot do: train it with one (--devices 1)"
+            "a stage of 0 cycles gives the transformer no gradients, which several "
+            "processes do not support: train it with one (--devices 1)"
         )
 
 
 def published_init(student: Student) -> None:
-    """Random weights as the paper's code draws them.
+    """Random weights as in the paper's code.
 
     Convolutions of the backbone from N(0, 0.001), the transformer's linear layers and the patch
     embedding by the library's default; head and keypoint tokens keep their truncated normal 0.02.
@@ -186,10 +186,10 @@ def load_backbone(student: Student, path: Path) -> tuple[int, int]:
     lie under ``state_dict`` and their names begin with ``backbone.`` or ``module.``.
 
     Returns:
-        How many tensors fitted, and how many the backbone has (counters left out).
+        How many tensors matched, and how many the backbone has (counters excluded).
 
     Raises:
-        ValueError: the file cannot be read, or nothing in it fits.
+        ValueError: the file cannot be read, or no tensor matches.
     """
     found = _read_tensors(path)
     wanted = {

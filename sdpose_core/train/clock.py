@@ -7,10 +7,10 @@ from collections import deque
 
 
 class ComputeClock:
-    """Adds up step durations; one that stands out counts as the usual one.
+    """Adds up step durations; an outlier counts as a typical one.
 
-    A process that was stopped and continued, or a laptop that slept, shows one very long step: a
-    step longer than five times the median of the last 15 counts as the median.
+    A process that was suspended, or a laptop that slept, shows one very long step: a step longer
+    than five times the median of the last 15 counts as the median.
     """
 
     def __init__(self, seconds: float = 0.0) -> None:

@@ -1,4 +1,4 @@
-"""What a training run is made of: one frozen value that is printed and saved with the run."""
+"""The configuration of a training run: one frozen value that is printed and saved with the run."""
 
 from __future__ import annotations
 
@@ -16,14 +16,13 @@ from sdpose_core.data.augment import AugmentConfig
 class DataConfig:
     """Where samples come from and how often each is shown.
 
-    ``shards``: files, folders or globs of tar shards; or ``coco_annotations`` with
-    ``coco_images``: a COCO keypoint set as published, packed once into ``coco_cache`` (the run's
-    folder if not given). ``source_weights``: factor of a source's
-    samples; ``human_factor`` of samples labelled by people whose source is not named.
-    ``minimum_confidence``: joints below it are left out of the loss.
-    ``dev_annotations`` and ``dev_images``: a COCO set to score on while training. ``on_device``:
-    crops are decoded once and held in the device's memory, 289 kB each; ``workers`` threads then
-    only draw the views. In each of several processes: all of them.
+    ``shards``: files, folders or globs of tar shards; or ``coco_annotations`` with ``coco_images``:
+    a COCO keypoint set as published, packed once into ``coco_cache`` (the run's folder if not
+    given). ``source_weights``: factor of a source's samples; ``human_factor`` of samples labelled
+    by people whose source is not named. ``minimum_confidence``: joints below it are excluded from
+    the loss. ``dev_annotations`` and ``dev_images``: a COCO set to score on while training.
+    ``on_device``: crops are decoded once and held in the device's memory, 289 kB each; ``workers``
+    threads then only draw the views. With several processes, each holds all of them.
     """
 
     shards: tuple[str, ...] = ()
@@ -42,13 +41,13 @@ class DataConfig:
 
 @dataclass(frozen=True)
 class ViewLabelConfig:
-    """Labels by a network that looks at every crop in several views; see ``train.view_labels``.
+    """Labels by a network that sees every crop in several views; see ``train.view_labels``.
 
     ``paddings``: how much larger than the person's box the views are; none: no such labels.
-    ``mirrored``: each padding also as the mirror shows it. ``teacher``: the network, a preset or a
-    checkpoint; None is the student that the run starts with. ``sure``: the peak of a map from which
-    a joint counts as sure. ``doubtful``: sources whose labels by hand are only half believed.
-    ``complete``: sources where a joint that people left out cannot be seen.
+    ``mirrored``: each padding also mirrored. ``teacher``: the network, a preset or a checkpoint;
+    None is the run's initial student. ``sure``: the minimum peak of a map for a joint to count as
+    certain. ``doubtful``: sources whose manual labels are only partly trusted. ``complete``:
+    sources where an unlabelled joint is not visible.
     """
 
     paddings: tuple[float, ...] = ()
@@ -86,11 +85,11 @@ class LossConfig:
 
 @dataclass(frozen=True)
 class OptimiserConfig:
-    """``clip``: largest gradient norm, 0 = none. ``ema``: decay of the averaged weights, 0 = none.
+    """``clip``: maximum gradient norm, 0 = none. ``ema``: decay of the averaged weights, 0 = none.
 
-    The decay of an average grows with the steps taken, min(ema, (1 + n) / (10 + n)). ``muon``
-    takes Muon's steps, ``muon_scale`` times as large as AdamW's, for the hidden matrices and is
-    AdamW for the rest (``sdpose_core.train.muon``). ``head_rate``: the rate of all that is not
+    The decay of an average grows with the steps taken, min(ema, (1 + n) / (10 + n)). ``muon`` uses
+    Muon's steps, ``muon_scale`` times as large as AdamW's, for the hidden matrices and AdamW for
+    the rest (``sdpose_core.train.muon``). ``head_rate``: the rate of everything except the
     backbone, in units of the stage's; for random weights behind a trained backbone.
     """
 
@@ -109,9 +108,9 @@ class StageConfig:
 
     Length: exactly one of ``steps``, ``epochs`` and ``minutes`` (of computing, pauses left out).
     ``size`` is the input's height and width (None: the student's), ``batch`` is per process,
-    ``cycles`` (None: the student's own number; 0: its backbone alone, where that answers by itself)
-    how often the encoder runs. ``schedule`` shapes the rate after a linear
-    warm-up of ``warmup_steps`` from ``rate * warmup_start``: "steps" multiplies by 0.1 at each of
+    ``cycles`` (None: the student's own number; 0: its backbone alone, if it has its own heatmaps)
+    how often the encoder runs. ``schedule`` shapes the rate after a linear warm-up of
+    ``warmup_steps`` from ``rate * warmup_start``: "steps" multiplies by 0.1 at each of
     ``milestones`` (shares of the stage), "hold_cosine" keeps the rate for the share ``hold`` and
     falls to ``final * rate`` along a cosine, "constant" keeps it.
     """
@@ -133,7 +132,7 @@ class StageConfig:
     def __post_init__(self) -> None:
         given = [n for n in ("steps", "epochs", "minutes") if getattr(self, n) is not None]
         if len(given) != 1:
-            raise ValueError(f"a stage needs one of steps, epochs and minutes, got {given}")
+            raise ValueError(f"a stage needs exactly one of steps, epochs and minutes, got {given}")
         if self.batch < 1:
             raise ValueError(f"stage.batch: expected at least 1, got {self.batch}")
         for name, length in (("epochs", self.epochs), ("minutes", self.minutes)):
@@ -146,15 +145,15 @@ class TrainConfig:
     """A whole run.
 
     ``student``: preset to train; ``start``: a checkpoint to begin with. Without one ``init`` draws
-    the weights: "compact" from a truncated normal, which learns faster, "published" as the paper's
-    code; and ``backbone_start`` is a file of a pretrained backbone, or a preset whose backbone it
-    is, taken where it fits. ``batch_norm``: a backbone whose batch norm was folded into its
+    the weights: "compact" from a truncated normal, which learns faster, "published" as in the
+    paper's code; and ``backbone_start`` is a file of a pretrained backbone, or a preset with one;
+    matching tensors are used. ``batch_norm``: a backbone whose batch norm was folded into its
     convolutions trains with batch norm again; students that are saved and scored have it folded.
     ``devices`` is per node; ``batch`` of a stage is per device. ``precision``: "auto" is bf16 where
     the hardware computes in it, float32 elsewhere. A development score every ``evaluate_minutes``
-    of computing, or every ``evaluate_epochs`` where given. ``score_cycles``: cycles of the network
-    whose development score decides which weights are kept (None: as many as it serves with; 0: its
-    backbone alone).
+    of computing, or every ``evaluate_epochs`` where given. ``score_cycles``: the number of cycles
+    whose development score decides which weights are kept (None: the served number; 0: its backbone
+    alone).
     """
 
     name: str = "run"
@@ -203,7 +202,7 @@ class TrainConfig:
 
 
 def load_config(path: Path) -> TrainConfig:
-    """Read a TOML file: a top-level ``preset`` names where to start, the rest replaces its values.
+    """Read a TOML file: a top-level ``preset`` names the base, the rest replaces its values.
 
     Tables are merged into the preset's; ``[[stages]]`` replaces its stages.
     """
@@ -240,7 +239,7 @@ def _build(kind: Any, value: Any, where: str) -> Any:
         if unknown:
             raise ValueError(
                 f"{where or 'config'}: unknown {', '.join(unknown)}; "
-                f"known are {', '.join(sorted(known))}"
+                f"expected {', '.join(sorted(known))}"
             )
         inner = {k: _build(hints[k], v, f"{where}.{k}".lstrip(".")) for k, v in value.items()}
         return kind(**inner)
@@ -281,7 +280,7 @@ def _build(kind: Any, value: Any, where: str) -> Any:
 
 
 def _may_be(value: Any, option: Any) -> bool:
-    """Whether ``value`` is meant as ``option``, one of a field's types."""
+    """Whether ``value`` is intended as ``option``, one of a field's types."""
     if get_origin(option) is tuple:
         return isinstance(value, list | tuple)
     return isinstance(value, option) or (option is float and isinstance(value, int))

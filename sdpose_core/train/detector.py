@@ -19,10 +19,10 @@ from sdpose_core.detector.weights import find_detector, read_pt
 
 @dataclass(frozen=True)
 class DetectorRecipe:
-    """What ultralytics is asked for. ``minutes`` replaces ``epochs`` where given.
+    """Settings for ultralytics. ``minutes`` replaces ``epochs`` where given.
 
     ``start`` is an ultralytics ``.pt`` or the name of a published one. ``freeze``: how many of the
-    first layers stay as they are.
+    first layers stay frozen.
     """
 
     start: str = "yolo11n.pt"
@@ -38,7 +38,7 @@ class DetectorRecipe:
 
 
 def check_torchvision() -> None:
-    """Raises ``DetectorError`` where torchvision cannot be imported: ultralytics' trainer needs it.
+    """Raises ``DetectorError`` if torchvision cannot be imported: ultralytics' trainer needs it.
 
     A torchvision built for CUDA beside a torch built for the CPU is the usual cause; serving needs
     neither.
@@ -47,15 +47,15 @@ def check_torchvision() -> None:
         importlib.import_module("torchvision")
     except (ImportError, RuntimeError) as error:
         raise DetectorError(
-            f"ultralytics' trainer needs torchvision, which does not load beside torch "
+            f"ultralytics' trainer needs torchvision, which does not load with torch "
             f"{torch.__version__} ({error}); install torch and torchvision from the same index"
         ) from error
 
 
 def single_class_start(start: str, folder: Path) -> Path:
-    """A copy of a detector whose class layers hold the person's row only, as a ``.pt`` to train.
+    """A copy of a detector whose class layers keep only the person row, as a ``.pt`` to train.
 
-    Ultralytics would otherwise begin with random class layers, since the number of classes differs.
+    Ultralytics would otherwise start from random class layers, since the number of classes differs.
     """
     source = find_detector(start).path
     if source.suffix != ".pt":
@@ -76,11 +76,11 @@ def people_only(data: Path) -> dict[str, Any]:
     """A set's ``data.yaml``, its relative ``path`` made absolute.
 
     Ultralytics looks for a relative path in the working folder and in a folder of its own settings;
-    it means the one of the file where the set lies there.
+    it is resolved against the file's folder if the set is there.
 
     Raises:
         FileNotFoundError: no such file.
-        DetectorError: not a description of a YOLO-format set, or not of the one class ``person``.
+        DetectorError: not a description of a YOLO-format set, or its only class is not ``person``.
     """
     if not data.is_file():
         raise FileNotFoundError(f"{data}: no such file")
@@ -101,7 +101,7 @@ def train_detector(data: Path, recipe: DetectorRecipe, folder: Path) -> Path:
 
     Args:
         data: The set's ``data.yaml``; its one class is ``person``.
-        folder: Where ultralytics puts its run (``folder/run``) and we the result.
+        folder: Where ultralytics puts its run (``folder/run``) and we put the result.
 
     Raises:
         DetectorError: torchvision does not load, or the set or the start cannot be used.
@@ -138,7 +138,7 @@ def train_detector(data: Path, recipe: DetectorRecipe, folder: Path) -> Path:
         settings["device"] = recipe.device
     try:
         trainer = DetectionTrainer(overrides=settings)
-    except RuntimeError as error:  # what it makes of a set that is not there
+    except RuntimeError as error:  # what it raises for a missing set
         raise DetectorError(f"{data}: {error}") from error
     trainer.train()
     best = Path(trainer.best) if Path(trainer.best).is_file() else Path(trainer.last)

@@ -9,7 +9,7 @@ from torch import Tensor, nn
 class WeightAverage:
     """Averages parameters and float buffers of a module; integers are copied.
 
-    The decay grows with the updates made, min(decay, (1 + n) / (10 + n)), so that the average
+    The decay grows with the number of updates, min(decay, (1 + n) / (10 + n)), so that the average
     forgets its start quickly.
     """
 
@@ -22,7 +22,7 @@ class WeightAverage:
 
     @torch.no_grad()
     def update(self, module: nn.Module) -> None:
-        """Move the average towards the module's present weights."""
+        """Move the average towards the module's current weights."""
         decay = min(self.decay, (1 + self.updates) / (10 + self.updates))
         self.updates += 1
         held, present = [], []
@@ -32,7 +32,7 @@ class WeightAverage:
                 present.append(value.detach())
             else:
                 self.values[key].copy_(value)
-        # All at once: a light network has hundreds of small tensors, and a GPU starts slowly.
+        # In one call: a light network has hundreds of small tensors, and GPU launches are slow.
         torch._foreach_lerp_(held, present, 1 - decay)
 
     def state_dict(self) -> dict[str, Tensor | int]:

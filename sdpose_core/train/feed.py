@@ -1,7 +1,7 @@
-"""From decoded batches to what a step needs, on its device, without the device waiting.
+"""From decoded batches to the inputs of a step on its device, without the device waiting.
 
 Loader threads draw the views and, for a GPU, put everything into pinned memory; the copy of the
-next batch runs beside the present step.
+next batch overlaps the current step.
 """
 
 from __future__ import annotations
@@ -25,16 +25,16 @@ from sdpose_core.train.scoring import resize_views
 from sdpose_core.types import PUBLISHED_VIEW, ViewGeometry
 
 SEEN_AMPLITUDE = 0.35
-"""Joints whose Gaussian is to be lower do not guide half bodies and cuts: they may be elsewhere."""
+"""Joints whose Gaussian is lower do not guide half bodies and cuts: they may be elsewhere."""
 
 
 @dataclass(frozen=True)
 class StepInputs:
-    """Pictures of one batch and the views drawn for them, all on one device.
+    """Images of one batch and the views drawn for them, all on one device.
 
     ``images`` (B, H, W, 3) uint8 RGB; ``indices`` (B,) of the samples; ``to_image`` (B, 2, 3),
-    ``gain`` and ``lift`` (B,) as ``Views`` has them; ``disturbances`` as ``draw_disturbances`` has
-    them; ``joints`` (B, 17, 2) in heatmap pixels; ``confidence`` (B, 17), the weight in the loss;
+    ``gain`` and ``lift`` (B,) as in ``Views``; ``disturbances`` as in ``draw_disturbances``;
+    ``joints`` (B, 17, 2) in heatmap pixels; ``confidence`` (B, 17), the weight in the loss;
     ``amplitudes`` (B, 17), the height of the target's Gaussian.
     """
 
@@ -56,7 +56,7 @@ class StepInputs:
         return {field.name: getattr(self, field.name) for field in fields(self)}
 
     def pinned(self, device: torch.device) -> StepInputs:
-        """A copy in memory that CUDA ``device`` can read by itself."""
+        """A copy in memory that CUDA ``device`` can read directly."""
         with torch.cuda.device(device):  # or a thread would open a context on the first GPU
             return replace(self, **{k: v.pin_memory() for k, v in self.tensors().items()})
 
@@ -74,9 +74,9 @@ def draw_inputs(
     step: int,
     rank: int,
 ) -> StepInputs:
-    """The views of one batch, on the host; ``step`` and ``rank`` alone decide what is drawn.
+    """The views of one batch, on the host; only ``step`` and ``rank`` decide what is drawn.
 
-    ``size``: width and height of the pictures; ``view``: the sizes of the student.
+    ``size``: width and height of the images; ``view``: the sizes of the student.
     """
     count = len(batch.keypoints)
     rng = np.random.default_rng((config.seed, 2, step, rank))
@@ -116,8 +116,8 @@ def step_inputs(
 ) -> Iterator[StepInputs]:
     """Endless inputs on ``device`` from position ``samples`` of the stream and step ``step`` on.
 
-    ``view``: the sizes of the student; ``held``: the pictures of all crops (N, H, W, 3), where they
-    are on ``device`` already.
+    ``view``: the sizes of the student; ``held``: the images of all crops (N, H, W, 3), if they are
+    already on ``device``.
     """
 
     def make(batch: CropBatch, number: int) -> StepInputs:
@@ -152,7 +152,7 @@ def _copied_ahead(
     placed: Callable[[StepInputs], StepInputs],
     device: torch.device,
 ) -> Iterator[StepInputs]:
-    """Endless batches on a GPU, each copied on a stream of its own while the last step runs."""
+    """Endless batches on a GPU, each copied on a separate stream while the last step runs."""
     aside = torch.cuda.Stream(device)  # type: ignore[no-untyped-call]
     while True:
         # By now the caller has queued its step and the GPU is busy with it.
@@ -161,7 +161,7 @@ def _copied_ahead(
         present = torch.cuda.current_stream(device)
         present.wait_stream(aside)
         for tensor in inputs.tensors().values():
-            tensor.record_stream(present)  # its memory is not given to the next copy before
+            tensor.record_stream(present)  # its memory is not reused by the next copy before that
         yield inputs
 
 
@@ -173,15 +173,15 @@ def render_inputs(
 ) -> tuple[Tensor, Tensor, Tensor]:
     """Views (B, 3, *size), targets (B, 17, *heatmap) and weights (B, 17), on the inputs' device.
 
-    ``heatmap``: the loss's kind; ``view``: the student's sizes, heatmaps' among them. Waits for
-    nothing: only work on the device.
+    ``heatmap``: the loss's kind; ``view``: the student's sizes, heatmaps' among them. Does not
+    synchronise: only work on the device.
     """
     images = render_views(inputs.images, inputs.to_image, inputs.gain, inputs.lift, view)
     images = resize_views(disturb_views(images, inputs.disturbances), size)
     target, weights = encode(inputs.joints, inputs.confidence, size=view.heatmap_size)
     target = target * inputs.amplitudes[..., None, None]
     if heatmap == "cross_entropy":
-        # A softmax has no way to say "outside": such joints teach nothing.
+        # A softmax cannot express "outside": such joints are not trained on.
         x, y = inputs.joints.unbind(2)
         height, width = target.shape[2:]
         inside = (x > -0.5) & (y > -0.5) & (x < width - 0.5) & (y < height - 0.5)

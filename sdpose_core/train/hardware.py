@@ -12,7 +12,8 @@ from sdpose_core.train.config import TrainConfig
 
 
 def device_kind(accelerator: str) -> str:
-    """``"cuda"``, ``"mps"`` or ``"cpu"``: what Fabric's ``accelerator`` means on this machine."""
+    """``"cuda"``, ``"mps"`` or ``"cpu"``: what Fabric's ``accelerator`` resolves to on this
+    machine."""
     if accelerator in ("auto", "gpu", "cuda") and torch.cuda.is_available():
         return "cuda"
     if accelerator in ("auto", "gpu", "mps") and torch.backends.mps.is_available():
@@ -32,9 +33,9 @@ def choose_precision(config: TrainConfig) -> str:
 
 
 def is_first_process() -> bool:
-    """Whether this is the one that speaks, writes and scores; known before the processes meet.
+    """Whether this is the process that logs, writes and scores; known before the processes connect.
 
-    Where Fabric starts them only the others have a rank yet; torchrun gives everyone one.
+    If Fabric starts them only the others have a rank so far; torchrun gives each one.
     """
     return os.environ.get("RANK", os.environ.get("LOCAL_RANK", "0")) == "0"
 
@@ -43,15 +44,15 @@ def make_fabric(config: TrainConfig, precision: str) -> Fabric:
     """Fabric for a config, its processes not yet started.
 
     Raises:
-        ValueError: this machine has no such accelerator, or fewer devices than the config asks for,
-            or torchrun started another number of processes.
+        ValueError: this machine has no such accelerator, or fewer devices than the config requests,
+            or torchrun started a different number of processes.
     """
     kind = device_kind(config.accelerator)
     asked = config.devices if isinstance(config.devices, int) else 0
     if kind == "cuda" and asked > torch.cuda.device_count():
         raise ValueError(
-            f"devices: {asked} GPUs asked for, this machine has {torch.cuda.device_count()}; "
-            f"say how many to use with --devices (a rate may want adjusting to the batch)"
+            f"devices: {asked} GPUs requested, this machine has {torch.cuda.device_count()}; "
+            f"set how many to use with --devices (the rate may need adjusting to the batch)"
         )
     try:
         fabric = Fabric(
@@ -68,9 +69,9 @@ def make_fabric(config: TrainConfig, precision: str) -> Fabric:
         started = int(os.environ["WORLD_SIZE"])
         wanted = asked * config.nodes if asked else fabric.world_size
         if started != wanted:
-            # Or each would train by itself, all in one folder.
+            # Otherwise each would train independently, all in one folder.
             raise ValueError(
-                f"torchrun started {started} processes, the config asks for {wanted}: "
-                "let --devices and --nodes say the same as torchrun"
+                f"torchrun started {started} processes, the config requests {wanted}: "
+                "make --devices and --nodes match torchrun"
             )
     return fabric

@@ -1,4 +1,4 @@
-"""What a run leaves to look at: CSV, TensorBoard and lines or a bar on the terminal."""
+"""A run's logs: CSV, TensorBoard and lines or a bar on the terminal."""
 
 from __future__ import annotations
 
@@ -60,7 +60,7 @@ class RunLog:
         self._file.close()
 
     def scalars(self, values: Mapping[str, float], at: Counters) -> None:
-        """Write named values of one moment of the run."""
+        """Write named values of one point of the run."""
         for name, value in values.items():
             place = (at.step, at.samples, f"{at.seconds:.1f}", at.stage)
             self._rows.writerow((*place, name, f"{value:.6g}"))
@@ -68,7 +68,7 @@ class RunLog:
         self._file.flush()
 
     def progress(self, text: str, done: float) -> None:
-        """Show how far the run has come, ``done`` in 0..1."""
+        """Show the run's progress, ``done`` in 0..1."""
         if self._bar is not None and self._task is not None:
             self._bar.update(self._task, description=text, completed=min(done, 1.0))
         else:
@@ -80,7 +80,7 @@ class RunLog:
 
 
 def progress_line(counters: Counters, loss: float, rate: float, speed: float) -> str:
-    """What stands on the terminal while a stage runs; ``speed`` in crops a second."""
+    """The progress line while a stage runs; ``speed`` in crops a second."""
     return (
         f"stage {counters.stage + 1} step {counters.step} samples {counters.samples} "
         f"loss {loss:.4f} rate {rate:.2e} {speed:.1f} crops/s"
@@ -88,7 +88,7 @@ def progress_line(counters: Counters, loss: float, rate: float, speed: float) ->
 
 
 def score_line(counters: Counters, values: Mapping[str, float]) -> str:
-    """What stands there after a score."""
+    """The line after a score."""
     return (
         f"step {counters.step} samples {counters.samples} minutes {counters.seconds / 60:.1f} "
         + " ".join(f"{name}={value:.4f}" for name, value in values.items())

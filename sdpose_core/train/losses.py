@@ -30,8 +30,8 @@ def heatmap_cross_entropy(heatmaps: Tensor, target: Tensor, weights: Tensor) -> 
     """Cross-entropy between softmax over each map and the normalised target, weighted mean.
 
     ``heatmaps`` (B, K, H, W) are logits, ``target`` (B, K, H, W) any non-negative maps, ``weights``
-    (B, K). The sum is divided by the sum of the weights; joints whose target is all zero count
-    nothing.
+    (B, K). The sum is divided by the sum of the weights; joints with an all-zero target do not
+    count.
     """
     logs = heatmaps.float().flatten(2).log_softmax(dim=2)
     flat = target.flatten(2)
@@ -53,7 +53,7 @@ def token_distillation(
 ) -> tuple[Tensor, Tensor]:
     """Visual and keypoint token errors, summed over adjacent cycles, not yet weighted.
 
-    Each is a mean over all elements. The published code lets gradient into both sides; with
+    Each is a mean over all elements. In the published code the gradient flows into both sides; with
     ``detach_teacher`` only the earlier cycle learns.
     """
     visual = keypoint = torch.zeros((), device=outputs[0].heatmaps.device)

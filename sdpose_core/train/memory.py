@@ -11,7 +11,7 @@ _TRIM_THRESHOLD, _TOP_PAD, _MMAP_MAX = -1, -2, -4
 def keep_freed_memory() -> bool:
     """Tell glibc to reuse freed memory instead of returning it to the system after each step.
 
-    Activations of one step are freed and asked for again by the next; giving large blocks back and
+    Activations of one step are freed and allocated again by the next; returning large blocks and
     having every page cleared again costs a fifth to a third of a CPU step. True if it took effect
     (glibc only); call before the first step.
     """

@@ -1,8 +1,9 @@
 """Muon for the hidden matrices, AdamW for everything else, as one optimiser.
 
 Muon (Jordan et al. 2024, https://kellerjordan.github.io/posts/muon/) replaces the momentum of a
-matrix by the nearest orthogonal one. ``torch.optim.Muon`` is not used: it takes no convolutions and
-computes in bfloat16, which a CPU without such units emulates at a tenth of the speed.
+matrix by the nearest orthogonal one. ``torch.optim.Muon`` is not used: it does not support
+convolutions and computes in bfloat16, which a CPU without such units emulates at a tenth of the
+speed.
 """
 
 from __future__ import annotations
@@ -16,7 +17,7 @@ import torch
 from torch import Tensor, nn
 
 MOMENTUM: Final = 0.95
-# Coefficients of the quintic Newton-Schulz iteration in Jordan's text.
+# Coefficients of the quintic Newton-Schulz iteration from Jordan's post.
 _A, _B, _C = 3.4445, -4.7750, 2.0315
 _ITERATIONS: Final = 5
 
@@ -34,10 +35,10 @@ def orthogonalise(matrices: Tensor) -> Tensor:
 
 
 def hidden_matrices(student: nn.Module) -> list[Tensor]:
-    """What Muon is for: matrices and convolutions between hidden features.
+    """Muon's parameters: matrices and convolutions between hidden features.
 
-    The first convolution (it sees pixels) and the last layer (it makes maps) are AdamW's, as
-    Muon's authors advise for inputs and outputs.
+    The first convolution (it sees pixels) and the last layer (it makes maps) use AdamW, as Muon's
+    authors advise for inputs and outputs.
     """
     weights = [
         module.weight
@@ -48,22 +49,22 @@ def hidden_matrices(student: nn.Module) -> list[Tensor]:
 
 
 class Muon(torch.optim.AdamW):
-    """AdamW whose groups with ``"muon": True`` take Muon's step instead.
+    """AdamW whose groups with ``"muon": True`` use Muon's step instead.
 
     The step of a matrix is ``0.2 * sqrt(max(rows, columns)) * scale * lr`` times the orthogonal
     matrix, which gives it about the size of AdamW's (Liu et al. 2025, arXiv 2502.16982), so that
-    one rate serves both. The gradients of Muon's groups are used up by a step.
+    one rate suits both. A step consumes the gradients of Muon's groups.
     """
 
     @torch.no_grad()
     def step(self, closure: Callable[[], Any] | None = None) -> Any:
         """One step of all groups; a ``closure`` is not supported."""
         if closure is not None:
-            raise ValueError("Muon takes no closure")
+            raise ValueError("Muon does not support a closure")
         for group in self.param_groups:
             if group["muon"]:
                 self._orthogonal_step(group)
-        return super().step()  # skips what has no gradient any more
+        return super().step()  # skips parameters without a gradient
 
     def __setstate__(self, state: dict[str, Any]) -> None:
         # AdamW's own looks for a step counter in every state; Muon's matrices have none.

@@ -12,10 +12,10 @@ from sdpose_core.train.losses import heatmap_loss, student_loss
 
 
 class DenseHead(nn.Module):
-    """Heatmaps from the visual tokens: each token answers for its own patch.
+    """Heatmaps from the visual tokens: each token predicts its own patch.
 
     Used in training only: a loss on the visual tokens lets them learn where joints are long before
-    the keypoint tokens have found them.
+    the keypoint tokens do.
     """
 
     def __init__(self, student: Student) -> None:
@@ -42,13 +42,13 @@ class DenseHead(nn.Module):
 def cycle_outputs(student: Student, features: Tensor, cycles: int) -> list[CycleOutput]:
     """``Student.cycles``; for 0 cycles the backbone's heatmaps alone, without any token.
 
-    A student without a transformer has nothing else, and of others the transformer is not run.
+    A student without a transformer has only these; in others the transformer is not run.
     """
     if cycles > 0:
         return student.cycles(features, cycles)
     own = student.own_heatmaps(features)
     if own is None:
-        raise ValueError(f"cycles: {student.config.name} does not answer without a cycle")
+        raise ValueError(f"cycles: {student.config.name} cannot run without a cycle")
     none = own.new_zeros(len(own), 0, student.config.embed_dim)
     return [CycleOutput(own, none, none)]
 

@@ -1,4 +1,4 @@
-"""The optimiser that a config names."""
+"""The optimiser named by a config."""
 
 from __future__ import annotations
 
@@ -50,7 +50,7 @@ def make_optimiser(objective: Objective, config: TrainConfig) -> torch.optim.Opt
 
 
 def set_rate(optimiser: torch.optim.Optimizer, rate: float) -> None:
-    """The rate of the coming step: ``rate`` for the backbone, its multiple for all else."""
+    """The rate of the next step: ``rate`` for the backbone, its multiple for the rest."""
     for group in optimiser.param_groups:
         group["lr"] = rate * group.get("factor", 1.0)
 

@@ -1,4 +1,4 @@
-"""Recipes by name: the paper's for each student, and those of this project."""
+"""Recipes by name: the paper's for each student, and this project's own."""
 
 from __future__ import annotations
 
@@ -40,7 +40,7 @@ _COMPACT_DATA = DataConfig(
         "coco_train2017_kp": 8.0,
         "coco_train2017_unl": 3.0,
         "human_det": 0.5,
-        "lspet": 0.6,  # upside-down athletes are far from what people send
+        "lspet": 0.6,  # upside-down athletes are far from typical requests
     },
     workers=1,
     augment=AugmentConfig(
@@ -57,7 +57,7 @@ _COMPACT_DATA = DataConfig(
 _COMPACT_LOSS = LossConfig(heatmap="cross_entropy", dense=1.0, stem=0.3)
 _ADAMW = OptimiserConfig(name="adamw", betas=(0.9, 0.98), weight_decay=0.01, clip=5.0, ema=0.99)
 
-# The shards' own sources whose labels by hand need care: see ``ViewLabelConfig``.
+# The shards' own sources whose manual labels need care: see ``ViewLabelConfig``.
 _VIEW_LABELS = ViewLabelConfig(
     paddings=(1.1, 1.25, 1.4), doubtful=("lspet",), complete=("coco_train2017_kp",)
 )
@@ -66,8 +66,7 @@ _LITE_DATA = replace(
     source_weights={**_COMPACT_DATA.source_weights, "fashion": 2.0},
     workers=8,
     on_device=True,
-    # Mild, since the labels are the network's own: views in which it would be wrong itself teach
-    # it that.
+    # Mild, since the labels are the network's own: it would learn its own errors from harder views.
     augment=AugmentConfig(
         shift_probability=0.6,
         shift=0.08,
@@ -91,14 +90,14 @@ _LITE = TrainConfig(
     data=_LITE_DATA,
     view_labels=_VIEW_LABELS,
     loss=LossConfig(heatmap="mse", tokens=0.0),
-    # The mean over a map's pixels makes gradients small: 0.01 is what 2 is for a loss in units of
-    # a Gaussian's own energy.
+    # The mean over a map's pixels makes gradients small: 0.01 corresponds to 2 for a loss in units
+    # of a Gaussian's energy.
     optimiser=OptimiserConfig(
         name="adamw", betas=(0.9, 0.98), weight_decay=0.02, clip=0.01, ema=0.998, head_rate=10.0
     ),
-    # 4e-4 led down: AP 0.723 at the start, 0.652 after two minutes, 0.688 when the rate had fallen
-    # (development set, 357 thousand crops seen). The backbone is trained already, the transformer
-    # behind it is not and takes ten times the rate.
+    # 4e-4 made it worse: AP 0.723 at the start, 0.652 after two minutes, 0.688 when the rate had
+    # fallen (development set, 357 thousand crops seen). The backbone is already trained, the
+    # transformer behind it is not and uses ten times the rate.
     stages=(StageConfig(batch=256, minutes=14, rate=5e-5, warmup_steps=200, hold=0.25),),
     accelerator="gpu",
     devices=1,
@@ -113,7 +112,7 @@ PRESETS: Final[dict[str, TrainConfig]] = {
     "paper-b": _paper("sdpose-b", 32),
     # An hour or two on a few cores: half-size images to the end (a quarter of the work a crop, so
     # four times the crops); the student then serves at that size. The second cycle costs a third
-    # more and is learnt within minutes, so it joins when the rate has begun to fall.
+    # more and is learnt within minutes, so it is added once the rate has begun to fall.
     "compact-cpu": TrainConfig(
         name="compact-cpu",
         data=_COMPACT_DATA,
@@ -186,5 +185,5 @@ PRESETS: Final[dict[str, TrainConfig]] = {
 def preset_config(name: str) -> TrainConfig:
     """The recipe of a name; raises ``ValueError`` listing the known names."""
     if name not in PRESETS:
-        raise ValueError(f"unknown training preset {name!r}; known are {', '.join(PRESETS)}")
+        raise ValueError(f"unknown training preset {name!r}: expected one of {', '.join(PRESETS)}")
     return PRESETS[name]

@@ -1,4 +1,4 @@
-"""What leaves a run: students with averaged weights, and the facts that are saved with them."""
+"""The output of a run: students with averaged weights, and the facts saved with them."""
 
 from __future__ import annotations
 
@@ -19,12 +19,12 @@ from sdpose_core.train.state import Counters
 
 
 def size_name(size: tuple[int, int]) -> str:
-    """Height and width as scores are named by them, such as ``"256x192"``."""
+    """Height and width as used in the names of scores, such as ``"256x192"``."""
     return f"{size[0]}x{size[1]}"
 
 
 def averaged_copy(student: Student, average: WeightAverage | None, device: torch.device) -> Student:
-    """A copy with the averaged weights (its own where there is no average), to serve and to save.
+    """A copy with the averaged weights (its own if there is no average), to serve and to save.
 
     Batch norm that was inserted for training is folded in it: its tensors have the names and shapes
     of its config. In evaluation mode.
@@ -46,7 +46,7 @@ def run_facts(
     averaged: bool,
     scores: dict[str, float],
 ) -> dict[str, Any]:
-    """What a saved student's file says of its training, JSON values."""
+    """The training facts in a saved student's file, JSON values."""
     return {
         "run": config.name,
         "start": Path(config.start).name if config.start else None,
@@ -61,10 +61,10 @@ def run_facts(
 
 
 def refuse_broken_weights(objective: nn.Module, fabric: Fabric, step: int, folder: Path) -> None:
-    """Raise in every process before broken weights take the place of good ones.
+    """Raise in every process before broken weights replace good ones.
 
     Raises:
-        ValueError: a value is not finite any more.
+        ValueError: a value is no longer finite.
     """
     tensors = [t for t in objective.state_dict().values() if t.is_floating_point()]
     broken = (~torch.stack([t.isfinite().all() for t in tensors])).any().float()
@@ -74,8 +74,8 @@ def refuse_broken_weights(objective: nn.Module, fabric: Fabric, step: int, folde
         broken = heard
     if broken > 0:
         raise ValueError(
-            f"the weights are not finite any more after step {step}; nothing of them was saved. "
-            f"Begin again from {folder / 'best.safetensors'} or a start of yours with a lower "
+            f"the weights are no longer finite after step {step}; they were not saved. "
+            f"Start again from {folder / 'best.safetensors'} or another checkpoint with a lower "
             "rate, or with optimiser.clip"
         )
 

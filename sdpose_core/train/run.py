@@ -21,7 +21,7 @@ def _silent(line: str) -> None:
 
 
 def load_crops(data: DataConfig, folder: Path, say: Callable[[str], None] = _silent) -> CropSet:
-    """The training crops that a config names; raises ``ValueError`` when it names none.
+    """The training crops named by a config; raises ``ValueError`` when it names none.
 
     A COCO set becomes shards in ``data.coco_cache``, or ``crops`` in the run's ``folder``, first.
     """
@@ -37,9 +37,9 @@ def load_crops(data: DataConfig, folder: Path, say: Callable[[str], None] = _sil
 def load_development(
     data: DataConfig, view: ViewGeometry = PUBLISHED_VIEW
 ) -> DevelopmentSet | None:
-    """The development set that a config names, cut for a student of ``view``, or None.
+    """The development set named by a config, cut for a student of ``view``, or None.
 
-    Raises ``ValueError`` for half of one.
+    Raises ``ValueError`` if only one of its two settings is given.
     """
     if bool(data.dev_annotations) != bool(data.dev_images):
         raise ValueError("a development set needs both dev_annotations and dev_images")
@@ -55,9 +55,9 @@ def prepare(
     resume: bool = False,
     say: Callable[[str], None] = _silent,
 ) -> Trainer:
-    """Read the data of a config and build its trainer, at the folder's state with ``resume``.
+    """Read the data of a config and build its trainer, with the folder's state if ``resume``.
 
-    All data is read before the processes of a run meet, so that they do not wait for each other.
+    All data is read before the processes of a run connect, so that they do not wait for each other.
     """
     crops = load_crops(config.data, folder, say)
     # The first process alone scores; COCO's validation set would take a gigabyte in each.

@@ -1,4 +1,4 @@
-"""The crops of a run: their order, where their pictures lie, whose labels they have."""
+"""The crops of a run: their order, where their images are held, and whose labels they have."""
 
 from __future__ import annotations
 
@@ -26,14 +26,14 @@ from sdpose_core.train.view_labels import LABELS_NAME, label_crops, read_labels,
 from sdpose_core.types import ViewGeometry
 
 MEASURED_BATCHES = 8
-"""Of a stage, on which the statistics of inserted batch norm are measured."""
+"""Batches of a stage on which the statistics of inserted batch norm are measured."""
 
 
 class Samples:
-    """What a run shows its student; ``view`` are that student's sizes.
+    """The training samples of a run; ``view`` are its student's sizes.
 
     Raises:
-        ValueError: useless weights, or crops that do not fit into the device's memory.
+        ValueError: invalid weights, or crops that do not fit into the device's memory.
     """
 
     def __init__(
@@ -49,9 +49,9 @@ class Samples:
     def inputs(
         self, stage: StageConfig, samples: int, step: int, *, shared: bool = False
     ) -> Iterator[StepInputs]:
-        """What the coming steps of a stage need, from a position of the stream and a step on.
+        """The inputs of the next steps of a stage, from a position of the stream and a step on.
 
-        ``shared``: all processes get the first one's as if it were alone.
+        ``shared``: all processes get those that the first one would get alone.
         """
         return step_inputs(
             self._config,
@@ -68,10 +68,10 @@ class Samples:
         )
 
     def normalise(self, student: Student, stage: StageConfig, *, measure: bool) -> None:
-        """Put batch norm into a student's backbone, on the run's device.
+        """Insert batch norm into a student's backbone, on the run's device.
 
-        ``measure``: its statistics, on the first batches of a stage; else they are to be loaded.
-        Raises ``ValueError`` where the backbone has batch norm of its own.
+        ``measure``: its statistics, on the first batches of a stage; else they will be loaded.
+        Raises ``ValueError`` if the backbone already has batch norm.
         """
         student.to(self._fabric.device).eval()
         if not measure:
@@ -97,19 +97,18 @@ class Samples:
         fresh: bool,
         say: Callable[[str], None],
     ) -> None:
-        """Give the crops the labels that the config's views vote for, once a run.
+        """Give the crops the labels that the config's views vote for, once per run.
 
-        They are kept in the run's ``folder``, so that a run that goes on does not make them again.
-        The first process makes them.
+        They are kept in the run's ``folder``, so that a resumed run does not make them again. The
+        first process makes them.
 
         Args:
-            student: Makes the run's student as it is, which labels where the config names no
-                teacher.
-            steps: How many the student has trained for.
-            fresh: Labels that lie in the folder are not this run's.
+            student: Makes the run's current student, which labels if the config names no teacher.
+            steps: How many steps the student has trained for.
+            fresh: Labels already in the folder are not this run's.
 
         Raises:
-            ValueError: the labels kept there are damaged or of other crops, or they are gone and
+            ValueError: the saved labels are damaged or belong to other crops, or they are gone and
                 the student that made them has changed since, or there is no such teacher.
         """
         config, fabric = self._config.view_labels, self._fabric
@@ -119,7 +118,7 @@ class Samples:
             if config.teacher is None and steps > 0:
                 raise ValueError(
                     f"{folder / LABELS_NAME} is gone, and the student that made its labels has "
-                    "changed since: begin again"
+                    "changed since: start a new run"
                 )
             views = len(config.paddings) * (2 if config.mirrored else 1)
             say(

@@ -1,4 +1,4 @@
-"""The learning rate as a function of how far a stage has come."""
+"""The learning rate as a function of the stage's progress."""
 
 from __future__ import annotations
 
@@ -11,7 +11,7 @@ from sdpose_core.train.state import Counters
 def stage_progress(
     stage: StageConfig, steps: int, seconds: float, samples: int, pass_length: int
 ) -> float:
-    """How far the stage has come, 0 at its start and >= 1 at its end.
+    """The stage's progress, 0 at its start and >= 1 at its end.
 
     ``steps``, ``samples`` and ``seconds`` of computing are counted from the stage's start;
     ``pass_length`` is the number of samples of one epoch.

@@ -2,7 +2,7 @@
 
     python -m sdpose_core.train.speed --config compact-cpu --shards SHARDS --seconds 20
 
-says whether the loader keeps up with the device. The run's folder is a temporary one.
+shows whether the loader keeps up with the device. The run's folder is a temporary one.
 """
 
 from __future__ import annotations
@@ -23,7 +23,8 @@ from sdpose_core.train.trainer import Trainer
 
 
 def rate_of(work: Callable[[], object], crops: int, seconds: float) -> float:
-    """Crops per second of ``work``, which handles ``crops`` a call; the first call is left out."""
+    """Crops per second of ``work``, which handles ``crops`` per call; the first call is
+    excluded."""
     work()
     begun, calls = time.perf_counter(), 0
     while calls == 0 or time.perf_counter() - begun < seconds:

@@ -1,4 +1,4 @@
-"""A run's files on disk: everything that resuming needs, each written whole or not at all."""
+"""A run's files on disk: everything that resuming needs, each written atomically."""
 
 from __future__ import annotations
 
@@ -22,10 +22,9 @@ CONFIG_NAME = "config.json"
 
 @dataclass
 class Counters:
-    """Where a run stands. ``samples`` are global over all processes; ``stage_*`` count from the
-    start of the stage; ``scored_samples`` is ``samples`` at the last score, ``stage_scored``
-    is ``stage_seconds`` then;
-    ``best`` are the best scores so far by input size."""
+    """The progress of a run. ``samples`` are global over all processes; ``stage_*`` count from the
+    start of the stage; ``scored_samples`` is ``samples`` at the last score, ``stage_scored`` is
+    ``stage_seconds`` then; ``best`` are the best scores so far by input size."""
 
     stage: int = 0
     step: int = 0
@@ -40,7 +39,7 @@ class Counters:
 
 
 def write_whole(path: Path, write: Callable[[Path], Any]) -> None:
-    """``write`` fills a file beside ``path``, which takes its place when it is complete."""
+    """``write`` fills a file beside ``path``, which replaces it when complete."""
     partial = path.with_name(f".{path.name}.{os.getpid()}.partial")
     try:
         write(partial)
@@ -58,10 +57,10 @@ def write_config(folder: Path, config: TrainConfig) -> None:
 
 
 def read_config(folder: Path) -> TrainConfig:
-    """What ``write_config`` wrote; raises ``FileNotFoundError`` or ``ValueError``."""
+    """The config written by ``write_config``; raises ``FileNotFoundError`` or ``ValueError``."""
     path = folder / CONFIG_NAME
     if not path.is_file():
-        raise FileNotFoundError(f"{path}: no such file; {folder} holds no run")
+        raise FileNotFoundError(f"{path}: no such file; {folder} contains no run")
     return TrainConfig.from_dict(json.loads(path.read_text()))
 
 
@@ -72,11 +71,11 @@ def write_state(folder: Path, counters: Counters, parts: dict[str, Any]) -> None
 
 
 def read_state(folder: Path) -> tuple[Counters, dict[str, Any]]:
-    """What ``write_state`` wrote.
+    """The state written by ``write_state``.
 
     Raises:
         FileNotFoundError: the run has no state yet.
-        ValueError: the file is damaged or holds something else.
+        ValueError: the file is damaged or contains something else.
     """
     path = folder / STATE_NAME
     if not path.is_file():
@@ -95,6 +94,6 @@ def read_view(folder: Path) -> ViewGeometry:
 
 
 def remove_partials(folder: Path) -> None:
-    """Delete what a killed process was writing."""
+    """Delete the partial files of a killed process."""
     for partial in folder.glob(".*.partial"):
         partial.unlink(missing_ok=True)

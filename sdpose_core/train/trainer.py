@@ -50,19 +50,20 @@ from sdpose_core.train.state import (
 )
 
 MEASURED_BATCHES = 8
-"""On which the statistics of inserted batch norm are measured."""
+"""Batches on which the statistics of inserted batch norm are measured."""
 
 
 class Trainer:
     """One run in one folder; with ``resume`` it continues from the folder's ``state.pt``.
 
     The folder holds ``config.json``, ``log.csv``, ``tensorboard/``, ``state.pt``,
-    ``last.safetensors``, ``labels.npz`` where the config wants labels by views and, once scored,
+    ``last.safetensors``, ``labels.npz`` if the config enables labels by views and, once scored,
     ``best.safetensors`` (the best development score). The student serves at the size of the last
     stage: crops are averaged down to it.
 
     Raises:
-        ValueError: the config does not fit this machine, its start, the folder's state or itself.
+        ValueError: the config does not match this machine, its start or the folder's state, or is
+            inconsistent.
         FileNotFoundError: ``resume`` without a state.
     """
 
@@ -94,7 +95,7 @@ class Trainer:
             self.counters, parts = read_state(folder)
         if "student" in parts:
             student = Student(StudentConfig.from_dict(parts["student"]))
-            self.begun = f"goes on after step {self.counters.step}"
+            self.begun = f"resumes after step {self.counters.step}"
         else:
             student, self.begun = first_student(config)
         student.config = served_config(student.config, config)
@@ -102,7 +103,7 @@ class Trainer:
         check_fit(config, student.config, held_view, self.fabric.world_size)
         self.samples = Samples(config, crops, self.fabric, student.config.view)
         if config.batch_norm:
-            # A state that is resumed has the statistics in it.
+            # A resumed state contains the statistics.
             self.samples.normalise(student, config.stages[0], measure=not resume)
         self.objective = Objective(student.train(), config.loss)
         self.objective.to(memory_format=torch.channels_last)  # type: ignore[call-overload]
@@ -116,18 +117,18 @@ class Trainer:
             try:
                 self._restore(parts)
             except (KeyError, RuntimeError) as error:
-                said = f"{folder}: its state does not fit its config ({error})"
+                said = f"{folder}: its state does not match its config ({error})"
                 raise ValueError(said) from error
 
     def stop(self) -> None:
-        """Ask the loop to end after the present step and to save its state; from any thread.
+        """Make the loop end after the current step and save its state; callable from any thread.
 
         ``stopping`` becomes true once all processes know.
         """
         self._wish = True
 
     def size_of(self, stage: StageConfig) -> tuple[int, int]:
-        """Height and width of the pictures that the backbone sees in a stage."""
+        """Height and width of the images that the backbone sees in a stage."""
         return stage_size(stage, self.student.config)
 
     @property
@@ -142,7 +143,7 @@ class Trainer:
             self.average.load_state_dict(parts["average"])
         if parts.get("precision"):
             self.fabric.strategy.precision.load_state_dict(parts["precision"])
-        # A process that was killed between the two files has a better student than it knows of.
+        # A process killed between the two files has a better student than its state records.
         name = size_name(self.size_of(self.config.stages[-1]))
         if (kept := best_kept(self.folder, name)) > self.counters.best.get(name, -1.0):
             self.counters.best[name] = kept
@@ -151,7 +152,7 @@ class Trainer:
         """Train to the end of the last stage, or for ``stop_after_steps`` steps of this call.
 
         Raises:
-            ValueError: the weights are not finite any more; the files are those of before.
+            ValueError: the weights are no longer finite; the files are unchanged.
         """
         with ExitStack() as stack:
             if self.fabric.is_global_zero:
@@ -162,7 +163,7 @@ class Trainer:
                 self.log = stack.enter_context(RunLog(self.folder))
                 self.log.line(self.begun)
                 self.log.line(
-                    f"{len(self.samples.crops)} crops, {self.samples.stream.pass_length} a pass, "
+                    f"{len(self.samples.crops)} crops, {self.samples.stream.pass_length} per pass, "
                     f"{self.precision} on {self.fabric.device} x {self.fabric.world_size}"
                 )
                 if self.dev is None:
@@ -251,7 +252,7 @@ class Trainer:
         return made
 
     def inputs(self, stage: StageConfig) -> Iterator[StepInputs]:
-        """What the coming steps of a stage need, from where the run stands."""
+        """The inputs of the next steps of a stage, from the run's current position."""
         return self.samples.inputs(stage, self.counters.samples, self.counters.step)
 
     def step(self, inputs: StepInputs, stage: StageConfig, rate: float) -> dict[str, Tensor]:
@@ -278,7 +279,7 @@ class Trainer:
         return {"loss": loss, **terms}
 
     def render(self, inputs: StepInputs, stage: StageConfig) -> tuple[Tensor, Tensor, Tensor]:
-        """Views, targets and weights of one batch, as ``render_inputs`` has them."""
+        """Views, targets and weights of one batch, as in ``render_inputs``."""
         view = self.student.config.view
         return render_inputs(inputs, self.size_of(stage), self.config.loss.heatmap, view)
 
@@ -295,13 +296,13 @@ class Trainer:
         self.log.progress(progress_line(self.counters, means["loss"], rate, speed), share)
 
     def averaged_student(self) -> Student:
-        """A copy of the student with the averaged weights, as it is saved and scored."""
+        """A copy of the student with the averaged weights, as saved and scored."""
         return averaged_copy(self.student, self.average, self.fabric.device)
 
     def _score(self, stage: StageConfig, *, finished: bool = False) -> None:
         """Score the averaged student and keep the best; only the first process works.
 
-        The state is to be saved right after, so that it knows of the student that was kept.
+        The state must be saved right after, so that it records the student that was kept.
         """
         refuse_broken_weights(self.objective, self.fabric, self.counters.step, self.folder)
         if self.fabric.is_global_zero:

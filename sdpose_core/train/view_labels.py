@@ -1,6 +1,6 @@
-"""Labels by a network that looks at every crop in several views, fused with those of the shards.
+"""Labels by a network that sees every crop in several views, fused with those of the shards.
 
-A network's answers to a person seen larger, smaller and in the mirror differ where it is unsure;
+A network's predictions for a person seen larger, smaller and mirrored differ where it is unsure;
 the place that most of them vote for is better than any of them (data distillation, arXiv
 1712.04440). A student that learns from such labels while its views are disturbed is a noisy student
 (arXiv 1911.04252).
@@ -33,13 +33,13 @@ BOX_SIDE: Final = (VIEW_SIZE[0] * VIEW_SIZE[1]) ** 0.5 / PUBLISHED_VIEW.padding
 """Distances below are in units of this, the root of the area of a person's box (grown to 3:4) in a
 context crop: 177 pixels."""
 VOTE_REACH: Final = 0.05
-"""Standard deviation of the Gaussian by which answers vote for each other."""
+"""Standard deviation of the Gaussian by which predictions vote for each other."""
 AGREEMENT, HALF_AGREEMENT = 0.08, 0.1
-"""Up to which distance a label of a machine, or a doubtful one by hand, agrees with the views."""
+"""Maximum distance at which a machine label, or a doubtful manual one, agrees with the views."""
 LABEL_SHARE: Final = 0.35
-"""Share of the label in the mean of both where they agree and are equally sure."""
+"""Weight of the label in the mean of both where they agree and are equally certain."""
 BLACK: Final = 14
-"""Grey level up to which a whole row or column of a crop counts as beyond the photograph."""
+"""Maximum grey level at which a whole row or column of a crop counts as beyond the photograph."""
 
 Floats = NDArray[np.float32]
 
@@ -48,7 +48,7 @@ Floats = NDArray[np.float32]
 def view_answers(
     teacher: Student, pictures: Tensor, config: ViewLabelConfig
 ) -> tuple[Floats, Floats]:
-    """What ``teacher`` says of context crops (B, H, W, 3) uint8 on its device, view by view.
+    """Predictions of ``teacher`` for context crops (B, H, W, 3) uint8 on its device, view by view.
 
     Returns:
         Joints (V, B, 17, 2) in pixels of the context crops, and peaks (V, B, 17).
@@ -66,7 +66,8 @@ def view_answers(
         with torch.autocast(device.type, torch.bfloat16, enabled=device.type == "cuda"):
             answers = [teacher(views).float()]
             if config.mirrored:
-                # Mirrored so that a whole column of the heatmap fits exactly, whatever it serves.
+                # Mirrored so that a whole column of the heatmap fits exactly, whatever it serves
+                # with.
                 answers.append(unflip(teacher(mirror(views, aligned=True)).float()))
         for maps in answers:
             places, heights = decode_tensor(maps, MAX_REFINEMENT)
@@ -76,11 +77,12 @@ def view_answers(
 
 
 def vote(points: Floats, peaks: Floats) -> tuple[Floats, Floats]:
-    """Where most views see each joint, (B, 17, 2), and how sure they are together, (B, 17).
+    """Where most views see each joint, (B, 17, 2), and their combined confidence, (B, 17).
 
-    Each answer gets the votes of all, weighted by their peaks and by a Gaussian of the distance.
-    The joint lies at the mean of the answers around the one with most votes, and the share of votes
-    is its score: views that disagree lower it, one that is far off does not move the joint.
+    Each prediction gets the votes of all, weighted by their peaks and by a Gaussian of the
+    distance. The joint lies at the mean of the predictions around the one with most votes, and the
+    share of votes is its score: views that disagree lower it, one that is far off does not move the
+    joint.
     """
     squared = ((points[:, None] - points[None]) ** 2).sum(-1) / BOX_SIDE**2
     near = np.exp(-squared / (2 * VOTE_REACH**2)) * peaks[None]
@@ -94,7 +96,7 @@ def vote(points: Floats, peaks: Floats) -> tuple[Floats, Floats]:
 def photographs(pictures: Tensor) -> Floats:
     """First and last column, first and last row of the photograph in each crop: (B, 4).
 
-    ``pictures`` (B, H, W, 3) uint8; context crops are black beyond the picture they were cut from.
+    ``pictures`` (B, H, W, 3) uint8; context crops are black beyond the image they were cut from.
     """
     lit = pictures.amax(3) > BLACK
     ends = []
@@ -107,21 +109,21 @@ def photographs(pictures: Tensor) -> Floats:
 def fuse(
     crops: CropSet, points: Floats, scores: Floats, photograph: Floats, config: ViewLabelConfig
 ) -> tuple[Floats, Floats]:
-    """Labels of a set and of the views as one: joints (N, 17, 3) and amplitudes (N, 17).
+    """Labels of a set and of the views combined: joints (N, 17, 3) and amplitudes (N, 17).
 
     ``points`` (N, 17, 2), ``scores`` (N, 17) of ``vote``; ``photograph`` (N, 4). The third column
     of the joints is the weight in the loss, the amplitude the height of the target's Gaussian. With
     s the views' score by ``config.sure``, at most 1, and c the label's confidence, by joint:
 
     - The label is a machine's and agrees with the views: the mean of both, amplitude max(s, c),
-      weight 1. It does not agree: the surer one, weight 0.3. It has none: the views' joint at three
-      quarters of s, weight 0.5.
-    - The label is by hand (of a sample labelled by people, confidence 1): taken as it is, amplitude
+      weight 1. It does not agree: the more certain one, weight 0.3. It has none: the views' joint
+      at three quarters of s, weight 0.5.
+    - The label is manual (of a sample labelled by people, confidence 1): used unchanged, amplitude
       1, weight 1.5. From a doubtful source: the mean with the views' joint where it agrees with it,
       amplitude and weight 1, else the label with weight 0.4.
-    - People left the joint out: the views' joint, amplitude s, weight 1. Where the source is
-      complete it cannot be seen: amplitude 0.3 s.
-    - Whatever lies beyond the photograph is not there: amplitude 0, weight 1.
+    - People did not label the joint: the views' joint, amplitude s, weight 1. Where the source is
+      complete it is not visible: amplitude 0.3 s.
+    - Joints beyond the photograph are absent: amplitude 0, weight 1.
     """
     label, sure = crops.keypoints[..., :2], crops.keypoints[..., 2]
     score = np.clip(scores / config.sure, 0, 1)
@@ -171,7 +173,7 @@ def label_crops(
     config: ViewLabelConfig,
     batch: int = 256,
 ) -> CropSet:
-    """The crops with labels by ``teacher``, which is in evaluation mode, fused with their own.
+    """The crops with labels by ``teacher`` (in evaluation mode), fused with their own.
 
     ``pictures`` gives context crops by index, (B, H, W, 3) uint8 on the teacher's device.
     """
@@ -187,7 +189,7 @@ def label_crops(
 
 
 def write_labels(folder: Path, crops: CropSet, labelled: CropSet) -> None:
-    """Keep the labels of a run in its folder; ``crops`` are the set before it was labelled."""
+    """Save the labels of a run in its folder; ``crops`` are the set before labelling."""
     assert labelled.amplitudes is not None
     content = {
         "keypoints": labelled.keypoints,
@@ -204,10 +206,10 @@ def write_labels(folder: Path, crops: CropSet, labelled: CropSet) -> None:
 
 
 def read_labels(folder: Path, crops: CropSet) -> CropSet | None:
-    """``crops`` with the labels that a run keeps, None if it keeps none.
+    """``crops`` with the saved labels of a run, None if there are none.
 
     Raises:
-        ValueError: the file is damaged, or its labels are of other crops.
+        ValueError: the file is damaged, or its labels belong to other crops.
     """
     path = folder / LABELS_NAME
     if not path.is_file():
@@ -218,7 +220,9 @@ def read_labels(folder: Path, crops: CropSet) -> CropSet | None:
     except Exception as error:  # a damaged zip file fails in any way there is
         raise ValueError(f"{path}: not readable labels of a run ({error})") from error
     if str(found["of"]) != _identity(crops):
-        raise ValueError(f"{path}: labels of other crops than the run is given now")
+        raise ValueError(
+            f"{path}: the labels belong to other crops than those of this run; start a new run"
+        )
     return crops.labelled(found["keypoints"], found["amplitudes"])
 
 

@@ -90,6 +90,6 @@ def test_a_student_without_weights_ends_with_one_sentence(
         main()
     assert ended.value.code == 2
     said = capsys.readouterr().err
-    assert said.startswith("sdpose: sdpose-t: this package has no trained weights of it")
+    assert said.startswith("sdpose: sdpose-t: this package has no trained weights for it")
     assert said.count("\n") == 1
     assert not target.exists()

@@ -410,7 +410,7 @@ def test_a_server_cannot_be_told_how_to_run(option: list[str]) -> None:
         (["evaluate", "no.json", "none"], "no.json"),
         (["evaluate", "no.json", "none", "--server", "x", "--calibrate", "y"], "given boxes"),
         (["pack", "no.json", "none", "out"], "no.json"),
-        (["train", "--resume", "--run", "nowhere"], "holds no run"),
+        (["train", "--resume", "--run", "nowhere"], "contains no run"),
     ],
 )
 def test_mistakes_end_with_their_reason(words: list[str], said: str) -> None:

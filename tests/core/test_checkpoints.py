@@ -245,7 +245,7 @@ def test_a_preset_without_weights_refuses_unless_asked(name: str) -> None:
     said = str(caught.value)
     # What is wrong, what there is, what to do; the published files are those of the paper's.
     assert said.startswith(
-        f"{name}: this package has no trained weights of it, only those of sdpose-lite; "
+        f"{name}: this package has no trained weights for it, only for sdpose-lite; "
         "train it (sdpose train) and pass the path of its checkpoint"
     )
     assert ("download the published checkpoint" in said) == (name in PAPER)

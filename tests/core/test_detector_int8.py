@@ -82,7 +82,9 @@ def test_an_estimators_precision_is_its_detectors_too(monkeypatch: pytest.Monkey
     ("detector", "backend"), [(EMBEDDED_PATH, "openvino"), ("embedded", "torch")]
 )
 def test_int8_of_what_has_none(detector: str | Path, backend: str) -> None:
-    with pytest.raises(ValueError, match=r"^precision: int8 is there for the detector 'embedded'"):
+    with pytest.raises(
+        ValueError, match=r"^precision: int8 is available only for the detector 'embedded'"
+    ):
         load_detector(detector, device="cpu", backend=backend, precision="int8")
 
 

@@ -57,7 +57,7 @@ def test_agrees_with_ultralytics(design: str, end_to_end: bool, names: dict[int,
 
 def test_person_is_found_by_name() -> None:
     assert person_index({0: "car", 7: " Person "}, "x") == 7
-    with pytest.raises(DetectorError, match=r"x: .* no class called 'person' \(classes: cat, dog"):
+    with pytest.raises(DetectorError, match=r"x: .* no class named 'person' \(classes: cat, dog"):
         person_index({0: "cat", 1: "dog"}, "x")
 
 

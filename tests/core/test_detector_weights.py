@@ -80,7 +80,7 @@ def test_missing_file(name: str) -> None:
 
 
 def test_name_that_means_nothing() -> None:
-    with pytest.raises(DetectorError, match=r"^yolo99: a detector is 'embedded'"):
+    with pytest.raises(DetectorError, match=r"^yolo99: expected 'embedded'"):
         find_detector("yolo99")
 
 
@@ -93,7 +93,7 @@ def test_truncated_file(
     data = whole.read_bytes()
     short = tmp_path / whole.name
     short.write_bytes(data[: int(kept * len(data)) if kept < 1 else int(kept)])
-    with pytest.raises(DetectorError, match="cut short") as raised:
+    with pytest.raises(DetectorError, match="truncated") as raised:
         find_detector(short).network()
     assert "\n" not in str(raised.value)
 
@@ -117,13 +117,13 @@ def test_foreign_pt(saved: Any, tmp_path: Path) -> None:
 
 def test_foreign_safetensors(tmp_path: Path) -> None:
     save_file({"a": torch.zeros(1)}, tmp_path / "foreign.safetensors")
-    with pytest.raises(DetectorError, match="not a detector of ours"):
+    with pytest.raises(DetectorError, match="not an sdpose detector"):
         find_detector(tmp_path / "foreign.safetensors").network()
 
 
 def test_model_without_people(tmp_path: Path) -> None:
     path = save_pt(random_model("yolov8n", {0: "cat", 1: "dog"}), tmp_path / "pets.pt")
-    with pytest.raises(DetectorError, match=r"pets\.pt: .*no class called 'person'.*cat, dog"):
+    with pytest.raises(DetectorError, match=r"pets\.pt: .*no class named 'person'.*cat, dog"):
         find_detector(path).network()
     with pytest.raises(DetectorError, match="person"):
         write_embedded(path, tmp_path / "pets.safetensors")
@@ -154,7 +154,9 @@ def test_plan_from_outside_is_not_evaluated(ours: Path, tmp_path: Path) -> None:
 
 def test_weights_must_fit_the_plan(ours: Path, tmp_path: Path) -> None:
     path = _rewrite(ours, tmp_path / "m.safetensors", {}, drop="model.0.conv.weight")
-    with pytest.raises(DetectorError, match=r"do not fit: model\.0\.conv\.weight missing"):
+    with pytest.raises(
+        DetectorError, match=r"do not match the network: model\.0\.conv\.weight missing"
+    ):
         find_detector(path).network()
 
 
@@ -182,7 +184,7 @@ assert "torchvision" not in sys.modules
 def test_settings_are_checked(pt: Path) -> None:
     with pytest.raises(ValueError, match=r"^backend: expected one of auto, torch, openvino"):
         load_detector(pt, backend="tpu")
-    with pytest.raises(ValueError, match=r"^backend: openvino runs on the device 'cpu' only"):
+    with pytest.raises(ValueError, match=r"^backend: openvino runs only on the device 'cpu'"):
         load_detector(pt, backend="openvino", device="cuda")
     with pytest.raises(ValueError, match=r"^precision: "):
         load_detector(pt, precision="int3")

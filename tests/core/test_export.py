@@ -47,5 +47,5 @@ def test_an_exported_student_gives_the_same_heatmaps(
 
 
 def test_other_kinds_are_refused(tmp_path: Path) -> None:
-    with pytest.raises(ValueError, match=r"ends in \.onnx or \.xml"):
+    with pytest.raises(ValueError, match=r"ending in \.onnx or \.xml"):
         export_student(load_student(), tmp_path / "student.engine")

@@ -83,11 +83,11 @@ def test_the_aligned_mirror_takes_the_flip_tests_shift_away() -> None:
 @pytest.mark.parametrize(
     ("wrong", "said"),
     [
-        ({"heatmap_size": (64, 40)}, "another aspect"),
+        ({"heatmap_size": (64, 40)}, "a different aspect"),
         ({"input_size": (250, 192)}, "multiple of"),
         ({"padding": 0.0}, "padding"),
         ({"backbone": "resnet"}, "unknown backbone"),
-        ({"head": "correction"}, "heatmaps of its own"),
+        ({"head": "correction"}, "its own heatmaps"),
         ({"served_cycles": 9}, "cycles: expected 1 to 3"),
     ],
 )

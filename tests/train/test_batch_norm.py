@@ -77,5 +77,5 @@ def test_folding_follows_what_was_learnt() -> None:
 @pytest.mark.parametrize("name", ["sdpose-t", "sdpose-lite-s"])
 def test_a_backbone_with_norms_is_left_alone(name: str) -> None:
     student = Student(replace(PRESETS[name], depth=1))
-    with pytest.raises(ValueError, match="batch norm of its own"):
+    with pytest.raises(ValueError, match="already has batch norm"):
         insert_batch_norm(student.backbone)

@@ -86,5 +86,5 @@ def test_an_unknown_student_is_named() -> None:
 
 @pytest.mark.parametrize("field", ["start", "backbone_start"])
 def test_a_beginning_from_a_preset_without_weights_is_refused(field: str) -> None:
-    with pytest.raises(ValueError, match=r"^sdpose-t: this package has no trained weights of it"):
+    with pytest.raises(ValueError, match=r"^sdpose-t: this package has no trained weights for it"):
         first_student(replace(TrainConfig(), **{field: "sdpose-t"}))

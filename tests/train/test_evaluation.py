@@ -143,17 +143,17 @@ def test_people_of_another_category_are_told(tmp_path: Path) -> None:
         person["category_id"] = 0
     annotations.write_text(json.dumps(content))
     rows = rows_of(load_coco(annotations, folder))
-    with pytest.raises(ValueError, match=r"people\.json: people must be of category 1"):
+    with pytest.raises(ValueError, match=r"people\.json: people must have category 1"):
         coco_numbers(annotations, rows, [1], bootstrap=0)
 
 
 def test_a_source_must_answer_every_box(tmp_path: Path) -> None:
     annotations, folder = coco_folder(tmp_path, images=1)
     images = load_coco(annotations, folder)
-    with pytest.raises(ValueError, match="0 poses for 2 boxes"):
+    with pytest.raises(ValueError, match="got 0 poses for 2 boxes"):
         run(images, lambda *_: Poses.empty(), given_boxes=True)
     known = {images[0].image_id: Detections(boxes_of(images[0]), np.ones(2, np.float32))}
-    with pytest.raises(ValueError, match="0 poses for 2 boxes"):
+    with pytest.raises(ValueError, match="got 0 poses for 2 boxes"):
         run(images, lambda *_: Poses.empty(), given_boxes=False, boxes=known)
 
 

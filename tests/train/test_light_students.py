@@ -144,10 +144,10 @@ def test_the_embedded_student_has_no_transformer_and_trains(tmp_path: Path) -> N
         ({"loss": LossConfig(heatmap="cross_entropy", tokens=0.0)}, "loss.heatmap: sdpose-lite"),
         ({"loss": LossConfig(dense=1.0)}, "loss.dense and loss.stem"),
         ({"score_cycles": 3}, "score_cycles: sdpose-lite: .* 0 to 2, got 3"),
-        ({"stages": (StageConfig(steps=1, size=(128, 96)),)}, "leave the stages' size out"),
+        ({"stages": (StageConfig(steps=1, size=(128, 96)),)}, "omit the stages' size"),
         ({"stages": (StageConfig(steps=1, cycles=4),)}, "stage 1: sdpose-lite: .* got 4"),
         ({"student": "sdpose-t", "stages": (StageConfig(steps=1, cycles=0),)}, "1 to 3, got 0"),
-        ({"student": "sdpose-t", "batch_norm": True}, "batch norm of its own"),
+        ({"student": "sdpose-t", "batch_norm": True}, "already has batch norm"),
         ({"view_labels": ViewLabelConfig((1.2,), teacher="nobody")}, "nobody"),
     ],
 )

@@ -188,7 +188,7 @@ def test_more_devices_than_there_are_are_refused(
     monkeypatch.setattr(torch.cuda, "is_available", lambda: True)
     monkeypatch.setattr(torch.cuda, "device_count", lambda: 2)
     config = replace(QUICK, accelerator="gpu", devices=8)
-    with pytest.raises(ValueError, match=r"8 GPUs asked for, this machine has 2; .*--devices"):
+    with pytest.raises(ValueError, match=r"8 GPUs requested, this machine has 2; .*--devices"):
         make_fabric(config, "32-true")
 
 
@@ -205,7 +205,7 @@ def test_torchrun_must_start_as_many_as_the_config_asks_for(
     monkeypatch.setenv("TORCHELASTIC_RUN_ID", "test")
     for name, value in (("WORLD_SIZE", "2"), ("RANK", "0"), ("LOCAL_RANK", "0")):
         monkeypatch.setenv(name, value)
-    with pytest.raises(ValueError, match="started 2 processes, the config asks for 1"):
+    with pytest.raises(ValueError, match="started 2 processes, the config requests 1"):
         make_fabric(QUICK, "32-true")
     assert make_fabric(replace(QUICK, devices=2), "32-true").world_size == 2
 
@@ -257,11 +257,11 @@ def test_broken_weights_never_replace_good_ones(tmp_path: Path, shallow: str) ->
     good = (tmp_path / "state.pt").read_bytes()
     with torch.no_grad():
         trainer.student.keypoint_token[0, 3, 5] = float("nan")
-    with pytest.raises(ValueError, match="not finite any more after step 2"):
+    with pytest.raises(ValueError, match="no longer finite after step 2"):
         trainer.run(stop_after_steps=1)
     assert (tmp_path / "state.pt").read_bytes() == good
     trainer.counters.stage = 1
-    with pytest.raises(ValueError, match="not finite"):
+    with pytest.raises(ValueError, match="no longer finite"):
         trainer.run()
     assert not (tmp_path / "last.safetensors").exists()
 
@@ -270,7 +270,7 @@ def test_a_damaged_state_and_a_changed_config_are_named(tmp_path: Path, shallow:
     config = replace(QUICK, start=shallow)
     Trainer(config, tmp_path, crop_set(2)).run(stop_after_steps=0)
     other = replace(config, loss=replace(config.loss, dense=0.0))
-    with pytest.raises(ValueError, match="its state does not fit its config"):
+    with pytest.raises(ValueError, match="its state does not match its config"):
         Trainer(other, tmp_path, crop_set(2), resume=True)
     whole = (tmp_path / "state.pt").read_bytes()
     for content in (whole[: len(whole) // 2], b""):
@@ -309,7 +309,7 @@ def test_every_stage_must_see_whole_patches(tmp_path: Path) -> None:
     """Said before the first stage, not after it."""
     first = replace(QUICK.stages[0], size=(132, 96))
     config = replace(QUICK, stages=(QUICK.stages[0], first, QUICK.stages[0]))
-    with pytest.raises(ValueError, match=r"stage 2: a picture of \(132, 96\) .* of \(16, 12\)"):
+    with pytest.raises(ValueError, match=r"stage 2: an image of \(132, 96\) .* of \(16, 12\)"):
         Trainer(config, tmp_path, crop_set(2))
 
 

@@ -176,7 +176,7 @@ def test_labels_are_kept_for_these_crops_only(tmp_path: Path) -> None:
     assert labelled.amplitudes is not None
     np.testing.assert_array_equal(again.keypoints, labelled.keypoints)
     np.testing.assert_array_equal(again.amplitudes, labelled.amplitudes)
-    with pytest.raises(ValueError, match="of other crops"):
+    with pytest.raises(ValueError, match="belong to other crops"):
         read_labels(tmp_path, CropSet((b"", b""), keypoints + 1, ("a", "b"), crops.human))
     path = tmp_path / "labels.npz"
     path.write_bytes(path.read_bytes()[:100])

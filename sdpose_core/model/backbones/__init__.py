@@ -2,7 +2,7 @@
 
 A backbone takes normalised images ``(B, 3, H, W)`` and returns a feature map
 ``(B, out_channels, ceil(H / stride), ceil(W / stride))``. One with ``own_heatmaps`` also has a
-method ``heatmaps`` that makes ``(B, 17, ceil(H / 4), ceil(W / 4))`` heatmaps of that map.
+method ``heatmaps`` that makes ``(B, 17, ceil(H / 4), ceil(W / 4))`` heatmaps from that map.
 """
 
 from __future__ import annotations
@@ -18,7 +18,7 @@ from sdpose_core.model.backbones.lite_hrnet import LiteHRNet
 from sdpose_core.model.backbones.stemnet import StemNet
 
 HEATMAP_STRIDE: Final = 4
-"""Pixels of the picture a pixel of a backbone's own heatmaps stands for."""
+"""Image pixels per pixel of a backbone's own heatmaps."""
 
 
 class Backbone(NamedTuple):
@@ -26,8 +26,8 @@ class Backbone(NamedTuple):
 
     Attributes:
         build: Makes the module from the config's ``stage1_planes``.
-        stride: Pixels of the picture that one pixel of the feature map stands for.
-        own_heatmaps: Whether it answers by itself, so that a student may run without a cycle.
+        stride: Image pixels per pixel of the feature map.
+        own_heatmaps: Whether it has its own heatmaps, so that a student may run without a cycle.
     """
 
     build: Callable[[int], nn.Module]

@@ -1,4 +1,4 @@
-"""CSPNeXt-s (RTMDet, arXiv 2212.07784; RTMPose, arXiv 2303.07399), brought back to stride 8.
+"""CSPNeXt-s (RTMDet, arXiv 2212.07784; RTMPose, arXiv 2303.07399), reduced to stride 8.
 
 Four stages of cross-stage blocks with 5x5 depthwise convolutions and channel attention, then the
 coarse maps are added into the finer ones from the top down.
@@ -46,7 +46,7 @@ class Block(nn.Module):
 
 
 class CrossStage(nn.Module):
-    """Half of the channels through the blocks, half past them; channel attention over both."""
+    """Half of the channels through the blocks, half bypassing them; channel attention over both."""
 
     def __init__(self, width: int, count: int, residual: bool) -> None:
         super().__init__()
@@ -78,7 +78,7 @@ class PyramidPool(nn.Module):
 
 
 class CSPNeXt(nn.Module):
-    """``(B, 3, H, W)`` to ``(B, 96, H/8, W/8)``; ``heatmaps`` makes Gaussians at H/4 of them."""
+    """``(B, 3, H, W)`` to ``(B, 96, H/8, W/8)``; ``heatmaps`` makes Gaussians at H/4 from them."""
 
     def __init__(self, keypoints: int = NUM_KEYPOINTS) -> None:
         super().__init__()
@@ -103,7 +103,7 @@ class CSPNeXt(nn.Module):
                           conv_bn(OUT_CHANNELS, OUT_CHANNELS))
             for _ in WIDTHS[3:]
         )  # fmt: skip
-        # Each feature pixel answers for the 2x2 heatmap pixels it covers.
+        # Each feature pixel predicts the 2x2 heatmap pixels it covers.
         self.final = nn.Conv2d(OUT_CHANNELS, 4 * keypoints, 1)
         self.out_channels = OUT_CHANNELS
 

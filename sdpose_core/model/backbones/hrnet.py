@@ -1,7 +1,7 @@
 """HRNet-W32 (arXiv 1908.07919) without its fourth stage, the backbone of SDPose-B.
 
-Module names are those of the published checkpoints (the usual HRNet names), so that
-``backbone.*`` keys load as they are.
+Module names are those of the published checkpoints (the usual HRNet names), so that ``backbone.*``
+keys load unchanged.
 """
 
 from __future__ import annotations
@@ -31,7 +31,7 @@ class BasicBlock(nn.Module):
 
 
 class ExchangeModule(nn.Module):
-    """One HRNet module: four basic blocks a branch, then every branch hears every other.
+    """One HRNet module: four basic blocks per branch, then all branches exchange features.
 
     ``outputs`` branches come out; the last module of the network keeps only the finest.
     """
@@ -98,7 +98,7 @@ class HRNetW32(StemNet):
         x = self.stem(images)
         branches = [transition(x) for transition in self.transition1]
         branches = self.stage2(branches)
-        # A new, coarser branch starts from the coarsest one there is.
+        # A new, coarser branch starts from the coarsest existing one.
         sources = [*branches, branches[-1]]
         branches = [step(x) for step, x in zip(self.transition2, sources, strict=True)]
         finest: Tensor = self.stage3(branches)[0]

@@ -1,4 +1,4 @@
-"""Lite-HRNet (arXiv 2104.06403), naive and wide, with an iterative head of its own.
+"""Lite-HRNet (arXiv 2104.06403), naive and wide, with its own iterative head.
 
 This is the network published as PP-TinyPose (PaddleDetection, Apache-2.0) with batch norm folded
 into the convolutions; module names are those of the file that holds its weights.
@@ -13,14 +13,14 @@ from torch import Tensor, nn
 from sdpose_core.skeleton import NUM_KEYPOINTS
 
 WIDTHS = (40, 80, 160, 320)
-"""Channels of the branches, from a quarter of the picture's size down to a thirty-second."""
+"""Channels of the branches, from a quarter of the image size down to a thirty-second."""
 MODULES = (2, 4, 2)
 """Fusion modules of each stage; a stage has one branch more than the one before."""
 STEM_CHANNELS = 32
 
 
 def depthwise(channels: int, stride: int = 1) -> nn.Conv2d:
-    """3x3, each channel by itself."""
+    """3x3 depthwise."""
     return nn.Conv2d(channels, channels, 3, stride, 1, groups=channels)
 
 
@@ -35,7 +35,7 @@ def separable(inputs: int, outputs: int, stride: int = 1) -> nn.Sequential:
 
 
 def shuffle(x: Tensor) -> Tensor:
-    """Channels of the two halves in turn (ShuffleNet, arXiv 1707.01083)."""
+    """Interleaves the channels of the two halves (ShuffleNet, arXiv 1707.01083)."""
     batch, channels, height, width = x.shape
     x = x.reshape(batch, 2, channels // 2, height, width)
     return x.transpose(1, 2).reshape(batch, channels, height, width)
@@ -64,7 +64,7 @@ class Stem(nn.Module):
 
 
 class ShuffleUnit(nn.Module):
-    """Half of the channels pass, the other half is changed; then they are shuffled."""
+    """Half of the channels pass through, the other half is changed; then they are shuffled."""
 
     def __init__(self, width: int) -> None:
         super().__init__()
@@ -80,7 +80,7 @@ class ShuffleUnit(nn.Module):
 
 
 class FusionModule(nn.Module):
-    """Two shuffle units a branch, then every branch hears every other."""
+    """Two shuffle units per branch, then all branches exchange features."""
 
     def __init__(self, widths: tuple[int, ...]) -> None:
         super().__init__()
@@ -99,8 +99,8 @@ class FusionModule(nn.Module):
         for target, paths in enumerate(self.fuse):
             assert isinstance(paths, nn.ModuleList)
             size = maps[target].shape[2:]
-            # The published weights count the first branch twice, and the coarser outputs hear the
-            # sum for the finest one in its place: kept, since they were trained so.
+            # The published weights count the first branch twice, and the coarser outputs receive
+            # the sum for the finest one in its place: kept, since they were trained that way.
             total = 2 * paths[0](maps[0])
             for source in range(1, len(maps)):
                 part = paths[source](maps[source])
@@ -114,7 +114,7 @@ class FusionModule(nn.Module):
 
 
 def _path(widths: tuple[int, ...], source: int, target: int) -> nn.Module:
-    """The way from branch ``source`` to branch ``target`` (upsampling left out)."""
+    """The path from branch ``source`` to branch ``target`` (upsampling left out)."""
     if source == target:
         return nn.Identity()
     if source > target:
@@ -129,7 +129,7 @@ def _path(widths: tuple[int, ...], source: int, target: int) -> nn.Module:
 
 
 class LiteHRNet(nn.Module):
-    """``(B, 3, H, W)`` to features ``(B, 40, H/4, W/4)``; ``heatmaps`` makes its answer of them.
+    """``(B, 3, H, W)`` to features ``(B, 40, H/4, W/4)``; ``heatmaps`` makes its output from them.
 
     The heatmaps are Gaussians with a peak of about 0.9 on a clear joint.
     """

@@ -1,7 +1,7 @@
 """StemNet, the backbone of SDPose-T and S (CVPR 2024, arXiv 2404.03518).
 
-Module names are those of the published checkpoints (the usual ResNet names), so that
-``backbone.*`` keys load as they are.
+Module names are those of the published checkpoints (the usual ResNet names), so that ``backbone.*``
+keys load unchanged.
 """
 
 from __future__ import annotations
@@ -14,7 +14,7 @@ EXPANSION = 4
 def conv_bn(
     inputs: int, outputs: int, kernel: int = 3, stride: int = 1, relu: bool = True
 ) -> nn.Sequential:
-    """Convolution without bias, batch norm and, unless told otherwise, ReLU."""
+    """Convolution without bias, batch norm and, by default, ReLU."""
     layers: list[nn.Module] = [
         nn.Conv2d(inputs, outputs, kernel, stride, kernel // 2, bias=False),
         nn.BatchNorm2d(outputs),

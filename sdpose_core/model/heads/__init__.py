@@ -18,6 +18,6 @@ HEADS: Final[dict[str, Callable[[StudentConfig, int], nn.Module]]] = {
     "tokens": lambda config, channels: token_head(config),
     "correction": CorrectionHead,
 }
-"""Each is made of the config and the number of the backbone's channels."""
+"""Each is built from the config and the number of backbone channels."""
 
 __all__ = ["HEADS", "CorrectionHead", "ScoreHead"]

@@ -1,4 +1,4 @@
-"""A head that corrects heatmaps which the backbone already has."""
+"""A head that corrects the backbone's own heatmaps."""
 
 from __future__ import annotations
 
@@ -12,14 +12,14 @@ if TYPE_CHECKING:
     from sdpose_core.model.config import StudentConfig
 
 DENSE_CHANNELS: Final = 16
-"""Channels that the visual tokens unfold into beside the backbone's features."""
+"""Channels that the visual tokens unfold into, next to the backbone's features."""
 
 
 class CorrectionHead(nn.Module):
     """``heatmap * (1 + gate) + kernel . (features, unfolded visual tokens)``.
 
-    Gate and kernel come from the keypoint's token; the layer that makes them starts at zero, so
-    that an untrained head leaves the heatmaps as they are.
+    Gate and kernel come from the keypoint's token; the layer that computes them starts at zero, so
+    that an untrained head leaves the heatmaps unchanged.
     """
 
     def __init__(self, config: StudentConfig, channels: int) -> None:

@@ -1,4 +1,4 @@
-"""Keypoint scores from all heatmap peaks and places of a person together."""
+"""Keypoint scores from all heatmap peaks and positions of a person together."""
 
 from __future__ import annotations
 
@@ -15,12 +15,12 @@ SMALLEST_PEAK = 1e-3
 
 
 class ScoreHead(nn.Module):
-    """A small perceptron on what decoding leaves of a person: 17 peaks and 17 places.
+    """A small perceptron on a person's decoded heatmaps: 17 peaks and 17 positions.
 
-    A peak alone says little of a joint that is cut off or hidden; the other joints say where it
-    would have to be. It runs after decoding, so that it costs a few microseconds a person and
-    no backend or export hears of it. It is fitted apart from the network
-    (``sdpose_core.train.scores``); its parameters take no gradient elsewhere.
+    A peak alone says little about a joint that is cut off or hidden; the other joints indicate
+    where it would be. It runs after decoding, so that it costs a few microseconds per person and no
+    backend or export needs it. It is fitted separately from the network
+    (``sdpose_core.train.scores``); its parameters get no gradient elsewhere.
     """
 
     mean: Tensor
@@ -41,7 +41,7 @@ class ScoreHead(nn.Module):
         self.requires_grad_(False)
 
     def features(self, points: Tensor, peaks: Tensor) -> Tensor:
-        """``(N, 68)``: peaks, their logarithms, and places from -0.5 to 0.5 over the map."""
+        """``(N, 68)``: peaks, their logarithms, and positions from -0.5 to 0.5 over the map."""
         size = points.new_tensor(self.heatmap_size)
         places = (points / size - 0.5).flatten(1)
         return torch.cat((peaks, peaks.clamp_min(SMALLEST_PEAK).log(), places), dim=1)
@@ -58,9 +58,10 @@ class ScoreHead(nn.Module):
         return values[:, : self.keypoints], values[:, self.keypoints :]
 
     def forward(self, points: Tensor, peaks: Tensor) -> Tensor:
-        """Scores ``(N, 17)``: the chance that a joint is there times that it is placed rightly.
+        """Scores ``(N, 17)``: the probability that a joint is present times that it is placed
+        correctly.
 
-        Arguments as ``logits`` has them. A map without a peak scores 0.
+        Arguments as for ``logits``. A map without a peak scores 0.
         """
         there, right = self.logits(points, peaks)
         return F.sigmoid(there) * F.sigmoid(right) * (peaks > 0)

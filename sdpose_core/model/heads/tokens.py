@@ -1,4 +1,4 @@
-"""The published head: every keypoint token answers with its whole heatmap (SDPose, section 3)."""
+"""The published head: every keypoint token outputs its whole heatmap (SDPose, section 3)."""
 
 from __future__ import annotations
 
