@@ -16,9 +16,9 @@ import uvicorn
 from service.rest.app import create_app
 from service.rest.protocol import BoundedHttpProtocol
 from service.rpc.server import RpcServer
-from service.runtime import Build, Runtime, State, build_estimator
+from service.runtime.runtime import Build, Runtime, State, build_estimator
 from service.settings import Settings
-from service.tracing import Tracer, TracingError, make_tracer
+from service.telemetry.tracing import Tracer, TracingError, make_tracer
 
 _HEALTH_EVERY_S = 0.25
 # Time for callers to hear why, and for a process that was suspended to catch up.

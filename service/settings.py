@@ -1,6 +1,6 @@
 """All settings of the service, read once: options, environment (prefix `SDPOSE_`), TOML file.
 
-Only `service.runtime` and what stands above it see this object; the rooms below get values.
+Only `service.runtime` and the rooms above it see this object; the rooms below get values.
 """
 
 from __future__ import annotations

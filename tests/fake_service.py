@@ -8,9 +8,9 @@ from __future__ import annotations
 import asyncio
 import os
 
-from service.logs import configure_logs
 from service.process import run_service
 from service.settings import load_settings
+from service.telemetry.logs import configure_logs
 from tests.fakes import FakeEstimator
 
 if __name__ == "__main__":

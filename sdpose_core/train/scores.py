@@ -31,8 +31,8 @@ from sdpose_core.geometry import heatmap_to_image
 from sdpose_core.heatmaps import MAX_REFINEMENT, decode_tensor
 from sdpose_core.model import ScoreHead, Student, StudentConfig
 from sdpose_core.skeleton import FLIP_INDICES
-from sdpose_core.train.beginning import without_scores
-from sdpose_core.train.scoring import joint_similarity
+from sdpose_core.train.loop.beginning import without_scores
+from sdpose_core.train.loop.scoring import joint_similarity
 from sdpose_core.types import Floats, Regions
 
 SEGMENT_SHARE = 0.53

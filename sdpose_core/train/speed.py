@@ -17,9 +17,9 @@ from pathlib import Path
 
 import torch
 
-from sdpose_core.train.presets import preset_config
-from sdpose_core.train.run import prepare
-from sdpose_core.train.trainer import Trainer
+from sdpose_core.train.loop.run import prepare
+from sdpose_core.train.loop.trainer import Trainer
+from sdpose_core.train.recipe.presets import preset_config
 
 
 def rate_of(work: Callable[[], object], crops: int, seconds: float) -> float:

@@ -79,8 +79,8 @@ def serve(
     import structlog
     import uvloop
 
-    from service.logs import configure_logs
     from service.process import StartError, run_service
+    from service.telemetry.logs import configure_logs
 
     configure_logs(settings.log_level, settings.log_format)
     log = structlog.get_logger("service")

@@ -69,12 +69,12 @@ def train(
     from service.cli.extras import need
 
     need("train", "lightning_fabric", "tensorboard")
-    from sdpose_core.train.config import load_config
-    from sdpose_core.train.hardware import is_first_process
-    from sdpose_core.train.length import within_minutes
-    from sdpose_core.train.presets import PRESETS, preset_config
-    from sdpose_core.train.run import prepare
-    from sdpose_core.train.state import read_config
+    from sdpose_core.train.loop.hardware import is_first_process
+    from sdpose_core.train.loop.run import prepare
+    from sdpose_core.train.loop.state import read_config
+    from sdpose_core.train.recipe.config import load_config
+    from sdpose_core.train.recipe.length import within_minutes
+    from sdpose_core.train.recipe.presets import PRESETS, preset_config
 
     try:
         if shards and coco_annotations is not None:

@@ -16,7 +16,7 @@ from service.rest.errors import CLIENT_GONE, on_http_error, on_service_error
 from service.rest.middleware import RequestContextMiddleware
 from service.rest.routes import operator_routes, pose_routes
 from service.rest.stream import stream_routes
-from service.runtime import Runtime
+from service.runtime.runtime import Runtime
 
 
 def create_app(runtime: Runtime) -> FastAPI:

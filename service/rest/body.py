@@ -11,7 +11,6 @@ from starlette.datastructures import FormData, Headers, UploadFile
 from starlette.formparsers import MultiPartException, MultiPartParser
 from starlette.requests import ClientDisconnect, Request
 
-from service.budget import ByteBudget
 from service.errors import (
     ErrorCode,
     ServiceError,
@@ -22,6 +21,7 @@ from service.errors import (
 from service.parameters import each_once
 from service.rest.connection import ClientGoneError
 from service.rest.json_body import parse_json
+from service.scheduling.budget import ByteBudget
 
 _MAX_FIELDS = 32
 _MAX_FIELD_BYTES = 2**20

@@ -12,10 +12,10 @@ import structlog
 from starlette.types import ASGIApp, Message, Receive, Scope, Send
 
 from service.errors import ErrorCode, as_service_error
-from service.request_ids import request_id_from
 from service.rest.context import CONTEXT_KEY, RequestContext
 from service.rest.errors import problem
-from service.runtime import Runtime
+from service.runtime.runtime import Runtime
+from service.telemetry.request_ids import request_id_from
 
 _APIS = {"/pose": "rest_pose", "/pose/overlay": "rest_overlay"}
 

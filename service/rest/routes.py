@@ -19,14 +19,14 @@ from sdpose_core.skeleton import EDGES, KEYPOINT_NAMES
 from service.access import check_key
 from service.errors import ErrorCode, ServiceError, as_service_error
 from service.parameters import PoseParameters, deadline_after, parse_boxes, parse_parameters
-from service.pipeline import PoseOptions, PosePipeline, PoseResult
+from service.pipeline.pipeline import PoseOptions, PosePipeline, PoseResult
 from service.rest.body import BodyLimits, BodyShare, PoseBody, read_body
 from service.rest.connection import while_connected
 from service.rest.context import context_of
 from service.rest.documentation import OVERLAY_DOCUMENT, POSE_DOCUMENT, PROBLEMS
 from service.rest.errors import error_entry
 from service.rest.schemas import Health, ModelsModel, ModelsResponse, SizeModel, pose_answer
-from service.runtime import Runtime
+from service.runtime.runtime import Runtime
 
 _WEB = Path(__file__).parent.parent / "web"
 _api_key = APIKeyHeader(name="X-API-Key", auto_error=False, description="One of SDPOSE_API_KEYS.")

@@ -24,12 +24,12 @@ from starlette.websockets import WebSocketState
 from service.access import check_key
 from service.errors import ErrorCode, ServiceError, as_service_error, invalid_argument
 from service.parameters import PoseParameters, each_once, parse_parameters
-from service.pipeline import PoseOptions, PoseResult
+from service.pipeline.pipeline import PoseOptions, PoseResult
 from service.rest.context import context_of
 from service.rest.errors import error_entry, problem
 from service.rest.schemas import pose_answer
-from service.runtime import Runtime, State
-from service.sessions import CLIENT_GONE, FrameAnswer, Session
+from service.runtime.runtime import Runtime, State
+from service.streams.sessions import CLIENT_GONE, FrameAnswer, Session
 
 PATH = "/pose/stream"
 PROTOCOL = "sdpose.v1"

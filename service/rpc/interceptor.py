@@ -17,9 +17,9 @@ from grpc.aio import ServicerContext
 
 from service.access import check_key
 from service.errors import ErrorCode, ServiceError, as_service_error
-from service.request_ids import request_id_from
 from service.rpc.errors import GRPC_STATUS, REQUEST_ID_KEY, error_metadata
-from service.runtime import Runtime
+from service.runtime.runtime import Runtime
+from service.telemetry.request_ids import request_id_from
 
 _SERVICE = "/sdpose.v1.PoseService/"
 _APIS = {"EstimatePose": "grpc_estimate", "StreamPose": "grpc_stream"}

@@ -9,7 +9,7 @@ from grpc_reflection.v1alpha import reflection
 from protos.sdpose.v1 import pose_pb2, pose_pb2_grpc
 from service.rpc.interceptor import PoseCallInterceptor
 from service.rpc.servicer import PoseServicer
-from service.runtime import Runtime
+from service.runtime.runtime import Runtime
 
 SERVICE_NAME = pose_pb2.DESCRIPTOR.services_by_name["PoseService"].full_name
 

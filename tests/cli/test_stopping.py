@@ -13,8 +13,8 @@ from typer.testing import CliRunner
 from sdpose_core.checkpoints import save_student
 from sdpose_core.data.shards import ShardWriter
 from sdpose_core.model import PRESETS, Student
-from sdpose_core.train.state import read_state
-from sdpose_core.train.trainer import Trainer
+from sdpose_core.train.loop.state import read_state
+from sdpose_core.train.loop.trainer import Trainer
 from service.cli.console import stop_on_interrupt
 from service.cli.main import app
 from tests.train.people import crop_samples

@@ -12,7 +12,7 @@ import pytest
 import yaml
 from prometheus_client.metrics_core import Metric
 
-from service.metrics import Metrics
+from service.telemetry.metrics import Metrics
 from tools.deployment.prometheus import (
     DASHBOARD,
     ROOT,

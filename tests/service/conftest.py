@@ -11,12 +11,12 @@ from dataclasses import dataclass
 import pytest
 
 from service.client import AsyncGrpcPoseClient, AsyncRestPoseClient, Retry
-from service.estimator import Estimator
-from service.logs import configure_logs
+from service.pipeline.estimator import Estimator
 from service.process import Addresses, run_service
-from service.runtime import Runtime, State
+from service.runtime.runtime import Runtime, State
 from service.settings import Settings, load_settings
-from service.tracing import Tracer
+from service.telemetry.logs import configure_logs
+from service.telemetry.tracing import Tracer
 from tests.fakes import FakeEstimator
 
 

@@ -9,9 +9,9 @@ from collections.abc import Hashable, Iterator, Sequence
 
 import pytest
 
-from service.batching import Batcher, BatchLimits, Done
 from service.errors import ErrorCode, ServiceError
-from service.workers import OwnerThread
+from service.scheduling.batching import Batcher, BatchLimits, Done
+from service.scheduling.workers import OwnerThread
 
 pytestmark = pytest.mark.anyio
 

@@ -6,8 +6,8 @@ import threading
 
 import pytest
 
-from service.budget import ByteBudget
 from service.errors import ErrorCode, ServiceError
+from service.scheduling.budget import ByteBudget
 
 
 def test_each_refusal_is_told_once() -> None:

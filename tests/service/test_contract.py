@@ -18,7 +18,7 @@ from schemathesis.specs.openapi.checks import (
 
 from service.parameters import PoseParameters
 from service.rest.app import create_app
-from service.runtime import Runtime
+from service.runtime.runtime import Runtime
 from service.settings import load_settings
 from tests.service.processes import process
 

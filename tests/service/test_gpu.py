@@ -8,8 +8,8 @@ from collections.abc import Callable
 import pytest
 import torch
 
-from service.gpu import gpu_reader
-from service.metrics import GpuReading, Metrics
+from service.telemetry.gpu import gpu_reader
+from service.telemetry.metrics import GpuReading, Metrics
 
 
 class _Gpu:

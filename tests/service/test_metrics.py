@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from service.metrics import GpuReading, Metrics
+from service.telemetry.metrics import GpuReading, Metrics
 
 
 def test_gpu_is_read_anew_at_every_scrape() -> None:

@@ -13,11 +13,11 @@ import numpy as np
 import pytest
 
 from sdpose_core.types import Image
-from service.batching import BatchLimits
 from service.errors import ErrorCode, ServiceError
-from service.metrics import Metrics
-from service.pipeline import PipelineLimits, PoseOptions, PosePipeline
-from service.workers import OwnerThread
+from service.pipeline.pipeline import PipelineLimits, PoseOptions, PosePipeline
+from service.scheduling.batching import BatchLimits
+from service.scheduling.workers import OwnerThread
+from service.telemetry.metrics import Metrics
 from tests.fakes import FakeEstimator, marked_image
 from tests.pictures import encoded
 

@@ -6,10 +6,10 @@ import asyncio
 
 import pytest
 
-from service.budget import ByteBudget
 from service.errors import ErrorCode, ServiceError
-from service.metrics import Metrics
-from service.sessions import Session
+from service.scheduling.budget import ByteBudget
+from service.streams.sessions import Session
+from service.telemetry.metrics import Metrics
 
 pytestmark = pytest.mark.anyio
 

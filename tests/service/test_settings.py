@@ -159,7 +159,7 @@ def test_the_documented_table_is_current() -> None:
 
 
 def test_every_metric_is_documented() -> None:
-    from service.metrics import Metrics
+    from service.telemetry.metrics import Metrics
 
     text = OPERATIONS.read_text(encoding="utf-8")
     described = set(re.findall(r"`(sdpose_[a-z_]+)", text))

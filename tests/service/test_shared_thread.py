@@ -9,9 +9,9 @@ from collections.abc import Hashable, Iterator, Sequence
 
 import pytest
 
-from service.batching import Batcher, BatchLimits
 from service.errors import ErrorCode, ServiceError
-from service.workers import OwnerThread
+from service.scheduling.batching import Batcher, BatchLimits
+from service.scheduling.workers import OwnerThread
 from tests.service.test_batching import Ear
 
 pytestmark = pytest.mark.anyio

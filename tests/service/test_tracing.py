@@ -14,7 +14,7 @@ from opentelemetry.sdk.trace.export.in_memory_span_exporter import InMemorySpanE
 
 from protos.sdpose.v1 import pose_pb2
 from service.process import StartError, run_service
-from service.tracing import OpenTelemetryTracer, SilentTracer, make_tracer
+from service.telemetry.tracing import OpenTelemetryTracer, SilentTracer, make_tracer
 from tests.fakes import FakeEstimator, marked_image
 from tests.pictures import encoded
 from tests.service.conftest import quiet_settings, serving

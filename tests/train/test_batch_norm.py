@@ -10,7 +10,7 @@ from torch import Tensor, nn
 
 from sdpose_core.checkpoints import load_student
 from sdpose_core.model import PRESETS, Student
-from sdpose_core.train.batch_norm import NormedConv, fold_batch_norm, insert_batch_norm
+from sdpose_core.train.optim.batch_norm import NormedConv, fold_batch_norm, insert_batch_norm
 
 
 def pictures(seed: int, count: int = 4) -> Tensor:

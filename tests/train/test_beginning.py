@@ -11,9 +11,9 @@ from safetensors.torch import save_file
 from torch import nn
 
 from sdpose_core.model import PRESETS, Student
-from sdpose_core.train.beginning import first_student, load_backbone, published_init
-from sdpose_core.train.config import TrainConfig
-from sdpose_core.train.presets import preset_config
+from sdpose_core.train.loop.beginning import first_student, load_backbone, published_init
+from sdpose_core.train.recipe.config import TrainConfig
+from sdpose_core.train.recipe.presets import preset_config
 
 
 def test_published_weights_are_drawn_as_the_papers_code_draws_them() -> None:

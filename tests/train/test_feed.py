@@ -15,8 +15,8 @@ from sdpose_core.data.batches import SampleStream
 from sdpose_core.data.held import hold
 from sdpose_core.data.shards import CONTEXT_SIZE, CropSet, context_regions
 from sdpose_core.skeleton import FLIP_INDICES
-from sdpose_core.train.config import DataConfig, TrainConfig
-from sdpose_core.train.feed import StepInputs, render_inputs, step_inputs
+from sdpose_core.train.loop.feed import StepInputs, render_inputs, step_inputs
+from sdpose_core.train.recipe.config import DataConfig, TrainConfig
 from sdpose_core.types import PUBLISHED_VIEW, ViewGeometry
 from tests.train.people import crop_set
 

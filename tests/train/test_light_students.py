@@ -13,8 +13,12 @@ import torch
 from sdpose_core.checkpoints import load_student, read_checkpoint, save_student
 from sdpose_core.data.augment import AugmentConfig
 from sdpose_core.model import PRESETS, Student
-from sdpose_core.train.beginning import first_student
-from sdpose_core.train.config import (
+from sdpose_core.train.loop.beginning import first_student
+from sdpose_core.train.loop.scoring import DevelopmentSet, development_score
+from sdpose_core.train.loop.trainer import Trainer
+from sdpose_core.train.objective.objective import Objective
+from sdpose_core.train.optim.optimiser import make_optimiser, set_rate
+from sdpose_core.train.recipe.config import (
     DataConfig,
     LossConfig,
     OptimiserConfig,
@@ -22,11 +26,7 @@ from sdpose_core.train.config import (
     TrainConfig,
     ViewLabelConfig,
 )
-from sdpose_core.train.objective import Objective
-from sdpose_core.train.optimiser import make_optimiser, set_rate
-from sdpose_core.train.presets import preset_config
-from sdpose_core.train.scoring import DevelopmentSet, development_score
-from sdpose_core.train.trainer import Trainer
+from sdpose_core.train.recipe.presets import preset_config
 from tests.train.people import coco_folder, crop_set
 from tests.train.test_training import logged, run_state
 
@@ -188,7 +188,7 @@ def test_the_lite_recipe_takes_its_steps_and_goes_on(
     tmp_path: Path, small: str, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """Labels by views, batch norm in and out, crops on the device; stopped, its labels kept."""
-    monkeypatch.setattr("sdpose_core.train.samples.MEASURED_BATCHES", 1)
+    monkeypatch.setattr("sdpose_core.train.loop.samples.MEASURED_BATCHES", 1)
     assert sum(stage.minutes or 0 for stage in preset_config("lite-gpu").stages) == 14
     config, crops = tiny("lite-gpu", start=small), crop_set(4)
     whole = Trainer(config, tmp_path / "whole", crops)

@@ -11,14 +11,14 @@ from torch import Tensor
 
 from sdpose_core.heatmaps import encode
 from sdpose_core.model import CycleOutput
-from sdpose_core.train.config import LossConfig
-from sdpose_core.train.losses import (
+from sdpose_core.train.objective.losses import (
     heatmap_cross_entropy,
     heatmap_distillation,
     heatmap_mse,
     student_loss,
     token_distillation,
 )
+from sdpose_core.train.recipe.config import LossConfig
 from tests.core.parity import facts, filled_student, network_input
 
 

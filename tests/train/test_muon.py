@@ -11,7 +11,7 @@ import torch
 from torch import Tensor, nn
 
 from sdpose_core.model import PRESETS, Student
-from sdpose_core.train.muon import Muon, hidden_matrices, orthogonalise
+from sdpose_core.train.optim.muon import Muon, hidden_matrices, orthogonalise
 
 
 def group(parameters: list[Tensor], **settings: Any) -> dict[str, Any]:

@@ -22,9 +22,9 @@ from sdpose_core.checkpoints import save_student
 from sdpose_core.data.packing import packed_coco
 from sdpose_core.data.shards import ShardWriter, load_shards
 from sdpose_core.model import PRESETS, Student
-from sdpose_core.train.agreement import Agreement
-from sdpose_core.train.clock import ComputeClock
-from sdpose_core.train.state import read_state
+from sdpose_core.train.loop.agreement import Agreement
+from sdpose_core.train.loop.clock import ComputeClock
+from sdpose_core.train.loop.state import read_state
 from tests.train.people import coco_folder, crop_samples
 from tests.train.test_training import run_state
 from tests.train.two_processes import STEPS

@@ -10,12 +10,12 @@ from pathlib import Path
 import pytest
 import torch
 
-from sdpose_core.train.clock import ComputeClock
-from sdpose_core.train.config import StageConfig, TrainConfig, load_config
-from sdpose_core.train.ema import WeightAverage
-from sdpose_core.train.length import within_minutes
-from sdpose_core.train.presets import PRESETS, preset_config
-from sdpose_core.train.schedule import learning_rate, stage_progress
+from sdpose_core.train.loop.clock import ComputeClock
+from sdpose_core.train.optim.ema import WeightAverage
+from sdpose_core.train.optim.schedule import learning_rate, stage_progress
+from sdpose_core.train.recipe.config import StageConfig, TrainConfig, load_config
+from sdpose_core.train.recipe.length import within_minutes
+from sdpose_core.train.recipe.presets import PRESETS, preset_config
 
 
 @pytest.mark.parametrize("name", list(PRESETS))

@@ -21,19 +21,20 @@ from sdpose_core.data.batches import load_batch
 from sdpose_core.data.shards import CropSet, ShardWriter
 from sdpose_core.heatmaps import decode_tensor
 from sdpose_core.model import PRESETS, Student
-from sdpose_core.train.config import (
+from sdpose_core.train.loop.hardware import make_fabric
+from sdpose_core.train.loop.run import load_development, prepare
+from sdpose_core.train.loop.scoring import DevelopmentSet
+from sdpose_core.train.loop.state import read_state, write_state
+from sdpose_core.train.loop.trainer import Trainer
+from sdpose_core.train.recipe.config import (
     DataConfig,
     LossConfig,
     OptimiserConfig,
     StageConfig,
     TrainConfig,
 )
-from sdpose_core.train.hardware import make_fabric
-from sdpose_core.train.run import load_development, prepare
-from sdpose_core.train.scoring import DevelopmentSet
+from sdpose_core.train.recipe.progress import Counters
 from sdpose_core.train.speed import measure
-from sdpose_core.train.state import Counters, read_state, write_state
-from sdpose_core.train.trainer import Trainer
 from tests.train.people import coco_folder, crop_samples, crop_set
 
 QUICK = TrainConfig(

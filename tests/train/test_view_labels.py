@@ -14,8 +14,7 @@ from torch import Tensor
 from sdpose_core.data.shards import CONTEXT_SIZE, CropSet
 from sdpose_core.model import PRESETS, Student, StudentConfig
 from sdpose_core.skeleton import FLIP_INDICES
-from sdpose_core.train.config import ViewLabelConfig
-from sdpose_core.train.view_labels import (
+from sdpose_core.train.loop.view_labels import (
     BOX_SIDE,
     fuse,
     label_crops,
@@ -25,6 +24,7 @@ from sdpose_core.train.view_labels import (
     vote,
     write_labels,
 )
+from sdpose_core.train.recipe.config import ViewLabelConfig
 
 VIEWS = ViewLabelConfig(paddings=(1.0, 1.2, 1.5), sure=0.8, doubtful=("sport",), complete=("full",))
 WIDE = StudentConfig("wide", input_size=(192, 192), heatmap_size=(48, 48), padding=1.1)

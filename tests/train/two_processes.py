@@ -11,14 +11,14 @@ import sys
 from pathlib import Path
 
 from sdpose_core.data.augment import AugmentConfig
-from sdpose_core.train.config import (
+from sdpose_core.train.loop.run import prepare
+from sdpose_core.train.recipe.config import (
     DataConfig,
     LossConfig,
     OptimiserConfig,
     StageConfig,
     TrainConfig,
 )
-from sdpose_core.train.run import prepare
 
 STEPS = 12
 

@@ -1,0 +1,1 @@
+"""The run itself: data in, steps, scores, files."""

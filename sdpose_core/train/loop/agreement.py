@@ -1,0 +1,62 @@
+"""What the processes of a run must agree on: the elapsed time, and whether to stop."""
+
+from __future__ import annotations
+
+from typing import Final
+
+import torch
+from lightning_fabric import Fabric
+from torch import Tensor
+
+from sdpose_core.train.loop.clock import ComputeClock
+
+SECONDS_BETWEEN: Final = 1.0
+MOST_STEPS_BETWEEN: Final = 50
+
+
+class Agreement:
+    """The first process's clock and any process's stop request, the same in every process.
+
+    The processes communicate about once a second, not at every step, which would make each wait for
+    the slowest. In between, time advances everywhere at the agreed pace, so that learning rates and
+    ends of stages never differ. A single process follows its clock directly.
+    """
+
+    def __init__(self, fabric: Fabric, clock: ComputeClock) -> None:
+        self._fabric = fabric
+        self._clock = clock
+        self._agreed = clock.seconds
+        self._pace = 0.0
+        self._since = self._until = 0
+        self.seconds = clock.seconds
+        self.stopping = False
+
+    def before_step(self, wish: bool) -> None:
+        """Set ``seconds`` and ``stopping``; ``wish``: this process was requested to stop.
+
+        Every process calls this before every step.
+        """
+        if self._fabric.world_size == 1:
+            self.seconds, self.stopping = self._clock.seconds, wish
+            return
+        if self._since >= self._until:
+            self._talk(wish)
+        self.seconds = self._agreed + self._since * self._pace
+        self._since += 1
+
+    def _talk(self, wish: bool) -> None:
+        pace = (self._clock.seconds - self._agreed) / self._since if self._since else 0.0
+        first = self._fabric.is_global_zero
+        said = torch.tensor(
+            [float(wish), self._clock.seconds * first, pace * first],
+            dtype=torch.float64,
+            device=self._fabric.device,
+        )
+        heard = self._fabric.all_reduce(said, reduce_op="sum")
+        assert isinstance(heard, Tensor)
+        wishes, self._agreed, self._pace = heard.tolist()
+        self.stopping = wishes > 0
+        self._clock.seconds = self._agreed
+        self._since = 0
+        steps = SECONDS_BETWEEN / self._pace if self._pace > 0 else 1.0
+        self._until = round(max(1.0, min(steps, MOST_STEPS_BETWEEN)))

@@ -1,0 +1,189 @@
+"""From decoded batches to the inputs of a step on its device, without the device waiting.
+
+Loader threads draw the views and, for a GPU, put everything into pinned memory; the copy of the
+next batch overlaps the current step.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterator
+from contextlib import closing
+from dataclasses import dataclass, fields, replace
+
+import numpy as np
+import torch
+from torch import Tensor
+
+from sdpose_core.data.augment import draw_views, render_views
+from sdpose_core.data.batches import CropBatch, SampleStream, iterate_batches
+from sdpose_core.data.disturb import disturb_views, draw_disturbances
+from sdpose_core.data.shards import CropSet, context_regions
+from sdpose_core.heatmaps import encode
+from sdpose_core.skeleton import FLIP_INDICES
+from sdpose_core.train.loop.scoring import resize_views
+from sdpose_core.train.recipe.config import TrainConfig
+from sdpose_core.types import PUBLISHED_VIEW, ViewGeometry
+
+SEEN_AMPLITUDE = 0.35
+"""Joints whose Gaussian is lower do not guide half bodies and cuts: they may be elsewhere."""
+
+
+@dataclass(frozen=True)
+class StepInputs:
+    """Images of one batch and the views drawn for them, all on one device.
+
+    ``images`` (B, H, W, 3) uint8 RGB; ``indices`` (B,) of the samples; ``to_image`` (B, 2, 3),
+    ``gain`` and ``lift`` (B,) as in ``Views``; ``disturbances`` as in ``draw_disturbances``;
+    ``joints`` (B, 17, 2) in heatmap pixels; ``confidence`` (B, 17), the weight in the loss;
+    ``amplitudes`` (B, 17), the height of the target's Gaussian.
+    """
+
+    images: Tensor
+    indices: Tensor
+    to_image: Tensor
+    gain: Tensor
+    lift: Tensor
+    disturbances: Tensor
+    joints: Tensor
+    confidence: Tensor
+    amplitudes: Tensor
+
+    def __len__(self) -> int:
+        return len(self.joints)
+
+    def tensors(self) -> dict[str, Tensor]:
+        """The fields by name."""
+        return {field.name: getattr(self, field.name) for field in fields(self)}
+
+    def pinned(self, device: torch.device) -> StepInputs:
+        """A copy in memory that CUDA ``device`` can read directly."""
+        with torch.cuda.device(device):  # or a thread would open a context on the first GPU
+            return replace(self, **{k: v.pin_memory() for k, v in self.tensors().items()})
+
+    def to(self, device: torch.device) -> StepInputs:
+        """The same on ``device``; from pinned memory the copy is only queued."""
+        moved = {k: v.to(device, non_blocking=True) for k, v in self.tensors().items()}
+        return replace(self, **moved)
+
+
+def draw_inputs(
+    batch: CropBatch,
+    size: tuple[int, int],
+    config: TrainConfig,
+    view: ViewGeometry,
+    step: int,
+    rank: int,
+) -> StepInputs:
+    """The views of one batch, on the host; only ``step`` and ``rank`` decide what is drawn.
+
+    ``size``: width and height of the images; ``view``: the sizes of the student.
+    """
+    count = len(batch.keypoints)
+    rng = np.random.default_rng((config.seed, 2, step, rank))
+    data, weights, amplitudes = config.data, batch.keypoints[..., 2].copy(), batch.amplitudes.copy()
+    seen = batch.keypoints.copy()
+    seen[..., 2] = np.where(amplitudes > SEEN_AMPLITUDE, weights, 0)
+    views = draw_views(seen, context_regions(count, size, view), size, data.augment, rng)
+    for values in (weights, amplitudes):
+        values[views.flipped] = values[views.flipped][:, list(FLIP_INDICES)]
+    stride = np.array(view.input_size, np.float32) / np.array(view.heatmap_size, np.float32)
+    return StepInputs(
+        images=torch.from_numpy(batch.images),
+        indices=torch.from_numpy(batch.indices),
+        to_image=torch.from_numpy(views.to_image),
+        gain=torch.from_numpy(views.gain),
+        lift=torch.from_numpy(views.lift),
+        disturbances=torch.from_numpy(draw_disturbances(count, data.augment, rng)),
+        joints=torch.from_numpy(views.joints / stride),
+        confidence=torch.from_numpy(np.where(weights >= data.minimum_confidence, weights, 0)),
+        amplitudes=torch.from_numpy(amplitudes),
+    )
+
+
+def step_inputs(
+    config: TrainConfig,
+    crops: CropSet,
+    stream: SampleStream,
+    device: torch.device,
+    *,
+    samples: int,
+    step: int,
+    batch_size: int,
+    rank: int = 0,
+    world: int = 1,
+    view: ViewGeometry = PUBLISHED_VIEW,
+    held: Tensor | None = None,
+) -> Iterator[StepInputs]:
+    """Endless inputs on ``device`` from position ``samples`` of the stream and step ``step`` on.
+
+    ``view``: the sizes of the student; ``held``: the images of all crops (N, H, W, 3), if they are
+    already on ``device``.
+    """
+
+    def make(batch: CropBatch, number: int) -> StepInputs:
+        height, width = batch.images.shape[1:3] if held is None else held.shape[1:3]
+        inputs = draw_inputs(batch, (width, height), config, view, step + number, rank)
+        return inputs.pinned(device) if device.type == "cuda" else inputs
+
+    def placed(inputs: StepInputs) -> StepInputs:
+        inputs = inputs.to(device)
+        return inputs if held is None else replace(inputs, images=held[inputs.indices])
+
+    batches = iterate_batches(
+        crops,
+        stream,
+        start=samples,
+        batch_size=batch_size,
+        make=make,
+        rank=rank,
+        world=world,
+        workers=config.data.workers,
+        decode=held is None,
+    )
+    with closing(batches):  # type: ignore[type-var]
+        if device.type == "cuda":
+            yield from _copied_ahead(batches, placed, device)
+        for inputs in batches:
+            yield placed(inputs)
+
+
+def _copied_ahead(
+    batches: Iterator[StepInputs],
+    placed: Callable[[StepInputs], StepInputs],
+    device: torch.device,
+) -> Iterator[StepInputs]:
+    """Endless batches on a GPU, each copied on a separate stream while the last step runs."""
+    aside = torch.cuda.Stream(device)  # type: ignore[no-untyped-call]
+    while True:
+        # By now the caller has queued its step and the GPU is busy with it.
+        with torch.cuda.stream(aside):
+            inputs = placed(next(batches))
+        present = torch.cuda.current_stream(device)
+        present.wait_stream(aside)
+        for tensor in inputs.tensors().values():
+            tensor.record_stream(present)  # its memory is not reused by the next copy before that
+        yield inputs
+
+
+def render_inputs(
+    inputs: StepInputs,
+    size: tuple[int, int],
+    heatmap: str,
+    view: ViewGeometry = PUBLISHED_VIEW,
+) -> tuple[Tensor, Tensor, Tensor]:
+    """Views (B, 3, *size), targets (B, 17, *heatmap) and weights (B, 17), on the inputs' device.
+
+    ``heatmap``: the loss's kind; ``view``: the student's sizes, heatmaps' among them. Does not
+    synchronise: only work on the device.
+    """
+    images = render_views(inputs.images, inputs.to_image, inputs.gain, inputs.lift, view)
+    images = resize_views(disturb_views(images, inputs.disturbances), size)
+    target, weights = encode(inputs.joints, inputs.confidence, size=view.heatmap_size)
+    target = target * inputs.amplitudes[..., None, None]
+    if heatmap == "cross_entropy":
+        # A softmax cannot express "outside": such joints are not trained on.
+        x, y = inputs.joints.unbind(2)
+        height, width = target.shape[2:]
+        inside = (x > -0.5) & (y > -0.5) & (x < width - 0.5) & (y < height - 0.5)
+        weights = weights * inside
+    return images.contiguous(memory_format=torch.channels_last), target, weights

@@ -1,0 +1,77 @@
+"""Where a run computes: devices, precision and processes, by Lightning Fabric."""
+
+from __future__ import annotations
+
+import os
+
+import torch
+from lightning_fabric import Fabric
+from lightning_fabric.utilities.exceptions import MisconfigurationException
+
+from sdpose_core.train.recipe.config import TrainConfig
+
+
+def device_kind(accelerator: str) -> str:
+    """``"cuda"``, ``"mps"`` or ``"cpu"``: what Fabric's ``accelerator`` resolves to on this
+    machine."""
+    if accelerator in ("auto", "gpu", "cuda") and torch.cuda.is_available():
+        return "cuda"
+    if accelerator in ("auto", "gpu", "mps") and torch.backends.mps.is_available():
+        return "mps"
+    return "cpu"
+
+
+def choose_precision(config: TrainConfig) -> str:
+    """The precision of a run: "auto" becomes bf16 where the hardware computes in it."""
+    if config.precision != "auto":
+        return config.precision
+    kind = device_kind(config.accelerator)
+    if kind == "cuda":
+        return "bf16-mixed" if torch.cuda.is_bf16_supported() else "16-mixed"
+    fast = bool(torch.cpu.get_capabilities().get("avx512_bf16"))
+    return "bf16-mixed" if kind == "cpu" and fast else "32-true"
+
+
+def is_first_process() -> bool:
+    """Whether this is the process that logs, writes and scores; known before the processes connect.
+
+    If Fabric starts them only the others have a rank so far; torchrun gives each one.
+    """
+    return os.environ.get("RANK", os.environ.get("LOCAL_RANK", "0")) == "0"
+
+
+def make_fabric(config: TrainConfig, precision: str) -> Fabric:
+    """Fabric for a config, its processes not yet started.
+
+    Raises:
+        ValueError: this machine has no such accelerator, or fewer devices than the config requests,
+            or torchrun started a different number of processes.
+    """
+    kind = device_kind(config.accelerator)
+    asked = config.devices if isinstance(config.devices, int) else 0
+    if kind == "cuda" and asked > torch.cuda.device_count():
+        raise ValueError(
+            f"devices: {asked} GPUs requested, this machine has {torch.cuda.device_count()}; "
+            f"set how many to use with --devices (the rate may need adjusting to the batch)"
+        )
+    try:
+        fabric = Fabric(
+            accelerator=config.accelerator,
+            devices=config.devices,
+            num_nodes=config.nodes,
+            precision=precision,  # type: ignore[arg-type]
+        )
+    except (MisconfigurationException, ModuleNotFoundError, RuntimeError) as error:
+        raise ValueError(
+            f"accelerator {config.accelerator!r} with devices {config.devices!r}: {error}"
+        ) from error
+    if torch.distributed.is_torchelastic_launched():
+        started = int(os.environ["WORLD_SIZE"])
+        wanted = asked * config.nodes if asked else fabric.world_size
+        if started != wanted:
+            # Otherwise each would train independently, all in one folder.
+            raise ValueError(
+                f"torchrun started {started} processes, the config requests {wanted}: "
+                "make --devices and --nodes match torchrun"
+            )
+    return fabric

@@ -1,0 +1,95 @@
+"""A run's logs: CSV, TensorBoard and lines or a bar on the terminal."""
+
+from __future__ import annotations
+
+import csv
+from collections.abc import Mapping
+from pathlib import Path
+from types import TracebackType
+
+from rich.console import Console
+from rich.progress import BarColumn, Progress, TaskID, TextColumn, TimeRemainingColumn
+from torch.utils.tensorboard import SummaryWriter
+
+from sdpose_core.train.recipe.progress import Counters
+
+COLUMNS = ("step", "samples", "seconds", "stage", "name", "value")
+
+
+class RunLog:
+    """Writes scalars as rows of ``log.csv`` (long form) and to TensorBoard; shows progress.
+
+    A context manager. On a terminal progress is a bar, elsewhere a line per report.
+    """
+
+    def __init__(self, folder: Path, console: Console | None = None) -> None:
+        self._console = console or Console()
+        self._path = folder / "log.csv"
+        fresh = not self._path.exists()
+        self._file = self._path.open("a", newline="")
+        self._rows = csv.writer(self._file)
+        if fresh:
+            self._rows.writerow(COLUMNS)
+        self._board = SummaryWriter(str(folder / "tensorboard"))
+        self._bar: Progress | None = None
+        self._task: TaskID | None = None
+        if self._console.is_terminal:
+            self._bar = Progress(
+                TextColumn("{task.description}"),
+                BarColumn(),
+                TextColumn("{task.percentage:>5.1f}%"),
+                TimeRemainingColumn(),
+                console=self._console,
+            )
+            self._task = self._bar.add_task("training", total=1.0)
+
+    def __enter__(self) -> RunLog:
+        if self._bar is not None:
+            self._bar.start()
+        return self
+
+    def __exit__(
+        self,
+        kind: type[BaseException] | None,
+        error: BaseException | None,
+        trace: TracebackType | None,
+    ) -> None:
+        if self._bar is not None:
+            self._bar.stop()
+        self._board.close()
+        self._file.close()
+
+    def scalars(self, values: Mapping[str, float], at: Counters) -> None:
+        """Write named values of one point of the run."""
+        for name, value in values.items():
+            place = (at.step, at.samples, f"{at.seconds:.1f}", at.stage)
+            self._rows.writerow((*place, name, f"{value:.6g}"))
+            self._board.add_scalar(name, value, at.step)
+        self._file.flush()
+
+    def progress(self, text: str, done: float) -> None:
+        """Show the run's progress, ``done`` in 0..1."""
+        if self._bar is not None and self._task is not None:
+            self._bar.update(self._task, description=text, completed=min(done, 1.0))
+        else:
+            self.line(f"{100 * done:5.1f}% {text}")
+
+    def line(self, text: str) -> None:
+        """Print one line."""
+        self._console.print(text, highlight=False, markup=False, soft_wrap=True)
+
+
+def progress_line(counters: Counters, loss: float, rate: float, speed: float) -> str:
+    """The progress line while a stage runs; ``speed`` in crops a second."""
+    return (
+        f"stage {counters.stage + 1} step {counters.step} samples {counters.samples} "
+        f"loss {loss:.4f} rate {rate:.2e} {speed:.1f} crops/s"
+    )
+
+
+def score_line(counters: Counters, values: Mapping[str, float]) -> str:
+    """The line after a score."""
+    return (
+        f"step {counters.step} samples {counters.samples} minutes {counters.seconds / 60:.1f} "
+        + " ".join(f"{name}={value:.4f}" for name, value in values.items())
+    )

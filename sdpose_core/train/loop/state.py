@@ -1,0 +1,82 @@
+"""A run's files on disk: everything that resuming needs, each written atomically."""
+
+from __future__ import annotations
+
+import json
+import os
+import pickle
+from collections.abc import Callable
+from dataclasses import asdict
+from pathlib import Path
+from typing import Any
+
+import torch
+
+from sdpose_core.model import StudentConfig
+from sdpose_core.train.recipe.config import TrainConfig
+from sdpose_core.train.recipe.progress import Counters
+from sdpose_core.types import PUBLISHED_VIEW, ViewGeometry
+
+STATE_NAME = "state.pt"
+CONFIG_NAME = "config.json"
+
+
+def write_whole(path: Path, write: Callable[[Path], Any]) -> None:
+    """``write`` fills a file beside ``path``, which replaces it when complete."""
+    partial = path.with_name(f".{path.name}.{os.getpid()}.partial")
+    try:
+        write(partial)
+        with partial.open("rb") as file:
+            os.fsync(file.fileno())  # or a power cut may leave the new name without content
+        os.replace(partial, path)
+    finally:
+        partial.unlink(missing_ok=True)
+
+
+def write_config(folder: Path, config: TrainConfig) -> None:
+    """Write ``config.json`` of a run folder."""
+    text = json.dumps(config.to_dict(), indent=1) + "\n"
+    write_whole(folder / CONFIG_NAME, lambda partial: partial.write_text(text))
+
+
+def read_config(folder: Path) -> TrainConfig:
+    """The config written by ``write_config``; raises ``FileNotFoundError`` or ``ValueError``."""
+    path = folder / CONFIG_NAME
+    if not path.is_file():
+        raise FileNotFoundError(f"{path}: no such file; {folder} contains no run")
+    return TrainConfig.from_dict(json.loads(path.read_text()))
+
+
+def write_state(folder: Path, counters: Counters, parts: dict[str, Any]) -> None:
+    """Write ``state.pt`` of a run folder; ``parts`` are state dicts and plain values by name."""
+    content = {"counters": asdict(counters), **parts}
+    write_whole(folder / STATE_NAME, lambda partial: torch.save(content, partial))
+
+
+def read_state(folder: Path) -> tuple[Counters, dict[str, Any]]:
+    """The state written by ``write_state``.
+
+    Raises:
+        FileNotFoundError: the run has no state yet.
+        ValueError: the file is damaged or contains something else.
+    """
+    path = folder / STATE_NAME
+    if not path.is_file():
+        raise FileNotFoundError(f"{path}: nothing to resume from")
+    try:
+        content = torch.load(path, map_location="cpu", weights_only=True)
+        return Counters(**content.pop("counters")), content
+    except (RuntimeError, pickle.UnpicklingError, EOFError, KeyError, TypeError) as error:
+        raise ValueError(f"{path}: not a readable state of a run ({error})") from error
+
+
+def read_view(folder: Path) -> ViewGeometry:
+    """The sizes of the student whose run a folder holds; raises as ``read_state`` does."""
+    student = read_state(folder)[1].get("student")
+    return StudentConfig.from_dict(student).view if student else PUBLISHED_VIEW
+
+
+def remove_partials(folder: Path) -> None:
+    """Delete the partial files of a killed process."""
+    for partial in folder.glob(".*.partial"):
+        partial.unlink(missing_ok=True)

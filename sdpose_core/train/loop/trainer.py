@@ -1,0 +1,345 @@
+"""The training loop: stages, steps, scores, checkpoints, resuming.
+
+Everything random is drawn from the seed and the position in the run, so a run that was stopped
+and resumed sees the same samples and the same views as one that was not.
+"""
+
+from __future__ import annotations
+
+import time
+from collections import defaultdict
+from collections.abc import Iterator
+from contextlib import ExitStack
+from pathlib import Path
+from typing import Any
+
+import torch
+from torch import Tensor
+
+from sdpose_core.checkpoints import save_student
+from sdpose_core.data.shards import CropSet
+from sdpose_core.model import Student, StudentConfig
+from sdpose_core.train.loop.agreement import Agreement
+from sdpose_core.train.loop.beginning import check_fit, first_student, served_config, stage_size
+from sdpose_core.train.loop.clock import ComputeClock
+from sdpose_core.train.loop.feed import StepInputs, render_inputs
+from sdpose_core.train.loop.hardware import choose_precision, device_kind, make_fabric
+from sdpose_core.train.loop.logs import RunLog, progress_line, score_line
+from sdpose_core.train.loop.memory import keep_freed_memory
+from sdpose_core.train.loop.results import (
+    averaged_copy,
+    best_kept,
+    refuse_broken_weights,
+    run_facts,
+    score_at,
+    size_name,
+)
+from sdpose_core.train.loop.samples import Samples
+from sdpose_core.train.loop.scoring import DevelopmentSet
+from sdpose_core.train.loop.state import read_state, remove_partials, write_config, write_state
+from sdpose_core.train.objective.objective import Objective, total
+from sdpose_core.train.optim.ema import WeightAverage
+from sdpose_core.train.optim.optimiser import make_optimiser, set_rate
+from sdpose_core.train.optim.schedule import learning_rate, score_due, stage_progress
+from sdpose_core.train.recipe.config import StageConfig, TrainConfig
+from sdpose_core.train.recipe.progress import Counters
+
+MEASURED_BATCHES = 8
+"""Batches on which the statistics of inserted batch norm are measured."""
+
+
+class Trainer:
+    """One run in one folder; with ``resume`` it continues from the folder's ``state.pt``.
+
+    The folder holds ``config.json``, ``log.csv``, ``tensorboard/``, ``state.pt``,
+    ``last.safetensors``, ``labels.npz`` if the config enables labels by views and, once scored,
+    ``best.safetensors`` (the best development score). The student serves at the size of the last
+    stage: crops are averaged down to it.
+
+    Raises:
+        ValueError: the config does not match this machine, its start or the folder's state, or is
+            inconsistent.
+        FileNotFoundError: ``resume`` without a state.
+    """
+
+    def __init__(
+        self,
+        config: TrainConfig,
+        folder: Path,
+        crops: CropSet,
+        dev: DevelopmentSet | None = None,
+        *,
+        resume: bool = False,
+    ) -> None:
+        self.config = config
+        self.folder = folder
+        self.dev = dev
+        self.counters = Counters()
+        self.history: list[dict[str, float]] = []
+        self.resumed = resume
+        if config.threads > 0:
+            torch.set_num_threads(config.threads)
+        if device_kind(config.accelerator) == "cpu":
+            keep_freed_memory()
+        self.precision = choose_precision(config)
+        self.fabric = make_fabric(config, self.precision)
+        self.fabric.launch()
+        self.fabric.seed_everything(config.seed, workers=False)
+        parts: dict[str, Any] = {}
+        if resume:
+            self.counters, parts = read_state(folder)
+        if "student" in parts:
+            student = Student(StudentConfig.from_dict(parts["student"]))
+            self.begun = f"resumes after step {self.counters.step}"
+        else:
+            student, self.begun = first_student(config)
+        student.config = served_config(student.config, config)
+        held_view = dev.regions.view if dev is not None else None
+        check_fit(config, student.config, held_view, self.fabric.world_size)
+        self.samples = Samples(config, crops, self.fabric, student.config.view)
+        if config.batch_norm:
+            # A resumed state contains the statistics.
+            self.samples.normalise(student, config.stages[0], measure=not resume)
+        self.objective = Objective(student.train(), config.loss)
+        self.objective.to(memory_format=torch.channels_last)  # type: ignore[call-overload]
+        optimiser = make_optimiser(self.objective, config)
+        self.wrapped, self.optimiser = self.fabric.setup(self.objective, optimiser)
+        ema = config.optimiser.ema
+        self.average = WeightAverage(self.objective.student, ema) if ema > 0 else None
+        self.log: RunLog | None = None
+        self.stopping = self._wish = False
+        if resume:
+            try:
+                self._restore(parts)
+            except (KeyError, RuntimeError) as error:
+                said = f"{folder}: its state does not match its config ({error})"
+                raise ValueError(said) from error
+
+    def stop(self) -> None:
+        """Make the loop end after the current step and save its state; callable from any thread.
+
+        ``stopping`` becomes true once all processes know.
+        """
+        self._wish = True
+
+    def size_of(self, stage: StageConfig) -> tuple[int, int]:
+        """Height and width of the images that the backbone sees in a stage."""
+        return stage_size(stage, self.student.config)
+
+    @property
+    def student(self) -> Student:
+        """The student that is being trained."""
+        return self.objective.student
+
+    def _restore(self, parts: dict[str, Any]) -> None:
+        self.objective.load_state_dict(parts["objective"])
+        self.optimiser.load_state_dict(parts["optimiser"])
+        if self.average is not None:
+            self.average.load_state_dict(parts["average"])
+        if parts.get("precision"):
+            self.fabric.strategy.precision.load_state_dict(parts["precision"])
+        # A process killed between the two files has a better student than its state records.
+        name = size_name(self.size_of(self.config.stages[-1]))
+        if (kept := best_kept(self.folder, name)) > self.counters.best.get(name, -1.0):
+            self.counters.best[name] = kept
+
+    def run(self, *, stop_after_steps: int | None = None) -> None:
+        """Train to the end of the last stage, or for ``stop_after_steps`` steps of this call.
+
+        Raises:
+            ValueError: the weights are no longer finite; the files are unchanged.
+        """
+        with ExitStack() as stack:
+            if self.fabric.is_global_zero:
+                self.folder.mkdir(parents=True, exist_ok=True)
+                remove_partials(self.folder)
+                if not self.resumed:
+                    write_config(self.folder, self.config)
+                self.log = stack.enter_context(RunLog(self.folder))
+                self.log.line(self.begun)
+                self.log.line(
+                    f"{len(self.samples.crops)} crops, {self.samples.stream.pass_length} per pass, "
+                    f"{self.precision} on {self.fabric.device} x {self.fabric.world_size}"
+                )
+                if self.dev is None:
+                    self.log.line("no development set: nothing is scored, the last student is kept")
+            self.samples.label(
+                self.folder,
+                self.averaged_student,
+                steps=self.counters.step,
+                fresh=not self.resumed,
+                say=self.log.line if self.log is not None else lambda line: None,
+            )
+            self._run_stages(stop_after_steps)
+
+    def _run_stages(self, remaining: int | None) -> None:
+        while self.counters.stage < len(self.config.stages):
+            done = self._run_stage(self.config.stages[self.counters.stage], remaining)
+            if self.stopping:
+                break
+            if remaining is not None:
+                remaining -= done
+                if remaining <= 0:
+                    break
+            self.counters.stage += 1
+            self.counters.stage_step = self.counters.stage_samples = 0
+            self.counters.stage_seconds = self.counters.stage_scored = 0.0
+            if self.counters.stage < len(self.config.stages):
+                self._save()
+        if self.counters.stage >= len(self.config.stages):
+            self._score(self.config.stages[-1], finished=True)
+        self._save()
+
+    def _run_stage(self, stage: StageConfig, limit: int | None) -> int:
+        """Run a stage to its end or for ``limit`` steps; returns the steps made."""
+        counters, fabric, config = self.counters, self.fabric, self.config
+        inputs = self.inputs(stage)
+        clock = ComputeClock(counters.stage_seconds)
+        agreed = Agreement(fabric, clock)
+        begun = counters.seconds - counters.stage_seconds
+        saved = clock.seconds
+        sums: dict[str, Tensor | float] = defaultdict(float)
+        summed = made = 0
+        total_samples = stage.batch * fabric.world_size
+        while limit is None or made < limit:
+            agreed.before_step(self._wish)
+            if agreed.stopping:
+                self.stopping = True
+                break
+            if score_due(config, counters, agreed.seconds, self.samples.stream.pass_length):
+                self._score(stage)
+                counters.scored_samples = counters.samples
+                counters.stage_scored = saved = agreed.seconds
+                self._save()
+            elif agreed.seconds - saved >= 60 * config.checkpoint_minutes:
+                self._save()
+                saved = agreed.seconds
+            progress = stage_progress(
+                stage,
+                counters.stage_step,
+                agreed.seconds,
+                counters.stage_samples,
+                self.samples.stream.pass_length,
+            )
+            if progress >= 1:
+                break
+            start = time.perf_counter()
+            rate = learning_rate(stage, counters.stage_step, progress)
+            terms = self.step(next(inputs), stage, rate)
+            for name, value in terms.items():
+                sums[name] = sums[name] + value.detach()
+            summed += 1
+            made += 1
+            counters.step += 1
+            counters.stage_step += 1
+            counters.samples += total_samples
+            counters.stage_samples += total_samples
+            clock.add(time.perf_counter() - start)
+            counters.stage_seconds = clock.seconds
+            counters.seconds = begun + clock.seconds
+            if counters.step % config.log_every == 0:
+                self._report(sums, summed, rate, progress)
+                sums, summed = defaultdict(float), 0
+        inputs.close()  # type: ignore[attr-defined]
+        ended = (limit is None or made < limit) and not self.stopping
+        if ended and counters.stage + 1 < len(config.stages):
+            self._score(stage)
+        return made
+
+    def inputs(self, stage: StageConfig) -> Iterator[StepInputs]:
+        """The inputs of the next steps of a stage, from the run's current position."""
+        return self.samples.inputs(stage, self.counters.samples, self.counters.step)
+
+    def step(self, inputs: StepInputs, stage: StageConfig, rate: float) -> dict[str, Tensor]:
+        """One optimiser step on one batch; returns the loss terms."""
+        config = self.config
+        images, target, weights = self.render(inputs, stage)
+        set_rate(self.optimiser, rate)
+        own = self.student.config.train_cycles
+        cycles = own if stage.cycles is None else stage.cycles
+        terms: dict[str, Tensor] = self.wrapped(images, target, weights, cycles)
+        loss = total(terms)
+        self.optimiser.zero_grad(set_to_none=True)
+        self.fabric.backward(loss)
+        if config.optimiser.clip > 0:
+            self.fabric.clip_gradients(
+                self.wrapped,
+                self.optimiser,
+                max_norm=config.optimiser.clip,
+                error_if_nonfinite=False,
+            )
+        self.optimiser.step()
+        if self.average is not None:
+            self.average.update(self.student)
+        return {"loss": loss, **terms}
+
+    def render(self, inputs: StepInputs, stage: StageConfig) -> tuple[Tensor, Tensor, Tensor]:
+        """Views, targets and weights of one batch, as in ``render_inputs``."""
+        view = self.student.config.view
+        return render_inputs(inputs, self.size_of(stage), self.config.loss.heatmap, view)
+
+    def _report(
+        self, sums: dict[str, Tensor | float], count: int, rate: float, progress: float
+    ) -> None:
+        if self.log is None:
+            return
+        means = {name: float(value) / count for name, value in sums.items()}
+        speed = self.counters.stage_samples / max(1e-9, self.counters.stage_seconds)
+        values = {**{f"train/{k}": v for k, v in means.items()}, "rate": rate, "speed": speed}
+        self.log.scalars(values, self.counters)
+        share = (self.counters.stage + progress) / len(self.config.stages)
+        self.log.progress(progress_line(self.counters, means["loss"], rate, speed), share)
+
+    def averaged_student(self) -> Student:
+        """A copy of the student with the averaged weights, as saved and scored."""
+        return averaged_copy(self.student, self.average, self.fabric.device)
+
+    def _score(self, stage: StageConfig, *, finished: bool = False) -> None:
+        """Score the averaged student and keep the best; only the first process works.
+
+        The state must be saved right after, so that it records the student that was kept.
+        """
+        refuse_broken_weights(self.objective, self.fabric, self.counters.step, self.folder)
+        if self.fabric.is_global_zero:
+            student = self.averaged_student()
+            values: dict[str, float] = {}
+            if self.dev is not None:
+                served = self.size_of(self.config.stages[-1])
+                for size in dict.fromkeys((served, self.size_of(stage))):
+                    found = score_at(student, self.dev, size, self.config.score_cycles)
+                    values |= found
+                    name = size_name(size)
+                    if found[f"dev/oks_{name}"] > self.counters.best.get(name, -1.0):
+                        self.counters.best[name] = found[f"dev/oks_{name}"]
+                        if size == served:
+                            self._export(student, "best", values)
+            self._export(student, "last", {**values, "finished": float(finished)})
+            self.history.append({"step": float(self.counters.step), **values})
+            if self.log is not None and values:
+                self.log.scalars(values, self.counters)
+                self.log.line(score_line(self.counters, values))
+        self.fabric.barrier()
+
+    def _export(self, student: Student, name: str, scores: dict[str, float]) -> None:
+        facts = run_facts(
+            self.config,
+            self.counters,
+            crops=len(self.samples.crops),
+            averaged=self.average is not None,
+            scores=scores,
+        )
+        save_student(student, self.folder / f"{name}.safetensors", facts)
+
+    def _save(self) -> None:
+        refuse_broken_weights(self.objective, self.fabric, self.counters.step, self.folder)
+        if self.fabric.is_global_zero:
+            parts: dict[str, Any] = {
+                "student": self.student.config.to_dict(),
+                "objective": self.objective.state_dict(),
+                "optimiser": self.optimiser.state_dict(),
+                "precision": self.fabric.strategy.precision.state_dict(),
+            }
+            if self.average is not None:
+                parts["average"] = self.average.state_dict()
+            write_state(self.folder, self.counters, parts)
+        self.fabric.barrier()

@@ -1,0 +1,286 @@
+"""The configuration of a training run: one frozen value that is printed and saved with the run."""
+
+from __future__ import annotations
+
+import tomllib
+from collections.abc import Mapping
+from dataclasses import asdict, dataclass, field, fields, is_dataclass
+from pathlib import Path
+from types import UnionType
+from typing import Any, Literal, Union, get_args, get_origin, get_type_hints
+
+from sdpose_core.data.augment import AugmentConfig
+
+
+@dataclass(frozen=True)
+class DataConfig:
+    """Where samples come from and how often each is shown.
+
+    ``shards``: files, folders or globs of tar shards; or ``coco_annotations`` with ``coco_images``:
+    a COCO keypoint set as published, packed once into ``coco_cache`` (the run's folder if not
+    given). ``source_weights``: factor of a source's samples; ``human_factor`` of samples labelled
+    by people whose source is not named. ``minimum_confidence``: joints below it are excluded from
+    the loss. ``dev_annotations`` and ``dev_images``: a COCO set to score on while training.
+    ``on_device``: crops are decoded once and held in the device's memory, 289 kB each; ``workers``
+    threads then only draw the views. With several processes, each holds all of them.
+    """
+
+    shards: tuple[str, ...] = ()
+    coco_annotations: str | None = None
+    coco_images: str | None = None
+    coco_cache: str | None = None
+    source_weights: Mapping[str, float] = field(default_factory=dict)
+    human_factor: float = 1.0
+    minimum_confidence: float = 0.0
+    dev_annotations: str | None = None
+    dev_images: str | None = None
+    workers: int = 4
+    on_device: bool = False
+    augment: AugmentConfig = field(default_factory=AugmentConfig)
+
+
+@dataclass(frozen=True)
+class ViewLabelConfig:
+    """Labels by a network that sees every crop in several views; see ``train.view_labels``.
+
+    ``paddings``: how much larger than the person's box the views are; none: no such labels.
+    ``mirrored``: each padding also mirrored. ``teacher``: the network, a preset or a checkpoint;
+    None is the run's initial student. ``sure``: the minimum peak of a map for a joint to count as
+    certain. ``doubtful``: sources whose manual labels are only partly trusted. ``complete``:
+    sources where an unlabelled joint is not visible.
+    """
+
+    paddings: tuple[float, ...] = ()
+    mirrored: bool = True
+    teacher: str | None = None
+    sure: float = 0.85
+    doubtful: tuple[str, ...] = ()
+    complete: tuple[str, ...] = ()
+
+    def __post_init__(self) -> None:
+        if any(padding <= 0 for padding in self.paddings):
+            raise ValueError(f"view_labels.paddings: expected more than 0, got {self.paddings}")
+        if not 0 < self.sure <= 1:
+            raise ValueError(f"view_labels.sure: expected more than 0, at most 1, got {self.sure}")
+
+
+@dataclass(frozen=True)
+class LossConfig:
+    """The terms of the loss; see ``sdpose_core.train.objective.losses``.
+
+    ``heatmap``: "mse" is the published code's, "cross_entropy" compares the softmax over each map
+    with the normalised Gaussian. ``tokens``: weight of the token distillation between cycles.
+    ``detach_teacher``: no gradient into the later cycle. ``heatmap_distillation``: weight of each
+    cycle's heatmaps learning from the next cycle's. ``dense`` and ``stem``: weights of the two
+    training-only heads.
+    """
+
+    heatmap: Literal["mse", "cross_entropy"] = "mse"
+    tokens: float = 5e-6
+    detach_teacher: bool = False
+    heatmap_distillation: float = 0.0
+    dense: float = 0.0
+    stem: float = 0.0
+
+
+@dataclass(frozen=True)
+class OptimiserConfig:
+    """``clip``: maximum gradient norm, 0 = none. ``ema``: decay of the averaged weights, 0 = none.
+
+    The decay of an average grows with the steps taken, min(ema, (1 + n) / (10 + n)). ``muon`` uses
+    Muon's steps, ``muon_scale`` times as large as AdamW's, for the hidden matrices and AdamW for
+    the rest (``sdpose_core.train.optim.muon``). ``head_rate``: the rate of everything except the
+    backbone, in units of the stage's; for random weights behind a trained backbone.
+    """
+
+    name: Literal["adam", "adamw", "muon"] = "adam"
+    betas: tuple[float, float] = (0.9, 0.999)
+    weight_decay: float = 0.0
+    clip: float = 0.0
+    ema: float = 0.0
+    muon_scale: float = 1.5
+    head_rate: float = 1.0
+
+
+@dataclass(frozen=True)
+class StageConfig:
+    """One part of a run with its own resolution, batch, length and rate.
+
+    Length: exactly one of ``steps``, ``epochs`` and ``minutes`` (of computing, pauses left out).
+    ``size`` is the input's height and width (None: the student's), ``batch`` is per process,
+    ``cycles`` (None: the student's own number; 0: its backbone alone, if it has its own heatmaps)
+    how often the encoder runs. ``schedule`` shapes the rate after a linear warm-up of
+    ``warmup_steps`` from ``rate * warmup_start``: "steps" multiplies by 0.1 at each of
+    ``milestones`` (shares of the stage), "hold_cosine" keeps the rate for the share ``hold`` and
+    falls to ``final * rate`` along a cosine, "constant" keeps it.
+    """
+
+    size: tuple[int, int] | None = None
+    batch: int = 64
+    steps: int | None = None
+    epochs: float | None = None
+    minutes: float | None = None
+    cycles: int | None = None
+    rate: float = 1e-3
+    schedule: Literal["steps", "hold_cosine", "constant"] = "hold_cosine"
+    milestones: tuple[float, ...] = (200 / 300, 260 / 300)
+    hold: float = 0.5
+    final: float = 0.02
+    warmup_steps: int = 500
+    warmup_start: float = 0.001
+
+    def __post_init__(self) -> None:
+        given = [n for n in ("steps", "epochs", "minutes") if getattr(self, n) is not None]
+        if len(given) != 1:
+            raise ValueError(f"a stage needs exactly one of steps, epochs and minutes, got {given}")
+        if self.batch < 1:
+            raise ValueError(f"stage.batch: expected at least 1, got {self.batch}")
+        for name, length in (("epochs", self.epochs), ("minutes", self.minutes)):
+            if length is not None and length <= 0:
+                raise ValueError(f"stage.{name}: expected more than 0, got {length}")
+
+
+@dataclass(frozen=True)
+class TrainConfig:
+    """A whole run.
+
+    ``student``: preset to train; ``start``: a checkpoint to begin with. Without one ``init`` draws
+    the weights: "compact" from a truncated normal, which learns faster, "published" as in the
+    paper's code; and ``backbone_start`` is a file of a pretrained backbone, or a preset with one;
+    matching tensors are used. ``batch_norm``: a backbone whose batch norm was folded into its
+    convolutions trains with batch norm again; students that are saved and scored have it folded.
+    ``devices`` is per node; ``batch`` of a stage is per device. ``precision``: "auto" is bf16 where
+    the hardware computes in it, float32 elsewhere. A development score every ``evaluate_minutes``
+    of computing, or every ``evaluate_epochs`` where given. ``score_cycles``: the number of cycles
+    whose development score decides which weights are kept (None: the served number; 0: its backbone
+    alone).
+    """
+
+    name: str = "run"
+    student: str = "sdpose-t"
+    start: str | None = None
+    init: Literal["compact", "published"] = "compact"
+    backbone_start: str | None = None
+    batch_norm: bool = False
+    seed: int = 0
+    data: DataConfig = field(default_factory=DataConfig)
+    view_labels: ViewLabelConfig = field(default_factory=ViewLabelConfig)
+    loss: LossConfig = field(default_factory=LossConfig)
+    optimiser: OptimiserConfig = field(default_factory=OptimiserConfig)
+    stages: tuple[StageConfig, ...] = (StageConfig(epochs=300),)
+    accelerator: str = "auto"
+    devices: int | str = "auto"
+    nodes: int = 1
+    threads: int = 0
+    precision: Literal["auto", "32-true", "bf16-mixed", "16-mixed"] = "auto"
+    evaluate_minutes: float = 10.0
+    evaluate_epochs: float | None = None
+    checkpoint_minutes: float = 5.0
+    log_every: int = 20
+    score_cycles: int | None = None
+
+    def __post_init__(self) -> None:
+        if not self.stages:
+            raise ValueError("a run needs at least one stage")
+        for name, least in (("log_every", 1), ("score_cycles", 0)):
+            value = getattr(self, name)
+            if value is not None and value < least:
+                raise ValueError(f"{name}: expected at least {least}, got {value}")
+        if self.evaluate_epochs is not None and self.evaluate_epochs <= 0:
+            raise ValueError(f"evaluate_epochs: expected more than 0, got {self.evaluate_epochs}")
+
+    def to_dict(self) -> dict[str, Any]:
+        """Plain values, ready for JSON."""
+        return asdict(self)
+
+    @classmethod
+    def from_dict(cls, values: Mapping[str, Any]) -> TrainConfig:
+        """Raises ``ValueError`` naming the field that is unknown or of the wrong type."""
+        config = _build(cls, values, "")
+        assert isinstance(config, cls)
+        return config
+
+
+def load_config(path: Path) -> TrainConfig:
+    """Read a TOML file: a top-level ``preset`` names the base, the rest replaces its values.
+
+    Tables are merged into the preset's; ``[[stages]]`` replaces its stages.
+    """
+    from sdpose_core.train.recipe.presets import preset_config
+
+    try:
+        values = tomllib.loads(path.read_text())
+    except tomllib.TOMLDecodeError as error:
+        raise ValueError(f"{path}: {error}") from error
+    preset = values.pop("preset", None)
+    base = preset_config(str(preset)).to_dict() if preset is not None else {}
+    return TrainConfig.from_dict(merge(base, values))
+
+
+def merge(base: Mapping[str, Any], changes: Mapping[str, Any]) -> dict[str, Any]:
+    """``base`` with ``changes`` over it; nested mappings are merged, all else is replaced."""
+    merged = dict(base)
+    for key, value in changes.items():
+        old = merged.get(key)
+        both = isinstance(old, Mapping) and isinstance(value, Mapping)
+        merged[key] = merge(old, value) if both else value  # type: ignore[arg-type]
+    return merged
+
+
+def _build(kind: Any, value: Any, where: str) -> Any:
+    """Turn plain values into ``kind``, checking names and types on the way."""
+    origin, arguments = get_origin(kind), get_args(kind)
+    if is_dataclass(kind) and isinstance(kind, type):
+        if not isinstance(value, Mapping):
+            raise ValueError(f"{where or 'config'}: expected a table, got {value!r}")
+        hints = get_type_hints(kind)
+        known = {f.name for f in fields(kind)}
+        unknown = sorted(set(value) - known)
+        if unknown:
+            raise ValueError(
+                f"{where or 'config'}: unknown {', '.join(unknown)}; "
+                f"expected {', '.join(sorted(known))}"
+            )
+        inner = {k: _build(hints[k], v, f"{where}.{k}".lstrip(".")) for k, v in value.items()}
+        return kind(**inner)
+    if origin is tuple:
+        if not isinstance(value, list | tuple):
+            raise ValueError(f"{where}: expected a list, got {value!r}")
+        if len(arguments) == 2 and arguments[1] is Ellipsis:
+            return tuple(_build(arguments[0], v, f"{where}[{i}]") for i, v in enumerate(value))
+        if len(value) != len(arguments):
+            raise ValueError(f"{where}: expected {len(arguments)} values, got {value!r}")
+        return tuple(
+            _build(a, v, f"{where}[{i}]")
+            for i, (a, v) in enumerate(zip(arguments, value, strict=True))
+        )
+    if origin is Literal:
+        if value not in arguments:
+            raise ValueError(f"{where}: expected one of {', '.join(arguments)}, got {value!r}")
+        return value
+    if origin in (Union, UnionType):
+        for option in arguments:
+            if option is type(None):
+                if value is None:
+                    return None
+            elif _may_be(value, option):
+                return _build(option, value, where)
+        raise ValueError(f"{where}: unexpected value {value!r}")
+    if isinstance(origin, type) and issubclass(origin, Mapping):
+        if not isinstance(value, Mapping):
+            raise ValueError(f"{where}: expected a table, got {value!r}")
+        return {str(k): _build(arguments[1], v, f"{where}.{k}") for k, v in value.items()}
+    if kind is float and isinstance(value, int) and not isinstance(value, bool):
+        return float(value)
+    wrong_bool = isinstance(value, bool) and kind is not bool
+    if not isinstance(kind, type) or not isinstance(value, kind) or wrong_bool:
+        name = getattr(kind, "__name__", kind)
+        raise ValueError(f"{where}: expected {name}, got {value!r}")
+    return value
+
+
+def _may_be(value: Any, option: Any) -> bool:
+    """Whether ``value`` is intended as ``option``, one of a field's types."""
+    if get_origin(option) is tuple:
+        return isinstance(value, list | tuple)
+    return isinstance(value, option) or (option is float and isinstance(value, int))

@@ -1,0 +1,23 @@
+"""The progress of a run."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, field
+
+
+@dataclass
+class Counters:
+    """The progress of a run. ``samples`` are global over all processes; ``stage_*`` count from the
+    start of the stage; ``scored_samples`` is ``samples`` at the last score, ``stage_scored`` is
+    ``stage_seconds`` then; ``best`` are the best scores so far by input size."""
+
+    stage: int = 0
+    step: int = 0
+    samples: int = 0
+    seconds: float = 0.0
+    stage_step: int = 0
+    stage_samples: int = 0
+    stage_seconds: float = 0.0
+    scored_samples: int = 0
+    stage_scored: float = 0.0
+    best: dict[str, float] = field(default_factory=dict)

@@ -1,0 +1,1 @@
+"""From image bytes to poses; every front end calls it."""

@@ -1,0 +1,414 @@
+"""The one way from an image file to its people; every front end calls `PosePipeline.estimate`.
+
+decode (pool) -> detect (batched over images) -> crop (pool) -> pose (batched over people of all
+requests). Knows neither HTTP nor gRPC. Deadlines are `time.monotonic()` moments.
+"""
+
+from __future__ import annotations
+
+import time
+import weakref
+from collections.abc import Awaitable, Callable, Hashable, Sequence
+from dataclasses import dataclass, field
+from functools import partial
+from typing import Literal, TypeVar
+
+import numpy as np
+
+from sdpose_core.calibration import confirmed
+from sdpose_core.skeleton import KEYPOINT_NAMES
+from sdpose_core.types import Cycles, Detections, Floats, Image, Poses
+from service.errors import invalid_argument
+from service.images import ImageLimits, decode_image, encode_jpeg, read_header
+from service.parameters import PoseParameters, Priority, check_boxes_touch
+from service.pipeline.estimator import Crops, Estimator, Frame
+from service.scheduling.batching import Batcher, BatchLimits
+from service.scheduling.budget import ByteBudget
+from service.scheduling.workers import OwnerThread, WorkPool, on_device
+from service.telemetry.metrics import Metrics
+from service.telemetry.tracing import SilentTracer, Tracer
+
+T = TypeVar("T")
+NO_DETECTOR = "none"
+
+
+@dataclass(frozen=True, slots=True)
+class PoseOptions:
+    """How one image is to be looked at. `boxes` `(N, 4)` xyxy pixels skips the detector."""
+
+    boxes: Floats | None = None
+    max_people: int | None = None
+    min_score: float | None = None
+    min_keypoint_score: float = 0.0
+    cycles: int | Literal["auto"] | None = None
+    flip_test: bool = False
+
+    @classmethod
+    def of(cls, parameters: PoseParameters, boxes: Floats | None = None) -> PoseOptions:
+        """What the parameters of a request say of one image."""
+        return cls(
+            boxes=boxes,
+            max_people=parameters.max_people,
+            min_score=parameters.min_score,
+            min_keypoint_score=parameters.min_keypoint_score,
+            cycles=parameters.cycles,
+            flip_test=parameters.flip_test,
+        )
+
+
+@dataclass(frozen=True, slots=True)
+class ModelNames:
+    """What answered."""
+
+    student: str
+    detector: str
+    backend: str
+    device: str
+
+
+@dataclass(frozen=True, slots=True)
+class Keypoint:
+    """A named place in pixels of the image as displayed, with a score in 0..1."""
+
+    name: str
+    x: float
+    y: float
+    score: float
+
+
+@dataclass(frozen=True, slots=True)
+class PoseResult:
+    """The people of one image. `timings_ms` holds milliseconds a stage, `queue` and `total`.
+
+    `image` is the decoded picture where the caller asked to keep it.
+    """
+
+    poses: Poses
+    width: int
+    height: int
+    models: ModelNames
+    timings_ms: dict[str, float]
+    min_keypoint_score: float = 0.0
+    image: Image | None = None
+
+    def keypoints(self, person: int) -> list[Keypoint]:
+        """The keypoints of one person that reach the asked score, in COCO order."""
+        points = self.poses.keypoints[person].tolist()
+        scores = self.poses.keypoint_scores[person].tolist()
+        return [
+            Keypoint(name, point[0], point[1], score)
+            for name, point, score in zip(KEYPOINT_NAMES, points, scores, strict=True)
+            if score >= self.min_keypoint_score
+        ]
+
+
+@dataclass(frozen=True, slots=True)
+class _PoseGroup:
+    """Only crops that are asked for in the same way may share a batch."""
+
+    cycles: int
+    flip_test: bool
+
+
+@dataclass(frozen=True, slots=True)
+class _Posed:
+    """The keypoints and scores of one image's people; the seconds are those of its batch."""
+
+    keypoints: Floats
+    scores: Floats
+    pose_s: float
+    keypoints_s: float
+
+
+@dataclass(frozen=True, slots=True)
+class PipelineLimits:
+    """Bounds of the pipeline as plain values."""
+
+    images: ImageLimits = field(default_factory=ImageLimits)
+    detect: BatchLimits = field(default_factory=lambda: BatchLimits(8, 0.0, 64))
+    pose: BatchLimits = field(default_factory=BatchLimits)
+    decode_threads: int = 2
+    max_decode_queue: int = 64
+    max_decoded_bytes: int = 2**30
+    max_people: int = 100
+    cycles: int | Literal["auto"] | None = None
+    max_cycles: int = 2
+
+
+class PosePipeline:
+    """Drives one estimator for many callers. Made on the event loop that it serves."""
+
+    def __init__(
+        self,
+        estimator: Estimator,
+        *,
+        limits: PipelineLimits,
+        detect_worker: OwnerThread,
+        pose_worker: OwnerThread,
+        metrics: Metrics,
+        tracer: Tracer | None = None,
+    ) -> None:
+        self.limits = limits
+        self.models = ModelNames(
+            estimator.student_name,
+            estimator.detector_name,
+            estimator.backend_name,
+            str(estimator.device),
+        )
+        self.input_size = estimator.input_size
+        self._allowed = _allowed_cycles(estimator.cycles, limits)
+        self._estimator = estimator
+        self._metrics = metrics
+        self._tracer = tracer or SilentTracer()
+        self._workers = (detect_worker, pose_worker)
+        self._on_device = partial(on_device, self._workers, estimator.alive)
+        self._decoded = ByteBudget(
+            limits.max_decoded_bytes,
+            "decoded images in flight",
+            partial(metrics.shed, "decode", "memory"),
+        )
+        self._decode_pool = WorkPool(
+            "decode",
+            threads=limits.decode_threads,
+            max_waiting=limits.max_decode_queue,
+            observer=metrics,
+        )
+        self._crop_pool = WorkPool(
+            "crop",
+            threads=limits.decode_threads,
+            max_waiting=limits.pose.max_queue_cost,
+            observer=metrics,
+        )
+        self._detect: Batcher[Frame, Detections] = Batcher(
+            "detect",
+            self._run_detect,
+            worker=detect_worker,
+            limits=limits.detect,
+            observer=metrics,
+        )
+        self._pose: Batcher[Crops, _Posed] = Batcher(
+            "pose", self._run_pose, worker=pose_worker, limits=limits.pose, observer=metrics
+        )
+
+    @property
+    def workers(self) -> tuple[OwnerThread, ...]:
+        """The threads without which nothing is answered."""
+        return self._workers
+
+    async def estimate(
+        self,
+        source: bytes | Image,
+        options: PoseOptions,
+        *,
+        deadline: float | None = None,
+        priority: Priority = Priority.NORMAL,
+        keep_image: bool = False,
+    ) -> PoseResult:
+        """Finds the people of one image file (or decoded image). Raises `ServiceError`."""
+        started = time.monotonic()
+        timings = {"queue": 0.0}
+        self._cycles(options.cycles)  # a bad value is told before any work is done
+        if options.boxes is None and self.models.detector == NO_DETECTOR:
+            raise invalid_argument("boxes", "needed, as this service runs without a detector")
+        # Whoever's picture is being decoded will be company for the batch that forms meanwhile.
+        next_batch = self._pose if options.boxes is not None else self._detect
+        with next_batch.expecting():
+            image, frame = await self._frame(source, deadline, timings)
+        height, width = image.shape[:2]
+        if options.boxes is None:
+            done = await self._detect.submit(frame, priority=priority.order, deadline=deadline)
+            timings["detect"] = done.ran_s
+            self._tracer.stage("detect", done.ran_s, done.waited_s)
+            timings["queue"] += done.waited_s
+            most = min(options.max_people or self.limits.max_people, self.limits.max_people)
+            people = done.value.select(options.min_score, most)
+        else:
+            check_boxes_touch(options.boxes, width, height)
+            people = _given(options.boxes).select(options.min_score, options.max_people)
+        poses = await self._poses(frame, people, options, deadline, priority, timings)
+        self._metrics.people_per_image.observe(len(poses))
+        timings["total"] = time.monotonic() - started
+        return PoseResult(
+            poses,
+            width,
+            height,
+            self.models,
+            {stage: seconds * 1e3 for stage, seconds in timings.items()},
+            options.min_keypoint_score,
+            image if keep_image else None,
+        )
+
+    async def draw(self, result: PoseResult, *, deadline: float | None = None) -> bytes:
+        """The kept image of a result with its poses drawn, as JPEG."""
+        assert result.image is not None, "estimate() must be asked to keep the image"
+        return await self._crop_pool.run(
+            partial(_annotated, result.image, result.poses, result.min_keypoint_score),
+            deadline=deadline,
+        )
+
+    async def drain(self) -> None:
+        """Finishes what is queued."""
+        await self._detect.drain()
+        await self._pose.drain()
+
+    def close(self) -> None:
+        """Fails what still waits and ends the pools; the workers belong to the runtime."""
+        self._detect.close()
+        self._pose.close()
+        self._decode_pool.stop()
+        self._crop_pool.stop()
+
+    async def _frame(
+        self, source: bytes | Image, deadline: float | None, timings: dict[str, float]
+    ) -> tuple[Image, Frame]:
+        return await self._timed(
+            "decode",
+            timings,
+            lambda work: self._decode_pool.run(work, deadline=deadline),
+            partial(self._decode, source),
+        )
+
+    async def _poses(
+        self,
+        frame: Frame,
+        people: Detections,
+        options: PoseOptions,
+        deadline: float | None,
+        priority: Priority,
+        timings: dict[str, float],
+    ) -> Poses:
+        if not len(people):
+            return Poses.empty()
+        with self._pose.expecting():
+            crops = await self._timed(
+                "crop",
+                timings,
+                lambda work: self._crop_pool.run(work, deadline=deadline),
+                partial(self._crop, frame, people.boxes),
+            )
+        done = await self._pose.submit(
+            crops,
+            cost=len(people),
+            group=_PoseGroup(self._cycles(options.cycles), options.flip_test),
+            priority=priority.order,
+            deadline=deadline,
+        )
+        posed = done.value
+        timings["pose"], timings["keypoints"] = posed.pose_s, posed.keypoints_s
+        self._tracer.stage("pose", posed.pose_s, done.waited_s)
+        self._tracer.stage("keypoints", posed.keypoints_s)
+        timings["queue"] += done.waited_s
+        if not all(
+            np.isfinite(values).all() for values in (posed.keypoints, posed.scores, people.scores)
+        ):
+            # A fault of ours, and nothing that JSON could carry.
+            raise FloatingPointError("a keypoint or a score is not finite")
+        poses = Poses(posed.keypoints, posed.scores, people.boxes, people.scores)
+        # A caller who names a score wants all that reach it.
+        return poses if options.min_score is not None else poses.select(confirmed(poses))
+
+    async def _timed(
+        self,
+        stage: str,
+        timings: dict[str, float],
+        run: Callable[[Callable[[], T]], Awaitable[T]],
+        work: Callable[[], T],
+    ) -> T:
+        """Runs work elsewhere and notes how long it waited and how long the work itself took."""
+        asked = time.monotonic()
+        waited_s = 0.0
+
+        def timed() -> T:
+            nonlocal waited_s
+            started = time.monotonic()
+            waited_s = started - asked
+            result = work()
+            timings[stage] = time.monotonic() - started
+            self._metrics.stage_seconds.labels(stage).observe(timings[stage])
+            return result
+
+        result = await run(timed)
+        self._tracer.stage(stage, timings[stage], waited_s)
+        timings["queue"] += waited_s
+        return result
+
+    def _cycles(self, asked: int | Literal["auto"] | None) -> int:
+        cycles = self.limits.cycles if asked is None else asked
+        if cycles == "auto":
+            # One more while all that waits fits the next batches: then nobody is kept out of them.
+            short = all(
+                queue.queued_cost <= queue.limits.max_cost for queue in (self._detect, self._pose)
+            )
+            served = self._allowed.served
+            return min(served + 1, self._allowed.highest) if short else served
+        try:
+            return self._allowed.check(cycles)
+        except ValueError:
+            raise invalid_argument(
+                "cycles", f"must be {self._allowed.described}, or auto"
+            ) from None
+
+    def _decode(self, source: bytes | Image) -> tuple[Image, Frame]:
+        image = self._decoded_file(source) if isinstance(source, bytes) else source
+        with self._on_device():
+            return image, self._estimator.upload(image)
+
+    def _decoded_file(self, data: bytes) -> Image:
+        header = read_header(data, self.limits.images)
+        self._decoded.take(header.peak_bytes)
+        try:
+            image = decode_image(data, self.limits.images, header)
+        except BaseException:
+            self._decoded.give_back(header.peak_bytes)
+            raise
+        self._decoded.give_back(header.peak_bytes - image.nbytes)
+        weakref.finalize(image, self._decoded.give_back, image.nbytes)
+        return image
+
+    def _crop(self, frame: Frame, boxes: Floats) -> Crops:
+        with self._on_device():
+            return self._estimator.crop(frame, boxes)
+
+    def _run_detect(self, frames: Sequence[Frame], group: Hashable) -> list[Detections]:
+        with self._on_device(), self._metrics.stage_seconds.labels("detect").time():
+            return self._estimator.detect(frames)
+
+    def _run_pose(self, crops: Sequence[Crops], group: Hashable) -> list[_Posed]:
+        assert isinstance(group, _PoseGroup)
+        started = time.monotonic()
+        with self._on_device():
+            heatmaps = self._estimator.heatmaps(
+                crops, flip_test=group.flip_test, cycles=group.cycles
+            )
+            seen = time.monotonic()
+            found = self._estimator.keypoints(heatmaps, crops)
+        pose_s, keypoints_s = seen - started, time.monotonic() - seen
+        self._metrics.stage_seconds.labels("pose").observe(pose_s)
+        self._metrics.stage_seconds.labels("keypoints").observe(keypoints_s)
+        return [_Posed(points, scores, pose_s, keypoints_s) for points, scores in found]
+
+
+def _allowed_cycles(able: Cycles, limits: PipelineLimits) -> Cycles:
+    """What the student can run, within what the service allows.
+
+    Raises:
+        ValueError: the service is set to a number that the student cannot run.
+    """
+    highest = max(able.lowest, min(able.highest, limits.max_cycles))
+    asked = limits.cycles if isinstance(limits.cycles, int) else None
+    served = min(able.check(asked), highest)
+    return Cycles(able.lowest, highest, served)
+
+
+def _given(boxes: Floats) -> Detections:
+    """The caller's own boxes, which count as certain."""
+    return Detections(boxes, np.ones(len(boxes), np.float32))
+
+
+def _annotated(image: Image, poses: Poses, min_keypoint_score: float) -> bytes:
+    from service.overlay import draw_poses  # the drawing library is heavy and seldom asked for
+
+    # Where the caller names no score, the drawing keeps its own: guesses clutter a picture.
+    if not min_keypoint_score:
+        return encode_jpeg(draw_poses(image, poses))
+    return encode_jpeg(draw_poses(image, poses, min_keypoint_score=min_keypoint_score))

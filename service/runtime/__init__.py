@@ -1,0 +1,1 @@
+"""From settings to a ready pipeline, and the way down again."""

@@ -1,0 +1,1 @@
+"""Who runs when: batches, owner threads, pools, memory budgets."""

@@ -1,0 +1,399 @@
+"""Gathers items of many callers into batches for one owner thread.
+
+The batcher is generic: it knows costs, groups, priorities and deadlines, and nothing of what
+the items are. All of its state belongs to the event loop; only `run` happens in the thread, so
+there is no lock. A batch leaves only when the owner is free, and then at once, unless company is
+known to be on its way (`Batcher.expecting`): for that it waits until it is full or its oldest item
+has waited `max_wait_s`. So a lone caller never waits, and work that arrives while a batch runs
+forms the next one by itself. Batchers that share an owner take turns.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import logging
+import time
+from bisect import insort
+from collections.abc import Callable, Hashable, Iterator, Sequence
+from concurrent.futures import Future
+from contextlib import contextmanager
+from dataclasses import dataclass
+from math import ceil
+from typing import Generic, TypeVar
+
+from service.errors import ErrorCode, ServiceError, deadline_exceeded
+from service.scheduling.workers import OwnerThread, WorkerLostError
+from service.telemetry.observers import BatchObserver, SilentObserver
+
+In = TypeVar("In")
+Out = TypeVar("Out")
+Run = Callable[[Sequence[In], Hashable], Sequence[Out]]
+
+_log = logging.getLogger(__name__)
+
+
+@dataclass(frozen=True, slots=True)
+class BatchLimits:
+    """Bounds of one batcher; costs are in the caller's unit, such as crops."""
+
+    max_cost: int = 16
+    max_wait_s: float = 0.0
+    max_queue_cost: int = 256
+
+    def __post_init__(self) -> None:
+        if self.max_cost < 1 or self.max_queue_cost < 1 or self.max_wait_s < 0:
+            raise ValueError(f"batch limits must be positive, got {self}")
+
+
+@dataclass(frozen=True, slots=True)
+class Done(Generic[Out]):
+    """The answer to one item, with the seconds it waited and the seconds its batch ran."""
+
+    value: Out
+    waited_s: float
+    ran_s: float
+
+
+@dataclass(eq=False, slots=True)
+class _Entry(Generic[In, Out]):
+    item: In
+    cost: int
+    group: Hashable
+    order: tuple[int, int]
+    enqueued: float
+    deadline: float | None
+    future: asyncio.Future[Done[Out]]
+    waiting: bool = True
+    begun: bool = False
+    timer: asyncio.TimerHandle | None = None
+
+
+@dataclass(frozen=True, slots=True)
+class _Outcome(Generic[Out]):
+    """What the owner thread made of the entries that it began: a value or an error for each."""
+
+    results: Sequence[Out | Exception]
+    started: float
+    ran_s: float
+
+
+class Batcher(Generic[In, Out]):
+    """Feeds one owner thread with batches of at most `limits.max_cost`.
+
+    `run(items, group)` is called in the owner thread with items of one group and must give one
+    result an item. Where it fails for a batch, the items are tried one by one, once, so that
+    a bad item fails alone. An item dearer than `max_cost` travels alone.
+    """
+
+    def __init__(
+        self,
+        name: str,
+        run: Run[In, Out],
+        *,
+        worker: OwnerThread,
+        limits: BatchLimits,
+        observer: BatchObserver | None = None,
+    ) -> None:
+        self.name = name
+        self.limits = limits
+        self._run = run
+        self._worker = worker
+        self._observer = observer or SilentObserver()
+        self._waiting: list[_Entry[In, Out]] = []
+        self._queued_cost = 0
+        self._running_cost = 0
+        self._expected = 0
+        self._seconds_per_batch = 0.0
+        self._sequence = 0
+        self._draining = False
+        self._closed = False
+        self._ready_since: float | None = None
+        self._pump_planned = False
+        self._wait_timer: asyncio.TimerHandle | None = None
+        self._idle_waiters: list[asyncio.Future[None]] = []
+        worker.turns.join(self._pump)
+
+    @property
+    def queued_cost(self) -> int:
+        """The summed cost of the items that wait for a batch."""
+        return self._queued_cost
+
+    @property
+    def expected_wait_s(self) -> float:
+        """A forecast for a newcomer: the batches ahead at the pace of the recent ones.
+
+        Counted in batches, not in costs: a small batch takes more time a crop than a full one.
+        The pace includes what a batch that was ready waited for the thread, where others share it.
+        """
+        batches = ceil(self._queued_cost / self.limits.max_cost) + (self._running_cost > 0)
+        return batches * self._seconds_per_batch
+
+    async def submit(
+        self,
+        item: In,
+        *,
+        cost: int = 1,
+        group: Hashable = None,
+        priority: int = 0,
+        deadline: float | None = None,
+    ) -> Done[Out]:
+        """Queues one item and waits for its result.
+
+        Lower `priority` numbers go first. `deadline` is a `time.monotonic()` moment. Raises
+        `ServiceError` overloaded, deadline_exceeded or unavailable, or what `run` raised for
+        this item. Cancelling the caller takes the item out of the queue.
+        """
+        if cost < 1:
+            raise ValueError(f"cost must be at least 1, got {cost}")
+        now = time.monotonic()
+        self._refuse(cost, now, deadline)
+        loop = asyncio.get_running_loop()
+        self._sequence += 1
+        entry: _Entry[In, Out] = _Entry(
+            item, cost, group, (priority, self._sequence), now, deadline, loop.create_future()
+        )
+        if deadline is not None:
+            entry.timer = loop.call_later(deadline - now, self._expire, entry)
+        insort(self._waiting, entry, key=lambda waiting: waiting.order)
+        self._queue_changed(cost)
+        self._plan_pump()
+        try:
+            return await entry.future
+        except asyncio.CancelledError:
+            self._withdraw(entry, "cancelled")
+            raise
+        finally:
+            if entry.timer is not None:
+                entry.timer.cancel()
+
+    @contextmanager
+    def expecting(self) -> Iterator[None]:
+        """While it lasts, one more item is known to be on its way, and a batch may wait for it.
+
+        To be left right before the item is submitted, in the same turn of the loop.
+        """
+        self._expected += 1
+        try:
+            yield
+        finally:
+            self._expected -= 1
+            self._plan_pump()
+
+    async def drain(self) -> None:
+        """Dispatches what is queued without waiting for company; returns when all is done."""
+        self._draining = True
+        self._plan_pump()
+        if self._waiting or self._running_cost:
+            idle: asyncio.Future[None] = asyncio.get_running_loop().create_future()
+            self._idle_waiters.append(idle)
+            await idle
+
+    def close(self) -> None:
+        """Refuses newcomers and fails what still waits with `unavailable`."""
+        self._draining = self._closed = True
+        for entry in list(self._waiting):
+            self._take_out(entry)
+            if not entry.future.done():
+                entry.future.set_exception(_stopping())
+        self._tell_if_idle()
+
+    def _refuse(self, cost: int, now: float, deadline: float | None) -> None:
+        if self._worker.lost:
+            raise WorkerLostError(self._worker.name)
+        if self._closed:
+            raise _stopping()
+        if deadline is not None and deadline <= now:
+            self._observer.shed(self.name, "expired")
+            raise deadline_exceeded(f"before {self.name}")
+        # An empty queue takes any single item, however dear: it could never get in otherwise.
+        if self._waiting and self._queued_cost + cost > self.limits.max_queue_cost:
+            self._observer.shed(self.name, "queue_full")
+            raise ServiceError(
+                ErrorCode.OVERLOADED,
+                f"the {self.name} queue is full",
+                retry_after_s=self.expected_wait_s,
+            )
+        # With nothing ahead the forecast is not asked: a stale pace must not shut the door.
+        if deadline is not None and self._waiting:
+            late_s = now + self.expected_wait_s - deadline
+            if late_s > 0:
+                self._observer.shed(self.name, "predicted_late")
+                raise ServiceError(
+                    ErrorCode.OVERLOADED,
+                    f"the {self.name} queue is too long for this deadline",
+                    retry_after_s=late_s,
+                )
+
+    def _plan_pump(self) -> None:
+        # One turn of the loop later, so that items submitted in the same turn share a batch.
+        if not self._pump_planned:
+            self._pump_planned = True
+            asyncio.get_running_loop().call_soon(self._pump)
+
+    def _pump(self) -> None:
+        self._pump_planned = False
+        if self._running_cost or not self._waiting:
+            return
+        batch, full = self._choose()
+        if not full and not self._draining and self._expected and self.limits.max_wait_s > 0:
+            oldest = min(entry.enqueued for entry in batch)
+            rest_s = oldest + self.limits.max_wait_s - time.monotonic()
+            if rest_s > 0:
+                self._wait_for_company(rest_s)
+                return
+            reason = "wait"
+        else:
+            reason = "full" if full else ("drain" if self._draining else "idle")
+        if self._ready_since is None:
+            self._ready_since = time.monotonic()
+        if not self._worker.turns.taken:  # else it is offered when free, and may have grown then
+            self._dispatch(batch, reason)
+
+    def _choose(self) -> tuple[list[_Entry[In, Out]], bool]:
+        """The first entry and those of its group behind it that still fit, and if it is full."""
+        head = self._waiting[0]
+        batch, cost = [head], head.cost
+        for entry in self._waiting[1:]:
+            if cost >= self.limits.max_cost:
+                break
+            if entry.group != head.group:
+                continue
+            if cost + entry.cost > self.limits.max_cost:
+                return batch, True
+            batch.append(entry)
+            cost += entry.cost
+        return batch, cost >= self.limits.max_cost
+
+    def _wait_for_company(self, rest_s: float) -> None:
+        if self._wait_timer is not None:
+            self._wait_timer.cancel()
+        self._wait_timer = asyncio.get_running_loop().call_later(rest_s, self._plan_pump)
+
+    def _dispatch(self, batch: list[_Entry[In, Out]], reason: str) -> None:
+        if self._wait_timer is not None:
+            self._wait_timer.cancel()
+            self._wait_timer = None
+        ready_since = self._ready_since or time.monotonic()
+        self._ready_since = None
+        for entry in batch:
+            self._take_out(entry)
+        self._worker.turns.take(self._pump)
+        cost = sum(entry.cost for entry in batch)
+        self._running_cost = cost
+        self._observer.dispatched(self.name, cost, reason)
+        loop = asyncio.get_running_loop()
+        call = self._worker.call(lambda: self._run_batch(batch))
+
+        def hand_over(future: Future[_Outcome[Out]]) -> None:
+            # The loop may be gone when the process is told to leave at once.
+            if not loop.is_closed():
+                loop.call_soon_threadsafe(self._finish, batch, ready_since, future)
+
+        call.add_done_callback(hand_over)
+
+    def _run_batch(self, batch: list[_Entry[In, Out]]) -> _Outcome[Out]:
+        """In the owner thread: what is still wanted as a batch, or each alone where that fails."""
+        started = time.monotonic()
+        wanted = [entry for entry in batch if not entry.future.done()]
+        for entry in wanted:
+            entry.begun = True
+        results: Sequence[Out | Exception] = ()
+        try:
+            if wanted:
+                results = self._run_checked([entry.item for entry in wanted], wanted[0].group)
+        except Exception as error:  # noqa: BLE001 - it becomes the items' own answer
+            if len(wanted) == 1:
+                results = [error]
+            else:
+                _log.exception("a %s batch of %d failed; trying one by one", self.name, len(wanted))
+                results = [self._run_alone(entry) for entry in wanted]
+        return _Outcome(results, started, time.monotonic() - started)
+
+    def _run_alone(self, entry: _Entry[In, Out]) -> Out | Exception:
+        if entry.future.done():  # expired or cancelled meanwhile: nobody waits for it
+            return deadline_exceeded(f"in {self.name}")
+        try:
+            return self._run_checked([entry.item], entry.group)[0]
+        except Exception as error:  # noqa: BLE001 - it becomes the item's own answer
+            return error
+
+    def _run_checked(self, items: Sequence[In], group: Hashable) -> Sequence[Out]:
+        results = self._run(items, group)
+        if len(results) != len(items):
+            raise RuntimeError(f"{self.name} gave {len(results)} results for {len(items)} items")
+        return results
+
+    def _finish(
+        self, batch: list[_Entry[In, Out]], ready_since: float, call: Future[_Outcome[Out]]
+    ) -> None:
+        self._running_cost = 0
+        error = call.exception()
+        if error is None:
+            self._answer(batch, ready_since, call.result())
+        else:
+            for entry in batch:
+                if not entry.future.done():
+                    entry.future.set_exception(error)
+            if self._worker.lost:
+                self.close()
+        self._tell_if_idle()
+        self._worker.turns.free()
+        self._pump()  # where another has the thread now, from here on this batch waits for it
+
+    def _answer(
+        self, batch: list[_Entry[In, Out]], ready_since: float, outcome: _Outcome[Out]
+    ) -> None:
+        begun = [entry for entry in batch if entry.begun]
+        for entry, result in zip(begun, outcome.results, strict=True):
+            waited_s = outcome.started - entry.enqueued
+            self._observer.queue_wait(self.name, waited_s)
+            if entry.future.done():
+                continue
+            if isinstance(result, Exception):
+                entry.future.set_exception(result)
+            else:
+                entry.future.set_result(Done(result, waited_s, outcome.ran_s))
+        for entry in batch:
+            if not entry.begun:
+                self._observer.shed(
+                    self.name, "cancelled" if entry.future.cancelled() else "expired"
+                )
+        if begun:
+            pace = time.monotonic() - ready_since
+            known = self._seconds_per_batch
+            self._seconds_per_batch = pace if known == 0 else 0.8 * known + 0.2 * pace
+
+    def _expire(self, entry: _Entry[In, Out]) -> None:
+        where = f"in the {self.name} queue" if entry.waiting else f"in {self.name}"
+        self._withdraw(entry, "expired")
+        if not entry.future.done():
+            entry.future.set_exception(deadline_exceeded(where))
+
+    def _withdraw(self, entry: _Entry[In, Out], reason: str) -> None:
+        if entry.waiting:
+            self._take_out(entry)
+            self._observer.shed(self.name, reason)
+            self._tell_if_idle()
+
+    def _take_out(self, entry: _Entry[In, Out]) -> None:
+        entry.waiting = False
+        self._waiting.remove(entry)
+        if not self._waiting:
+            self._ready_since = None
+        self._queue_changed(-entry.cost)
+
+    def _queue_changed(self, cost: int) -> None:
+        self._queued_cost += cost
+        self._observer.queue_depth(self.name, self._queued_cost)
+
+    def _tell_if_idle(self) -> None:
+        if self._waiting or self._running_cost:
+            return
+        for idle in self._idle_waiters:
+            if not idle.done():
+                idle.set_result(None)
+        self._idle_waiters.clear()
+
+
+def _stopping() -> ServiceError:
+    return ServiceError(ErrorCode.UNAVAILABLE, "the service is stopping", retry_after_s=2.0)

@@ -1,0 +1,1 @@
+"""Streams of frames, whatever the front end."""

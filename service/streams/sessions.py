@@ -1,0 +1,232 @@
+"""Streams of frames: the latest wins, what it pushes out is counted, answers come in order.
+
+A front end offers what its caller sends and passes on what `Session.answer` gives. Knows neither
+HTTP nor gRPC, nor what an answer holds.
+"""
+
+from __future__ import annotations
+
+import asyncio
+from collections.abc import AsyncIterator, Awaitable, Callable, Coroutine, Iterator
+from contextlib import asynccontextmanager, contextmanager
+from dataclasses import dataclass
+from typing import Any, Generic, TypeVar
+
+import structlog
+
+from service.errors import ErrorCode, ServiceError, as_service_error, invalid_argument
+from service.scheduling.budget import ByteBudget
+from service.telemetry.metrics import Metrics
+
+R = TypeVar("R")
+CLIENT_GONE = "client_gone"
+"""Outcome of frames whose stream was broken off while they waited or were looked at."""
+MAX_SEQUENCE = 2**64 - 1
+
+_log = structlog.get_logger(__name__)
+
+
+@dataclass(frozen=True, slots=True)
+class FrameAnswer(Generic[R]):
+    """What became of one frame: its result, or the error that it alone met.
+
+    `dropped` counts the frames skipped since the answer before.
+    """
+
+    sequence: int
+    timestamp: float | None
+    dropped: int
+    outcome: R | ServiceError
+
+
+@dataclass(frozen=True, slots=True)
+class _Frame:
+    image: bytes
+    sequence: int
+    timestamp: float | None
+    refusal: ServiceError | None
+
+
+class Session(Generic[R]):
+    """One stream. Holds one waiting frame at most, however fast its caller sends.
+
+    Frames share `budget` with all that is held of requests; one that does not fit is answered with
+    overloaded. Where none comes for `idle_s` seconds with nothing to look at, the stream ends.
+    """
+
+    def __init__(
+        self,
+        estimate: Callable[[bytes], Awaitable[R]],
+        metrics: Metrics,
+        budget: ByteBudget,
+        idle_s: float,
+    ) -> None:
+        self._estimate = estimate
+        self._idle_s = idle_s
+        self._count = metrics.stream_frames
+        self._budget = budget
+        self._held = 0
+        self._waiting: _Frame | None = None
+        self._dropped = 0
+        self._last: int | None = None
+        self._finished = False
+        self._error: ServiceError | None = None
+        self._news = asyncio.Event()
+
+    def offer(
+        self, image: bytes, sequence: int | None = None, timestamp: float | None = None
+    ) -> None:
+        """Takes the newest frame; one that still waits is dropped.
+
+        `sequence` must rise and may begin at 0; unset: the one before plus one, first 1. Raises
+        `ServiceError` invalid_argument.
+        """
+        if sequence is None:
+            sequence = 1 if self._last is None else self._last + 1
+        elif self._last is not None and sequence <= self._last:
+            raise invalid_argument("sequence", f"{sequence} does not come after {self._last}")
+        if sequence > MAX_SEQUENCE:
+            raise invalid_argument("sequence", f"no number comes after {MAX_SEQUENCE}")
+        self._last = sequence
+        if self._waiting is not None:
+            self._dropped += 1
+            self._count.labels("dropped").inc()
+            self._release(self._waiting)
+        try:
+            self._budget.take(len(image), held=self._held)
+        except ServiceError as error:
+            self._waiting = _Frame(b"", sequence, timestamp, error)
+        else:
+            self._held += len(image)
+            self._waiting = _Frame(image, sequence, timestamp, None)
+        self._news.set()
+
+    def finish(self) -> None:
+        """No frame comes any more; the one that waits is still answered."""
+        self._finished = True
+        self._news.set()
+
+    def close(self, error: ServiceError) -> None:
+        """Ends the stream with an error after the frame at work; the first error counts."""
+        self._error = self._error or error
+        self._news.set()
+
+    @asynccontextmanager
+    async def fed_by(self, reading: Coroutine[Any, Any, None]) -> AsyncIterator[None]:
+        """Runs a front end's reader beside; the stream ends as the reader does."""
+        reader = asyncio.create_task(self._feed(reading))
+        try:
+            yield
+        finally:
+            reader.cancel()
+            await asyncio.gather(reader, return_exceptions=True)
+
+    async def answer(self) -> FrameAnswer[R] | None:
+        """Looks at the newest frame, as soon as there is one; None after the last.
+
+        Raises the `ServiceError` that ends the stream: one given to `close`, unavailable, or
+        deadline_exceeded where no frame comes.
+        """
+        frame = await self._take()
+        if frame is None:
+            return None
+        dropped, self._dropped = self._dropped, 0
+        outcome = await self._looked_at(frame)
+        return FrameAnswer(frame.sequence, frame.timestamp, dropped, outcome)
+
+    def give_up(self) -> None:
+        """Counts the frame that nobody will look at any more."""
+        if self._waiting is not None:
+            self._count.labels(self._error.code.value if self._error else CLIENT_GONE).inc()
+            self._release(self._waiting)
+            self._waiting = None
+
+    def _release(self, frame: _Frame) -> None:
+        self._held -= len(frame.image)
+        self._budget.give_back(len(frame.image))
+
+    async def _feed(self, reading: Coroutine[Any, Any, None]) -> None:
+        try:
+            await reading
+        except ServiceError as error:
+            self.close(error)
+        except Exception as error:  # noqa: BLE001 - logged here, told to the caller by `answer`
+            _log.exception("stream cannot be read")
+            self.close(as_service_error(error))
+        else:
+            self.finish()
+
+    async def _take(self) -> _Frame | None:
+        while self._error is None:
+            if self._waiting is not None:
+                frame, self._waiting = self._waiting, None
+                return frame
+            if self._finished:
+                return None
+            self._news.clear()
+            try:
+                async with asyncio.timeout(self._idle_s):
+                    await self._news.wait()
+            except TimeoutError:
+                if not self._news.is_set():  # else it came in the very moment
+                    self.close(
+                        ServiceError(
+                            ErrorCode.DEADLINE_EXCEEDED, f"no frame came for {self._idle_s:g} s"
+                        )
+                    )
+        raise self._error
+
+    async def _looked_at(self, frame: _Frame) -> R | ServiceError:
+        outcome = CLIENT_GONE  # unless the estimate comes to an end by itself
+        try:
+            if frame.refusal is not None:
+                raise frame.refusal
+            result = await self._estimate(frame.image)
+            outcome = "ok"
+            return result
+        except ServiceError as error:
+            outcome = error.code.value
+            if error.code is ErrorCode.UNAVAILABLE:
+                raise  # nothing of this one frame: the stream itself cannot go on
+            return error
+        except Exception as error:  # noqa: BLE001 - logged here, told to the caller without detail
+            outcome = ErrorCode.INTERNAL.value
+            _log.exception("frame failed", sequence=frame.sequence)
+            return as_service_error(error)
+        finally:
+            self._count.labels(outcome).inc()
+            self._release(frame)
+
+
+class Streams:
+    """The open streams of all front ends, bounded together; each ends when idle for `idle_s`."""
+
+    def __init__(self, most: int, metrics: Metrics, budget: ByteBudget, idle_s: float) -> None:
+        self._most = most
+        self._idle_s = idle_s
+        self._budget = budget
+        self._metrics = metrics
+        self._open: set[Session[Any]] = set()
+
+    @contextmanager
+    def open(self, estimate: Callable[[bytes], Awaitable[R]]) -> Iterator[Session[R]]:
+        """One more stream; `estimate` looks at one image. Raises `ServiceError` overloaded."""
+        if len(self._open) >= self._most:
+            self._metrics.shed("streams", "too_many_streams")
+            raise ServiceError(
+                ErrorCode.OVERLOADED, f"{self._most} streams are open already", retry_after_s=5.0
+            )
+        session = Session(estimate, self._metrics, self._budget, self._idle_s)
+        self._open.add(session)
+        self._metrics.streams_active.inc()
+        try:
+            yield session
+        finally:
+            self._open.remove(session)
+            self._metrics.streams_active.dec()
+            session.give_up()
+
+    def close(self, reason: str) -> None:
+        """Ends every stream with unavailable after its frame at work."""
+        for session in self._open:
+            session.close(ServiceError(ErrorCode.UNAVAILABLE, reason, retry_after_s=2.0))

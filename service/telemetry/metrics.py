@@ -1,0 +1,166 @@
+"""What the service counts, in one Prometheus registry that one process owns."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterable
+from dataclasses import dataclass
+
+from prometheus_client import CollectorRegistry, Counter, Gauge, Histogram, generate_latest
+from prometheus_client.core import GaugeMetricFamily
+from prometheus_client.metrics_core import Metric
+from prometheus_client.process_collector import ProcessCollector
+
+_SECONDS = (
+    0.0005, 0.001, 0.0025, 0.005, 0.01, 0.025, 0.05, 0.1, 0.25, 0.5, 1.0, 2.5, 5.0, 10.0, 30.0,
+)  # fmt: skip
+_SIZES = (1, 2, 4, 8, 16, 32, 64, 128)
+_PEOPLE = (0, 1, 2, 3, 5, 8, 13, 21, 34, 55)
+
+
+@dataclass(frozen=True, slots=True)
+class GpuReading:
+    """Memory in bytes and utilisation in 0..1 of one GPU; None is what it does not tell."""
+
+    index: int
+    memory_used: float | None
+    memory_total: float | None
+    utilisation: float | None
+
+
+class Metrics:
+    """The metrics by name; also the ear of every queue (`service.telemetry.observers`)."""
+
+    def __init__(self) -> None:
+        self.registry = registry = CollectorRegistry()
+        self.requests = Counter(
+            "sdpose_requests_total",
+            "Requests by front end and outcome (ok or an error code).",
+            ["api", "outcome"],
+            registry=registry,
+        )
+        self.request_seconds = Histogram(
+            "sdpose_request_seconds",
+            "Time from request to answer.",
+            ["api"],
+            buckets=_SECONDS,
+            registry=registry,
+        )
+        self.stage_seconds = Histogram(
+            "sdpose_stage_seconds",
+            "Time at work in decode, detect, crop, pose or keypoints, without waiting. On a GPU "
+            "pose ends when its work is handed over, and keypoints waits for it.",
+            ["stage"],
+            buckets=_SECONDS,
+            registry=registry,
+        )
+        self.queue_depth_gauge = Gauge(
+            "sdpose_queue_depth",
+            "Images (decode, detect, crop) or crops (pose) that wait.",
+            ["stage"],
+            registry=registry,
+        )
+        self.queue_wait_seconds = Histogram(
+            "sdpose_queue_wait_seconds",
+            "Wait of one item until a thread began it.",
+            ["stage"],
+            buckets=_SECONDS,
+            registry=registry,
+        )
+        self.batch_size = Histogram(
+            "sdpose_batch_size",
+            "Images (detect) or crops (pose) in a batch.",
+            ["stage"],
+            buckets=_SIZES,
+            registry=registry,
+        )
+        self.batch_dispatch = Counter(
+            "sdpose_batch_dispatch_total",
+            "Batches by why they left: full, wait, idle or drain.",
+            ["stage", "reason"],
+            registry=registry,
+        )
+        self.shed_total = Counter(
+            "sdpose_shed_total",
+            "Work given up: queue_full, too_many_requests, too_many_streams, predicted_late, "
+            "expired, cancelled or memory.",
+            ["reason"],
+            registry=registry,
+        )
+        self.people_per_image = Histogram(
+            "sdpose_people_per_image",
+            "People answered per image.",
+            buckets=_PEOPLE,
+            registry=registry,
+        )
+        self.streams_active = Gauge(
+            "sdpose_streams_active", "Open pose streams.", registry=registry
+        )
+        self.stream_frames = Counter(
+            "sdpose_stream_frames_total",
+            "Frames of streams by outcome: ok, dropped, client_gone or an error code.",
+            ["outcome"],
+            registry=registry,
+        )
+        self.model_info = Gauge(
+            "sdpose_model_info",
+            "Always 1; the labels name what is loaded.",
+            ["student", "detector", "backend", "device"],
+            registry=registry,
+        )
+        self.ready = Gauge(
+            "sdpose_ready",
+            "1 while new work is welcome, as /readyz says, else 0.",
+            registry=registry,
+        )
+        ProcessCollector(registry=registry)
+
+    def queue_depth(self, stage: str, depth: int) -> None:
+        """The summed cost that now waits at a stage."""
+        self.queue_depth_gauge.labels(stage).set(depth)
+
+    def queue_wait(self, stage: str, seconds: float) -> None:
+        """One item left the queue of a stage."""
+        self.queue_wait_seconds.labels(stage).observe(seconds)
+
+    def dispatched(self, stage: str, cost: int, reason: str) -> None:
+        """A batch of `cost` left for a stage."""
+        self.batch_size.labels(stage).observe(cost)
+        self.batch_dispatch.labels(stage, reason).inc()
+
+    def shed(self, stage: str, reason: str) -> None:
+        """Work was given up at a stage."""
+        self.shed_total.labels(reason).inc()
+
+    def request(self, api: str, outcome: str, seconds: float) -> None:
+        """One request was answered."""
+        self.requests.labels(api, outcome).inc()
+        self.request_seconds.labels(api).observe(seconds)
+
+    def watch_gpu(self, read: Callable[[], Iterable[GpuReading]]) -> None:
+        """Adds GPU memory and utilisation, read anew at every scrape."""
+        self.registry.register(_GpuCollector(read))
+
+    def exposition(self) -> bytes:
+        """All metrics in the Prometheus text format."""
+        return generate_latest(self.registry)
+
+
+class _GpuCollector:
+    def __init__(self, read: Callable[[], Iterable[GpuReading]]) -> None:
+        self._read = read
+
+    def collect(self) -> Iterable[Metric]:
+        used = GaugeMetricFamily("sdpose_gpu_memory_used_bytes", "GPU memory used.", labels=["gpu"])
+        total = GaugeMetricFamily("sdpose_gpu_memory_bytes", "GPU memory.", labels=["gpu"])
+        busy = GaugeMetricFamily(
+            "sdpose_gpu_utilisation_ratio", "Share of time the GPU was busy.", labels=["gpu"]
+        )
+        for gpu in self._read():
+            for family, value in (
+                (used, gpu.memory_used),
+                (total, gpu.memory_total),
+                (busy, gpu.utilisation),
+            ):
+                if value is not None:
+                    family.add_metric([str(gpu.index)], value)
+        return [used, total, busy]
