@@ -68,9 +68,9 @@ def predict(
     """
     from functools import partial
 
+    from sdpose_core.io.sources import find_sources
+    from sdpose_core.io.writers import WRITERS
     from service.cli.console import Progress, Sink, SinkError, stop_on_interrupt
-    from service.media import find_sources
-    from service.records import WRITERS
 
     def report(line: str) -> None:
         progress.say(f"sdpose predict: {line}")
@@ -91,7 +91,7 @@ def predict(
         report(str(error))
         raise typer.Exit(2) from None
 
-    from service.prediction import Interrupted, Prediction
+    from sdpose_core.predict import Interrupted, Prediction
 
     writer = WRITERS[format.value](sink.put)
     estimate = partial(

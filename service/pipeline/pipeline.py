@@ -16,10 +16,16 @@ from typing import Literal, TypeVar
 import numpy as np
 
 from sdpose_core.calibration import confirmed
+from sdpose_core.io.decode import (
+    ImageFileError,
+    ImageLimits,
+    decode_image,
+    encode_jpeg,
+    read_header,
+)
 from sdpose_core.skeleton import KEYPOINT_NAMES
 from sdpose_core.types import Cycles, Detections, Floats, Image, Poses
-from service.errors import invalid_argument
-from service.images import ImageLimits, decode_image, encode_jpeg, read_header
+from service.errors import ErrorCode, ServiceError, invalid_argument
 from service.parameters import PoseParameters, Priority, check_boxes_touch
 from service.pipeline.estimator import Crops, Estimator, Frame
 from service.scheduling.batching import Batcher, BatchLimits
@@ -349,7 +355,10 @@ class PosePipeline:
             ) from None
 
     def _decode(self, source: bytes | Image) -> tuple[Image, Frame]:
-        image = self._decoded_file(source) if isinstance(source, bytes) else source
+        try:
+            image = self._decoded_file(source) if isinstance(source, bytes) else source
+        except ImageFileError as error:
+            raise ServiceError(ErrorCode(error.code), str(error)) from None
         with self._on_device():
             return image, self._estimator.upload(image)
 
@@ -406,7 +415,9 @@ def _given(boxes: Floats) -> Detections:
 
 
 def _annotated(image: Image, poses: Poses, min_keypoint_score: float) -> bytes:
-    from service.overlay import draw_poses  # the drawing library is heavy and seldom asked for
+    from sdpose_core.io.overlay import (
+        draw_poses,  # the drawing library is heavy and seldom asked for
+    )
 
     # Where the caller names no score, the drawing keeps its own: guesses clutter a picture.
     if not min_keypoint_score:

@@ -11,8 +11,8 @@ from functools import partial
 
 import structlog
 
+from sdpose_core.io.decode import ImageLimits
 from service.errors import ErrorCode, ServiceError
-from service.images import ImageLimits
 from service.parameters import Priority, deadline_after
 from service.pipeline.estimator import Estimator
 from service.pipeline.pipeline import (

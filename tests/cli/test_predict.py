@@ -20,10 +20,11 @@ import numpy as np
 import pytest
 from PIL import Image as PillowImage
 
+from sdpose_core.io.sources import find_sources
+from sdpose_core.io.video import VideoReader, VideoWriter
+from sdpose_core.io.writers import JsonLines
+from sdpose_core.predict import Interrupted, Prediction
 from sdpose_core.types import Image, Poses
-from service.media import VideoReader, VideoWriter, find_sources
-from service.prediction import Interrupted, Prediction
-from service.records import JsonLines
 from tests.pictures import corners, encoded
 
 SDPOSE = (sys.executable, "-c", "from service.cli.main import main; main()")

@@ -9,9 +9,9 @@ import numpy as np
 import pytest
 
 from sdpose_core import PoseEstimator, Poses
+from sdpose_core.io.decode import ImageLimits, decode_image
 from service.client import AsyncGrpcPoseClient, AsyncRestPoseClient, Box, PoseAnswer
 from service.client.answers import Ask
-from service.images import ImageLimits, decode_image
 from tests.service.conftest import Service, serving
 
 pytestmark = [pytest.mark.anyio, pytest.mark.timeout(300)]

@@ -13,10 +13,10 @@ from pathlib import Path
 import httpx
 import pytest
 
+from sdpose_core.io.decode import ImageLimits, decode_image
 from service.client import PoseAnswer, ServiceError
 from service.client.answers import Ask
 from service.errors import ErrorCode
-from service.images import ImageLimits, decode_image
 from service.rest.errors import PROBLEM_TYPE
 from service.rest.schemas import PoseResponse, PoseResponses
 from tests.fakes import FakeEstimator, marked_image

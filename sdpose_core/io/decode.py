@@ -18,7 +18,6 @@ from numpy.typing import NDArray
 from PIL import Image as PillowImage
 
 from sdpose_core.types import Image
-from service.errors import ErrorCode, ServiceError
 
 ACCEPTED_TYPES = (
     "image/jpeg",
@@ -29,6 +28,29 @@ ACCEPTED_TYPES = (
     "image/bmp",
     "image/tiff",
 )
+
+
+class ImageFileError(ValueError):
+    """An image file that cannot be used; the message is one sentence, safe to show to its sender.
+
+    `code` is the word of the service's error vocabulary for it.
+    """
+
+    code = "invalid_image"
+
+
+class UnsupportedImageError(ImageFileError):
+    """Not a file of an accepted type."""
+
+    code = "unsupported_media_type"
+
+
+class ImageTooLargeError(ImageFileError):
+    """More bytes or pixels than allowed."""
+
+    code = "payload_too_large"
+
+
 _FORMATS = ("JPEG", "PNG", "WEBP", "AVIF", "GIF", "BMP", "TIFF")
 _EXIF_ORIENTATION = 0x0112
 _TILE = 256
@@ -86,18 +108,16 @@ class Header:
 def read_header(data: bytes, limits: ImageLimits) -> Header:
     """Reads and checks the header alone.
 
-    Raises `ServiceError` invalid_image, unsupported_media_type or payload_too_large.
+    Raises `ImageFileError`, or its kinds `UnsupportedImageError` and `ImageTooLargeError`.
     """
     if not data:
-        raise ServiceError(ErrorCode.INVALID_IMAGE, "the image is empty")
+        raise ImageFileError("the image is empty")
     if len(data) > limits.max_bytes:
-        raise ServiceError(
-            ErrorCode.PAYLOAD_TOO_LARGE,
+        raise ImageTooLargeError(
             f"the image has {len(data)} bytes, more than the {limits.max_bytes} allowed",
         )
     if not _known(data):
-        raise ServiceError(
-            ErrorCode.UNSUPPORTED_MEDIA_TYPE,
+        raise UnsupportedImageError(
             f"not an image of an accepted type: {', '.join(ACCEPTED_TYPES)}",
         )
     with _faults_of_the_file(), PillowImage.open(io.BytesIO(data), formats=_FORMATS) as opened:
@@ -112,8 +132,8 @@ def read_header(data: bytes, limits: ImageLimits) -> Header:
 def decode_image(data: bytes, limits: ImageLimits, header: Header | None = None) -> Image:
     """RGB uint8 `(height, width, 3)`, turned as EXIF says, first frame of an animation.
 
-    16 bit values keep their high byte, transparent places show white. Raises `ServiceError` as
-    `read_header` does, and invalid_image where the pixels do not decode to the end.
+    16 bit values keep their high byte, transparent places show white. Raises as `read_header`
+    does, and `ImageFileError` where the pixels do not decode to the end.
     """
     header = header or read_header(data, limits)
     if header.for_opencv:
@@ -151,10 +171,9 @@ def _known(data: bytes) -> bool:
 
 def _check_pixels(width: int, height: int, limits: ImageLimits) -> None:
     if width < 1 or height < 1:
-        raise ServiceError(ErrorCode.INVALID_IMAGE, "the image has no pixels")
+        raise ImageFileError("the image has no pixels")
     if width * height > limits.max_pixels:
-        raise ServiceError(
-            ErrorCode.PAYLOAD_TOO_LARGE,
+        raise ImageTooLargeError(
             f"the image has {width} x {height} pixels, more than the {limits.max_pixels} allowed",
         )
 
@@ -166,21 +185,19 @@ def _decode_jpeg(data: bytes, orientation: int) -> Image:
     except cv2.error as error:
         raise _invalid(error) from None
     if pixels is None:
-        raise ServiceError(ErrorCode.INVALID_IMAGE, "the image does not decode; is it truncated?")
+        raise ImageFileError("the image does not decode; is it truncated?")
     return _upright(np.asarray(pixels, dtype=np.uint8), orientation)
 
 
 @contextmanager
 def _faults_of_the_file() -> Iterator[None]:
-    """What Pillow raises inside, as a `ServiceError`."""
+    """What Pillow raises inside, as an `ImageFileError`."""
     try:
         yield
-    except (ServiceError, MemoryError):  # want of memory is no fault of the file
+    except (ImageFileError, MemoryError):  # want of memory is no fault of the file
         raise
     except _BOMBS:
-        raise ServiceError(
-            ErrorCode.PAYLOAD_TOO_LARGE, "the image has more pixels than allowed"
-        ) from None
+        raise ImageTooLargeError("the image has more pixels than allowed") from None
     except Exception as error:  # noqa: BLE001 - its readers let anything out: RuntimeError, struct.error
         raise _invalid(error) from None
 
@@ -251,6 +268,6 @@ def _from_16_bit(values: NDArray[np.generic]) -> NDArray[np.uint8]:
     return (values.astype(np.uint16, copy=False) >> 8).astype(np.uint8)
 
 
-def _invalid(error: Exception) -> ServiceError:
+def _invalid(error: Exception) -> ImageFileError:
     detail = str(error).splitlines()[0][:200] if str(error) else type(error).__name__
-    return ServiceError(ErrorCode.INVALID_IMAGE, f"the image does not decode: {detail}")
+    return ImageFileError(f"the image does not decode: {detail}")

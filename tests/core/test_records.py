@@ -9,9 +9,9 @@ from typing import Any
 
 import numpy as np
 
+from sdpose_core.io.writers import Coco, Csv, JsonLines, Record
 from sdpose_core.skeleton import KEYPOINT_NAMES
 from sdpose_core.types import Poses
-from service.records import Coco, Csv, JsonLines, Record
 
 
 def _poses(people: int) -> Poses:

@@ -11,18 +11,11 @@ from typing import Protocol
 
 import cv2
 
+from sdpose_core.io.overlay import draw_poses
+from sdpose_core.io.sources import BrokenVideo, MediaError, Source, read_picture
+from sdpose_core.io.video import VideoFrame, VideoReader, VideoWriter
+from sdpose_core.io.writers import Record, RecordWriter
 from sdpose_core.types import Image, Poses
-from service.media import (
-    BrokenVideo,
-    MediaError,
-    Source,
-    VideoFrame,
-    VideoReader,
-    VideoWriter,
-    read_picture,
-)
-from service.overlay import draw_poses
-from service.records import Record, RecordWriter
 
 
 class Estimate(Protocol):

@@ -10,16 +10,9 @@ from pathlib import Path
 import numpy as np
 import pytest
 
+from sdpose_core.io.sources import BrokenVideo, MediaError, Source, find_sources, read_picture
+from sdpose_core.io.video import VideoReader, VideoWriter
 from sdpose_core.types import Image
-from service.media import (
-    BrokenVideo,
-    MediaError,
-    Source,
-    VideoReader,
-    VideoWriter,
-    find_sources,
-    read_picture,
-)
 from tests.pictures import corners, encoded, jpeg_with_orientation
 
 

@@ -5,9 +5,9 @@ from __future__ import annotations
 import numpy as np
 import pytest
 
+from sdpose_core.io.overlay import draw_poses, line_width
 from sdpose_core.skeleton import KEYPOINT_NAMES
 from sdpose_core.types import Image, Poses
-from service.overlay import draw_poses, line_width
 
 
 def _standing(score: float = 0.9) -> Poses:
