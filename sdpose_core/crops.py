@@ -6,6 +6,8 @@ grey levels (OpenCV computes in fixed point).
 
 from __future__ import annotations
 
+from dataclasses import dataclass
+
 import cv2
 import numpy as np
 import torch
@@ -19,6 +21,23 @@ from sdpose_core.geometry import (
     window_around,
 )
 from sdpose_core.types import Image, Regions
+
+
+@dataclass(frozen=True, slots=True, eq=False)
+class PersonCrops:
+    """The people of one image, cut out for the student.
+
+    Attributes:
+        pixels: ``(N, 3, height, width)`` RGB 0..255 on the device of the student, uint8 on a CPU
+            (channels last in memory) and float32 on a GPU.
+        regions: The view of each person, image pixels.
+    """
+
+    pixels: Tensor
+    regions: Regions
+
+    def __len__(self) -> int:
+        return len(self.regions)
 
 
 def crop_image(image: Image, regions: Regions) -> Image:

@@ -5,7 +5,6 @@ from __future__ import annotations
 import copy
 import os
 from collections.abc import Sequence
-from dataclasses import dataclass
 from typing import Final, TypeAlias
 
 import numpy as np
@@ -14,9 +13,10 @@ from numpy.typing import ArrayLike
 from torch import Tensor
 
 from sdpose_core.backends import PoseBackend, make_backend
+from sdpose_core.backends.batches import run_in_batches
 from sdpose_core.calibration import ScoreCalibration, confirmed
 from sdpose_core.checkpoints import DEFAULT_STUDENT, load_student, training_facts
-from sdpose_core.crops import crop_image, crop_tensor
+from sdpose_core.crops import PersonCrops, crop_image, crop_tensor
 from sdpose_core.detector import PersonDetector, load_detector
 from sdpose_core.geometry import heatmap_to_image, regions_from_boxes
 from sdpose_core.heatmaps import MAX_REFINEMENT, decode_tensor, merge_flip, mirror
@@ -29,8 +29,8 @@ from sdpose_core.types import (
     Image,
     Poses,
     Regions,
-    check_boxes,
     check_image,
+    given_boxes,
 )
 
 Frame: TypeAlias = Image | Tensor
@@ -42,23 +42,6 @@ LOWEST_BOX: Final = 0.1
 (``calibration.confirmed``)."""
 # Height and width. A detector's first run at a new shape takes longer than the next ones.
 USUAL_ASPECTS: Final = ((480, 640), (640, 480), (360, 640), (640, 360), (640, 640))
-
-
-@dataclass(frozen=True, slots=True, eq=False)
-class PersonCrops:
-    """The people of one image, cut out for the student.
-
-    Attributes:
-        pixels: ``(N, 3, height, width)`` RGB 0..255 on the device of the student, uint8 on a CPU
-            (channels last in memory) and float32 on a GPU.
-        regions: The view of each person, image pixels.
-    """
-
-    pixels: Tensor
-    regions: Regions
-
-    def __len__(self) -> int:
-        return len(self.regions)
 
 
 class PoseEstimator:
@@ -331,9 +314,13 @@ class PoseEstimator:
             return torch.zeros((0, NUM_KEYPOINTS, *size), device=self.backend.device)
         people = torch.cat(pixels)
         cycles = self.cycles.check(cycles)
-        heatmaps = self._heatmaps(people, cycles)
+        heatmaps = run_in_batches(self.backend, people, cycles, self._batch_sizes)
         if flip_test:
-            heatmaps = merge_flip(heatmaps, self._heatmaps(self._mirror(people), cycles))
+            mirrored = mirror(people, aligned=self.config.aligned_flip)
+            heatmaps = merge_flip(
+                heatmaps,
+                run_in_batches(self.backend, mirrored, cycles, self._batch_sizes),
+            )
         return heatmaps
 
     def keypoints(
@@ -358,41 +345,3 @@ class PoseEstimator:
                 scores = self._scores(points, peaks).cpu().numpy()
         ends = np.cumsum(counts)[:-1]
         return list(zip(np.split(keypoints, ends), np.split(scores, ends), strict=True))
-
-    def _mirror(self, crops: Tensor) -> Tensor:
-        return mirror(crops, aligned=self.config.aligned_flip)
-
-    def _heatmaps(self, crops: Tensor, cycles: int) -> Tensor:
-        """Heatmaps of any number of crops, in batches of the backend's preferred sizes."""
-        parts = []
-        start = 0
-        for size in split_batch(len(crops), self._batch_sizes, pads=self.backend.pads):
-            part = crops[start : start + size]
-            start += size
-            if len(part) < size:
-                filler = part.new_zeros((size - len(part), *part.shape[1:]))
-                parts.append(self.backend.run(torch.cat((part, filler)), cycles)[: len(part)])
-            else:
-                parts.append(self.backend.run(part, cycles))
-        return torch.cat(parts)
-
-
-def split_batch(count: int, sizes: Sequence[int], *, pads: bool) -> list[int]:
-    """Batches from ``sizes`` (ascending, from 1) that hold ``count`` items.
-
-    The largest as often as it fits; the rest in one batch of the next size up if it ``pads``, else
-    in progressively smaller ones.
-    """
-    batches = [sizes[-1]] * (count // sizes[-1])
-    rest = count % sizes[-1]
-    while rest:
-        size = next(s for s in sizes if s >= rest) if pads else max(s for s in sizes if s <= rest)
-        batches.append(size)
-        rest = max(0, rest - size)
-    return batches
-
-
-def given_boxes(boxes: ArrayLike, name: str = "boxes") -> Detections:
-    """The caller's own boxes, as detections with a score of 1."""
-    array = check_boxes(boxes, name)
-    return Detections(array, np.ones(len(array), np.float32))

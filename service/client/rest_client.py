@@ -3,42 +3,34 @@
 from __future__ import annotations
 
 import asyncio
-import json
 import time
-from collections.abc import Callable, Sequence
-from dataclasses import asdict
+from collections.abc import Sequence
 from types import TracebackType
 from typing import Any, TypeVar
 
 import httpx
 
-from service.client.answers import Ask, Box, Keypoint, Person, PoseAnswer
+from service.client.answers import Ask, PoseAnswer
+from service.client.rest_messages import (
+    BoxesOfEach,
+    answer_of,
+    answers_of,
+    as_unreached,
+    boxes_of_each,
+    checked_body,
+    fields_of,
+    of_one_image,
+    read_body,
+)
 from service.client.retry import Retry, deadline_from, left_s
-from service.errors import ErrorCode, ServiceError, invalid_argument
+from service.errors import ServiceError
 
 T = TypeVar("T")
-BoxesOfEach = Sequence[Sequence[Box] | None]
 
 # The server ends at the deadline by itself and says so; the socket waits a little longer.
 _GRACE_S = 1.0
 _DEFAULT_TIMEOUT_S = 60.0
 _NOTHING_ASKED = Ask()
-# For answers that never reached our own code, such as those of a proxy in front of it.
-_BY_STATUS = {
-    401: ErrorCode.UNAUTHENTICATED,
-    413: ErrorCode.PAYLOAD_TOO_LARGE,
-    429: ErrorCode.OVERLOADED,
-    502: ErrorCode.UNAVAILABLE,
-    503: ErrorCode.UNAVAILABLE,
-    504: ErrorCode.UNAVAILABLE,
-}
-# Where an image goes alone, the service says of the request what it would say of the image.
-_OF_AN_IMAGE = (
-    ErrorCode.INVALID_IMAGE,
-    ErrorCode.UNSUPPORTED_MEDIA_TYPE,
-    ErrorCode.PAYLOAD_TOO_LARGE,
-    ErrorCode.INTERNAL,
-)
 
 
 class _Calls:
@@ -56,7 +48,7 @@ class _Calls:
         left: float | None,
         request_id: str | None,
     ) -> dict[str, Any]:
-        data = _fields(ask, boxes)
+        data = fields_of(ask, boxes)
         if left is not None:
             data["deadline_ms"] = str(left * 1e3)
         timeout = httpx.Timeout((_DEFAULT_TIMEOUT_S if left is None else left) + _GRACE_S)
@@ -100,7 +92,7 @@ class RestPoseClient:
     ) -> PoseAnswer:
         """The people of one image file. Raises `ServiceError`."""
         body = self._post("/pose", [image], ask, timeout_s, request_id)
-        return _read(body, _answer)
+        return read_body(body, answer_of)
 
     def estimate_many(
         self,
@@ -122,10 +114,12 @@ class RestPoseClient:
         if not images:
             return []
         try:
-            body = self._post("/pose", images, ask, timeout_s, None, _each(images, ask, boxes))
+            body = self._post(
+                "/pose", images, ask, timeout_s, None, boxes_of_each(images, ask, boxes)
+            )
         except ServiceError as error:
-            return _of_one(images, error)
-        return _read(body, _answers)
+            return of_one_image(images, error)
+        return read_body(body, answers_of)
 
     def overlay(
         self, image: bytes, ask: Ask = _NOTHING_ASKED, *, timeout_s: float | None = None
@@ -169,9 +163,9 @@ class RestPoseClient:
             request = self._calls.request(images, ask, boxes, left_s(deadline), request_id)
             tried += 1
             try:
-                return _checked(self._http.post(path, **request))
+                return checked_body(self._http.post(path, **request))
             except httpx.TransportError as error:
-                trouble = _unreached(error)
+                trouble = as_unreached(error)
             except ServiceError as error:
                 trouble = error
             time.sleep(self._calls.retry.pause_s(tried, trouble, deadline))
@@ -206,7 +200,7 @@ class AsyncRestPoseClient:
     ) -> PoseAnswer:
         """The people of one image file. Raises `ServiceError`."""
         body = await self._post("/pose", [image], ask, timeout_s, request_id)
-        return _read(body, _answer)
+        return read_body(body, answer_of)
 
     async def estimate_many(
         self,
@@ -221,11 +215,11 @@ class AsyncRestPoseClient:
             return []
         try:
             body = await self._post(
-                "/pose", images, ask, timeout_s, None, _each(images, ask, boxes)
+                "/pose", images, ask, timeout_s, None, boxes_of_each(images, ask, boxes)
             )
         except ServiceError as error:
-            return _of_one(images, error)
-        return _read(body, _answers)
+            return of_one_image(images, error)
+        return read_body(body, answers_of)
 
     async def overlay(
         self, image: bytes, ask: Ask = _NOTHING_ASKED, *, timeout_s: float | None = None
@@ -269,112 +263,9 @@ class AsyncRestPoseClient:
             request = self._calls.request(images, ask, boxes, left_s(deadline), request_id)
             tried += 1
             try:
-                return _checked(await self._http.post(path, **request))
+                return checked_body(await self._http.post(path, **request))
             except httpx.TransportError as error:
-                trouble = _unreached(error)
+                trouble = as_unreached(error)
             except ServiceError as error:
                 trouble = error
             await asyncio.sleep(self._calls.retry.pause_s(tried, trouble, deadline))
-
-
-def _each(images: Sequence[bytes], ask: Ask, boxes: BoxesOfEach | None) -> BoxesOfEach | None:
-    if boxes is None:
-        return None if ask.boxes is None else [ask.boxes] * len(images)
-    if ask.boxes is not None:
-        raise invalid_argument("boxes", "given twice, for all images and for each")
-    if len(boxes) != len(images):
-        raise invalid_argument("boxes", f"{len(boxes)} entries for {len(images)} images")
-    return boxes
-
-
-def _fields(ask: Ask, boxes: BoxesOfEach | None) -> dict[str, str]:
-    fields = {
-        name: str(value)
-        for name in ("max_people", "min_score", "min_keypoint_score", "cycles", "priority")
-        if (value := getattr(ask, name)) is not None
-    }
-    if ask.flip_test:
-        fields["flip_test"] = "true"
-    if boxes is not None:
-        fields["boxes"] = json.dumps([None if each is None else _plain(each) for each in boxes])
-    elif ask.boxes is not None:
-        fields["boxes"] = json.dumps(_plain(ask.boxes))
-    return fields
-
-
-def _plain(boxes: Sequence[Box]) -> list[dict[str, float]]:
-    return [asdict(box) for box in boxes]
-
-
-def _checked(response: httpx.Response) -> bytes:
-    if response.status_code == httpx.codes.OK:
-        return response.content
-    after = response.headers.get("retry-after", "")
-    after_s = float(after) if after.isdecimal() else None
-    try:
-        body = response.json()
-        code = ErrorCode(body["code"])
-    except (ValueError, KeyError, TypeError):
-        raise ServiceError(
-            _BY_STATUS.get(response.status_code, ErrorCode.INTERNAL),
-            f"an answer of status {response.status_code} that is not ours",
-            retry_after_s=after_s,
-        ) from None
-    raise ServiceError(
-        code, str(body.get("detail", "")), field=body.get("field"), retry_after_s=after_s
-    )
-
-
-def _unreached(error: httpx.TransportError) -> ServiceError:
-    if isinstance(error, httpx.TimeoutException):
-        return ServiceError(ErrorCode.DEADLINE_EXCEEDED, "no answer in time")
-    return ServiceError(ErrorCode.UNAVAILABLE, f"the service cannot be reached: {error}")
-
-
-def _answer(body: dict[str, Any]) -> PoseAnswer:
-    return PoseAnswer(
-        people=tuple(
-            Person(
-                Box(**person["box"]),
-                person["score"],
-                tuple(Keypoint(**point) for point in person["keypoints"]),
-                person.get("id"),
-            )
-            for person in body["people"]
-        ),
-        width=body["image"]["width"],
-        height=body["image"]["height"],
-        timings_ms=body["timings_ms"],
-        models=body["models"],
-        request_id=body["request_id"],
-    )
-
-
-def _answers(value: dict[str, Any]) -> list[PoseAnswer | ServiceError]:
-    if "results" not in value:
-        return [_answer(value)]
-    return [
-        _error(entry["error"]) if "error" in entry else _answer(entry) for entry in value["results"]
-    ]
-
-
-def _error(entry: dict[str, Any]) -> ServiceError:
-    return ServiceError(
-        ErrorCode(entry["code"]),
-        entry["detail"],
-        field=entry.get("field"),
-        retry_after_s=entry.get("retry_after_s"),
-    )
-
-
-def _of_one(images: Sequence[bytes], error: ServiceError) -> list[PoseAnswer | ServiceError]:
-    if len(images) == 1 and error.code in _OF_AN_IMAGE:
-        return [error]
-    raise error
-
-
-def _read(body: bytes, read: Callable[[dict[str, Any]], T]) -> T:
-    try:
-        return read(json.loads(body))
-    except (ValueError, KeyError, TypeError):
-        raise ServiceError(ErrorCode.INTERNAL, "an answer that is not ours") from None

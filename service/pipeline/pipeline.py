@@ -9,7 +9,7 @@ from __future__ import annotations
 import time
 import weakref
 from collections.abc import Awaitable, Callable, Hashable, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass
 from functools import partial
 from typing import Literal, TypeVar
 
@@ -18,94 +18,26 @@ import numpy as np
 from sdpose_core.calibration import confirmed
 from sdpose_core.io.decode import (
     ImageFileError,
-    ImageLimits,
     decode_image,
     encode_jpeg,
     read_header,
 )
-from sdpose_core.skeleton import KEYPOINT_NAMES
-from sdpose_core.types import Cycles, Detections, Floats, Image, Poses
+from sdpose_core.types import Detections, Floats, Image, Poses
 from service.errors import ErrorCode, ServiceError, invalid_argument
-from service.parameters import PoseParameters, Priority, check_boxes_touch
+from service.parameters import Priority, check_boxes_touch
 from service.pipeline.estimator import Crops, Estimator, Frame
-from service.scheduling.batching import Batcher, BatchLimits
+from service.pipeline.limits import PipelineLimits, allowed_cycles
+from service.pipeline.options import PoseOptions
+from service.pipeline.results import ModelNames, PoseResult
+from service.scheduling.batching import Batcher
 from service.scheduling.budget import ByteBudget
-from service.scheduling.workers import OwnerThread, WorkPool, on_device
+from service.scheduling.owner_thread import OwnerThread, on_device
+from service.scheduling.work_pool import WorkPool
 from service.telemetry.metrics import Metrics
 from service.telemetry.tracing import SilentTracer, Tracer
 
 T = TypeVar("T")
 NO_DETECTOR = "none"
-
-
-@dataclass(frozen=True, slots=True)
-class PoseOptions:
-    """How one image is to be looked at. `boxes` `(N, 4)` xyxy pixels skips the detector."""
-
-    boxes: Floats | None = None
-    max_people: int | None = None
-    min_score: float | None = None
-    min_keypoint_score: float = 0.0
-    cycles: int | Literal["auto"] | None = None
-    flip_test: bool = False
-
-    @classmethod
-    def of(cls, parameters: PoseParameters, boxes: Floats | None = None) -> PoseOptions:
-        """What the parameters of a request say of one image."""
-        return cls(
-            boxes=boxes,
-            max_people=parameters.max_people,
-            min_score=parameters.min_score,
-            min_keypoint_score=parameters.min_keypoint_score,
-            cycles=parameters.cycles,
-            flip_test=parameters.flip_test,
-        )
-
-
-@dataclass(frozen=True, slots=True)
-class ModelNames:
-    """What answered."""
-
-    student: str
-    detector: str
-    backend: str
-    device: str
-
-
-@dataclass(frozen=True, slots=True)
-class Keypoint:
-    """A named place in pixels of the image as displayed, with a score in 0..1."""
-
-    name: str
-    x: float
-    y: float
-    score: float
-
-
-@dataclass(frozen=True, slots=True)
-class PoseResult:
-    """The people of one image. `timings_ms` holds milliseconds a stage, `queue` and `total`.
-
-    `image` is the decoded picture where the caller asked to keep it.
-    """
-
-    poses: Poses
-    width: int
-    height: int
-    models: ModelNames
-    timings_ms: dict[str, float]
-    min_keypoint_score: float = 0.0
-    image: Image | None = None
-
-    def keypoints(self, person: int) -> list[Keypoint]:
-        """The keypoints of one person that reach the asked score, in COCO order."""
-        points = self.poses.keypoints[person].tolist()
-        scores = self.poses.keypoint_scores[person].tolist()
-        return [
-            Keypoint(name, point[0], point[1], score)
-            for name, point, score in zip(KEYPOINT_NAMES, points, scores, strict=True)
-            if score >= self.min_keypoint_score
-        ]
 
 
 @dataclass(frozen=True, slots=True)
@@ -124,21 +56,6 @@ class _Posed:
     scores: Floats
     pose_s: float
     keypoints_s: float
-
-
-@dataclass(frozen=True, slots=True)
-class PipelineLimits:
-    """Bounds of the pipeline as plain values."""
-
-    images: ImageLimits = field(default_factory=ImageLimits)
-    detect: BatchLimits = field(default_factory=lambda: BatchLimits(8, 0.0, 64))
-    pose: BatchLimits = field(default_factory=BatchLimits)
-    decode_threads: int = 2
-    max_decode_queue: int = 64
-    max_decoded_bytes: int = 2**30
-    max_people: int = 100
-    cycles: int | Literal["auto"] | None = None
-    max_cycles: int = 2
 
 
 class PosePipeline:
@@ -162,7 +79,7 @@ class PosePipeline:
             str(estimator.device),
         )
         self.input_size = estimator.input_size
-        self._allowed = _allowed_cycles(estimator.cycles, limits)
+        self._allowed = allowed_cycles(estimator.cycles, limits)
         self._estimator = estimator
         self._metrics = metrics
         self._tracer = tracer or SilentTracer()
@@ -395,18 +312,6 @@ class PosePipeline:
         self._metrics.stage_seconds.labels("pose").observe(pose_s)
         self._metrics.stage_seconds.labels("keypoints").observe(keypoints_s)
         return [_Posed(points, scores, pose_s, keypoints_s) for points, scores in found]
-
-
-def _allowed_cycles(able: Cycles, limits: PipelineLimits) -> Cycles:
-    """What the student can run, within what the service allows.
-
-    Raises:
-        ValueError: the service is set to a number that the student cannot run.
-    """
-    highest = max(able.lowest, min(able.highest, limits.max_cycles))
-    asked = limits.cycles if isinstance(limits.cycles, int) else None
-    served = min(able.check(asked), highest)
-    return Cycles(able.lowest, highest, served)
 
 
 def _given(boxes: Floats) -> Detections:

@@ -19,7 +19,9 @@ from sdpose_core.skeleton import EDGES, KEYPOINT_NAMES
 from service.access import check_key
 from service.errors import ErrorCode, ServiceError, as_service_error
 from service.parameters import PoseParameters, deadline_after, parse_boxes, parse_parameters
-from service.pipeline.pipeline import PoseOptions, PosePipeline, PoseResult
+from service.pipeline.options import PoseOptions
+from service.pipeline.pipeline import PosePipeline
+from service.pipeline.results import PoseResult
 from service.rest.body import BodyLimits, BodyShare, PoseBody, read_body
 from service.rest.connection import while_connected
 from service.rest.context import context_of

@@ -6,7 +6,7 @@ from typing import Any
 
 from pydantic import BaseModel, ConfigDict, Field
 
-from service.pipeline.pipeline import PoseResult
+from service.pipeline.results import PoseResult
 
 
 class BoxModel(BaseModel):

@@ -24,7 +24,8 @@ from starlette.websockets import WebSocketState
 from service.access import check_key
 from service.errors import ErrorCode, ServiceError, as_service_error, invalid_argument
 from service.parameters import PoseParameters, each_once, parse_parameters
-from service.pipeline.pipeline import PoseOptions, PoseResult
+from service.pipeline.options import PoseOptions
+from service.pipeline.results import PoseResult
 from service.rest.context import context_of
 from service.rest.errors import error_entry, problem
 from service.rest.schemas import pose_answer

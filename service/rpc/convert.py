@@ -5,7 +5,8 @@ from __future__ import annotations
 from protos.sdpose.v1 import pose_pb2
 from service.errors import ServiceError, invalid_argument
 from service.parameters import PoseParameters, Priority, check_caller_boxes, parse_parameters
-from service.pipeline.pipeline import PoseOptions, PoseResult
+from service.pipeline.options import PoseOptions
+from service.pipeline.results import PoseResult
 from service.streams.sessions import FrameAnswer
 
 _PRIORITIES = {

@@ -12,7 +12,8 @@ from grpc.aio import ServicerContext
 from protos.sdpose.v1 import pose_pb2, pose_pb2_grpc
 from service.errors import deadline_exceeded, invalid_argument
 from service.parameters import PoseParameters, deadline_after
-from service.pipeline.pipeline import PoseOptions, PoseResult
+from service.pipeline.options import PoseOptions
+from service.pipeline.results import PoseResult
 from service.rpc.convert import answer_of, frame_answer_of, options_of, parameters_of
 from service.rpc.interceptor import current_request_id
 from service.runtime.runtime import Runtime

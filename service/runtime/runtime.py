@@ -15,16 +15,13 @@ from sdpose_core.io.decode import ImageLimits
 from service.errors import ErrorCode, ServiceError
 from service.parameters import Priority, deadline_after
 from service.pipeline.estimator import Estimator
-from service.pipeline.pipeline import (
-    ModelNames,
-    PipelineLimits,
-    PoseOptions,
-    PosePipeline,
-    PoseResult,
-)
-from service.scheduling.batching import BatchLimits
+from service.pipeline.limits import PipelineLimits
+from service.pipeline.options import PoseOptions
+from service.pipeline.pipeline import PosePipeline
+from service.pipeline.results import ModelNames, PoseResult
+from service.scheduling.batch_run import BatchLimits
 from service.scheduling.budget import ByteBudget
-from service.scheduling.workers import OwnerThread
+from service.scheduling.owner_thread import OwnerThread
 from service.settings import Settings
 from service.streams.sessions import Streams
 from service.telemetry.gpu import gpu_reader

@@ -11,70 +11,18 @@ forms the next one by itself. Batchers that share an owner take turns.
 from __future__ import annotations
 
 import asyncio
-import logging
 import time
 from bisect import insort
-from collections.abc import Callable, Hashable, Iterator, Sequence
+from collections.abc import Hashable, Iterator
 from concurrent.futures import Future
 from contextlib import contextmanager
-from dataclasses import dataclass
 from math import ceil
-from typing import Generic, TypeVar
+from typing import Generic
 
 from service.errors import ErrorCode, ServiceError, deadline_exceeded
-from service.scheduling.workers import OwnerThread, WorkerLostError
+from service.scheduling.batch_run import BatchLimits, BatchRun, Done, Entry, In, Out, Outcome, Run
+from service.scheduling.owner_thread import OwnerThread, WorkerLostError
 from service.telemetry.observers import BatchObserver, SilentObserver
-
-In = TypeVar("In")
-Out = TypeVar("Out")
-Run = Callable[[Sequence[In], Hashable], Sequence[Out]]
-
-_log = logging.getLogger(__name__)
-
-
-@dataclass(frozen=True, slots=True)
-class BatchLimits:
-    """Bounds of one batcher; costs are in the caller's unit, such as crops."""
-
-    max_cost: int = 16
-    max_wait_s: float = 0.0
-    max_queue_cost: int = 256
-
-    def __post_init__(self) -> None:
-        if self.max_cost < 1 or self.max_queue_cost < 1 or self.max_wait_s < 0:
-            raise ValueError(f"batch limits must be positive, got {self}")
-
-
-@dataclass(frozen=True, slots=True)
-class Done(Generic[Out]):
-    """The answer to one item, with the seconds it waited and the seconds its batch ran."""
-
-    value: Out
-    waited_s: float
-    ran_s: float
-
-
-@dataclass(eq=False, slots=True)
-class _Entry(Generic[In, Out]):
-    item: In
-    cost: int
-    group: Hashable
-    order: tuple[int, int]
-    enqueued: float
-    deadline: float | None
-    future: asyncio.Future[Done[Out]]
-    waiting: bool = True
-    begun: bool = False
-    timer: asyncio.TimerHandle | None = None
-
-
-@dataclass(frozen=True, slots=True)
-class _Outcome(Generic[Out]):
-    """What the owner thread made of the entries that it began: a value or an error for each."""
-
-    results: Sequence[Out | Exception]
-    started: float
-    ran_s: float
 
 
 class Batcher(Generic[In, Out]):
@@ -96,10 +44,10 @@ class Batcher(Generic[In, Out]):
     ) -> None:
         self.name = name
         self.limits = limits
-        self._run = run
+        self._run = BatchRun(name, run)
         self._worker = worker
         self._observer = observer or SilentObserver()
-        self._waiting: list[_Entry[In, Out]] = []
+        self._waiting: list[Entry[In, Out]] = []
         self._queued_cost = 0
         self._running_cost = 0
         self._expected = 0
@@ -149,7 +97,7 @@ class Batcher(Generic[In, Out]):
         self._refuse(cost, now, deadline)
         loop = asyncio.get_running_loop()
         self._sequence += 1
-        entry: _Entry[In, Out] = _Entry(
+        entry: Entry[In, Out] = Entry(
             item, cost, group, (priority, self._sequence), now, deadline, loop.create_future()
         )
         if deadline is not None:
@@ -249,7 +197,7 @@ class Batcher(Generic[In, Out]):
         if not self._worker.turns.taken:  # else it is offered when free, and may have grown then
             self._dispatch(batch, reason)
 
-    def _choose(self) -> tuple[list[_Entry[In, Out]], bool]:
+    def _choose(self) -> tuple[list[Entry[In, Out]], bool]:
         """The first entry and those of its group behind it that still fit, and if it is full."""
         head = self._waiting[0]
         batch, cost = [head], head.cost
@@ -269,7 +217,7 @@ class Batcher(Generic[In, Out]):
             self._wait_timer.cancel()
         self._wait_timer = asyncio.get_running_loop().call_later(rest_s, self._plan_pump)
 
-    def _dispatch(self, batch: list[_Entry[In, Out]], reason: str) -> None:
+    def _dispatch(self, batch: list[Entry[In, Out]], reason: str) -> None:
         if self._wait_timer is not None:
             self._wait_timer.cancel()
             self._wait_timer = None
@@ -282,49 +230,17 @@ class Batcher(Generic[In, Out]):
         self._running_cost = cost
         self._observer.dispatched(self.name, cost, reason)
         loop = asyncio.get_running_loop()
-        call = self._worker.call(lambda: self._run_batch(batch))
+        call = self._worker.call(lambda: self._run(batch))
 
-        def hand_over(future: Future[_Outcome[Out]]) -> None:
+        def hand_over(future: Future[Outcome[Out]]) -> None:
             # The loop may be gone when the process is told to leave at once.
             if not loop.is_closed():
                 loop.call_soon_threadsafe(self._finish, batch, ready_since, future)
 
         call.add_done_callback(hand_over)
 
-    def _run_batch(self, batch: list[_Entry[In, Out]]) -> _Outcome[Out]:
-        """In the owner thread: what is still wanted as a batch, or each alone where that fails."""
-        started = time.monotonic()
-        wanted = [entry for entry in batch if not entry.future.done()]
-        for entry in wanted:
-            entry.begun = True
-        results: Sequence[Out | Exception] = ()
-        try:
-            if wanted:
-                results = self._run_checked([entry.item for entry in wanted], wanted[0].group)
-        except Exception as error:  # noqa: BLE001 - it becomes the items' own answer
-            if len(wanted) == 1:
-                results = [error]
-            else:
-                _log.exception("a %s batch of %d failed; trying one by one", self.name, len(wanted))
-                results = [self._run_alone(entry) for entry in wanted]
-        return _Outcome(results, started, time.monotonic() - started)
-
-    def _run_alone(self, entry: _Entry[In, Out]) -> Out | Exception:
-        if entry.future.done():  # expired or cancelled meanwhile: nobody waits for it
-            return deadline_exceeded(f"in {self.name}")
-        try:
-            return self._run_checked([entry.item], entry.group)[0]
-        except Exception as error:  # noqa: BLE001 - it becomes the item's own answer
-            return error
-
-    def _run_checked(self, items: Sequence[In], group: Hashable) -> Sequence[Out]:
-        results = self._run(items, group)
-        if len(results) != len(items):
-            raise RuntimeError(f"{self.name} gave {len(results)} results for {len(items)} items")
-        return results
-
     def _finish(
-        self, batch: list[_Entry[In, Out]], ready_since: float, call: Future[_Outcome[Out]]
+        self, batch: list[Entry[In, Out]], ready_since: float, call: Future[Outcome[Out]]
     ) -> None:
         self._running_cost = 0
         error = call.exception()
@@ -341,7 +257,7 @@ class Batcher(Generic[In, Out]):
         self._pump()  # where another has the thread now, from here on this batch waits for it
 
     def _answer(
-        self, batch: list[_Entry[In, Out]], ready_since: float, outcome: _Outcome[Out]
+        self, batch: list[Entry[In, Out]], ready_since: float, outcome: Outcome[Out]
     ) -> None:
         begun = [entry for entry in batch if entry.begun]
         for entry, result in zip(begun, outcome.results, strict=True):
@@ -363,19 +279,19 @@ class Batcher(Generic[In, Out]):
             known = self._seconds_per_batch
             self._seconds_per_batch = pace if known == 0 else 0.8 * known + 0.2 * pace
 
-    def _expire(self, entry: _Entry[In, Out]) -> None:
+    def _expire(self, entry: Entry[In, Out]) -> None:
         where = f"in the {self.name} queue" if entry.waiting else f"in {self.name}"
         self._withdraw(entry, "expired")
         if not entry.future.done():
             entry.future.set_exception(deadline_exceeded(where))
 
-    def _withdraw(self, entry: _Entry[In, Out], reason: str) -> None:
+    def _withdraw(self, entry: Entry[In, Out], reason: str) -> None:
         if entry.waiting:
             self._take_out(entry)
             self._observer.shed(self.name, reason)
             self._tell_if_idle()
 
-    def _take_out(self, entry: _Entry[In, Out]) -> None:
+    def _take_out(self, entry: Entry[In, Out]) -> None:
         entry.waiting = False
         self._waiting.remove(entry)
         if not self._waiting:

@@ -14,10 +14,11 @@ from ultralytics.utils import ASSETS
 
 from sdpose_core import PoseEstimator, Poses
 from sdpose_core.backends import make_backend
+from sdpose_core.backends.batches import split_batch
 from sdpose_core.backends.torch import TorchBackend
 from sdpose_core.calibration import ScoreCalibration
 from sdpose_core.checkpoints import load_student
-from sdpose_core.estimator import USUAL_ASPECTS, split_batch
+from sdpose_core.estimator import USUAL_ASPECTS
 from sdpose_core.geometry import image_to_heatmap, regions_from_boxes
 from sdpose_core.heatmaps import encode
 from sdpose_core.types import Detections, Image

@@ -10,8 +10,9 @@ from collections.abc import Hashable, Iterator, Sequence
 import pytest
 
 from service.errors import ErrorCode, ServiceError
-from service.scheduling.batching import Batcher, BatchLimits, Done
-from service.scheduling.workers import OwnerThread
+from service.scheduling.batch_run import BatchLimits, Done
+from service.scheduling.batching import Batcher
+from service.scheduling.owner_thread import OwnerThread
 
 pytestmark = pytest.mark.anyio
 

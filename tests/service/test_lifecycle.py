@@ -24,7 +24,7 @@ from sdpose_core.backends.torch import TorchBackend
 from service import process as process_module
 from service.client import ErrorCode, ServiceError
 from service.parameters import Priority
-from service.pipeline.pipeline import PoseOptions
+from service.pipeline.options import PoseOptions
 from service.process import Addresses, StartError, run_service
 from service.runtime.runtime import Runtime, State, build_estimator
 from service.settings import Settings

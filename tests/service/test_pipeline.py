@@ -14,9 +14,11 @@ import pytest
 
 from sdpose_core.types import Image
 from service.errors import ErrorCode, ServiceError
-from service.pipeline.pipeline import PipelineLimits, PoseOptions, PosePipeline
-from service.scheduling.batching import BatchLimits
-from service.scheduling.workers import OwnerThread
+from service.pipeline.limits import PipelineLimits
+from service.pipeline.options import PoseOptions
+from service.pipeline.pipeline import PosePipeline
+from service.scheduling.batch_run import BatchLimits
+from service.scheduling.owner_thread import OwnerThread
 from service.telemetry.metrics import Metrics
 from tests.fakes import FakeEstimator, marked_image
 from tests.pictures import encoded

@@ -10,8 +10,9 @@ from collections.abc import Hashable, Iterator, Sequence
 import pytest
 
 from service.errors import ErrorCode, ServiceError
-from service.scheduling.batching import Batcher, BatchLimits
-from service.scheduling.workers import OwnerThread
+from service.scheduling.batch_run import BatchLimits
+from service.scheduling.batching import Batcher
+from service.scheduling.owner_thread import OwnerThread
 from tests.service.test_batching import Ear
 
 pytestmark = pytest.mark.anyio

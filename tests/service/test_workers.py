@@ -10,7 +10,7 @@ from collections.abc import Iterator
 import pytest
 
 from service.errors import ErrorCode, ServiceError
-from service.scheduling.workers import WorkPool
+from service.scheduling.work_pool import WorkPool
 from tests.service.test_batching import Ear
 
 pytestmark = pytest.mark.anyio

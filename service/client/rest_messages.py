@@ -1,0 +1,147 @@
+"""REST requests out of values, and values out of responses."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Callable, Sequence
+from dataclasses import asdict
+from typing import Any, TypeVar
+
+import httpx
+
+from service.client.answers import Ask, Box, Keypoint, Person, PoseAnswer
+from service.errors import ErrorCode, ServiceError, invalid_argument
+
+T = TypeVar("T")
+BoxesOfEach = Sequence[Sequence[Box] | None]
+
+# For answers that never reached our own code, such as those of a proxy in front of it.
+_BY_STATUS = {
+    401: ErrorCode.UNAUTHENTICATED,
+    413: ErrorCode.PAYLOAD_TOO_LARGE,
+    429: ErrorCode.OVERLOADED,
+    502: ErrorCode.UNAVAILABLE,
+    503: ErrorCode.UNAVAILABLE,
+    504: ErrorCode.UNAVAILABLE,
+}
+# Where an image goes alone, the service says of the request what it would say of the image.
+_OF_AN_IMAGE = (
+    ErrorCode.INVALID_IMAGE,
+    ErrorCode.UNSUPPORTED_MEDIA_TYPE,
+    ErrorCode.PAYLOAD_TOO_LARGE,
+    ErrorCode.INTERNAL,
+)
+
+
+def boxes_of_each(
+    images: Sequence[bytes], ask: Ask, boxes: BoxesOfEach | None
+) -> BoxesOfEach | None:
+    """The boxes, checked to be one list, or None, for each image."""
+    if boxes is None:
+        return None if ask.boxes is None else [ask.boxes] * len(images)
+    if ask.boxes is not None:
+        raise invalid_argument("boxes", "given twice, for all images and for each")
+    if len(boxes) != len(images):
+        raise invalid_argument("boxes", f"{len(boxes)} entries for {len(images)} images")
+    return boxes
+
+
+def fields_of(ask: Ask, boxes: BoxesOfEach | None) -> dict[str, str]:
+    """The request's parameters as form fields or query."""
+    fields = {
+        name: str(value)
+        for name in ("max_people", "min_score", "min_keypoint_score", "cycles", "priority")
+        if (value := getattr(ask, name)) is not None
+    }
+    if ask.flip_test:
+        fields["flip_test"] = "true"
+    if boxes is not None:
+        fields["boxes"] = json.dumps([None if each is None else _plain(each) for each in boxes])
+    elif ask.boxes is not None:
+        fields["boxes"] = json.dumps(_plain(ask.boxes))
+    return fields
+
+
+def _plain(boxes: Sequence[Box]) -> list[dict[str, float]]:
+    return [asdict(box) for box in boxes]
+
+
+def checked_body(response: httpx.Response) -> bytes:
+    """The body of a good response; raises the `ServiceError` that another one tells."""
+    if response.status_code == httpx.codes.OK:
+        return response.content
+    after = response.headers.get("retry-after", "")
+    after_s = float(after) if after.isdecimal() else None
+    try:
+        body = response.json()
+        code = ErrorCode(body["code"])
+    except (ValueError, KeyError, TypeError):
+        raise ServiceError(
+            _BY_STATUS.get(response.status_code, ErrorCode.INTERNAL),
+            f"an answer of status {response.status_code} that is not ours",
+            retry_after_s=after_s,
+        ) from None
+    raise ServiceError(
+        code, str(body.get("detail", "")), field=body.get("field"), retry_after_s=after_s
+    )
+
+
+def as_unreached(error: httpx.TransportError) -> ServiceError:
+    """What a failed connection means in the error vocabulary."""
+    if isinstance(error, httpx.TimeoutException):
+        return ServiceError(ErrorCode.DEADLINE_EXCEEDED, "no answer in time")
+    return ServiceError(ErrorCode.UNAVAILABLE, f"the service cannot be reached: {error}")
+
+
+def answer_of(body: dict[str, Any]) -> PoseAnswer:
+    """One image's answer out of its JSON."""
+    return PoseAnswer(
+        people=tuple(
+            Person(
+                Box(**person["box"]),
+                person["score"],
+                tuple(Keypoint(**point) for point in person["keypoints"]),
+                person.get("id"),
+            )
+            for person in body["people"]
+        ),
+        width=body["image"]["width"],
+        height=body["image"]["height"],
+        timings_ms=body["timings_ms"],
+        models=body["models"],
+        request_id=body["request_id"],
+    )
+
+
+def answers_of(value: dict[str, Any]) -> list[PoseAnswer | ServiceError]:
+    """One answer or error per image."""
+    if "results" not in value:
+        return [answer_of(value)]
+    return [
+        _error(entry["error"]) if "error" in entry else answer_of(entry)
+        for entry in value["results"]
+    ]
+
+
+def _error(entry: dict[str, Any]) -> ServiceError:
+    return ServiceError(
+        ErrorCode(entry["code"]),
+        entry["detail"],
+        field=entry.get("field"),
+        retry_after_s=entry.get("retry_after_s"),
+    )
+
+
+def of_one_image(images: Sequence[bytes], error: ServiceError) -> list[PoseAnswer | ServiceError]:
+    """The error as the only image's own where it is about the image; else raises it."""
+    if len(images) == 1 and error.code in _OF_AN_IMAGE:
+        return [error]
+    raise error
+
+
+def read_body(body: bytes, read: Callable[[dict[str, Any]], T]) -> T:
+    """`read` of the JSON in a body; raises internal where that is not ours."""
+    try:
+        return read(json.loads(body))
+    except (ValueError, KeyError, TypeError):
+        raise ServiceError(ErrorCode.INTERNAL, "an answer that is not ours") from None

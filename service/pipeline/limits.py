@@ -1,0 +1,37 @@
+"""Bounds of the pipeline."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, field
+from typing import Literal
+
+from sdpose_core.io.decode import ImageLimits
+from sdpose_core.types import Cycles
+from service.scheduling.batch_run import BatchLimits
+
+
+@dataclass(frozen=True, slots=True)
+class PipelineLimits:
+    """Bounds of the pipeline as plain values."""
+
+    images: ImageLimits = field(default_factory=ImageLimits)
+    detect: BatchLimits = field(default_factory=lambda: BatchLimits(8, 0.0, 64))
+    pose: BatchLimits = field(default_factory=BatchLimits)
+    decode_threads: int = 2
+    max_decode_queue: int = 64
+    max_decoded_bytes: int = 2**30
+    max_people: int = 100
+    cycles: int | Literal["auto"] | None = None
+    max_cycles: int = 2
+
+
+def allowed_cycles(able: Cycles, limits: PipelineLimits) -> Cycles:
+    """What the student can run, within what the service allows.
+
+    Raises:
+        ValueError: the service is set to a number that the student cannot run.
+    """
+    highest = max(able.lowest, min(able.highest, limits.max_cycles))
+    asked = limits.cycles if isinstance(limits.cycles, int) else None
+    served = min(able.check(asked), highest)
+    return Cycles(able.lowest, highest, served)
