@@ -1,0 +1,26 @@
+"""``python -m sdpose_core`` and ``sdpose`` without arguments."""
+
+from __future__ import annotations
+
+import subprocess
+import sys
+from pathlib import Path
+
+
+def _help_of(*command: str) -> str:
+    done = subprocess.run(command, capture_output=True, text=True, timeout=100)
+    text = done.stdout + done.stderr  # click prints a help that was not asked for as an error
+    assert "Traceback" not in text
+    return text
+
+
+def test_the_module_is_the_command() -> None:
+    text = _help_of(sys.executable, "-m", "sdpose_core")
+    assert "python -m sdpose_core [OPTIONS] COMMAND" in text
+    for command in ("serve", "predict", "models"):
+        assert f"\n  {command} " in text
+
+
+def test_the_command_without_arguments_helps() -> None:
+    text = _help_of(str(Path(sys.executable).parent / "sdpose"))
+    assert "Usage: sdpose [OPTIONS] COMMAND" in text
