@@ -78,7 +78,7 @@ def test_decoding_needs_no_more_than_is_set_aside(tmp_path: Path) -> None:
     for size, shape in (("small", (64, 64)), ("large", (WIDTH, HEIGHT))):
         for name, data in files(*shape):
             (tmp_path / f"{name}.{size}").write_bytes(data)
-    here = "from tests.service.test_decode_memory import *; measure(Path(sys.argv[1]))"
+    here = "from tests.core.test_decode_memory import *; measure(Path(sys.argv[1]))"
     done = subprocess.run(
         [sys.executable, "-c", here, str(tmp_path)],
         cwd=ROOT,
