@@ -38,27 +38,32 @@ class PoseParameters(BaseModel):
     model_config = ConfigDict(extra="forbid", frozen=True)
 
     max_people: int | None = Field(
-        None, ge=1, le=1000, description="Answer at most this many people, best scores first."
+        default=None,
+        ge=1,
+        le=1000,
+        description="Answer at most this many people, best scores first.",
     )
     min_score: float | None = Field(
-        None, ge=0, le=1, description="Leave out people whose box score is lower."
+        default=None, ge=0, le=1, description="Leave out people whose box score is lower."
     )
     min_keypoint_score: float = Field(
-        0.0, ge=0, le=1, description="Leave out keypoints whose score is lower."
+        default=0.0, ge=0, le=1, description="Leave out keypoints whose score is lower."
     )
     cycles: Annotated[int, Field(ge=0, le=MAX_CYCLES)] | Literal["auto"] | None = Field(
-        None,
+        default=None,
         description="Transformer cycles, as many as the student has and the server allows; the "
         "embedded one has 0, the paper's have 1 to 3. More is slower. `auto` takes one more than "
         "the student's own number while the queues are short. Unset: as the server is set.",
     )
     flip_test: bool = Field(
-        False, description="Also look at the mirrored person and merge; twice the work."
+        default=False, description="Also look at the mirrored person and merge; twice the work."
     )
     deadline_ms: float | None = Field(
-        None, gt=0, description="Give up when the answer is not there after so many milliseconds."
+        default=None,
+        gt=0,
+        description="Give up when the answer is not there after so many milliseconds.",
     )
-    priority: Priority = Field(Priority.NORMAL, description="Who goes first in a queue.")
+    priority: Priority = Field(default=Priority.NORMAL, description="Who goes first in a queue.")
 
 
 def each_once(items: Iterable[tuple[str, str]]) -> dict[str, str]:
@@ -85,11 +90,6 @@ def parse_parameters(given: Mapping[str, object]) -> PoseParameters:
     if parameters.deadline_ms is not None and not math.isfinite(parameters.deadline_ms):
         raise invalid_argument("deadline_ms", "must be finite")
     return parameters
-
-
-def deadline_after(started: float, asked_ms: float | None, most_ms: float) -> float:
-    """The `time.monotonic()` moment by which the answer is due."""
-    return started + min(most_ms if asked_ms is None else asked_ms, most_ms) / 1e3
 
 
 def time_left_s(deadline: float) -> float:

@@ -12,6 +12,7 @@ from typing import Any, Final, Protocol
 
 import numpy as np
 
+from sdpose_core.io.people import people_json, rounded
 from sdpose_core.skeleton import EDGES, KEYPOINT_NAMES
 from sdpose_core.types import Poses
 
@@ -69,9 +70,9 @@ class JsonLines:
     def write(self, record: Record) -> None:
         line: dict[str, Any] = {"input": record.source}
         if record.frame is not None:
-            line |= {"frame": record.frame, "time_s": _rounded(record.time_s or 0.0, 4)}
+            line |= {"frame": record.frame, "time_s": rounded(record.time_s or 0.0, 4)}
         line["image"] = {"width": record.width, "height": record.height}
-        line["people"] = [_person(record.poses, index) for index in range(len(record.poses))]
+        line["people"] = people_json(record.poses)
         self._put(json.dumps(line) + "\n")
 
     def finish(self) -> None:
@@ -95,12 +96,14 @@ class Csv:
 
     def write(self, record: Record) -> None:
         poses = record.poses
+        points, scores = rounded(poses.keypoints, 3), rounded(poses.keypoint_scores, 4)
         for index in range(len(poses)):
             frame = "" if record.frame is None else record.frame
-            time_s = "" if record.time_s is None else _rounded(record.time_s, 4)
-            row = [record.source, frame, time_s, index, _rounded(poses.scores[index], 4)]
-            row += [_rounded(value, 3) for value in poses.boxes[index]]
-            row += _triples(poses, index)
+            time_s = "" if record.time_s is None else rounded(record.time_s, 4)
+            row = [record.source, frame, time_s, index, rounded(poses.scores[index], 4)]
+            row += rounded(poses.boxes[index], 3)
+            for point, score in zip(points[index], scores[index], strict=True):
+                row += [*point, score]
             self._row(row)
 
     def finish(self) -> None:
@@ -131,30 +134,25 @@ class Coco:
             "height": record.height,
         }
         if record.frame is not None:
-            image |= {"frame": record.frame, "time_s": _rounded(record.time_s or 0.0, 4)}
+            image |= {"frame": record.frame, "time_s": rounded(record.time_s or 0.0, 4)}
         self._images.append(image)
         poses = record.poses
         for index in range(len(poses)):
             x1, y1, x2, y2 = (float(value) for value in poses.boxes[index])
-            points = []
-            for (x, y), score in zip(
-                poses.keypoints[index], poses.keypoint_scores[index], strict=True
-            ):
-                points += [_rounded(x, 3), _rounded(y, 3), 2 if score >= VISIBLE_SCORE else 1]
+            visible = np.where(poses.keypoint_scores[index] >= VISIBLE_SCORE, 2, 1).tolist()
+            points = zip(rounded(poses.keypoints[index], 3), visible, strict=True)
             self._annotations.append(
                 {
                     "id": len(self._annotations) + 1,
                     "image_id": number,
                     "category_id": 1,
-                    "bbox": [_rounded(value, 3) for value in (x1, y1, x2 - x1, y2 - y1)],
-                    "area": _rounded((x2 - x1) * (y2 - y1), 3),
+                    "bbox": rounded((x1, y1, x2 - x1, y2 - y1), 3),
+                    "area": rounded((x2 - x1) * (y2 - y1), 3),
                     "iscrowd": 0,
                     "num_keypoints": len(KEYPOINT_NAMES),
-                    "keypoints": points,
-                    "keypoint_scores": [
-                        _rounded(score, 4) for score in poses.keypoint_scores[index]
-                    ],
-                    "score": _rounded(poses.scores[index], 4),
+                    "keypoints": [number for (x, y), flag in points for number in (x, y, flag)],
+                    "keypoint_scores": rounded(poses.keypoint_scores[index], 4),
+                    "score": rounded(poses.scores[index], 4),
                 }
             )
 
@@ -189,34 +187,3 @@ WRITERS: Final[dict[str, Callable[[Callable[[str], object]], RecordWriter]]] = {
     "coco": Coco,
     "csv": Csv,
 }
-
-
-def _person(poses: Poses, index: int) -> dict[str, Any]:
-    x1, y1, x2, y2 = (float(value) for value in poses.boxes[index])
-    values = _triples(poses, index)
-    return {
-        "box": {
-            "x": _rounded(x1, 3),
-            "y": _rounded(y1, 3),
-            "width": _rounded(x2 - x1, 3),
-            "height": _rounded(y2 - y1, 3),
-        },
-        "score": _rounded(poses.scores[index], 4),
-        "keypoints": [
-            {"name": name, "x": x, "y": y, "score": score}
-            for name, x, y, score in zip(
-                KEYPOINT_NAMES, values[0::3], values[1::3], values[2::3], strict=True
-            )
-        ],
-    }
-
-
-def _triples(poses: Poses, index: int) -> list[float]:
-    values: list[float] = []
-    for (x, y), score in zip(poses.keypoints[index], poses.keypoint_scores[index], strict=True):
-        values += [_rounded(x, 3), _rounded(y, 3), _rounded(score, 4)]
-    return values
-
-
-def _rounded(value: float | np.floating[Any], digits: int) -> float:
-    return round(float(value), digits)

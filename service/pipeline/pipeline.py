@@ -24,10 +24,9 @@ from sdpose_core.io.decode import (
 )
 from sdpose_core.types import Detections, Floats, Image, Poses
 from service.errors import ErrorCode, ServiceError, invalid_argument
-from service.parameters import Priority, check_boxes_touch
+from service.parameters import PoseParameters, check_boxes_touch
 from service.pipeline.estimator import Crops, Estimator, Frame
 from service.pipeline.limits import PipelineLimits, allowed_cycles
-from service.pipeline.options import PoseOptions
 from service.pipeline.results import ModelNames, PoseResult
 from service.scheduling.batching import Batcher
 from service.scheduling.budget import ByteBudget
@@ -38,6 +37,7 @@ from service.telemetry.tracing import SilentTracer, Tracer
 
 T = TypeVar("T")
 NO_DETECTOR = "none"
+DEFAULTS = PoseParameters()
 
 
 @dataclass(frozen=True, slots=True)
@@ -121,34 +121,41 @@ class PosePipeline:
     async def estimate(
         self,
         source: bytes | Image,
-        options: PoseOptions,
+        parameters: PoseParameters = DEFAULTS,
+        boxes: Floats | None = None,
         *,
         deadline: float | None = None,
-        priority: Priority = Priority.NORMAL,
         keep_image: bool = False,
     ) -> PoseResult:
-        """Finds the people of one image file (or decoded image). Raises `ServiceError`."""
+        """Finds the people of one image file (or decoded image).
+
+        `boxes` `(N, 4)` xyxy pixels are people known already: the detector is skipped. Of the
+        parameters, `deadline_ms` is the front end's, which knows when the request began; here
+        `deadline` counts. Raises `ServiceError`.
+        """
         started = time.monotonic()
         timings = {"queue": 0.0}
-        self._cycles(options.cycles)  # a bad value is told before any work is done
-        if options.boxes is None and self.models.detector == NO_DETECTOR:
+        self._cycles(parameters.cycles)  # a bad value is told before any work is done
+        if boxes is None and self.models.detector == NO_DETECTOR:
             raise invalid_argument("boxes", "needed, as this service runs without a detector")
-        # Whoever's picture is being decoded will be company for the batch that forms meanwhile.
-        next_batch = self._pose if options.boxes is not None else self._detect
+        # An image that is being decoded will join the batch that forms in the meantime.
+        next_batch = self._pose if boxes is not None else self._detect
         with next_batch.expecting():
             image, frame = await self._frame(source, deadline, timings)
         height, width = image.shape[:2]
-        if options.boxes is None:
-            done = await self._detect.submit(frame, priority=priority.order, deadline=deadline)
+        if boxes is None:
+            done = await self._detect.submit(
+                frame, priority=parameters.priority.order, deadline=deadline
+            )
             timings["detect"] = done.ran_s
             self._tracer.stage("detect", done.ran_s, done.waited_s)
             timings["queue"] += done.waited_s
-            most = min(options.max_people or self.limits.max_people, self.limits.max_people)
-            people = done.value.select(options.min_score, most)
+            maximum = min(parameters.max_people or self.limits.max_people, self.limits.max_people)
+            people = done.value.select(parameters.min_score, maximum)
         else:
-            check_boxes_touch(options.boxes, width, height)
-            people = _given(options.boxes).select(options.min_score, options.max_people)
-        poses = await self._poses(frame, people, options, deadline, priority, timings)
+            check_boxes_touch(boxes, width, height)
+            people = _given(boxes).select(parameters.min_score, parameters.max_people)
+        poses = await self._poses(frame, people, parameters, deadline, timings)
         self._metrics.people_per_image.observe(len(poses))
         timings["total"] = time.monotonic() - started
         return PoseResult(
@@ -157,7 +164,7 @@ class PosePipeline:
             height,
             self.models,
             {stage: seconds * 1e3 for stage, seconds in timings.items()},
-            options.min_keypoint_score,
+            parameters.min_keypoint_score,
             image if keep_image else None,
         )
 
@@ -195,9 +202,8 @@ class PosePipeline:
         self,
         frame: Frame,
         people: Detections,
-        options: PoseOptions,
+        parameters: PoseParameters,
         deadline: float | None,
-        priority: Priority,
         timings: dict[str, float],
     ) -> Poses:
         if not len(people):
@@ -212,8 +218,8 @@ class PosePipeline:
         done = await self._pose.submit(
             crops,
             cost=len(people),
-            group=_PoseGroup(self._cycles(options.cycles), options.flip_test),
-            priority=priority.order,
+            group=_PoseGroup(self._cycles(parameters.cycles), parameters.flip_test),
+            priority=parameters.priority.order,
             deadline=deadline,
         )
         posed = done.value
@@ -228,7 +234,7 @@ class PosePipeline:
             raise FloatingPointError("a keypoint or a score is not finite")
         poses = Poses(posed.keypoints, posed.scores, people.boxes, people.scores)
         # A caller who names a score wants all that reach it.
-        return poses if options.min_score is not None else poses.select(confirmed(poses))
+        return poses if parameters.min_score is not None else poses.select(confirmed(poses))
 
     async def _timed(
         self,

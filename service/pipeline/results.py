@@ -2,9 +2,10 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from dataclasses import asdict, dataclass
+from typing import Any
 
-from sdpose_core.skeleton import KEYPOINT_NAMES
+from sdpose_core.io.people import people_json
 from sdpose_core.types import Image, Poses
 
 
@@ -16,16 +17,6 @@ class ModelNames:
     detector: str
     backend: str
     device: str
-
-
-@dataclass(frozen=True, slots=True)
-class Keypoint:
-    """A named place in pixels of the image as displayed, with a score in 0..1."""
-
-    name: str
-    x: float
-    y: float
-    score: float
 
 
 @dataclass(frozen=True, slots=True)
@@ -43,12 +34,12 @@ class PoseResult:
     min_keypoint_score: float = 0.0
     image: Image | None = None
 
-    def keypoints(self, person: int) -> list[Keypoint]:
-        """The keypoints of one person that reach the asked score, in COCO order."""
-        points = self.poses.keypoints[person].tolist()
-        scores = self.poses.keypoint_scores[person].tolist()
-        return [
-            Keypoint(name, point[0], point[1], score)
-            for name, point, score in zip(KEYPOINT_NAMES, points, scores, strict=True)
-            if score >= self.min_keypoint_score
-        ]
+    def answer(self, request_id: str) -> dict[str, Any]:
+        """The answer to the client as JSON values; people as `people_json` has them."""
+        return {
+            "people": people_json(self.poses, self.min_keypoint_score),
+            "image": {"width": self.width, "height": self.height},
+            "timings_ms": {stage: round(ms, 3) for stage, ms in self.timings_ms.items()},
+            "models": asdict(self.models),
+            "request_id": request_id,
+        }

@@ -10,7 +10,8 @@ from starlette.requests import Request
 from starlette.responses import JSONResponse
 
 from service.errors import ErrorCode, ServiceError, as_service_error
-from service.rest.context import context_of
+from service.pipeline.results import PoseResult
+from service.telemetry.calls import current_call
 
 HTTP_STATUS: dict[ErrorCode, int] = {
     ErrorCode.INVALID_IMAGE: 400,
@@ -24,8 +25,8 @@ HTTP_STATUS: dict[ErrorCode, int] = {
     ErrorCode.INTERNAL: 500,
 }
 PROBLEM_TYPE = "application/problem+json"
-CLIENT_GONE = 499
-"""Status that the log and the metrics note when nobody is left to answer (as nginx does)."""
+CLIENT_CLOSED_REQUEST = 499
+"""Status in the log where the client left before its answer, as nginx has it."""
 
 _log = structlog.get_logger(__name__)
 
@@ -52,11 +53,13 @@ def problem(error: ServiceError, request_id: str, status: int | None = None) -> 
     return JSONResponse(body, status, headers, PROBLEM_TYPE)
 
 
-def error_entry(error: BaseException) -> dict[str, object]:
-    """The entry that stands for one failed image among several."""
-    shown = as_service_error(error)
-    if shown is not error:
-        _log.error("image failed", exc_info=error)
+def answer_entry(outcome: PoseResult | BaseException, request_id: str) -> dict[str, object]:
+    """The JSON value of one image among several: its answer, or the error that it alone met."""
+    if isinstance(outcome, PoseResult):
+        return outcome.answer(request_id)
+    shown = as_service_error(outcome)
+    if shown is not outcome:
+        _log.error("image failed", exc_info=outcome)
     entry: dict[str, object] = {"code": shown.code.value, "detail": shown.message}
     if shown.field is not None:
         entry["field"] = shown.field
@@ -72,20 +75,12 @@ def _retry_after_s(error: ServiceError) -> float | None:
     return None
 
 
-async def on_service_error(request: Request, error: Exception) -> JSONResponse:
-    """Exception handler of the app for `ServiceError`."""
-    shown = as_service_error(error)
-    context = context_of(request.scope)
-    context.outcome = shown.code.value
-    return problem(shown, context.request_id)
-
-
 async def on_http_error(request: Request, error: Exception) -> JSONResponse:
     """Exception handler for what the framework refuses itself, such as an unknown path."""
     assert isinstance(error, HTTPException)
-    context = context_of(request.scope)
+    call = current_call()
     code = ErrorCode.INVALID_ARGUMENT if error.status_code < 500 else ErrorCode.INTERNAL
-    context.outcome = code.value
-    answer = problem(ServiceError(code, str(error.detail)), context.request_id, error.status_code)
+    call.outcome = code.value
+    answer = problem(ServiceError(code, str(error.detail)), call.request_id, error.status_code)
     answer.headers.update(error.headers or {})
     return answer

@@ -3,11 +3,10 @@
 from __future__ import annotations
 
 import asyncio
-from collections.abc import AsyncIterator, Callable, Coroutine
-from contextlib import asynccontextmanager
+from collections.abc import AsyncIterator, Callable, Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Annotated, Any
+from typing import Annotated
 
 from fastapi import APIRouter, Depends, Request, Response
 from fastapi.responses import FileResponse
@@ -16,19 +15,19 @@ from prometheus_client import CONTENT_TYPE_LATEST
 from pydantic_core import to_json
 
 from sdpose_core.skeleton import EDGES, KEYPOINT_NAMES
+from sdpose_core.types import Floats
 from service.access import check_key
 from service.errors import ErrorCode, ServiceError, as_service_error
-from service.parameters import PoseParameters, deadline_after, parse_boxes, parse_parameters
-from service.pipeline.options import PoseOptions
+from service.parameters import PoseParameters, parse_boxes, parse_parameters
 from service.pipeline.pipeline import PosePipeline
 from service.pipeline.results import PoseResult
-from service.rest.body import BodyLimits, BodyShare, PoseBody, read_body
+from service.rest.body import BodyLimits, BodyShare, read_body
 from service.rest.connection import while_connected
-from service.rest.context import context_of
 from service.rest.documentation import OVERLAY_DOCUMENT, POSE_DOCUMENT, PROBLEMS
-from service.rest.errors import error_entry
-from service.rest.schemas import Health, ModelsModel, ModelsResponse, SizeModel, pose_answer
+from service.rest.errors import answer_entry
+from service.rest.schemas import Health, ModelsModel, ModelsResponse, SizeModel
 from service.runtime.runtime import Runtime
+from service.telemetry.calls import current_call
 
 _WEB = Path(__file__).parent.parent / "web"
 _api_key = APIKeyHeader(name="X-API-Key", auto_error=False, description="One of SDPOSE_API_KEYS.")
@@ -36,23 +35,31 @@ _bearer = HTTPBearer(auto_error=False, description="One of SDPOSE_API_KEYS.")
 
 
 @dataclass(frozen=True, slots=True)
-class _Asked:
-    """One checked request: a coroutine an image, to be begun by the route."""
+class _Admitted:
+    """One checked request that holds a permit: its images, and the boxes of each."""
 
-    body: PoseBody
+    images: list[bytes]
     parameters: PoseParameters
-    options: list[PoseOptions]
+    boxes: Sequence[Floats | None]
     pipeline: PosePipeline
     deadline: float
 
-    def estimate(self, index: int, *, keep_image: bool = False) -> Coroutine[Any, Any, PoseResult]:
-        return self.pipeline.estimate(
-            self.body.images[index],
-            self.options[index],
+    async def estimate(self, index: int, *, keep_image: bool = False) -> PoseResult:
+        return await self.pipeline.estimate(
+            self.images[index],
+            self.parameters,
+            self.boxes[index],
             deadline=self.deadline,
-            priority=self.parameters.priority,
             keep_image=keep_image,
         )
+
+    async def estimate_all(self) -> list[PoseResult | BaseException]:
+        estimates = [self.estimate(index) for index in range(len(self.images))]
+        return await asyncio.gather(*estimates, return_exceptions=True)
+
+    async def draw(self) -> bytes:
+        result = await self.estimate(0, keep_image=True)
+        return await self.pipeline.draw(result, deadline=self.deadline)
 
 
 def pose_routes(runtime: Runtime) -> APIRouter:
@@ -73,53 +80,40 @@ def pose_routes(runtime: Runtime) -> APIRouter:
 
     router = APIRouter(dependencies=[Depends(require_key)], tags=["pose"])
 
-    @asynccontextmanager
-    async def asked_of(request: Request) -> AsyncIterator[_Asked]:
-        """The checked request; its body counts as held until the block ends."""
-        pipeline = runtime.pipeline  # first: a service that is not ready reads no body
-        with BodyShare(runtime.bodies) as share:
+    async def admitted(request: Request) -> AsyncIterator[_Admitted]:
+        """The checked request; a drain waits, and its body counts, until the answer is sent."""
+        # The permit comes first: a service that takes no request reads no body.
+        with runtime.permit() as pipeline, BodyShare(runtime.bodies) as share:
             body = await read_body(request, limits, share)
             raw = dict(body.parameters)
             boxes = raw.pop("boxes", None)
             parameters = parse_parameters(raw)
             many = len(body.images)
             each = [None] * many if boxes is None else parse_boxes(boxes, many, settings.max_boxes)
-            options = [PoseOptions.of(parameters, given) for given in each]
-            started = context_of(request.scope).started
-            deadline = deadline_after(started, parameters.deadline_ms, settings.max_deadline_ms)
-            yield _Asked(body, parameters, options, pipeline, deadline)
+            deadline = current_call().deadline(parameters.deadline_ms)
+            yield _Admitted(body.images, parameters, each, pipeline, deadline)
 
     @router.post("/pose", summary="Find people and their keypoints", **POSE_DOCUMENT)
-    async def pose(request: Request) -> Response:
-        context = context_of(request.scope)
-        async with asked_of(request) as asked:
-            many = len(asked.options)
-            if many == 1:
-                result = await while_connected(request, asked.estimate(0))
-                return _json(pose_answer(result, context.request_id))
-            results = await while_connected(
-                request, _all([asked.estimate(index) for index in range(many)])
-            )
+    async def pose(request: Request, asked: _Admitted = Depends(admitted)) -> Response:
+        call = current_call()
+        many = len(asked.images)
+        if many == 1:
+            result = await while_connected(request, asked.estimate(0))
+            return _json(result.answer(call.request_id))
+        results = await while_connected(request, asked.estimate_all())
         failed = [result for result in results if isinstance(result, BaseException)]
-        if len(failed) == many:  # status 200, but nobody who counts requests would call that ok
-            context.outcome = as_service_error(failed[0]).code.value
-        entries = [
-            error_entry(result)
-            if isinstance(result, BaseException)
-            else pose_answer(result, context.request_id)
-            for result in results
-        ]
-        return _json({"results": entries})
+        if len(failed) == many:  # status 200, but not what a count of requests should call ok
+            call.outcome = as_service_error(failed[0]).code.value
+        return _json({"results": [answer_entry(result, call.request_id) for result in results]})
 
     @router.post("/pose/overlay", summary="The image with the poses drawn", **OVERLAY_DOCUMENT)
-    async def overlay(request: Request) -> Response:
-        async with asked_of(request) as asked:
-            if len(asked.options) != 1:
-                raise ServiceError(
-                    ErrorCode.INVALID_ARGUMENT, "image: send one image at a time", field="image"
-                )
-            picture = await while_connected(request, _overlay(asked))
-        return Response(picture, media_type="image/jpeg")
+    async def overlay(request: Request, asked: _Admitted = Depends(admitted)) -> Response:
+        if len(asked.images) != 1:
+            raise ServiceError(
+                ErrorCode.INVALID_ARGUMENT, "image: send one image at a time", field="image"
+            )
+        drawn = await while_connected(request, asked.draw())
+        return Response(drawn, media_type="image/jpeg")
 
     @router.get("/models", summary="What is loaded", responses=PROBLEMS)
     async def models() -> ModelsResponse:
@@ -173,17 +167,6 @@ def _healthy(trouble: Callable[[], str | None], word: str) -> Health:
     if reason is not None:
         raise ServiceError(ErrorCode.UNAVAILABLE, f"the service is {reason}", retry_after_s=2.0)
     return Health(status=word)
-
-
-async def _all(
-    estimates: list[Coroutine[Any, Any, PoseResult]],
-) -> list[PoseResult | BaseException]:
-    return await asyncio.gather(*estimates, return_exceptions=True)
-
-
-async def _overlay(asked: _Asked) -> bytes:
-    result = await asked.estimate(0, keep_image=True)
-    return await asked.pipeline.draw(result, deadline=asked.deadline)
 
 
 def _json(value: object) -> Response:

@@ -1,12 +1,8 @@
-"""The answers of REST as OpenAPI documents them, and how they are made from results."""
+"""The answers of REST as OpenAPI documents them."""
 
 from __future__ import annotations
 
-from typing import Any
-
 from pydantic import BaseModel, ConfigDict, Field
-
-from service.pipeline.results import PoseResult
 
 
 class BoxModel(BaseModel):
@@ -137,43 +133,3 @@ class Health(BaseModel):
     """A healthy answer."""
 
     status: str
-
-
-def pose_answer(result: PoseResult, request_id: str) -> dict[str, Any]:
-    """The JSON value of one result; pixels to 1/1000, scores to 1/10000."""
-    boxes = result.poses.boxes.tolist()
-    scores = result.poses.scores.tolist()
-    people = [
-        {
-            "box": {
-                "x": round(x1, 3),
-                "y": round(y1, 3),
-                "width": round(x2 - x1, 3),
-                "height": round(y2 - y1, 3),
-            },
-            "score": round(score, 4),
-            "keypoints": [
-                {
-                    "name": point.name,
-                    "x": round(point.x, 3),
-                    "y": round(point.y, 3),
-                    "score": round(point.score, 4),
-                }
-                for point in result.keypoints(person)
-            ],
-        }
-        for person, ((x1, y1, x2, y2), score) in enumerate(zip(boxes, scores, strict=True))
-    ]
-    names = result.models
-    return {
-        "people": people,
-        "image": {"width": result.width, "height": result.height},
-        "timings_ms": {stage: round(ms, 3) for stage, ms in result.timings_ms.items()},
-        "models": {
-            "student": names.student,
-            "detector": names.detector,
-            "backend": names.backend,
-            "device": names.device,
-        },
-        "request_id": request_id,
-    }

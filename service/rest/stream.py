@@ -10,27 +10,23 @@ from __future__ import annotations
 import asyncio
 import base64
 import binascii
-import logging
-import time
-from collections.abc import AsyncIterator, Collection
-from contextlib import asynccontextmanager, suppress
+from collections.abc import Collection, Iterator
+from contextlib import contextmanager, suppress
+from functools import partial
 from urllib.parse import urlsplit
 
-import structlog
 from fastapi import APIRouter, WebSocket, WebSocketDisconnect
 from pydantic_core import to_json
 from starlette.websockets import WebSocketState
 
 from service.access import check_key
-from service.errors import ErrorCode, ServiceError, as_service_error, invalid_argument
+from service.errors import ErrorCode, ServiceError, invalid_argument
 from service.parameters import PoseParameters, each_once, parse_parameters
-from service.pipeline.options import PoseOptions
 from service.pipeline.results import PoseResult
-from service.rest.context import context_of
-from service.rest.errors import error_entry, problem
-from service.rest.schemas import pose_answer
+from service.rest.errors import answer_entry, problem
 from service.runtime.runtime import Runtime, State
-from service.streams.sessions import CLIENT_GONE, FrameAnswer, Session
+from service.streams.sessions import FrameAnswer, Session
+from service.telemetry.calls import CLIENT_GONE, Call, current_call
 
 PATH = "/pose/stream"
 PROTOCOL = "sdpose.v1"
@@ -55,8 +51,6 @@ _TOO_LARGE = 1009
 _LONGEST_REASON = 123  # bytes; RFC 6455 section 5.5
 _PARAMETERS = [name for name in PoseParameters.model_fields if name != "deadline_ms"]
 
-_log = structlog.get_logger(__name__)
-
 
 def stream_routes(runtime: Runtime) -> APIRouter:
     """The WebSocket of the pose service; behind the keys where there are any."""
@@ -64,22 +58,22 @@ def stream_routes(runtime: Runtime) -> APIRouter:
 
     @router.websocket(PATH)
     async def pose_stream(websocket: WebSocket) -> None:
-        request_id = context_of(websocket.scope).request_id
-        async with _call(websocket, runtime):
-            _check_caller(websocket, runtime.settings.api_keys)
-            await websocket.accept(
-                PROTOCOL if PROTOCOL in websocket.scope["subprotocols"] else None,
-                [(b"x-request-id", request_id.encode("latin-1"))],
-            )
-            parameters = _parameters_of(websocket)
-            options = PoseOptions.of(parameters)
-
-            async def estimate(image: bytes) -> PoseResult:
-                return await runtime.estimate_frame(image, options, parameters.priority)
-
-            runtime.admit()
-            with runtime.streams.open(estimate) as session:
-                await _exchange(websocket, session, runtime.settings.max_deadline_ms / 1e3)
+        try:
+            with (
+                runtime.calls.open(f"WS {PATH}", websocket.headers.get, _API) as call,
+                _disconnects_noted(call),
+            ):
+                _check_caller(websocket, runtime.settings.api_keys)
+                await websocket.accept(
+                    PROTOCOL if PROTOCOL in websocket.scope["subprotocols"] else None,
+                    [(b"x-request-id", call.request_id.encode("latin-1"))],
+                )
+                estimate = partial(runtime.estimate_frame, parameters=_parameters_of(websocket))
+                runtime.check_admission()
+                with runtime.streams.open(estimate) as session:
+                    await _exchange(websocket, session, runtime.settings.max_deadline_ms / 1e3)
+        except ServiceError as error:
+            await _refuse(websocket, error, call.request_id, runtime.state)
 
     return router
 
@@ -116,7 +110,7 @@ async def _read(websocket: WebSocket, session: Session[PoseResult]) -> None:
 async def _answer(
     websocket: WebSocket, session: Session[PoseResult], longest_send_s: float
 ) -> None:
-    request_id = context_of(websocket.scope).request_id
+    request_id = current_call().request_id
     while (answer := await session.answer()) is not None:
         text = to_json(_entry(answer, request_id)).decode()
         try:
@@ -128,15 +122,10 @@ async def _answer(
 
 
 def _entry(answer: FrameAnswer[PoseResult], request_id: str) -> dict[str, object]:
-    outcome = answer.outcome
     return {
         "sequence": answer.sequence,
         "dropped": answer.dropped,
-        **(
-            error_entry(outcome)
-            if isinstance(outcome, ServiceError)
-            else pose_answer(outcome, request_id)
-        ),
+        **answer_entry(answer.outcome, request_id),
     }
 
 
@@ -180,40 +169,16 @@ def _parameters_of(websocket: WebSocket) -> PoseParameters:
     return parse_parameters(given)
 
 
-@asynccontextmanager
-async def _call(websocket: WebSocket, runtime: Runtime) -> AsyncIterator[None]:
-    """Ends the connection as the vocabulary says; traces, counts and logs it."""
-    context = context_of(websocket.scope)
-    headers = {"traceparent": websocket.headers.get("traceparent", "")}
-    refusal: ServiceError | None = None
+@contextmanager
+def _disconnects_noted(call: Call) -> Iterator[None]:
+    """A disconnect ends the block quietly; an untimely one is the outcome of the call."""
     try:
-        with runtime.tracer.request(f"WS {PATH}", headers):
-            yield
+        yield
     except WebSocketDisconnect as gone:
         if gone.code == _TOO_LARGE:  # the server below ended it, since a message was too large
-            context.outcome = ErrorCode.PAYLOAD_TOO_LARGE.value
+            call.outcome = ErrorCode.PAYLOAD_TOO_LARGE.value
         elif gone.code not in _CLOSED_BY_CLIENT:
-            context.outcome = CLIENT_GONE
-    except ServiceError as error:
-        refusal = error
-    except Exception as error:  # noqa: BLE001 - the last catch: logged here, told without detail
-        _log.exception("stream failed")
-        refusal = as_service_error(error)
-    except BaseException:
-        context.outcome = CLIENT_GONE
-        raise
-    finally:
-        if refusal is not None:
-            context.outcome = refusal.code.value
-        runtime.metrics.request(_API, context.outcome, time.monotonic() - context.started)
-        _log.log(
-            logging.DEBUG if context.outcome == "ok" else logging.INFO,
-            "stream ended",
-            outcome=context.outcome,
-            detail=refusal.message if refusal is not None else None,
-        )
-    if refusal is not None:
-        await _refuse(websocket, refusal, context.request_id, runtime.state)
+            call.outcome = CLIENT_GONE
 
 
 async def _refuse(websocket: WebSocket, error: ServiceError, request_id: str, state: State) -> None:
@@ -223,7 +188,7 @@ async def _refuse(websocket: WebSocket, error: ServiceError, request_id: str, st
         return
     stopping = error.code is ErrorCode.UNAVAILABLE and state in (State.DRAINING, State.STOPPED)
     reason = f"{error.code.value}: {error.message}".encode()[:_LONGEST_REASON]
-    with suppress(WebSocketDisconnect):  # gone meanwhile: nobody is left to tell
+    with suppress(WebSocketDisconnect):  # the client left in the meantime
         await websocket.close(
             DRAINING if stopping else CLOSE_CODE[error.code], reason.decode(errors="ignore")
         )

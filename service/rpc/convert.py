@@ -3,9 +3,9 @@
 from __future__ import annotations
 
 from protos.sdpose.v1 import pose_pb2
+from sdpose_core.types import Floats
 from service.errors import ServiceError, invalid_argument
 from service.parameters import PoseParameters, Priority, check_caller_boxes, parse_parameters
-from service.pipeline.options import PoseOptions
 from service.pipeline.results import PoseResult
 from service.streams.sessions import FrameAnswer
 
@@ -31,39 +31,17 @@ def parameters_of(options: pose_pb2.PoseOptions) -> PoseParameters:
     return parse_parameters({**given, "priority": priority})
 
 
-def options_of(
-    parameters: PoseParameters, boxes: pose_pb2.Boxes | None, max_boxes: int
-) -> PoseOptions:
-    """How the image is to be looked at. Raises `ServiceError` for bad boxes."""
-    given = None
-    if boxes is not None:
-        corners = [(box.x, box.y, box.x + box.width, box.y + box.height) for box in boxes.boxes]
-        given = check_caller_boxes(corners, max_boxes)
-    return PoseOptions.of(parameters, given)
+def boxes_of(request: pose_pb2.EstimatePoseRequest, max_boxes: int) -> Floats | None:
+    """`(N, 4)` xyxy pixels where the client gives boxes. Raises `ServiceError` for bad ones."""
+    if not request.HasField("boxes"):
+        return None
+    corners = [(box.x, box.y, box.x + box.width, box.y + box.height) for box in request.boxes.boxes]
+    return check_caller_boxes(corners, max_boxes)
 
 
 def answer_of(result: PoseResult, request_id: str) -> pose_pb2.EstimatePoseResponse:
-    """The message of one result."""
-    answer = pose_pb2.EstimatePoseResponse(
-        image=pose_pb2.ImageSize(width=result.width, height=result.height),
-        timings_ms=result.timings_ms,
-        models=pose_pb2.Models(
-            student=result.models.student,
-            detector=result.models.detector,
-            backend=result.models.backend,
-            device=result.models.device,
-        ),
-        request_id=request_id,
-    )
-    boxes = result.poses.boxes.tolist()
-    scores = result.poses.scores.tolist()
-    for index, ((x1, y1, x2, y2), score) in enumerate(zip(boxes, scores, strict=True)):
-        person = answer.people.add(
-            box=pose_pb2.Box(x=x1, y=y1, width=x2 - x1, height=y2 - y1), score=score
-        )
-        for point in result.keypoints(index):
-            person.keypoints.add(name=point.name, x=point.x, y=point.y, score=point.score)
-    return answer
+    """The message of one result: the contract has the fields of the JSON answer."""
+    return pose_pb2.EstimatePoseResponse(**result.answer(request_id))
 
 
 def frame_answer_of(

@@ -5,29 +5,22 @@ Key and load are looked at when the headers are there: a refused call's message 
 
 from __future__ import annotations
 
-import time
+import asyncio
 from collections.abc import AsyncIterator, Awaitable, Callable
 from contextlib import asynccontextmanager
-from contextvars import ContextVar
 from typing import TYPE_CHECKING, Any
 
 import grpc
-import structlog
 from grpc.aio import ServicerContext
 
 from service.access import check_key
-from service.errors import ErrorCode, ServiceError, as_service_error
+from service.errors import ErrorCode, ServiceError
 from service.rpc.errors import GRPC_STATUS, REQUEST_ID_KEY, error_metadata
 from service.runtime.runtime import Runtime
-from service.telemetry.request_ids import request_id_from
 
 _SERVICE = "/sdpose.v1.PoseService/"
 _APIS = {"EstimatePose": "grpc_estimate", "StreamPose": "grpc_stream"}
 _NAMES = {api: f"{_SERVICE[1:]}{method}" for method, api in _APIS.items()}
-
-current_request_id: ContextVar[str] = ContextVar("current_request_id")
-
-_log = structlog.get_logger(__name__)
 
 if TYPE_CHECKING:
     _Interceptor = grpc.aio.ServerInterceptor[Any, Any]
@@ -75,11 +68,7 @@ class PoseCallInterceptor(_Interceptor):
     def _unary(self, api: str, behaviour: Any) -> Any:
         async def call(request: Any, context: ServicerContext[Any, Any]) -> Any:
             async with self._call(api, context):
-                self._runtime.begin()
-                try:
-                    return await behaviour(request, context)
-                finally:
-                    self._runtime.end()
+                return await behaviour(request, context)
 
         return call
 
@@ -104,43 +93,29 @@ class PoseCallInterceptor(_Interceptor):
                 _text(metadata.get("x-api-key")),
                 _text(metadata.get("authorization")),
             )
-            self._runtime.admit()
+            self._runtime.check_admission()
         except ServiceError as error:
             return error
         return None
 
     @asynccontextmanager
     async def _call(self, api: str, context: ServicerContext[Any, Any]) -> AsyncIterator[None]:
-        started = time.monotonic()
         metadata = dict(context.invocation_metadata() or ())
-        request_id = request_id_from(_text(metadata.get(REQUEST_ID_KEY)))
-        outcome = "ok"
-        current_request_id.set(request_id)
-        structlog.contextvars.bind_contextvars(request_id=request_id)
         try:
-            context.set_trailing_metadata(((REQUEST_ID_KEY, request_id),))
-            headers = {"traceparent": _text(metadata.get("traceparent")) or ""}
-            with self._runtime.tracer.request(_NAMES[api], headers):
-                yield
+            with self._runtime.calls.open(
+                _NAMES[api], lambda name: _text(metadata.get(name)), api
+            ) as call:
+                context.set_trailing_metadata(((REQUEST_ID_KEY, call.request_id),))
+                try:
+                    yield
+                except asyncio.CancelledError:  # the client is gone or its deadline passed
+                    left_s = context.time_remaining()
+                    if left_s is not None and left_s <= 0:
+                        call.outcome = ErrorCode.DEADLINE_EXCEEDED.value
+                    raise
         except ServiceError as error:
-            outcome = error.code.value
-            _log.info("call refused", api=api, outcome=outcome, detail=error.message)
-            await _abort(context, error, request_id)
-        except Exception as error:  # noqa: BLE001 - the last catch: logged here, told without detail
-            outcome = ErrorCode.INTERNAL.value
-            _log.exception("call failed", api=api)
-            await _abort(context, as_service_error(error), request_id)
-        except BaseException:  # cancelled: the client is gone or its deadline passed
-            left_s = context.time_remaining()
-            late = left_s is not None and left_s <= 0
-            outcome = ErrorCode.DEADLINE_EXCEEDED.value if late else "client_gone"
-            raise
-        finally:
-            self._runtime.metrics.request(api, outcome, time.monotonic() - started)
-
-
-async def _abort(context: ServicerContext[Any, Any], error: ServiceError, request_id: str) -> None:
-    await context.abort(GRPC_STATUS[error.code], error.message, error_metadata(error, request_id))
+            trailing = error_metadata(error, call.request_id)
+            await context.abort(GRPC_STATUS[error.code], error.message, trailing)
 
 
 def _text(value: str | bytes | None) -> str | None:

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import asyncio
-import time
 from collections.abc import AsyncIterator
 from typing import Any
 
@@ -11,13 +10,12 @@ from grpc.aio import ServicerContext
 
 from protos.sdpose.v1 import pose_pb2, pose_pb2_grpc
 from service.errors import deadline_exceeded, invalid_argument
-from service.parameters import PoseParameters, deadline_after
-from service.pipeline.options import PoseOptions
+from service.parameters import PoseParameters
 from service.pipeline.results import PoseResult
-from service.rpc.convert import answer_of, frame_answer_of, options_of, parameters_of
-from service.rpc.interceptor import current_request_id
+from service.rpc.convert import answer_of, boxes_of, frame_answer_of, parameters_of
 from service.runtime.runtime import Runtime
 from service.streams.sessions import FrameAnswer, Session
+from service.telemetry.calls import current_call
 
 Context = ServicerContext[Any, Any]
 
@@ -33,24 +31,14 @@ class PoseServicer(pose_pb2_grpc.PoseServiceServicer):
         self, request: pose_pb2.EstimatePoseRequest, context: Context
     ) -> pose_pb2.EstimatePoseResponse:
         """One image in, its people out."""
-        started = time.monotonic()
-        pipeline = self._runtime.pipeline
+        call = current_call()
         parameters = parameters_of(request.options)
-        boxes = request.boxes if request.HasField("boxes") else None
+        boxes = boxes_of(request, self._settings.max_boxes)
         left_s = context.time_remaining()
-        deadline = deadline_after(
-            started,
-            None if left_s is None else max(0.0, left_s) * 1e3,
-            self._settings.max_deadline_ms,
-        )
-        with self._runtime.holding(len(request.image)):
-            result = await pipeline.estimate(
-                request.image,
-                options_of(parameters, boxes, self._settings.max_boxes),
-                deadline=deadline,
-                priority=parameters.priority,
-            )
-        return answer_of(result, current_request_id.get())
+        deadline = call.deadline(None if left_s is None else max(0.0, left_s) * 1e3)
+        with self._runtime.permit() as pipeline, self._runtime.holding(len(request.image)):
+            result = await pipeline.estimate(request.image, parameters, boxes, deadline=deadline)
+        return answer_of(result, call.request_id)
 
     async def StreamPose(
         self, request_iterator: AsyncIterator[pose_pb2.StreamPoseRequest], context: Context
@@ -71,7 +59,7 @@ class PoseServicer(pose_pb2_grpc.PoseServiceServicer):
         self, context: Context, answer: FrameAnswer[PoseResult]
     ) -> asyncio.Task[None] | None:
         """Sends one answer; the sending itself where the client's side stays full for too long."""
-        message = frame_answer_of(answer, current_request_id.get())
+        message = frame_answer_of(answer, current_call().request_id)
         writing = asyncio.ensure_future(_sent(context, message))
         try:
             await asyncio.wait({writing}, timeout=self._settings.max_deadline_ms / 1e3)
@@ -93,12 +81,10 @@ class _StreamCaller:
 
     def __init__(self, runtime: Runtime) -> None:
         self._runtime = runtime
-        self._parameters = PoseParameters.model_validate({})
+        self._parameters = PoseParameters()
 
     async def estimate(self, image: bytes) -> PoseResult:
-        return await self._runtime.estimate_frame(
-            image, PoseOptions.of(self._parameters), self._parameters.priority
-        )
+        return await self._runtime.estimate_frame(image, self._parameters)
 
     async def read(
         self, requests: AsyncIterator[pose_pb2.StreamPoseRequest], session: Session[PoseResult]

@@ -13,10 +13,9 @@ import structlog
 
 from sdpose_core.io.decode import ImageLimits
 from service.errors import ErrorCode, ServiceError
-from service.parameters import Priority, deadline_after
+from service.parameters import PoseParameters
 from service.pipeline.estimator import Estimator
 from service.pipeline.limits import PipelineLimits
-from service.pipeline.options import PoseOptions
 from service.pipeline.pipeline import PosePipeline
 from service.pipeline.results import ModelNames, PoseResult
 from service.scheduling.batch_run import BatchLimits
@@ -24,6 +23,7 @@ from service.scheduling.budget import ByteBudget
 from service.scheduling.owner_thread import OwnerThread
 from service.settings import Settings
 from service.streams.sessions import Streams
+from service.telemetry.calls import Calls
 from service.telemetry.gpu import gpu_reader
 from service.telemetry.metrics import Metrics
 from service.telemetry.tracing import SilentTracer, Tracer
@@ -84,6 +84,7 @@ class Runtime:
             "request bodies in memory",
             partial(self.metrics.shed, "body", "memory"),
         )
+        self.calls = Calls(self.metrics, self.tracer, settings.max_deadline_ms)
         self.streams = Streams(
             settings.max_streams, self.metrics, self.bodies, settings.stream_idle_seconds
         )
@@ -91,21 +92,42 @@ class Runtime:
         self._build = build
         self._pipeline: PosePipeline | None = None
         self._workers: list[OwnerThread] = []
-        self._busy = 0
+        self._in_flight = 0
         self._quiet = asyncio.Event()
         self._quiet.set()
 
-    @property
-    def pipeline(self) -> PosePipeline:
-        """The pipeline, for a request that has begun.
+    @contextmanager
+    def permit(self) -> Iterator[PosePipeline]:
+        """Lets one request in until the block ends, for which `drain` waits.
 
-        Raises `ServiceError` unavailable unless ready, overloaded where too many have begun.
+        Raises `ServiceError` as `check_admission` does.
         """
-        return self._admitting(self._busy)
+        pipeline = self.check_admission()
+        self._in_flight += 1
+        self._quiet.clear()
+        try:
+            yield pipeline
+        finally:
+            self._in_flight -= 1
+            if not self._in_flight:
+                self._quiet.set()
 
-    def admit(self) -> None:
-        """Raises as `pipeline` does where a request would be refused that has not begun yet."""
-        self._admitting(self._busy + 1)
+    def check_admission(self) -> PosePipeline:
+        """The pipeline, where a request would be let in now.
+
+        Raises `ServiceError` unavailable unless ready, overloaded at the maximum of requests.
+        """
+        reason = self.not_ready()
+        if reason is not None or self._pipeline is None:
+            raise ServiceError(
+                ErrorCode.UNAVAILABLE, f"the service is {reason or 'starting'}", retry_after_s=2.0
+            )
+        if self._in_flight >= self.settings.max_requests:
+            self.metrics.shed("requests", "too_many_requests")
+            raise ServiceError(
+                ErrorCode.OVERLOADED, "too many requests are in flight", retry_after_s=1.0
+            )
+        return self._pipeline
 
     @contextmanager
     def holding(self, size: int) -> Iterator[None]:
@@ -116,36 +138,16 @@ class Runtime:
         finally:
             self.bodies.give_back(size)
 
-    async def estimate_frame(
-        self, image: bytes, options: PoseOptions, priority: Priority
-    ) -> PoseResult:
+    async def estimate_frame(self, image: bytes, parameters: PoseParameters) -> PoseResult:
         """One frame of a stream, as a request of its own. Raises `ServiceError`."""
-        self.begin()
-        try:
-            deadline = deadline_after(time.monotonic(), None, self.settings.max_deadline_ms)
-            return await self.pipeline.estimate(
-                image, options, deadline=deadline, priority=priority
-            )
-        finally:
-            self.end()
-
-    def _admitting(self, busy: int) -> PosePipeline:
-        reason = self.not_ready()
-        if reason is not None or self._pipeline is None:
-            raise ServiceError(
-                ErrorCode.UNAVAILABLE, f"the service is {reason or 'starting'}", retry_after_s=2.0
-            )
-        if busy > self.settings.max_requests:
-            self.metrics.shed("requests", "too_many_requests")
-            raise ServiceError(
-                ErrorCode.OVERLOADED, "too many requests are under way", retry_after_s=1.0
-            )
-        return self._pipeline
+        deadline = time.monotonic() + self.settings.max_deadline_ms / 1e3
+        with self.permit() as pipeline:
+            return await pipeline.estimate(image, parameters, deadline=deadline)
 
     @property
-    def under_way(self) -> int:
-        """Requests that the front ends have taken up and not answered yet."""
-        return self._busy
+    def in_flight(self) -> int:
+        """Requests that hold a permit."""
+        return self._in_flight
 
     @property
     def models(self) -> ModelNames | None:
@@ -232,13 +234,13 @@ class Runtime:
         _log.info("ready", seconds=round(time.monotonic() - began, 2))
 
     def refuse_new_work(self) -> None:
-        """From now on `pipeline` says unavailable; what is under way goes on."""
+        """From now on no permit is given; what is in flight goes on."""
         if self.state in (State.STARTING, State.READY):
             self.state = State.DRAINING
         self.streams.close("the service is draining")
 
     async def drain(self) -> bool:
-        """Finishes what is under way, at most for the grace time; tells whether all was done."""
+        """Finishes what is in flight, at most for the grace time; tells whether all was done."""
         self.refuse_new_work()
         try:
             async with asyncio.timeout(self.settings.drain_seconds):
@@ -257,17 +259,6 @@ class Runtime:
         if self.state is not State.FAILED:
             self.state = State.STOPPED
         return all(ended)
-
-    def begin(self) -> None:
-        """A front end took up a request; `drain` waits until each is ended."""
-        self._busy += 1
-        self._quiet.clear()
-
-    def end(self) -> None:
-        """The counterpart of `begin`, when the answer is on its way."""
-        self._busy -= 1
-        if not self._busy:
-            self._quiet.set()
 
 
 def pipeline_limits(settings: Settings, *, on_cpu: bool) -> PipelineLimits:

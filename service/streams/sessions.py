@@ -16,11 +16,10 @@ import structlog
 
 from service.errors import ErrorCode, ServiceError, as_service_error, invalid_argument
 from service.scheduling.budget import ByteBudget
+from service.telemetry.calls import CLIENT_GONE, OK
 from service.telemetry.metrics import Metrics
 
 R = TypeVar("R")
-CLIENT_GONE = "client_gone"
-"""Outcome of frames whose stream was broken off while they waited or were looked at."""
 MAX_SEQUENCE = 2**64 - 1
 
 _log = structlog.get_logger(__name__)
@@ -182,7 +181,7 @@ class Session(Generic[R]):
             if frame.refusal is not None:
                 raise frame.refusal
             result = await self._estimate(frame.image)
-            outcome = "ok"
+            outcome = OK
             return result
         except ServiceError as error:
             outcome = error.code.value

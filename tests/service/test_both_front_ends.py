@@ -231,14 +231,14 @@ async def test_queue_full(front: str) -> None:
 async def test_too_many_requests(fake: FakeEstimator, front: str) -> None:
     async with serving(fake, max_requests=2) as service:
         fake.gate.clear()
-        under_way = [asyncio.create_task(ask(service, front, PNG)) for _ in range(2)]
-        while service.runtime.under_way < 2:
+        in_flight = [asyncio.create_task(ask(service, front, PNG)) for _ in range(2)]
+        while service.runtime.in_flight < 2:
             await asyncio.sleep(0.005)
         with pytest.raises(ServiceError) as refused:
             await ask(service, front, PNG)
         assert refused.value.code is ErrorCode.OVERLOADED
         fake.gate.set()
-        await asyncio.gather(*under_way)
+        await asyncio.gather(*in_flight)
 
 
 @pytest.mark.parametrize("front", BOTH)
@@ -370,7 +370,7 @@ async def test_no_answer_reaches_another() -> None:
                     for index, mark in enumerate(marks)
                 )
             )
-            while service.runtime.under_way < len(marks) and not asking.done():
+            while service.runtime.in_flight < len(marks) and not asking.done():
                 await asyncio.sleep(0.01)
             fake.gate.set()
             await asking

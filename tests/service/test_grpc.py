@@ -208,14 +208,14 @@ async def test_a_refused_call_is_answered_before_its_message_comes(method: str) 
                 grpc.StatusCode.UNAUTHENTICATED
             )
         fake.gate.clear()
-        under_way = asyncio.create_task(service.grpc.estimate(encoded(marked_image(1), "PNG")))
+        in_flight = asyncio.create_task(service.grpc.estimate(encoded(marked_image(1), "PNG")))
         await asyncio.to_thread(fake.entered.wait, 10)
         async with asyncio.timeout(10):
             busy = ask(metadata=[("x-api-key", "secret")])
             assert await busy.code() is grpc.StatusCode.RESOURCE_EXHAUSTED
             assert dict(await busy.trailing_metadata())["sdpose-error-code"] == "overloaded"
         fake.gate.set()
-        await under_way
+        await in_flight
 
 
 async def test_a_flood_of_calls_is_overload() -> None:

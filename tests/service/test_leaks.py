@@ -43,7 +43,7 @@ async def _round(service: Service) -> None:
 async def _settled(service: Service, tasks: int) -> int:
     """The tasks once nothing is under way; waits for them to fall to so many, at most 5 s."""
     for _ in range(500):
-        if not service.runtime.under_way and len(asyncio.all_tasks()) <= tasks:
+        if not service.runtime.in_flight and len(asyncio.all_tasks()) <= tasks:
             break
         await asyncio.sleep(0.01)
     return len(asyncio.all_tasks())

@@ -23,8 +23,7 @@ from sdpose_core.backends.openvino import OpenVINOBackend
 from sdpose_core.backends.torch import TorchBackend
 from service import process as process_module
 from service.client import ErrorCode, ServiceError
-from service.parameters import Priority
-from service.pipeline.options import PoseOptions
+from service.parameters import PoseParameters
 from service.process import Addresses, StartError, run_service
 from service.runtime.runtime import Runtime, State, build_estimator
 from service.settings import Settings
@@ -174,7 +173,7 @@ async def test_a_worker_lost_or_stuck_for_good_ends_the_process(
         fake.fatal = frozenset({0x010203})
     else:
         fake.gate.clear()
-    estimate = asyncio.create_task(runtime.estimate_frame(PNG, PoseOptions(), Priority.NORMAL))
+    estimate = asyncio.create_task(runtime.estimate_frame(PNG, PoseParameters()))
     ending = await asyncio.wait_for(running, 10)
     fake.gate.set()
     assert ending.status == 1
@@ -206,10 +205,10 @@ async def test_a_batch_that_was_only_slow_ends_nothing(
 async def test_drain_finishes_what_is_queued(fake: FakeEstimator) -> None:
     async with serving(fake) as service, httpx.AsyncClient(base_url=service.url) as http:
         fake.gate.clear()
-        under_way = [asyncio.create_task(service.rest.estimate(PNG)) for _ in range(3)]
-        under_way += [asyncio.create_task(service.grpc.estimate(PNG)) for _ in range(3)]
+        in_flight = [asyncio.create_task(service.rest.estimate(PNG)) for _ in range(3)]
+        in_flight += [asyncio.create_task(service.grpc.estimate(PNG)) for _ in range(3)]
         await asyncio.to_thread(fake.entered.wait, 10)
-        while service.runtime.under_way < 6:
+        while service.runtime.in_flight < 6:
             await asyncio.sleep(0.005)
         service.stop.set()
         while service.runtime.state is State.READY:
@@ -222,14 +221,14 @@ async def test_drain_finishes_what_is_queued(fake: FakeEstimator) -> None:
                 await front.estimate(PNG)  # type: ignore[attr-defined]
             assert refused.value.code is ErrorCode.UNAVAILABLE
         fake.gate.set()
-        answers = await asyncio.gather(*under_way)
+        answers = await asyncio.gather(*in_flight)
         assert all(answer.people for answer in answers)
 
 
 async def test_grace_time_is_kept(fake: FakeEstimator) -> None:
     async with serving(fake, drain_seconds=0.1) as service:
         fake.gate.clear()
-        under_way = asyncio.create_task(service.grpc.estimate(PNG))
+        in_flight = asyncio.create_task(service.grpc.estimate(PNG))
         await asyncio.to_thread(fake.entered.wait, 10)
         queued = asyncio.create_task(service.grpc.estimate(PNG))
         depth = service.runtime.metrics.queue_depth_gauge.labels("detect")
@@ -242,7 +241,7 @@ async def test_grace_time_is_kept(fake: FakeEstimator) -> None:
         assert ended.value.code is ErrorCode.UNAVAILABLE
         assert time.monotonic() - started < 5
         fake.gate.set()
-        await asyncio.wait({under_way})
+        await asyncio.wait({in_flight})
 
 
 class SeenHttpServer(process_module._HttpServer):
@@ -342,18 +341,18 @@ async def test_on_a_gpu_each_model_has_its_own_thread(monkeypatch: pytest.Monkey
     async with serving(fake) as service:
         assert fake.warmed == [(2, 8)], "the detector's largest batch too"
         assert (await service.rest.estimate(PNG)).models["device"] == "cuda:1"
-        names = {worker.name for worker in service.runtime.pipeline.workers}
+        names = {worker.name for worker in service.runtime.check_admission().workers}
         assert names == {"detect", "pose"}
-        assert service.runtime.pipeline.limits.pose.max_cost == 64
-        assert service.runtime.pipeline.limits.pose.max_wait_s == 0.002
+        assert service.runtime.check_admission().limits.pose.max_cost == 64
+        assert service.runtime.check_admission().limits.pose.max_wait_s == 0.002
         text = service.runtime.metrics.exposition().decode()
         assert 'sdpose_gpu_memory_used_bytes{gpu="1"} 2e+09' in text
         assert 'sdpose_gpu_utilisation_ratio{gpu="1"} 0.5' in text
     async with serving(FakeEstimator(device="cpu")) as service:
-        first, second = service.runtime.pipeline.workers
+        first, second = service.runtime.check_admission().workers
         assert first is second
-        assert service.runtime.pipeline.limits.pose.max_cost == 32
-        assert service.runtime.pipeline.limits.pose.max_wait_s == 0.03
+        assert service.runtime.check_admission().limits.pose.max_cost == 32
+        assert service.runtime.check_admission().limits.pose.max_wait_s == 0.03
 
 
 @pytest.mark.parametrize("backend", [OpenVINOBackend, TorchBackend])

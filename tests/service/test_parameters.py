@@ -10,7 +10,6 @@ from service.errors import ErrorCode, ServiceError
 from service.parameters import (
     Priority,
     check_caller_boxes,
-    deadline_after,
     parse_boxes,
     parse_parameters,
 )
@@ -110,11 +109,3 @@ def test_not_a_number() -> None:
     with pytest.raises(ServiceError) as refused:
         check_caller_boxes([[0, 0, math.nan, 1]], 10)
     assert refused.value.code is ErrorCode.INVALID_ARGUMENT
-
-
-@pytest.mark.parametrize(
-    ("asked_ms", "due"), [(None, 15.0), (2000.0, 12.0), (9000.0, 15.0), (0.0, 10.0)]
-)
-def test_deadline(asked_ms: float | None, due: float) -> None:
-    """None asks for the longest; 0 is a deadline that has passed already."""
-    assert deadline_after(10.0, asked_ms, 5000.0) == due

@@ -14,8 +14,8 @@ import pytest
 
 from sdpose_core.types import Image
 from service.errors import ErrorCode, ServiceError
+from service.parameters import PoseParameters
 from service.pipeline.limits import PipelineLimits
-from service.pipeline.options import PoseOptions
 from service.pipeline.pipeline import PosePipeline
 from service.scheduling.batch_run import BatchLimits
 from service.scheduling.owner_thread import OwnerThread
@@ -27,7 +27,8 @@ pytestmark = pytest.mark.anyio
 
 PNG = encoded(marked_image(0x010203), "PNG")
 PEAK, KEPT = 8 * 8 * 8, 8 * 8 * 3  # its bytes while it is decoded, and afterwards
-BOXED = PoseOptions(boxes=np.array([[0, 0, 8, 8]], np.float32), cycles=1)
+ONE_CYCLE = PoseParameters(cycles=1)
+BOXES = np.array([[0, 0, 8, 8]], np.float32)
 
 
 class Stand:
@@ -52,7 +53,7 @@ class Stand:
     async def held(self) -> asyncio.Task[object]:
         """A request that stands in the detector, behind the gate."""
         self.fake.gate.clear()
-        task: asyncio.Task[object] = asyncio.create_task(self.pipeline.estimate(PNG, PoseOptions()))
+        task: asyncio.Task[object] = asyncio.create_task(self.pipeline.estimate(PNG))
         await asyncio.to_thread(self.fake.entered.wait, 10)
         return task
 
@@ -75,23 +76,23 @@ async def until(stand: Stand, depth: int, stage: str) -> None:
 
 async def test_auto_takes_two_cycles_while_the_queue_is_short(fake: FakeEstimator) -> None:
     with stand(fake, pose=BatchLimits(2), cycles="auto") as made:
-        await made.pipeline.estimate(PNG, PoseOptions())
+        await made.pipeline.estimate(PNG)
         assert fake.posed == [(1, False, 2)]
 
 
 @pytest.mark.parametrize(
-    ("stage", "options", "waiting"), [("pose", BOXED, 3), ("detect", PoseOptions(), 2)]
+    ("stage", "asked", "waiting"), [("pose", (ONE_CYCLE, BOXES), 3), ("detect", (), 2)]
 )
 async def test_auto_falls_to_one_cycle_while_a_queue_is_long(
-    fake: FakeEstimator, stage: str, options: PoseOptions, waiting: int
+    fake: FakeEstimator, stage: str, asked: tuple[object, ...], waiting: int
 ) -> None:
     with stand(fake, **{stage: BatchLimits(waiting - 1)}) as made:
         first = await made.held()
-        queued = [asyncio.create_task(made.pipeline.estimate(PNG, options)) for _ in range(waiting)]
+        queued = [asyncio.create_task(made.pipeline.estimate(PNG, *asked)) for _ in range(waiting)]
         await until(made, waiting, stage)
         before = made.value("sdpose_queue_depth", stage="pose")
         auto = asyncio.create_task(
-            made.pipeline.estimate(PNG, PoseOptions(boxes=BOXED.boxes, cycles="auto"))
+            made.pipeline.estimate(PNG, PoseParameters(cycles="auto"), BOXES)
         )
         await until(made, int(before) + 1, "pose")
         fake.gate.set()
@@ -101,43 +102,43 @@ async def test_auto_falls_to_one_cycle_while_a_queue_is_long(
 
 async def test_auto_never_takes_more_cycles_than_allowed(fake: FakeEstimator) -> None:
     with stand(fake, cycles="auto", max_cycles=1) as made:
-        await made.pipeline.estimate(PNG, PoseOptions())
+        await made.pipeline.estimate(PNG)
         assert fake.posed == [(1, False, 1)]
 
 
 async def test_decoded_images_in_flight_are_bounded(fake: FakeEstimator) -> None:
     with stand(fake, max_decoded_bytes=KEPT + PEAK) as made:
         first = await made.held()
-        second = asyncio.create_task(made.pipeline.estimate(PNG, PoseOptions()))
+        second = asyncio.create_task(made.pipeline.estimate(PNG))
         await until(made, 1, "detect")
         with pytest.raises(ServiceError) as refused:
-            await made.pipeline.estimate(PNG, PoseOptions())
+            await made.pipeline.estimate(PNG)
         assert refused.value.code is ErrorCode.OVERLOADED
         assert made.value("sdpose_shed_total", reason="memory") == 1
         fake.gate.set()
         await asyncio.gather(first, second)
         del first, second
         gc.collect()
-        await made.pipeline.estimate(PNG, PoseOptions())  # their memory was given back
+        await made.pipeline.estimate(PNG)  # their memory was given back
 
 
 async def test_one_image_always_fits_an_idle_service(fake: FakeEstimator) -> None:
     with stand(fake, max_decoded_bytes=1) as made:
-        assert len((await made.pipeline.estimate(PNG, PoseOptions())).poses) == 1
+        assert len((await made.pipeline.estimate(PNG)).poses) == 1
 
 
 async def test_a_file_that_does_not_decode_takes_no_budget(fake: FakeEstimator) -> None:
     with stand(fake, max_decoded_bytes=PEAK) as made:
         for _ in range(3):
             with pytest.raises(ServiceError) as broken:
-                await made.pipeline.estimate(PNG[:-30], PoseOptions())
+                await made.pipeline.estimate(PNG[:-30])
             assert broken.value.code is ErrorCode.INVALID_IMAGE
-        await made.pipeline.estimate(PNG, PoseOptions())
+        await made.pipeline.estimate(PNG)
 
 
 async def test_every_stage_is_timed_and_every_queue_told(fake: FakeEstimator) -> None:
     with stand(fake) as made:
-        result = await made.pipeline.estimate(PNG, PoseOptions())
+        result = await made.pipeline.estimate(PNG)
         assert {"decode", "detect", "crop", "pose", "keypoints", "queue", "total"} == set(
             result.timings_ms
         )
@@ -156,19 +157,19 @@ async def test_what_decoding_refuses_and_drops_is_counted(
     with stand(fake, decode_threads=1, max_decode_queue=1) as made:
         monkeypatch.setattr(fake, "upload", lambda image: fake.gate.wait(10) and image)
         fake.gate.clear()
-        tasks = [asyncio.create_task(made.pipeline.estimate(PNG, PoseOptions()))]
+        tasks = [asyncio.create_task(made.pipeline.estimate(PNG))]
         while made.value("sdpose_queue_wait_seconds_count", stage="decode") < 1:
             await asyncio.sleep(0.002)
-        tasks.append(asyncio.create_task(made.pipeline.estimate(PNG, PoseOptions())))
+        tasks.append(asyncio.create_task(made.pipeline.estimate(PNG)))
         await until(made, 1, "decode")  # told while it waits, not only after
         with pytest.raises(ServiceError) as refused:
-            await made.pipeline.estimate(PNG, PoseOptions())
+            await made.pipeline.estimate(PNG)
         assert refused.value.code is ErrorCode.OVERLOADED
         assert made.value("sdpose_shed_total", reason="queue_full") == 1
         fake.gate.set()
         await asyncio.gather(*tasks)
         with pytest.raises(ServiceError) as late:
-            await made.pipeline.estimate(PNG, PoseOptions(), deadline=time.monotonic() - 1)
+            await made.pipeline.estimate(PNG, deadline=time.monotonic() - 1)
         assert late.value.code is ErrorCode.DEADLINE_EXCEEDED
         assert made.value("sdpose_shed_total", reason="expired") == 1
 
@@ -176,14 +177,14 @@ async def test_what_decoding_refuses_and_drops_is_counted(
 async def test_a_closed_pipeline_says_unavailable_everywhere(fake: FakeEstimator) -> None:
     with stand(fake) as made:
         first = await made.held()
-        queued = asyncio.create_task(made.pipeline.estimate(PNG, PoseOptions()))
+        queued = asyncio.create_task(made.pipeline.estimate(PNG))
         await until(made, 1, "detect")
         made.pipeline.close()
         with pytest.raises(ServiceError) as told:
             await queued
         assert told.value.code is ErrorCode.UNAVAILABLE
         with pytest.raises(ServiceError) as refused:
-            await made.pipeline.estimate(PNG, PoseOptions())
+            await made.pipeline.estimate(PNG)
         assert refused.value.code is ErrorCode.UNAVAILABLE
         fake.gate.set()
         with pytest.raises(ServiceError) as cut:  # detected, and then nobody crops any more
@@ -202,10 +203,10 @@ async def test_a_batch_waits_for_the_picture_that_is_being_decoded(fake: FakeEst
     limits = BatchLimits(8, max_wait_s=30.0)
     with stand(fake, detect=limits, pose=limits) as made:
         fake.upload = slowly  # type: ignore[method-assign]
-        slow = asyncio.create_task(made.pipeline.estimate(PNG, PoseOptions()))
+        slow = asyncio.create_task(made.pipeline.estimate(PNG))
         await asyncio.to_thread(decoding.wait, 10)
         del fake.upload
-        quick = asyncio.create_task(made.pipeline.estimate(PNG, PoseOptions()))
+        quick = asyncio.create_task(made.pipeline.estimate(PNG))
         await until(made, 1, "detect")
         decoded.set()
         await asyncio.wait_for(asyncio.gather(slow, quick), 10)

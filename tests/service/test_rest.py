@@ -146,13 +146,13 @@ async def half_a_request(service: Service) -> asyncio.StreamWriter:
         b"Content-Length: 1000\r\n\r\n" + PNG[:20]
     )
     await writer.drain()
-    while not service.runtime.under_way:
+    while not service.runtime.in_flight:
         await asyncio.sleep(0.005)
     return writer
 
 
 async def outcome_of_the_only_request(service: Service) -> str:
-    while service.runtime.under_way:
+    while service.runtime.in_flight:
         await asyncio.sleep(0.005)
     text = service.runtime.metrics.exposition().decode()
     (line,) = [line for line in text.splitlines() if line.startswith("sdpose_requests_total{")]

@@ -117,13 +117,13 @@ async def test_refused_frame_is_a_frame_error(fake: FakeEstimator) -> None:
         await call.read()
         fake.gate.clear()
         fake.entered.clear()
-        under_way = asyncio.create_task(service.rest.estimate(encoded(marked_image(1), "PNG")))
+        in_flight = asyncio.create_task(service.rest.estimate(encoded(marked_image(1), "PNG")))
         await asyncio.to_thread(fake.entered.wait, 10)
         await call.write(frame(2))
         answer = await call.read()
         assert (answer.sequence, answer.error.code) == (2, "overloaded")
         fake.gate.set()
-        await under_way
+        await in_flight
         await call.write(frame(3))
         assert (await call.read()).result.people
         await call.done_writing()
@@ -208,7 +208,7 @@ async def test_memory_for_what_callers_sent_is_bounded(fake: FakeEstimator) -> N
     large = encoded(marked_image(1), "PNG") + bytes(700_000)
     async with serving(fake, max_bodies_mb=1) as service:
         fake.gate.clear()
-        under_way = asyncio.create_task(service.grpc.estimate(large))
+        in_flight = asyncio.create_task(service.grpc.estimate(large))
         await asyncio.to_thread(fake.entered.wait, 10)
         with pytest.raises(ServiceError) as refused:
             await service.grpc.estimate(large)
@@ -218,7 +218,7 @@ async def test_memory_for_what_callers_sent_is_bounded(fake: FakeEstimator) -> N
         assert (await call.read()).error.code == "overloaded"
         await until_metrics_have(service, 'sdpose_shed_total{reason="memory"} 2.0')
         fake.gate.set()
-        await under_way
+        await in_flight
         for number in (2, 3):
             await call.write(pose_pb2.StreamPoseRequest(image=large))
             answer = await call.read()

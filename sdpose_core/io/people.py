@@ -1,0 +1,45 @@
+"""People as JSON values, the same in every answer and file."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import numpy as np
+
+from sdpose_core.skeleton import KEYPOINT_NAMES
+from sdpose_core.types import Poses
+
+
+def people_json(poses: Poses, min_keypoint_score: float = 0.0) -> list[dict[str, Any]]:
+    """Each person's box (x and y of its top left corner), score and named keypoints.
+
+    Pixels are rounded to 1/1000, scores to 1/10000; keypoints below the minimum are left out.
+    """
+    corners = poses.boxes.astype(np.float64)
+    boxes = np.concatenate([corners[:, :2], corners[:, 2:] - corners[:, :2]], axis=1)
+    return [
+        {
+            "box": dict(zip(("x", "y", "width", "height"), box, strict=True)),
+            "score": score,
+            "keypoints": [
+                {"name": name, "x": x, "y": y, "score": keypoint_score}
+                for name, (x, y), keypoint_score, kept in zip(
+                    KEYPOINT_NAMES, points, keypoint_scores, above, strict=True
+                )
+                if kept
+            ],
+        }
+        for box, score, points, keypoint_scores, above in zip(
+            rounded(boxes, 3),
+            rounded(poses.scores, 4),
+            rounded(poses.keypoints, 3),
+            rounded(poses.keypoint_scores, 4),
+            poses.keypoint_scores >= min_keypoint_score,
+            strict=True,
+        )
+    ]
+
+
+def rounded(values: Any, digits: int) -> Any:
+    """An array as nested lists of numbers with so many decimals."""
+    return np.asarray(values, np.float64).round(digits).tolist()
