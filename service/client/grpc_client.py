@@ -3,9 +3,7 @@
 from __future__ import annotations
 
 import asyncio
-import time
 from collections.abc import AsyncIterable, AsyncIterator, Iterable, Iterator
-from types import TracebackType
 from typing import Any
 
 import grpc
@@ -21,7 +19,7 @@ from service.client.grpc_messages import (
     stream_answer_from,
     stream_config,
 )
-from service.client.retry import Retry, deadline_from, left_s
+from service.client.retry import Retry
 
 _NOTHING_ASKED = Ask()
 _OPTIONS = (
@@ -67,17 +65,16 @@ class GrpcPoseClient:
         """The people of one image file. Raises `ServiceError`."""
         message = request_message(image, ask)
         metadata = call_metadata(self._api_key, request_id)
-        deadline, tried = deadline_from(timeout_s), 0
-        while True:
-            left = left_s(deadline)
-            tried += 1
+
+        def attempt(left: float | None) -> PoseAnswer:
             try:
                 return answer_from(
                     self._stub.EstimatePose(message, timeout=left, metadata=metadata)
                 )
             except grpc.RpcError as error:
-                trouble = error_from(error)
-            time.sleep(self._retry.pause_s(tried, trouble, deadline))
+                raise error_from(error) from None
+
+        return self._retry.run(attempt, timeout_s)
 
     def stream(
         self,
@@ -123,12 +120,7 @@ class GrpcPoseClient:
     def __enter__(self) -> GrpcPoseClient:
         return self
 
-    def __exit__(
-        self,
-        kind: type[BaseException] | None,
-        error: BaseException | None,
-        trace: TracebackType | None,
-    ) -> None:
+    def __exit__(self, *_: object) -> None:
         self.close()
 
 
@@ -164,17 +156,16 @@ class AsyncGrpcPoseClient:
         """The people of one image file. Raises `ServiceError`."""
         message = request_message(image, ask)
         metadata = call_metadata(self._api_key, request_id)
-        deadline, tried = deadline_from(timeout_s), 0
-        while True:
-            left = left_s(deadline)
-            tried += 1
+
+        async def attempt(left: float | None) -> PoseAnswer:
             try:
                 return answer_from(
                     await self.stub.EstimatePose(message, timeout=left, metadata=metadata)
                 )
             except grpc.RpcError as error:
-                trouble = error_from(error)
-            await asyncio.sleep(self._retry.pause_s(tried, trouble, deadline))
+                raise error_from(error) from None
+
+        return await self._retry.run_async(attempt, timeout_s)
 
     async def stream(
         self,
@@ -210,12 +201,7 @@ class AsyncGrpcPoseClient:
     async def __aenter__(self) -> AsyncGrpcPoseClient:
         return self
 
-    async def __aexit__(
-        self,
-        kind: type[BaseException] | None,
-        error: BaseException | None,
-        trace: TracebackType | None,
-    ) -> None:
+    async def __aexit__(self, *_: object) -> None:
         await self.close()
 
 

@@ -2,10 +2,7 @@
 
 from __future__ import annotations
 
-import asyncio
-import time
 from collections.abc import Sequence
-from types import TracebackType
 from typing import Any, TypeVar
 
 import httpx
@@ -22,7 +19,7 @@ from service.client.rest_messages import (
     of_one_image,
     read_body,
 )
-from service.client.retry import Retry, deadline_from, left_s
+from service.client.retry import Retry
 from service.errors import ServiceError
 
 T = TypeVar("T")
@@ -141,12 +138,7 @@ class RestPoseClient:
     def __enter__(self) -> RestPoseClient:
         return self
 
-    def __exit__(
-        self,
-        kind: type[BaseException] | None,
-        error: BaseException | None,
-        trace: TracebackType | None,
-    ) -> None:
+    def __exit__(self, *_: object) -> None:
         self.close()
 
     def _post(
@@ -158,17 +150,14 @@ class RestPoseClient:
         request_id: str | None,
         boxes: BoxesOfEach | None = None,
     ) -> bytes:
-        deadline, tried = deadline_from(timeout_s), 0
-        while True:
-            request = self._calls.request(images, ask, boxes, left_s(deadline), request_id)
-            tried += 1
+        def attempt(left: float | None) -> bytes:
+            request = self._calls.request(images, ask, boxes, left, request_id)
             try:
                 return checked_body(self._http.post(path, **request))
             except httpx.TransportError as error:
-                trouble = as_unreached(error)
-            except ServiceError as error:
-                trouble = error
-            time.sleep(self._calls.retry.pause_s(tried, trouble, deadline))
+                raise as_unreached(error) from None
+
+        return self._calls.retry.run(attempt, timeout_s)
 
 
 class AsyncRestPoseClient:
@@ -241,12 +230,7 @@ class AsyncRestPoseClient:
     async def __aenter__(self) -> AsyncRestPoseClient:
         return self
 
-    async def __aexit__(
-        self,
-        kind: type[BaseException] | None,
-        error: BaseException | None,
-        trace: TracebackType | None,
-    ) -> None:
+    async def __aexit__(self, *_: object) -> None:
         await self.close()
 
     async def _post(
@@ -258,14 +242,11 @@ class AsyncRestPoseClient:
         request_id: str | None,
         boxes: BoxesOfEach | None = None,
     ) -> bytes:
-        deadline, tried = deadline_from(timeout_s), 0
-        while True:
-            request = self._calls.request(images, ask, boxes, left_s(deadline), request_id)
-            tried += 1
+        async def attempt(left: float | None) -> bytes:
+            request = self._calls.request(images, ask, boxes, left, request_id)
             try:
                 return checked_body(await self._http.post(path, **request))
             except httpx.TransportError as error:
-                trouble = as_unreached(error)
-            except ServiceError as error:
-                trouble = error
-            await asyncio.sleep(self._calls.retry.pause_s(tried, trouble, deadline))
+                raise as_unreached(error) from None
+
+        return await self._calls.retry.run_async(attempt, timeout_s)

@@ -2,12 +2,16 @@
 
 from __future__ import annotations
 
+import asyncio
 import random
 import time
+from collections.abc import Awaitable, Callable
 from dataclasses import dataclass
+from typing import TypeVar
 
 from service.errors import ErrorCode, ServiceError
 
+T = TypeVar("T")
 _WORTH_RETRYING = (ErrorCode.OVERLOADED, ErrorCode.UNAVAILABLE)
 
 
@@ -19,7 +23,34 @@ class Retry:
     first_s: float = 0.1
     longest_s: float = 10.0
 
-    def pause_s(self, tried: int, error: ServiceError, deadline: float | None) -> float:
+    def run(self, attempt: Callable[[float | None], T], timeout_s: float | None) -> T:
+        """The value of the first attempt that raises no `ServiceError`; each gets the seconds left.
+
+        Raises the error of the last attempt, or deadline_exceeded where no time is left for one.
+        """
+        deadline, tried = _deadline_from(timeout_s), 0
+        while True:
+            left, tried = _left_s(deadline), tried + 1
+            try:
+                return attempt(left)
+            except ServiceError as error:
+                pause = self._pause_s(tried, error, deadline)
+            time.sleep(pause)
+
+    async def run_async(
+        self, attempt: Callable[[float | None], Awaitable[T]], timeout_s: float | None
+    ) -> T:
+        """As `run`, on an event loop."""
+        deadline, tried = _deadline_from(timeout_s), 0
+        while True:
+            left, tried = _left_s(deadline), tried + 1
+            try:
+                return await attempt(left)
+            except ServiceError as error:
+                pause = self._pause_s(tried, error, deadline)
+            await asyncio.sleep(pause)
+
+    def _pause_s(self, tried: int, error: ServiceError, deadline: float | None) -> float:
         """Seconds to wait after the `tried`-th try failed; raises `error` where it is the last.
 
         `deadline` is a `time.monotonic()` moment; a pause that would pass it is not begun.
@@ -36,13 +67,11 @@ class Retry:
         return pause
 
 
-def deadline_from(timeout_s: float | None) -> float | None:
-    """The moment at which a timeout that starts now ends."""
+def _deadline_from(timeout_s: float | None) -> float | None:
     return None if timeout_s is None else time.monotonic() + timeout_s
 
 
-def left_s(deadline: float | None) -> float | None:
-    """Seconds left; raises deadline_exceeded when there are none."""
+def _left_s(deadline: float | None) -> float | None:
     if deadline is None:
         return None
     left = deadline - time.monotonic()
