@@ -2,26 +2,38 @@
 PYTHON ?= python3.11
 VENV := .venv
 BIN := $(VENV)/bin
-STAMP := $(VENV)/.installed-$(shell sha256sum pyproject.toml 2>/dev/null | cut -c1-12)
+# What is installed follows from these; a change of one sets up again.
+SERVE_LOCK := deploy/requirements-cpu.lock
+DEV_LOCK := deploy/requirements-dev.lock
+STAMP := $(VENV)/.installed-$(shell cat pyproject.toml deploy/*.lock 2>/dev/null | sha256sum | cut -c1-12)
+# uv installs several times faster than pip; it picks PyTorch's CPU build where there is no GPU.
+UV := $(shell command -v uv)
 
-.PHONY: serve test check format protos protos-release setup setup-dev lock deploy-check image-check release-check clean
+# $(call install,PACKAGE,LOCK): the versions are those of the lock file, which CI and the images have.
+define install
+@echo "Setting up $(VENV) for the first time: about $$(grep -c == $(2)) packages, one to three minutes."
+$(if $(UV),$(UV) pip install --python $(BIN)/python --torch-backend auto --constraint $(2) -e '$(1)' || ,)\
+$(BIN)/pip install --disable-pip-version-check --constraint $(2) -e '$(1)'
+endef
+
+.PHONY: serve test check readme format protos protos-release setup setup-dev lock deploy-check image-check release-check clean
 
 $(BIN)/python:
 	$(PYTHON) -m venv $(VENV)
 
-$(STAMP)-serve: pyproject.toml | $(BIN)/python
-	$(BIN)/pip install --disable-pip-version-check -q -e .
-	touch $@
+$(STAMP)-serve: pyproject.toml $(SERVE_LOCK) | $(BIN)/python
+	$(call install,.,$(SERVE_LOCK))
+	@touch $@
 
-$(STAMP)-dev: pyproject.toml | $(BIN)/python
-	$(BIN)/pip install --disable-pip-version-check -q -e '.[dev]'
-	touch $@ $(STAMP)-serve
+$(STAMP)-dev: pyproject.toml $(DEV_LOCK) | $(BIN)/python
+	$(call install,.[dev],$(DEV_LOCK))
+	@touch $@ $(STAMP)-serve
 
 setup: $(STAMP)-serve
 setup-dev: $(STAMP)-dev
 
 serve: setup
-	$(BIN)/sdpose serve
+	@$(BIN)/sdpose serve
 
 check: setup-dev
 	$(BIN)/ruff format --check .
@@ -29,14 +41,18 @@ check: setup-dev
 	$(BIN)/mypy
 	$(BIN)/lint-imports
 
-test: check
+test: check readme
 	$(BIN)/pytest
+
+# The examples of README.md and of docs for users, as pasted.
+readme: setup-dev
+	$(BIN)/python -m tools.readme
 
 format: setup-dev
 	$(BIN)/ruff check --fix .
 	$(BIN)/ruff format .
 
-# Writes the stubs beside protos/sdpose/v1/pose.proto anew.
+# Writes the stubs beside protos/sdpose/v1/pose.proto again.
 protos: setup-dev
 	$(BIN)/python tools/protos.py
 
@@ -44,7 +60,7 @@ protos: setup-dev
 protos-release: setup-dev
 	$(BIN)/buf build --exclude-source-info -o protos/released.txtpb
 
-# Writes the images' package lists, deploy/requirements-*.lock, anew.
+# Writes the package lists, deploy/requirements-*.lock, again.
 lock: setup-dev
 	$(BIN)/python -m tools.lock
 

@@ -43,6 +43,12 @@ class Addresses:
     http_port: int
     grpc_port: int
 
+    @property
+    def page(self) -> str:
+        """The address of the page that takes an image, for a browser on this machine."""
+        everywhere = self.host in ("", "0.0.0.0", "::")
+        return f"http://{_address('localhost' if everywhere else self.host, self.http_port)}/"
+
 
 class _HttpServer(uvicorn.Server):
     @contextmanager
@@ -118,7 +124,7 @@ async def _run(
     if on_listening is not None:
         on_listening(addresses, runtime)
     try:
-        finished = await _serve(runtime, rpc, serving, stop)
+        finished = await _serve(runtime, rpc, serving, stop, addresses)
     finally:
         http.should_exit = True
         clean = runtime.stop()
@@ -131,7 +137,11 @@ async def _run(
 
 
 async def _serve(
-    runtime: Runtime, rpc: RpcServer, serving: asyncio.Task[None], stop: asyncio.Event
+    runtime: Runtime,
+    rpc: RpcServer,
+    serving: asyncio.Task[None],
+    stop: asyncio.Event,
+    addresses: Addresses,
 ) -> bool:
     """Start, wait for the stop, drain; tells whether the stop was asked for and all work done."""
     starting = asyncio.create_task(runtime.start())
@@ -144,6 +154,7 @@ async def _serve(
         if starting.done():
             if (error := starting.exception()) is not None:
                 raise StartError(f"the models do not start: {error}") from error
+            _log.info("open in a browser", page=addresses.page)
             telling = asyncio.create_task(_tell_health(runtime, rpc))
             await asyncio.wait({stopping, serving, telling}, return_when=asyncio.FIRST_COMPLETED)
             if telling.done() and not stop.is_set():

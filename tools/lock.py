@@ -1,7 +1,8 @@
-"""Writes the images' package lists, `deploy/requirements-{gpu,cpu}.lock`, anew: `make lock`.
+"""Writes the package lists, `deploy/requirements-{gpu,cpu,dev}.lock`, again: `make lock`.
 
 The GPU list is what the resolver finds for Linux. The CPU list has the same versions without the
-CUDA libraries that PyTorch's default build asks for, so both images run the same code.
+CUDA libraries that PyTorch's default build asks for, so both images run the same code; `make serve`
+keeps to it too. The list for development adds the packages of the extra `dev`, for `make test`.
 
 No hashes: PyTorch's file differs by the index that it is taken from (CUDA or CPU build, a mirror),
 and pip checks hashes of all packages or of none.
@@ -15,22 +16,25 @@ import subprocess
 import sys
 import tempfile
 import tomllib
+from collections.abc import Sequence
 from pathlib import Path
 
 ROOT = Path(__file__).parent.parent
 GPU_LOCK = ROOT / "deploy" / "requirements-gpu.lock"
 CPU_LOCK = ROOT / "deploy" / "requirements-cpu.lock"
+DEV_LOCK = ROOT / "deploy" / "requirements-dev.lock"
 EXTRAS = ("otel",)
 """Extras that the images carry, so that every setting of the service works in them."""
+DEV_EXTRAS = ("dev", "export", "otel", "train")
 _CUDA = re.compile(r"^(cuda-|triton$|nvidia-(?!ml-py$))")
 _PINNED = re.compile(r"^([A-Za-z0-9._-]+)==(\S+)")
 
 
-def dependencies(root: Path = ROOT) -> list[str]:
-    """What the package and the images' extras ask for, as `pyproject.toml` has it."""
+def dependencies(extras: Sequence[str] = EXTRAS, root: Path = ROOT) -> list[str]:
+    """What the package and these extras ask for, as `pyproject.toml` has it."""
     project = tomllib.loads((root / "pyproject.toml").read_text())["project"]
-    extras = [project["optional-dependencies"][extra] for extra in EXTRAS]
-    return [str(line) for lines in (project["dependencies"], *extras) for line in lines]
+    wanted = [project["optional-dependencies"][extra] for extra in extras]
+    return [str(line) for lines in (project["dependencies"], *wanted) for line in lines]
 
 
 def fingerprint(wanted: list[str]) -> str:
@@ -49,21 +53,21 @@ def is_cuda(package: str) -> bool:
     return _CUDA.match(package) is not None
 
 
-def _resolve(output: Path, *options: str) -> None:
+def _resolve(output: Path, extras: Sequence[str], *options: str) -> None:
     command = [
         *(sys.executable, "-m", "uv", "pip", "compile", "pyproject.toml", "--quiet"),
         *("--python-version", "3.11", "--python-platform", "x86_64-manylinux_2_28"),
-        *(f"--extra={extra}" for extra in EXTRAS),
+        *(f"--extra={extra}" for extra in extras),
         *("--no-header", "--no-emit-index-url", "--no-annotate", "--upgrade"),
         *("--output-file", str(output), *options),
     ]
     subprocess.run(command, cwd=ROOT, check=True)
 
 
-def _write(lock: Path, resolved: Path) -> None:
+def _write(lock: Path, resolved: Path, extras: Sequence[str] = EXTRAS) -> None:
     head = (
         "# Written by `make lock`; what it was made from is in pyproject.toml.\n"
-        f"# dependencies: {fingerprint(dependencies())}\n"
+        f"# dependencies: {fingerprint(dependencies(extras))}\n"
     )
     lock.write_text(head + resolved.read_text())
 
@@ -71,13 +75,17 @@ def _write(lock: Path, resolved: Path) -> None:
 def main() -> None:
     """Resolves both lists and writes them."""
     with tempfile.TemporaryDirectory() as folder:
-        gpu, cpu, cuda = (Path(folder) / name for name in ("gpu.txt", "cpu.txt", "cuda.txt"))
-        _resolve(gpu)
+        names = ("gpu.txt", "cpu.txt", "dev.txt", "cuda.txt")
+        gpu, cpu, dev, cuda = (Path(folder) / name for name in names)
+        _resolve(gpu, EXTRAS)
         cuda.write_text("\n".join(filter(is_cuda, pins(gpu))) + "\n")
-        _resolve(cpu, "--constraint", str(gpu), "--excludes", str(cuda))
+        same = ("--constraint", str(gpu), "--excludes", str(cuda))
+        _resolve(cpu, EXTRAS, *same)
+        _resolve(dev, DEV_EXTRAS, *same)
         _write(GPU_LOCK, gpu)
         _write(CPU_LOCK, cpu)
-    for lock in (GPU_LOCK, CPU_LOCK):
+        _write(DEV_LOCK, dev, DEV_EXTRAS)
+    for lock in (GPU_LOCK, CPU_LOCK, DEV_LOCK):
         sys.stdout.write(f"{lock.relative_to(ROOT)}: {len(pins(lock))} packages\n")
 
 

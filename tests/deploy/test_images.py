@@ -7,7 +7,7 @@ import re
 import subprocess
 import sys
 import threading
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from importlib.metadata import requires
 from importlib.util import module_from_spec, spec_from_file_location
 from pathlib import Path
@@ -18,7 +18,18 @@ from packaging.requirements import Requirement
 from packaging.utils import canonicalize_name
 
 from tools.deployment.processes import free_ports
-from tools.lock import CPU_LOCK, GPU_LOCK, ROOT, dependencies, fingerprint, is_cuda, pins
+from tools.lock import (
+    CPU_LOCK,
+    DEV_EXTRAS,
+    DEV_LOCK,
+    EXTRAS,
+    GPU_LOCK,
+    ROOT,
+    dependencies,
+    fingerprint,
+    is_cuda,
+    pins,
+)
 
 _BIN = Path(sys.executable).parent
 _DOCKERFILE = (ROOT / "Dockerfile").read_text()
@@ -53,26 +64,39 @@ def test_the_last_target_is_the_gpu_one_and_nobody_is_root() -> None:
     assert re.findall(r"^USER (\S+)$", _DOCKERFILE, re.MULTILINE) == ["10001:10001"]
 
 
-@pytest.mark.parametrize("lock", [CPU_LOCK, GPU_LOCK], ids=["cpu", "gpu"])
+def _wanted(extras: Sequence[str]) -> list[Requirement]:
+    """Without the project's own name, by which one extra includes others."""
+    wanted = map(Requirement, dependencies(extras))
+    return [each for each in wanted if each.name != "sdpose-service"]
+
+
+@pytest.mark.parametrize(
+    ("lock", "extras"),
+    [(CPU_LOCK, EXTRAS), (GPU_LOCK, EXTRAS), (DEV_LOCK, DEV_EXTRAS)],
+    ids=["cpu", "gpu", "dev"],
+)
 class TestLock:
-    def test_is_current(self, lock: Path) -> None:
-        assert f"# dependencies: {fingerprint(dependencies())}\n" in lock.read_text(), (
+    def test_is_current(self, lock: Path, extras: Sequence[str]) -> None:
+        assert f"# dependencies: {fingerprint(dependencies(extras))}\n" in lock.read_text(), (
             "pyproject.toml asks for something else now: run `make lock`"
         )
 
-    def test_pins_every_dependency_within_its_bounds(self, lock: Path) -> None:
+    def test_pins_every_dependency_within_its_bounds(
+        self, lock: Path, extras: Sequence[str]
+    ) -> None:
         pinned = {canonicalize_name(name): version for name, version in pins(lock).items()}
-        for line in dependencies():
-            wanted = Requirement(line)
+        for wanted in _wanted(extras):
             version = pinned.get(canonicalize_name(wanted.name))
             assert version is not None, f"{wanted.name} is not pinned"
             assert wanted.specifier.contains(version), f"{wanted.name} {version}"
 
-    def test_pins_what_the_extras_of_dependencies_bring(self, lock: Path) -> None:
+    def test_pins_what_the_extras_of_dependencies_bring(
+        self, lock: Path, extras: Sequence[str]
+    ) -> None:
         pinned = {canonicalize_name(name): version for name, version in pins(lock).items()}
         brought = [
             needed
-            for wanted in map(Requirement, dependencies())
+            for wanted in _wanted(extras)
             for extra in wanted.extras
             for needed in map(Requirement, requires(wanted.name) or [])
             if needed.marker
@@ -86,11 +110,13 @@ class TestLock:
             assert needed.specifier.contains(version), f"{needed.name} {version}"
 
     @pytest.mark.parametrize("name", ["torch", "torchvision"])
-    def test_pins_torch_as_the_project_does(self, lock: Path, name: str) -> None:
-        (wanted,) = (line for line in map(Requirement, dependencies()) if line.name == name)
+    def test_pins_torch_as_the_project_does(
+        self, lock: Path, extras: Sequence[str], name: str
+    ) -> None:
+        (wanted,) = (line for line in _wanted(extras) if line.name == name)
         assert str(wanted.specifier) == f"=={pins(lock)[name]}"
 
-    def test_holds_pins_only(self, lock: Path) -> None:
+    def test_holds_pins_only(self, lock: Path, extras: Sequence[str]) -> None:
         lines = [line for line in lock.read_text().splitlines() if not line.startswith("#")]
         # No index, no address, no build of one index alone such as 2.13.0+cpu.
         assert [line for line in lines if not re.fullmatch(r"[\w.-]+==[\w.]+", line)] == []
