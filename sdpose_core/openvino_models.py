@@ -14,7 +14,6 @@ import hashlib
 import json
 import logging
 import os
-import shutil
 import tempfile
 import threading
 from collections.abc import Callable, Iterable
@@ -23,6 +22,8 @@ from typing import Any, Final
 
 import openvino as ov
 import torch
+
+from sdpose_core.whole_file import whole_file
 
 HINTS: Final = {"fp32": "f32", "fp16": "f16", "bf16": "bf16", "int8": "f32"}
 """OpenVINO's name of each precision; the other layers of a quantised network run in fp32."""
@@ -188,20 +189,21 @@ def _read(path: Path) -> ov.Model:
 def _write(model: ov.Model, path: Path) -> None:
     """Graph and weights in one file, written atomically: no reader sees a partial file."""
     path.parent.mkdir(parents=True, exist_ok=True)
-    draft = Path(tempfile.mkdtemp(dir=path.parent, prefix="new-"))
-    try:
+    with (
+        whole_file(path) as whole,
+        tempfile.TemporaryDirectory(
+            dir=path.parent, prefix="new-", ignore_cleanup_errors=True
+        ) as folder,
+    ):
+        draft = Path(folder)
         ov.save_model(model, draft / "model.xml", compress_to_fp16=False)
         graph, weights = (draft / f"model{suffix}" for suffix in (".xml", ".bin"))
         length = graph.stat().st_size.to_bytes(8, "big")
         rest = graph.read_bytes() + weights.read_bytes()
         weights.unlink()  # a small disk need not hold it twice
-        whole = draft / path.name
         digest = hashlib.sha256(length + rest).digest()
         whole.write_bytes(b"".join((MAGIC, digest, length, rest)))
         _read(whole)
-        whole.replace(path)
-    finally:
-        shutil.rmtree(draft, ignore_errors=True)
     _prune(path.parent)
 
 

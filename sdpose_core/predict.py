@@ -6,8 +6,7 @@ from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from functools import partial
 from pathlib import Path
-from types import TracebackType
-from typing import Protocol
+from typing import Any, Protocol
 
 import cv2
 
@@ -16,6 +15,7 @@ from sdpose_core.io.sources import BrokenVideo, MediaError, Source, read_picture
 from sdpose_core.io.video import VideoFrame, VideoReader, VideoWriter
 from sdpose_core.io.writers import Record, RecordWriter
 from sdpose_core.types import Image, Poses
+from sdpose_core.whole_file import whole_file
 
 
 class Estimate(Protocol):
@@ -184,26 +184,16 @@ class _VideoDrawing:
             self._end(type(error), error, error.__traceback__)
             self._tell(error)
 
-    def __exit__(
-        self,
-        kind: type[BaseException] | None,
-        error: BaseException | None,
-        trace: TracebackType | None,
-    ) -> None:
+    def __exit__(self, *failure: Any) -> None:
         try:
-            self._end(kind, error, trace)
+            self._end(*failure)
         except MediaError as unfinished:
             self._tell(unfinished)
 
-    def _end(
-        self,
-        kind: type[BaseException] | None,
-        error: BaseException | None,
-        trace: TracebackType | None,
-    ) -> None:
+    def _end(self, *failure: Any) -> None:
         file, self._file = self._file, None
         if file is not None:
-            file.__exit__(kind, error, trace)
+            file.__exit__(*failure)
 
 
 def _video_writer(folder: Path, source: Source, place: Path, reader: VideoReader) -> VideoWriter:
@@ -242,10 +232,5 @@ def _save_picture(path: Path, image: Image) -> None:
     done, data = cv2.imencode(path.suffix.lower(), cv2.cvtColor(image, cv2.COLOR_RGB2BGR))
     if not done:
         raise OSError(f"the drawing does not encode as {path.suffix}")
-    draft = path.with_name(f".{path.name}.part")
-    try:
-        draft.write_bytes(data.tobytes())
-        draft.replace(path)
-    except OSError:
-        draft.unlink(missing_ok=True)
-        raise
+    with whole_file(path) as partial:
+        partial.write_bytes(data.tobytes())

@@ -20,6 +20,7 @@ from torch import Tensor
 from sdpose_core.checkpoints.official import config_from_shapes, translate
 from sdpose_core.model import Student, StudentConfig
 from sdpose_core.skeleton import KEYPOINT_NAMES
+from sdpose_core.whole_file import whole_file
 
 FORMAT: Final = "sdpose-student-1"
 OFFICIAL_SUFFIXES: Final = (".pth", ".pt")
@@ -73,17 +74,12 @@ def save_student(
         "training": json.dumps(dict(training or {})),
     }
     target = Path(path)
-    partial = target.with_name(f".{target.name}.{os.getpid()}.partial")
     try:
-        save_file(state, partial, metadata=metadata)
-        partial.chmod(0o644)  # the library makes it private; a service may run as another user
-        with partial.open("rb") as file:
-            os.fsync(file.fileno())  # or a power cut may leave the new name without content
-        os.replace(partial, target)
+        with whole_file(target) as partial:
+            save_file(state, partial, metadata=metadata)
+            partial.chmod(0o644)  # the library makes it private; a service may run as another user
     except (SafetensorError, OSError) as error:
         raise CheckpointError(f"{target}: cannot be written ({error})") from error
-    finally:
-        partial.unlink(missing_ok=True)
 
 
 def read_checkpoint(path: str | os.PathLike[str]) -> Checkpoint:

@@ -15,6 +15,7 @@ import numpy as np
 
 from sdpose_core.data.coco import CocoImage, coco_samples, load_coco
 from sdpose_core.data.shards import CONTEXT_SIZE, WIDE_CONTEXT_SIZE, ShardWriter, find_shards
+from sdpose_core.whole_file import remove_partials, whole_file
 
 QUALITY: Final = 80
 """Default WebP quality of packed crops."""
@@ -94,7 +95,8 @@ def packed_coco(
     with _locked(folder / ".lock", lambda: say(f"waiting for another process to fill {folder}")):
         if _described(folder) == wanted:
             return find_shards([folder])
-        for old in (*folder.glob("pose-*.tar"), *folder.glob(".pose-*.partial")):
+        remove_partials(folder)
+        for old in folder.glob("pose-*.tar"):
             old.unlink()
         found = load_coco(annotations, images)
         total = sum(len(image.people) for image in found)
@@ -109,9 +111,8 @@ def packed_coco(
         paths = pack_coco(
             found, folder, size=WIDE_CONTEXT_SIZE, workers=usable_cores(), on_person=progress
         )
-        partial = folder / f".{MARKER}.partial"
-        partial.write_text(json.dumps(wanted, indent=1) + "\n")
-        os.replace(partial, folder / MARKER)
+        with whole_file(folder / MARKER) as partial:
+            partial.write_text(json.dumps(wanted, indent=1) + "\n")
         return paths
 
 

@@ -17,13 +17,13 @@ import zlib
 from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
-from types import TracebackType
 
 import cv2
 import numpy as np
 from numpy.typing import NDArray
 
 from sdpose_core.types import PUBLISHED_VIEW, Image, Regions, ViewGeometry
+from sdpose_core.whole_file import PartialFile
 
 CONTEXT_SIZE = (269, 358)
 """Width and height of a context crop in pixels: 1.4 times the 192x256 view."""
@@ -262,7 +262,7 @@ class ShardWriter:
         self._prefix = prefix
         self._per_shard = per_shard
         self._tar: tarfile.TarFile | None = None
-        self._partial: Path | None = None
+        self._partial: PartialFile | None = None
         self._in_shard = 0
         self.paths: list[Path] = []
 
@@ -270,25 +270,21 @@ class ShardWriter:
         self._folder.mkdir(parents=True, exist_ok=True)
         return self
 
-    def __exit__(
-        self,
-        kind: type[BaseException] | None,
-        error: BaseException | None,
-        trace: TracebackType | None,
-    ) -> None:
+    def __exit__(self, kind: object, *_: object) -> None:
         if kind is None:
             self._close()
         elif self._tar is not None and self._partial is not None:
             self._tar.close()
-            self._partial.unlink(missing_ok=True)
+            self._partial.discard()
             self._tar = self._partial = None
 
     def write(self, sample: CropSample) -> None:
         """Append one sample, opening the next shard when the current one is full."""
         if self._tar is None or self._in_shard == self._per_shard:
             self._close()
-            self._partial = self._folder / f".{self._prefix}-{len(self.paths):04d}.tar.partial"
-            self._tar = tarfile.open(self._partial, "w")  # noqa: SIM115 - closed in _close
+            name = f"{self._prefix}-{len(self.paths):04d}.tar"
+            self._partial = PartialFile(self._folder / name)
+            self._tar = tarfile.open(self._partial.path, "w")  # noqa: SIM115 - closed in _close
             self._in_shard = 0
         facts = {
             "keypoints": [[round(float(v), 3) for v in row] for row in sample.keypoints],
@@ -306,9 +302,8 @@ class ShardWriter:
         if self._tar is None or self._partial is None:
             return
         self._tar.close()
-        final = self._folder / f"{self._prefix}-{len(self.paths):04d}.tar"
-        self._partial.replace(final)
-        self.paths.append(final)
+        self._partial.finish()
+        self.paths.append(self._partial.target)
         self._tar = self._partial = None
 
 

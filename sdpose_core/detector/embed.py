@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import json
 import os
-import tempfile
 from pathlib import Path
 from typing import Any
 
@@ -14,6 +13,7 @@ from safetensors.torch import save_file
 from sdpose_core.detector.network import PERSON, keep_person_row, person_index
 from sdpose_core.detector.protocol import DetectorError
 from sdpose_core.detector.weights import FORMAT, build, plan_of, read_pt
+from sdpose_core.whole_file import whole_file
 
 
 def write_embedded(
@@ -65,13 +65,7 @@ def write_embedded(
     metadata = {"format": FORMAT, **{key: json.dumps(value) for key, value in told.items()}}
     target = Path(out)
     target.parent.mkdir(parents=True, exist_ok=True)
-    handle, draft = tempfile.mkstemp(dir=target.parent, prefix=target.name, suffix=".part")
-    os.close(handle)
-    try:
-        save_file(state, draft, metadata)
-        Path(draft).chmod(0o644)
-        Path(draft).replace(target)
-    except BaseException:
-        Path(draft).unlink(missing_ok=True)
-        raise
+    with whole_file(target) as partial:
+        save_file(state, partial, metadata)
+        partial.chmod(0o644)  # the library makes it private; a service may run as another user
     return target.stat().st_size

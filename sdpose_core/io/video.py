@@ -12,6 +12,7 @@ import numpy as np
 
 from sdpose_core.io.sources import BrokenVideo, MediaError
 from sdpose_core.types import Image
+from sdpose_core.whole_file import PartialFile
 
 
 @dataclass(frozen=True, slots=True)
@@ -93,7 +94,7 @@ class VideoWriter:
 
     def __init__(self, path: Path, rate: Fraction) -> None:
         self._path = path
-        self._draft = path.with_name(f".{path.name}.part")
+        self._partial = PartialFile(path)
         self._rate = rate
         self._container: Any = None
         self._stream: Any = None
@@ -121,7 +122,7 @@ class VideoWriter:
         import av
 
         self._path.parent.mkdir(parents=True, exist_ok=True)
-        self._container = av.open(str(self._draft), "w", format="mp4")
+        self._container = av.open(str(self._partial.path), "w", format="mp4")
         self._stream = self._container.add_stream("libx264", rate=self._rate)
         self._stream.width, self._stream.height = width, height
         self._stream.pix_fmt = "yuv420p"
@@ -137,11 +138,11 @@ class VideoWriter:
                 self._container.mux(self._stream.encode(None))
             self._container.close()
             if kind is None:
-                self._draft.replace(self._path)
+                self._partial.finish()
         except (av.FFmpegError, OSError) as error:
             raise MediaError(f"its drawing cannot be written: {_reason(error)}") from error
         finally:
-            self._draft.unlink(missing_ok=True)
+            self._partial.discard()
 
 
 def _reason(error: Exception) -> str:

@@ -3,9 +3,7 @@
 from __future__ import annotations
 
 import json
-import os
 import pickle
-from collections.abc import Callable
 from dataclasses import asdict
 from pathlib import Path
 from typing import Any
@@ -16,27 +14,17 @@ from sdpose_core.model import StudentConfig
 from sdpose_core.train.recipe.config import TrainConfig
 from sdpose_core.train.recipe.progress import Counters
 from sdpose_core.types import PUBLISHED_VIEW, ViewGeometry
+from sdpose_core.whole_file import whole_file
 
 STATE_NAME = "state.pt"
 CONFIG_NAME = "config.json"
 
 
-def write_whole(path: Path, write: Callable[[Path], Any]) -> None:
-    """``write`` fills a file beside ``path``, which replaces it when complete."""
-    partial = path.with_name(f".{path.name}.{os.getpid()}.partial")
-    try:
-        write(partial)
-        with partial.open("rb") as file:
-            os.fsync(file.fileno())  # or a power cut may leave the new name without content
-        os.replace(partial, path)
-    finally:
-        partial.unlink(missing_ok=True)
-
-
 def write_config(folder: Path, config: TrainConfig) -> None:
     """Write ``config.json`` of a run folder."""
     text = json.dumps(config.to_dict(), indent=1) + "\n"
-    write_whole(folder / CONFIG_NAME, lambda partial: partial.write_text(text))
+    with whole_file(folder / CONFIG_NAME) as partial:
+        partial.write_text(text)
 
 
 def read_config(folder: Path) -> TrainConfig:
@@ -50,7 +38,8 @@ def read_config(folder: Path) -> TrainConfig:
 def write_state(folder: Path, counters: Counters, parts: dict[str, Any]) -> None:
     """Write ``state.pt`` of a run folder; ``parts`` are state dicts and plain values by name."""
     content = {"counters": asdict(counters), **parts}
-    write_whole(folder / STATE_NAME, lambda partial: torch.save(content, partial))
+    with whole_file(folder / STATE_NAME) as partial:
+        torch.save(content, partial)
 
 
 def read_state(folder: Path) -> tuple[Counters, dict[str, Any]]:
@@ -74,9 +63,3 @@ def read_view(folder: Path) -> ViewGeometry:
     """The sizes of the student whose run a folder holds; raises as ``read_state`` does."""
     student = read_state(folder)[1].get("student")
     return StudentConfig.from_dict(student).view if student else PUBLISHED_VIEW
-
-
-def remove_partials(folder: Path) -> None:
-    """Delete the partial files of a killed process."""
-    for partial in folder.glob(".*.partial"):
-        partial.unlink(missing_ok=True)

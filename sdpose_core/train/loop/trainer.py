@@ -36,13 +36,14 @@ from sdpose_core.train.loop.results import (
 )
 from sdpose_core.train.loop.samples import Samples
 from sdpose_core.train.loop.scoring import DevelopmentSet
-from sdpose_core.train.loop.state import read_state, remove_partials, write_config, write_state
+from sdpose_core.train.loop.state import read_state, write_config, write_state
 from sdpose_core.train.objective.objective import Objective, total
 from sdpose_core.train.optim.ema import WeightAverage
 from sdpose_core.train.optim.optimiser import make_optimiser, set_rate
 from sdpose_core.train.optim.schedule import learning_rate, score_due, stage_progress
 from sdpose_core.train.recipe.config import StageConfig, TrainConfig
 from sdpose_core.train.recipe.progress import Counters
+from sdpose_core.whole_file import remove_partials
 
 MEASURED_BATCHES = 8
 """Batches on which the statistics of inserted batch norm are measured."""

@@ -24,9 +24,9 @@ from sdpose_core.data.shards import VIEW_SIZE, CropSet, context_regions
 from sdpose_core.geometry import heatmap_to_image, image_to_crop_matrices, invert_matrices
 from sdpose_core.heatmaps import MAX_REFINEMENT, decode_tensor, mirror, unflip
 from sdpose_core.model import Student
-from sdpose_core.train.loop.state import write_whole
 from sdpose_core.train.recipe.config import ViewLabelConfig
 from sdpose_core.types import PUBLISHED_VIEW
+from sdpose_core.whole_file import whole_file
 
 LABELS_NAME = "labels.npz"
 BOX_SIDE: Final = (VIEW_SIZE[0] * VIEW_SIZE[1]) ** 0.5 / PUBLISHED_VIEW.padding
@@ -196,13 +196,9 @@ def write_labels(folder: Path, crops: CropSet, labelled: CropSet) -> None:
         "amplitudes": labelled.amplitudes,
         "of": np.array(_identity(crops)),
     }
-
-    def write(partial: Path) -> None:
-        with partial.open("wb") as file:
-            np.savez_compressed(file, **content)  # type: ignore[arg-type]
-
     folder.mkdir(parents=True, exist_ok=True)
-    write_whole(folder / LABELS_NAME, write)
+    with whole_file(folder / LABELS_NAME) as partial, partial.open("wb") as file:
+        np.savez_compressed(file, **content)  # type: ignore[arg-type]
 
 
 def read_labels(folder: Path, crops: CropSet) -> CropSet | None:
