@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import json
 import os
-import pickle
 import warnings
 from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
@@ -151,27 +150,14 @@ class _Placeholder:
 
 def _load_pickle(path: Path) -> Any:
     """``torch.load`` with ``weights_only``; foreign classes become placeholders, never code."""
-    allowed: list[Any] = []
-    for _ in range(32):  # each turn learns one more foreign name
-        try:
-            with torch.serialization.safe_globals(allowed), warnings.catch_warnings():
-                warnings.simplefilter("ignore")  # of other pickle protocols; we say what fails
-                return torch.load(path, map_location="cpu", weights_only=True)
-        except pickle.UnpicklingError as error:
-            name = _foreign_name(str(error))
-            if name is None or any(entry[1] == name for entry in allowed):
-                raise
-            allowed.append((_Placeholder, name))
-    raise pickle.UnpicklingError("too many foreign objects")
-
-
-def _foreign_name(message: str) -> str | None:
-    """The ``module.Class`` that the safe unpickler refused, out of its message."""
-    for opening in ("Unsupported global: GLOBAL ", "GLOBAL "):
-        _, found, rest = message.partition(opening)
-        if found:
-            return rest.split()[0].rstrip(".,")
-    return None
+    try:
+        foreign = torch.serialization.get_unsafe_globals_in_checkpoint(path)
+    except ValueError:  # the format before PyTorch 1.6, whose names it cannot list
+        foreign = []
+    stand_ins: list[Any] = [(_Placeholder, name) for name in foreign]
+    with torch.serialization.safe_globals(stand_ins), warnings.catch_warnings():
+        warnings.simplefilter("ignore")  # of other pickle protocols; we say what fails
+        return torch.load(path, map_location="cpu", weights_only=True)
 
 
 def _read_official(path: Path) -> Checkpoint:

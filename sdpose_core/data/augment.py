@@ -11,6 +11,7 @@ from dataclasses import dataclass
 
 import numpy as np
 from numpy.typing import NDArray
+from pydantic import ConfigDict
 from torch import Tensor
 
 from sdpose_core.crops import warp_tensor
@@ -37,6 +38,8 @@ class AugmentConfig:
     resolution; ``grey``, chance that it is greyscale; ``tint``, largest relative change of a
     colour.
     """
+
+    __pydantic_config__ = ConfigDict(extra="forbid", strict=True)  # for recipes from files
 
     shift_probability: float = 0.3
     shift: float = 0.16

@@ -2,17 +2,22 @@
 
 from __future__ import annotations
 
+import json
 import tomllib
 from collections.abc import Mapping
-from dataclasses import asdict, dataclass, field, fields, is_dataclass
+from dataclasses import asdict, field, fields
 from pathlib import Path
-from types import UnionType
-from typing import Any, Literal, Union, get_args, get_origin, get_type_hints
+from typing import Any, Literal
+
+from pydantic import ConfigDict, TypeAdapter, ValidationError
+from pydantic.dataclasses import dataclass
 
 from sdpose_core.data.augment import AugmentConfig
 
+_STRICT = ConfigDict(extra="forbid", strict=True)
 
-@dataclass(frozen=True)
+
+@dataclass(frozen=True, config=_STRICT)
 class DataConfig:
     """Where samples come from and how often each is shown.
 
@@ -39,7 +44,7 @@ class DataConfig:
     augment: AugmentConfig = field(default_factory=AugmentConfig)
 
 
-@dataclass(frozen=True)
+@dataclass(frozen=True, config=_STRICT)
 class ViewLabelConfig:
     """Labels by a network that sees every crop in several views; see ``train.view_labels``.
 
@@ -64,7 +69,7 @@ class ViewLabelConfig:
             raise ValueError(f"view_labels.sure: expected more than 0, at most 1, got {self.sure}")
 
 
-@dataclass(frozen=True)
+@dataclass(frozen=True, config=_STRICT)
 class LossConfig:
     """The terms of the loss; see ``sdpose_core.train.objective.losses``.
 
@@ -83,7 +88,7 @@ class LossConfig:
     stem: float = 0.0
 
 
-@dataclass(frozen=True)
+@dataclass(frozen=True, config=_STRICT)
 class OptimiserConfig:
     """``clip``: maximum gradient norm, 0 = none. ``ema``: decay of the averaged weights, 0 = none.
 
@@ -102,7 +107,7 @@ class OptimiserConfig:
     head_rate: float = 1.0
 
 
-@dataclass(frozen=True)
+@dataclass(frozen=True, config=_STRICT)
 class StageConfig:
     """One part of a run with its own resolution, batch, length and rate.
 
@@ -140,7 +145,7 @@ class StageConfig:
                 raise ValueError(f"stage.{name}: expected more than 0, got {length}")
 
 
-@dataclass(frozen=True)
+@dataclass(frozen=True, config=_STRICT)
 class TrainConfig:
     """A whole run.
 
@@ -196,9 +201,11 @@ class TrainConfig:
     @classmethod
     def from_dict(cls, values: Mapping[str, Any]) -> TrainConfig:
         """Raises ``ValueError`` naming the field that is unknown or of the wrong type."""
-        config = _build(cls, values, "")
-        assert isinstance(config, cls)
-        return config
+        try:
+            # As JSON, whose lists may be tuples even where types are strict.
+            return TypeAdapter(cls).validate_json(json.dumps(values, default=str))
+        except ValidationError as error:
+            raise ValueError(_sentence(error)) from None
 
 
 def load_config(path: Path) -> TrainConfig:
@@ -227,60 +234,17 @@ def merge(base: Mapping[str, Any], changes: Mapping[str, Any]) -> dict[str, Any]
     return merged
 
 
-def _build(kind: Any, value: Any, where: str) -> Any:
-    """Turn plain values into ``kind``, checking names and types on the way."""
-    origin, arguments = get_origin(kind), get_args(kind)
-    if is_dataclass(kind) and isinstance(kind, type):
-        if not isinstance(value, Mapping):
-            raise ValueError(f"{where or 'config'}: expected a table, got {value!r}")
-        hints = get_type_hints(kind)
-        known = {f.name for f in fields(kind)}
-        unknown = sorted(set(value) - known)
-        if unknown:
-            raise ValueError(
-                f"{where or 'config'}: unknown {', '.join(unknown)}; "
-                f"expected {', '.join(sorted(known))}"
-            )
-        inner = {k: _build(hints[k], v, f"{where}.{k}".lstrip(".")) for k, v in value.items()}
-        return kind(**inner)
-    if origin is tuple:
-        if not isinstance(value, list | tuple):
-            raise ValueError(f"{where}: expected a list, got {value!r}")
-        if len(arguments) == 2 and arguments[1] is Ellipsis:
-            return tuple(_build(arguments[0], v, f"{where}[{i}]") for i, v in enumerate(value))
-        if len(value) != len(arguments):
-            raise ValueError(f"{where}: expected {len(arguments)} values, got {value!r}")
-        return tuple(
-            _build(a, v, f"{where}[{i}]")
-            for i, (a, v) in enumerate(zip(arguments, value, strict=True))
-        )
-    if origin is Literal:
-        if value not in arguments:
-            raise ValueError(f"{where}: expected one of {', '.join(arguments)}, got {value!r}")
-        return value
-    if origin in (Union, UnionType):
-        for option in arguments:
-            if option is type(None):
-                if value is None:
-                    return None
-            elif _may_be(value, option):
-                return _build(option, value, where)
-        raise ValueError(f"{where}: unexpected value {value!r}")
-    if isinstance(origin, type) and issubclass(origin, Mapping):
-        if not isinstance(value, Mapping):
-            raise ValueError(f"{where}: expected a table, got {value!r}")
-        return {str(k): _build(arguments[1], v, f"{where}.{k}") for k, v in value.items()}
-    if kind is float and isinstance(value, int) and not isinstance(value, bool):
-        return float(value)
-    wrong_bool = isinstance(value, bool) and kind is not bool
-    if not isinstance(kind, type) or not isinstance(value, kind) or wrong_bool:
-        name = getattr(kind, "__name__", kind)
-        raise ValueError(f"{where}: expected {name}, got {value!r}")
-    return value
-
-
-def _may_be(value: Any, option: Any) -> bool:
-    """Whether ``value`` is intended as ``option``, one of a field's types."""
-    if get_origin(option) is tuple:
-        return isinstance(value, list | tuple)
-    return isinstance(value, option) or (option is float and isinstance(value, int))
+def _sentence(error: ValidationError) -> str:
+    """The first mistake: where it is, what was expected and what was given."""
+    first = error.errors()[0]
+    where = list(first["loc"])
+    if first["type"] == "unexpected_keyword_argument":
+        table: Any = TrainConfig()
+        for part in where[:-1]:  # all stages have the same fields
+            table = table[0] if isinstance(part, int) else getattr(table, part)
+        known = ", ".join(sorted(each.name for each in fields(table)))
+        place = ".".join(map(str, where[:-1])) or "config"
+        return f"{place}: unknown {where[-1]}; expected {known}"
+    if first["type"] == "value_error":  # a check of ours, which names the field itself
+        return str(first["ctx"]["error"])
+    return f"{'.'.join(map(str, where)) or 'config'}: {first['msg']}, got {first['input']!r}"
