@@ -1,4 +1,4 @@
-"""Poses of many pictures and videos, one after the other: what ``sdpose predict`` does."""
+"""Poses of many images and videos, one after the other: what ``sdpose predict`` does."""
 
 from __future__ import annotations
 
@@ -33,12 +33,12 @@ class Prediction:
     """A run over sources.
 
     Attributes:
-        estimate: poses of a batch of pictures.
+        estimate: poses of a batch of images.
         writer: takes the results.
-        batch_size: pictures or frames handed over at once.
-        drawings: folder for the pictures with skeletons, None for none.
+        batch_size: images or frames handed over at once.
+        drawings: folder for the images with skeletons, None for none.
         report: told of each source that was skipped or broke off, as one line.
-        advance: told of each picture and frame that is done.
+        advance: told of each image and frame that is done.
         expect: told how many frames a video has, before its first.
         stopping: asked between batches; true ends the run with ``Interrupted``.
         failures: how many sources were skipped or broke off.
@@ -86,7 +86,7 @@ class Prediction:
         self.report(f"{source.name}: {error}")
 
     def _pictures(self, waiting: list[tuple[Source, Path, Image]]) -> None:
-        """Work on the pictures read so far, and empty the list."""
+        """Work on the images read so far, and empty the list."""
         if not waiting:
             return
         self._check()

@@ -95,7 +95,7 @@ class Detections:
 
     @classmethod
     def empty(cls) -> Detections:
-        """Nobody."""
+        """No detections."""
         return cls(np.zeros((0, 4), np.float32), np.zeros((0,), np.float32))
 
     def select(self, min_score: float | None = None, limit: int | None = None) -> Detections:

@@ -1,6 +1,6 @@
 """The one error vocabulary of the service.
 
-Everything that a caller may be told is a `ServiceError` with an `ErrorCode`. The front ends
+Every error that a client may see is a `ServiceError` with an `ErrorCode`. The front ends
 translate codes: `service.rest.errors` to HTTP, `service.rpc.errors` to gRPC.
 """
 
@@ -11,7 +11,7 @@ from enum import StrEnum
 
 
 class ErrorCode(StrEnum):
-    """What went wrong, in words that mean the same over REST and gRPC."""
+    """What went wrong; the codes mean the same over REST and gRPC."""
 
     INVALID_IMAGE = "invalid_image"
     UNSUPPORTED_MEDIA_TYPE = "unsupported_media_type"
@@ -27,7 +27,7 @@ class ErrorCode(StrEnum):
 class ServiceError(Exception):
     """An error that is safe to show to the caller.
 
-    `field` names the parameter at fault; `retry_after_s` says when another try makes sense.
+    `field` names the parameter at fault; `retry_after_s` says when a retry makes sense.
     """
 
     def __init__(
@@ -61,13 +61,13 @@ def shortened(value: object) -> str:
 
 
 def invalid_argument(field: str, message: str) -> ServiceError:
-    """A bad parameter; `field` is its name as the caller wrote it, cut where it is long."""
+    """A bad parameter; `field` is its name as the caller wrote it, truncated if long."""
     field = field[:_SHOWN]
     return ServiceError(ErrorCode.INVALID_ARGUMENT, f"{field}: {message}", field=field)
 
 
 def deadline_exceeded(where: str) -> ServiceError:
-    """The caller's deadline passed; `where` tells at which step."""
+    """The caller's deadline passed; `where` names the step."""
     return ServiceError(ErrorCode.DEADLINE_EXCEEDED, f"the deadline passed {where}")
 
 

@@ -1,4 +1,4 @@
-"""What a caller may ask for, checked the same way for every front end."""
+"""The parameters of a request, checked the same way for every front end."""
 
 from __future__ import annotations
 
@@ -20,7 +20,7 @@ MAX_CYCLES = 8
 
 
 class Priority(StrEnum):
-    """Who goes first when there is a queue."""
+    """The order in a queue."""
 
     HIGH = "high"
     NORMAL = "normal"
@@ -41,7 +41,7 @@ class PoseParameters(BaseModel):
         default=None,
         ge=1,
         le=1000,
-        description="Answer at most this many people, best scores first.",
+        description="Maximum number of people in the answer, best scores first.",
     )
     min_score: float | None = Field(
         default=None, ge=0, le=1, description="Leave out people whose box score is lower."
@@ -56,14 +56,14 @@ class PoseParameters(BaseModel):
         "the student's own number while the queues are short. Unset: as the server is set.",
     )
     flip_test: bool = Field(
-        default=False, description="Also look at the mirrored person and merge; twice the work."
+        default=False, description="Also estimate the mirrored person and merge; twice the work."
     )
     deadline_ms: float | None = Field(
         default=None,
         gt=0,
-        description="Give up when the answer is not there after so many milliseconds.",
+        description="Maximum milliseconds until the answer; after that the request fails.",
     )
-    priority: Priority = Field(default=Priority.NORMAL, description="Who goes first in a queue.")
+    priority: Priority = Field(default=Priority.NORMAL, description="The order in a queue.")
 
 
 def each_once(items: Iterable[tuple[str, str]]) -> dict[str, str]:

@@ -21,7 +21,7 @@ from service.settings import Settings
 from service.telemetry.tracing import Tracer, TracingError, make_tracer
 
 _HEALTH_EVERY_S = 0.25
-# Time for callers to hear why, and for a process that was suspended to catch up.
+# Time for clients to get the reason, and for a suspended process to catch up.
 _GIVE_UP_S = 5.0
 # For answers that are on their way; the work itself has had its grace time before.
 _HTTP_GRACE_S = 1
@@ -143,14 +143,14 @@ async def _serve(
     stop: asyncio.Event,
     addresses: Addresses,
 ) -> bool:
-    """Start, wait for the stop, drain; tells whether the stop was asked for and all work done."""
+    """Start, wait for the stop, drain; returns whether the stop was requested and all work done."""
     starting = asyncio.create_task(runtime.start())
     stopping = asyncio.create_task(stop.wait())
     broken = False
     try:
         await asyncio.wait({starting, stopping, serving}, return_when=asyncio.FIRST_COMPLETED)
         if serving.done():
-            raise StartError("the HTTP server ended by itself") from serving.exception()
+            raise StartError("the HTTP server ended unexpectedly") from serving.exception()
         if starting.done():
             if (error := starting.exception()) is not None:
                 raise StartError(f"the models do not start: {error}") from error
@@ -166,7 +166,7 @@ async def _serve(
             await asyncio.gather(telling, return_exceptions=True)
         if serving.done() and not stop.is_set():
             broken = True
-            _log.error("the HTTP server ended by itself", exc_info=serving.exception())
+            _log.error("the HTTP server ended unexpectedly", exc_info=serving.exception())
         _log.info("draining", grace_seconds=runtime.settings.drain_seconds)
         await rpc.tell_ready(False)
         return await runtime.drain() and not broken
@@ -179,18 +179,18 @@ async def _serve(
 async def _tell_health(runtime: Runtime, rpc: RpcServer) -> None:
     """Keeps gRPC's health service true to the runtime, until the process should be replaced.
 
-    It returns after `_GIVE_UP_S` of checks that all found a worker lost or stuck: whoever watches
-    over the process (compose, systemd) restarts what has ended, not what is merely unhealthy.
+    It returns after `_GIVE_UP_S` of checks that all found a worker lost or stuck: a supervisor
+    (compose, systemd) restarts what has ended, not what is merely unhealthy.
     """
-    told: str | None = State.STARTING
+    reported: str | None = State.STARTING
     ill = 0
     while ill * _HEALTH_EVERY_S < _GIVE_UP_S:
         reason = runtime.not_ready()
-        if (reason is None) != (told is None):
+        if (reason is None) != (reported is None):
             await rpc.tell_ready(reason is None)
             if reason is not None:
                 _log.error("not well", reason=reason)
-        told = reason
+        reported = reason
         ill = 0 if runtime.not_live() is None else ill + 1
         await asyncio.sleep(_HEALTH_EVERY_S)
 
@@ -201,7 +201,7 @@ def _signals_set(stop: asyncio.Event) -> Iterator[None]:
 
     def on_signal(number: int) -> None:
         if stop.is_set():
-            # Told twice: no drain, no clean-up; the status is the one shells give.
+            # The second signal: no drain, no clean-up; the status is the one shells give.
             os._exit(128 + number)
         stop.set()
 

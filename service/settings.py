@@ -41,13 +41,14 @@ class Settings(BaseSettings):
     backend: str = Field("auto", description="`auto`, `torch` or `openvino`.")
     precision: str = Field(
         "auto",
-        description="Numbers that student and detector compute in: `auto` (the fastest sound "
+        description="Numbers that student and detector compute in: `auto` (the fastest safe "
         "ones), `fp32`, `fp16` or `bf16`.",
     )
     api_keys: Annotated[frozenset[str], NoDecode] = Field(
         frozenset(),
         repr=False,
-        description="Keys that callers must show, separated by commas; empty lets everyone in.",
+        description="Keys of which clients must send one, separated by commas; empty: no key "
+        "needed.",
     )
 
     max_batch: int | None = Field(
@@ -74,7 +75,7 @@ class Settings(BaseSettings):
         64, ge=1, description="Maximum number of images waiting for the detector."
     )
     decode_threads: int = Field(
-        0, ge=0, le=64, description="Threads that decode images; 0: one a core, at most 8."
+        0, ge=0, le=64, description="Threads that decode images; 0: one per core, at most 8."
     )
     max_decode_queue: int = Field(
         64, ge=1, description="Maximum number of images waiting to be decoded."
@@ -86,20 +87,25 @@ class Settings(BaseSettings):
         "may need at its height, then its pixels.",
     )
 
-    max_image_mb: float = Field(20.0, gt=0, le=1024, description="Largest image file (MiB).")
+    max_image_mb: float = Field(
+        20.0, gt=0, le=1024, description="Maximum size of an image file (MiB)."
+    )
     max_request_mb: float = Field(
-        64.0, gt=0, le=4096, description="Largest HTTP request body (MiB)."
+        64.0, gt=0, le=4096, description="Maximum size of an HTTP request body (MiB)."
     )
     max_bodies_mb: int = Field(
-        512, ge=1, description="Maximum memory (MiB) for what all requests under way have sent."
+        512, ge=1, description="Maximum memory (MiB) for what all requests in flight have sent."
     )
     max_megapixels: float = Field(
-        50.0, gt=0, le=89, description="Largest image by pixels, checked before decoding."
+        50.0,
+        gt=0,
+        le=89,
+        description="Maximum number of megapixels of an image, checked before decoding.",
     )
     max_requests: int = Field(
         256,
         ge=1,
-        description="Maximum number of requests under way; more are refused before they are read.",
+        description="Maximum number of requests in flight; more are rejected before they are read.",
     )
     max_streams: int = Field(
         64, ge=1, description="Maximum number of open streams, over gRPC and WebSocket together."
@@ -120,7 +126,7 @@ class Settings(BaseSettings):
         60_000.0,
         gt=0,
         le=86_400_000,
-        description="Maximum time one request may take, whatever it asks for.",
+        description="Maximum time one request may take, whatever deadline it sets.",
     )
 
     cycles: int | Literal["auto"] | None = Field(
@@ -133,7 +139,7 @@ class Settings(BaseSettings):
         2,
         ge=1,
         le=8,
-        description="Maximum number of transformer cycles a request may ask for; all are warmed.",
+        description="Maximum number of transformer cycles a request may set; all are warmed.",
     )
 
     drain_seconds: float = Field(

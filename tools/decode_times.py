@@ -25,7 +25,7 @@ def median_ms(work: Callable[[], object], times: int = 15) -> float:
 
 
 def main() -> None:
-    """Prints one row a picture and kind."""
+    """Prints one row per image and kind."""
     for name in ("bus.jpg", "zidane.jpg"):
         jpeg = (ASSETS / name).read_bytes()
         picture = PillowImage.open(io.BytesIO(jpeg)).convert("RGB")

@@ -1,9 +1,9 @@
 """Person crops in WebDataset tar shards: reading them into memory and writing them.
 
 A shard is a ``.tar`` or ``.tar.gz`` whose members come in pairs ``<key>.webp`` and ``<key>.json``.
-The picture is a *context crop*: the person's padded 3:4 view (192x256 pixels) in the middle of a
-larger picture (usually 1.4 times as wide and high), so that a training view can be shifted, turned
-and scaled. All pictures of a run have the same size. The JSON holds ``keypoints`` (17 rows of x, y,
+The image is a *context crop*: the person's padded 3:4 view (192x256 pixels) in the middle of a
+larger image (usually 1.4 times as wide and high), so that a training view can be shifted, turned
+and scaled. All images of a run have the same size. The JSON holds ``keypoints`` (17 rows of x, y,
 confidence; x and y in pixels of the context crop, (0, 0) the centre of its top-left pixel;
 confidence 0 = unknown), ``source``, ``label`` ("human" or "pseudo") and ``image``.
 """
@@ -33,7 +33,7 @@ WIDE_CONTEXT_SIZE = (496, 516)
 angle and shifted by 0.16 of its size. Views of the smaller one show black at some corners."""
 
 PICTURES = ("webp", "jpg", "jpeg", "png")
-"""Suffixes of a shard's pictures, lower case."""
+"""Suffixes of a shard's images, lower case."""
 
 VIEW_SIZE = (192.0, 256.0)
 """Width and height of the view in pixels of the context crop; its centre, pixel (96, 128) of the
@@ -59,7 +59,7 @@ class CropSample:
 class CropSet:
     """Person crops held encoded in memory; decoding happens per batch.
 
-    ``images`` are encoded pictures, ``keypoints`` is (N, 17, 3), ``human`` (N,) marks labels made
+    ``images`` are encoded images, ``keypoints`` is (N, 17, 3), ``human`` (N,) marks labels made
     by people. ``amplitudes`` (N, 17): heights of the joints' Gaussians, 1 where there are none; 0
     says that the joint cannot be seen, which is also something to learn.
     """
@@ -95,7 +95,7 @@ class CropSet:
             ) from error
 
     def labelled(self, keypoints: NDArray[np.float32], amplitudes: NDArray[np.float32]) -> CropSet:
-        """The same pictures with other joints (N, 17, 3) and heights of their Gaussians (N, 17)."""
+        """The same images with other joints (N, 17, 3) and heights of their Gaussians (N, 17)."""
         return replace(self, keypoints=keypoints, amplitudes=amplitudes)
 
     def select(self, indices: Sequence[int]) -> CropSet:
@@ -142,7 +142,7 @@ def context_regions(
 
 
 def decode_rgb(data: bytes) -> Image:
-    """Encoded picture bytes -> RGB uint8 HWC; raises ``ValueError`` when they do not decode."""
+    """Encoded image bytes -> RGB uint8 HWC; raises ``ValueError`` when they do not decode."""
     decoded = cv2.imdecode(np.frombuffer(data, np.uint8), cv2.IMREAD_COLOR)
     if decoded is None:
         raise ValueError(f"picture of {len(data)} bytes does not decode")
@@ -152,7 +152,7 @@ def decode_rgb(data: bytes) -> Image:
 def read_shard(path: Path) -> Iterator[CropSample]:
     """Samples of one ``.tar`` or ``.tar.gz`` shard, in order; other members are passed over.
 
-    Raises ``ValueError`` naming the shard when it breaks off, and the key when a picture or its
+    Raises ``ValueError`` naming the shard when it breaks off, and the key when an image or its
     JSON is missing or damaged or the joints are not finite numbers of shape (17, 3).
     """
     try:
@@ -225,7 +225,7 @@ def load_shards(patterns: Sequence[str | Path]) -> CropSet:
     """Read every shard into memory, encoded (about 4.5 kB a person).
 
     Raises ``FileNotFoundError`` or ``ValueError`` naming the shard that is missing, damaged or of
-    another size of pictures than those before; of each shard the first picture is looked at.
+    another size of images than those before; of each shard the first image is looked at.
     """
     return CropSet.from_samples(_alike(find_shards(patterns)))
 

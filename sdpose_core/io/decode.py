@@ -64,7 +64,7 @@ _PEAK_BYTES = {
     "BMP": 8,
     "TIFF": 12,
 }
-"""Most memory a pixel while a kind decodes, the picture itself among it; the file is not.
+"""Most memory a pixel while a kind decodes, the image itself among it; the file is not.
 
 Of the worst files of each kind, measured as peak resident memory: large strips, alpha, progressive
 scans, animations. But AVIF: 15 measured with 10 bit 4:2:0 and film grain, and 9 more by reckoning
@@ -77,7 +77,7 @@ _BOMBS = (PillowImage.DecompressionBombError, PillowImage.DecompressionBombWarni
 
 @dataclass(frozen=True, slots=True)
 class ImageLimits:
-    """Bounds of one image: the file in bytes, the picture in pixels."""
+    """Bounds of one image: the file in bytes, the image in pixels."""
 
     max_bytes: int = 20 * 2**20
     max_pixels: int = 50_000_000
@@ -208,7 +208,7 @@ def _orientation(opened: PillowImage.Image) -> int:
         orientation = int(opened.getexif().get(_EXIF_ORIENTATION, 1))
     except MemoryError:
         raise
-    except Exception:  # noqa: BLE001 - a bad tag may raise anything, and the picture is good
+    except Exception:  # noqa: BLE001 - a bad tag may raise anything, and the image is good
         return 1
     return orientation if 1 <= orientation <= 8 else 1
 
@@ -239,7 +239,7 @@ _TURNS: dict[int, Callable[[Image], Image]] = {
 
 
 def _to_rgb(opened: PillowImage.Image) -> Image:
-    """The loaded pixels in RGB, tile by tile: a whole picture's copies would each cost its size."""
+    """The loaded pixels in RGB, tile by tile: a whole image's copies would each cost its size."""
     width, height = opened.size
     pixels = np.empty((height, width, 3), np.uint8)
     for top in range(0, height, _TILE):

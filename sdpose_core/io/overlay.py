@@ -1,4 +1,4 @@
-"""Drawing poses on pictures."""
+"""Drawing poses on images."""
 
 from __future__ import annotations
 
@@ -13,7 +13,7 @@ from sdpose_core.types import Floats, Image, Poses, check_image
 
 
 def _colour(red: int, green: int, blue: int) -> sv.Color:
-    # Supervision writes blue first, our pictures have red first.
+    # Supervision writes blue first, our images have red first.
     return sv.Color(r=blue, g=green, b=red)
 
 
@@ -41,7 +41,7 @@ _COLOURS: Final = {"left": LEFT, "right": RIGHT, "middle": MIDDLE}
 
 
 def line_width(image: Image) -> int:
-    """Pixels of a limb's line for a picture of this size: 2 up to about 400 pixels, then more."""
+    """Pixels of a limb's line for an image of this size: 2 up to about 400 pixels, then more."""
     shortest: int = min(image.shape[:2])
     return max(2, round(shortest / 200))
 
@@ -54,7 +54,7 @@ def draw_poses(
     boxes: bool = False,
     thickness: int | None = None,
 ) -> Image:
-    """A copy of the picture with the skeletons on it.
+    """A copy of the image with the skeletons on it.
 
     The person's left is orange, the right blue, what joins both sides green.
 
@@ -63,7 +63,7 @@ def draw_poses(
         poses: in pixels of ``image``.
         min_keypoint_score: keypoints below it are left out, and the limbs that end in them.
         boxes: draw the person boxes too.
-        thickness: pixels of a limb's line; fitted to the picture's size if None.
+        thickness: pixels of a limb's line; fitted to the image's size if None.
 
     Raises:
         ValueError: ``image`` is not an RGB uint8 array.
@@ -93,6 +93,6 @@ def draw_poses(
 
 
 def _drawable(points: Floats, image: Image) -> Floats:
-    """Points far outside the picture brought to where OpenCV's whole numbers can hold them."""
+    """Points far outside the image brought to where OpenCV's whole numbers can hold them."""
     reach = 4 * max(image.shape[:2])
     return np.asarray(np.clip(points, -reach, reach), np.float32)

@@ -26,7 +26,7 @@ _LIMITS: Final = ImageLimits(max_bytes=2**29, max_pixels=150_000_000)
 
 
 class MediaError(Exception):
-    """A picture or a video that cannot be used; the message is one sentence without the name."""
+    """An image or a video that cannot be used; the message is one sentence without the name."""
 
 
 class BrokenVideo(MediaError):
@@ -35,7 +35,7 @@ class BrokenVideo(MediaError):
 
 @dataclass(frozen=True, slots=True)
 class Source:
-    """One picture or video to work on.
+    """One image or video to work on.
 
     Attributes:
         path: where it is, None for standard input.
@@ -55,7 +55,7 @@ class Source:
 def find_sources(inputs: Sequence[str]) -> tuple[list[Source], list[str]]:
     """What files, folders, globs and ``-`` stand for, in the order given, each file once.
 
-    A folder means the pictures and videos in it and below it, sorted by path. A glob may hold
+    A folder means the images and videos in it and below it, sorted by path. A glob may hold
     ``**``. A name that exists is never read as a glob.
 
     Returns:
@@ -69,7 +69,7 @@ def find_sources(inputs: Sequence[str]) -> tuple[list[Source], list[str]]:
         elif Path(given).is_dir():
             found = _in_folder(Path(given))
             if not found:
-                problems.append(f"{given}: no pictures or videos in this folder")
+                problems.append(f"{given}: no images or videos in this folder")
         elif os.path.lexists(given):
             found = [_file(Path(given))]
         elif glob.has_magic(given):
@@ -99,7 +99,7 @@ def _known(path: Path) -> bool:
 
 
 def read_picture(source: Source) -> Image:
-    """The picture as RGB uint8 ``(height, width, 3)``, upright.
+    """The image as RGB uint8 ``(height, width, 3)``, upright.
 
     Raises:
         MediaError: it cannot be read or does not decode.

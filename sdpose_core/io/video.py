@@ -32,7 +32,7 @@ class VideoReader:
         frames: how many frames the file says it has, or None.
 
     Raises:
-        MediaError: not a video, or no picture in it.
+        MediaError: not a video, or no image in it.
         BrokenVideo: while reading, at the first damaged frame.
     """
 

@@ -22,15 +22,15 @@ VISIBLE_SCORE: Final = 0.3
 
 @dataclass(frozen=True, slots=True)
 class Record:
-    """The people of one picture, or of one frame of a video.
+    """The people of one image, or of one frame of a video.
 
     Attributes:
         source: name of the file.
-        width: of the picture, pixels.
-        height: of the picture, pixels.
-        poses: in pixels of the picture.
-        frame: number of the frame from 0; None for a picture.
-        time_s: seconds from the start of the video; None for a picture.
+        width: of the image, pixels.
+        height: of the image, pixels.
+        poses: in pixels of the image.
+        frame: number of the frame from 0; None for an image.
+        time_s: seconds from the start of the video; None for an image.
 
     Raises:
         ValueError: a number of the poses is not finite, which no format here can say.
@@ -62,7 +62,7 @@ class RecordWriter(Protocol):
 
 
 class JsonLines:
-    """One line a picture or frame: people as in the answer of ``POST /pose``."""
+    """One line an image or frame: people as in the answer of ``POST /pose``."""
 
     def __init__(self, put: Callable[[str], object]) -> None:
         self._put = put
@@ -80,7 +80,7 @@ class JsonLines:
 
 
 class Csv:
-    """One row a person: picture, frame, box, and x, y, score of every keypoint."""
+    """One row a person: image, frame, box, and x, y, score of every keypoint."""
 
     def __init__(self, put: Callable[[str], object]) -> None:
         self._put = put
@@ -113,7 +113,7 @@ class Csv:
 class Coco:
     """One COCO keypoint file: images, annotations and the person category.
 
-    A picture whose name is a number keeps it as its image id, as COCO's own pictures need to be
+    An image whose name is a number keeps it as its image id, as COCO's own images need to be
     scored; others are counted on. ``score`` and ``keypoint_scores`` come on top of the format, so
     that the annotations also serve as results.
     """

@@ -86,7 +86,7 @@ def score_examples(
 
 
 def _mirrored(images: NDArray[np.uint8], joints: Floats) -> tuple[NDArray[np.uint8], Floats]:
-    """Pictures (N, H, W, 3) and joints (N, 17, 3) as a mirror shows them: left becomes right."""
+    """Images (N, H, W, 3) and joints (N, 17, 3) as a mirror shows them: left becomes right."""
     swapped = joints[:, list(FLIP_INDICES)].copy()
     swapped[..., 0] = images.shape[2] - 1 - swapped[..., 0]
     return np.ascontiguousarray(images[:, :, ::-1]), swapped
@@ -103,7 +103,7 @@ def _jittered(regions: Regions, rng: np.random.Generator) -> Regions:
 def _examples(
     backend: PoseBackend, images: NDArray[np.uint8], joints: Floats, regions: Regions
 ) -> tuple[Tensor, Tensor, Tensor, Tensor]:
-    """The fields of ``ScoreExamples`` for one view of each picture."""
+    """The fields of ``ScoreExamples`` for one view of each image."""
     views = zip(images, regions.centres[:, None], regions.sizes[:, None], strict=True)
     pixels = np.concatenate(
         [crop_image(image, Regions(centre, size, regions.view)) for image, centre, size in views]
@@ -197,7 +197,7 @@ def chosen_people(crops: CropSet, sources: Sequence[str]) -> CropSet:
     """Those labelled by hand, of ``sources`` only where some are named.
 
     Raises:
-        ValueError: a source that the set has not, or nobody is left.
+        ValueError: a source the set does not have, or no person is left.
     """
     unknown = sorted(set(sources) - set(crops.sources))
     if unknown:

@@ -20,7 +20,7 @@ from service.bench.tables import markdown, spread
 
 HEAD = ("model", "backend", "batch", "crops or images/s", "ms a batch", "of the best")
 PICTURE = (480, 640)
-"""Height and width of the pictures that the detector gets."""
+"""Height and width of the images that the detector gets."""
 
 Work: TypeAlias = Callable[[int], Callable[[], object]]
 """Makes a batch of the size given, ready on its device, and gives the call that runs it."""
@@ -35,7 +35,7 @@ class CoreBench:
             ones; its rows say so) or a file, each with its own number of cycles or one after a
             colon (`sdpose-lite:1`).
         backends: Of `torch` and `openvino`.
-        batches: Crops or pictures at once.
+        batches: Crops or images at once.
         precisions: Tried on every backend; what a backend lacks is left out.
         detectors: Names or files as `load_detector` takes them.
     """

@@ -60,10 +60,10 @@ class RestConnection:
             f"Content-Length: {len(image)}\r\n\r\n"
         )
         self._writer.write(head.encode() + image)
-        told = (await self._reader.readuntil(b"\r\n\r\n")).decode("latin-1").lower()
-        length = int(told.split("content-length:")[1].split("\r\n")[0])
+        head = (await self._reader.readuntil(b"\r\n\r\n")).decode("latin-1").lower()
+        length = int(head.split("content-length:")[1].split("\r\n")[0])
         body = await self._reader.readexactly(length)
-        if not told.startswith("http/1.1 200"):
+        if not head.startswith("http/1.1 200"):
             raise RuntimeError(json.loads(body)["detail"])
         return body
 

@@ -1,4 +1,4 @@
-"""A service started for a measurement, in a process of its own."""
+"""A service started for a measurement, in a separate process."""
 
 from __future__ import annotations
 

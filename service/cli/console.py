@@ -30,12 +30,12 @@ class Progress:
     """A progress bar on standard error, shown for long work on a terminal only.
 
     Args:
-        pictures: steps that are certain from the start.
+        images: steps that are certain from the start.
     """
 
-    def __init__(self, pictures: int) -> None:
+    def __init__(self, images: int) -> None:
         self._console = Console(stderr=True, soft_wrap=True)
-        self._total = pictures
+        self._total = images
         self._bar = RichProgress(
             TextColumn("{task.description}"),
             BarColumn(),
@@ -46,7 +46,7 @@ class Progress:
             transient=True,
             disable=not self._console.is_terminal,
         )
-        self._task = self._bar.add_task("poses", total=pictures, visible=pictures >= _LONG)
+        self._task = self._bar.add_task("poses", total=images, visible=images >= _LONG)
 
     def __enter__(self) -> Progress:
         self._bar.start()
@@ -60,7 +60,7 @@ class Progress:
         self._console.print(line, markup=False, highlight=False)
 
     def advance(self, steps: int) -> None:
-        """So many pictures or frames are done."""
+        """So many images or frames are done."""
         self._bar.advance(self._task, steps)
 
     def expect(self, steps: int) -> None:
@@ -70,7 +70,7 @@ class Progress:
 
 
 class SinkError(Exception):
-    """Results cannot be written where they were wanted; the message is one sentence."""
+    """Results cannot be written to the requested file; the message is one sentence."""
 
 
 class Sink:
@@ -105,7 +105,7 @@ class Sink:
             self._draft.replace(self._path)
 
     def leave_unfinished(self) -> Path | None:
-        """Close, and leave what there is beside the wanted file; tells where."""
+        """Close, and leave what was written beside the requested file; returns where."""
         if self._draft is not None:
             self._file.close()
         return self._draft

@@ -21,7 +21,7 @@ if TYPE_CHECKING:
 
 
 _IN_PROCESS = ("student", "device", "backend", "precision", "bounded")
-"""Options that say how a student runs here, which nobody can ask of a server."""
+"""Options that say how a student runs here, which cannot be requested from a server."""
 
 
 def evaluate(
@@ -73,7 +73,7 @@ def evaluate(
         int, typer.Option(min=0, help="Resamplings for the 95 % interval of AP; 0 = none.")
     ] = 1000,
     worst: Annotated[
-        Path | None, typer.Option(help="Write pictures of the first setting's worst cases here.")
+        Path | None, typer.Option(help="Folder for drawings of the first setting's worst cases.")
     ] = None,
     calibrate: Annotated[
         Path | None,

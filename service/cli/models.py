@@ -40,7 +40,7 @@ def models(
     Console(width=120).print(table)
     typer.echo("\nGMACs: all multiply-accumulates of one cycle; the paper's figure leaves the two")
     typer.echo(
-        "attention products out. The detector's are of a picture of 640 x 640. AP: measured of"
+        "attention products out. The detector's are for an image of 640 x 640. AP: measured of"
     )
     typer.echo(
         "the embedded weights, of keypoints and, for the detector, of boxes; --json and the model"

@@ -1,4 +1,4 @@
-"""`sdpose predict`: poses of pictures and videos on disk."""
+"""`sdpose predict`: poses of images and videos on disk."""
 
 from __future__ import annotations
 
@@ -22,7 +22,7 @@ def predict(
         list[str],
         typer.Argument(
             metavar="INPUT...",
-            help="Pictures, videos, folders, globs, or - for a picture from standard input.",
+            help="Images, videos, folders, globs, or - for an image from standard input.",
         ),
     ],
     format: Annotated[
@@ -36,7 +36,7 @@ def predict(
     ] = None,
     overlay: Annotated[
         Path | None,
-        typer.Option(help="Folder for pictures and videos with the skeletons drawn in."),
+        typer.Option(help="Folder for images and videos with the skeletons drawn in."),
     ] = None,
     student: Annotated[str, typer.Option(help="Pose model, a name or a path.")] = "sdpose-lite",
     detector: Annotated[
@@ -48,19 +48,17 @@ def predict(
         int | None, typer.Option(min=0, help="Transformer cycles; the student's own if not given.")
     ] = None,
     flip_test: Annotated[
-        bool, typer.Option("--flip-test", help="Also look at the mirrored person; twice the work.")
+        bool, typer.Option("--flip-test", help="Also estimate the mirrored person; twice the work.")
     ] = False,
     max_people: Annotated[
-        int | None, typer.Option(min=1, help="At most this many people a picture, the best.")
+        int | None, typer.Option(min=1, help="Maximum number of people per image, the best first.")
     ] = None,
     min_score: Annotated[
         float | None, typer.Option(min=0, max=1, help="Leave out people that score lower.")
     ] = None,
-    batch_size: Annotated[
-        int, typer.Option(min=1, help="Pictures or frames worked on at once.")
-    ] = 4,
+    batch_size: Annotated[int, typer.Option(min=1, help="Images or frames processed at once.")] = 4,
 ) -> None:
-    """Find the people in pictures and videos and write their keypoints.
+    """Find the people in images and videos and write their keypoints.
 
     Results go to standard output, or to --output once they are complete. A file that cannot be
     used is named on standard error and skipped, and the exit code is 1. Ctrl-C stops after the
@@ -76,7 +74,7 @@ def predict(
         progress.say(f"sdpose predict: {line}")
 
     sources, problems = find_sources(inputs)
-    progress = Progress(pictures=sum(not source.is_video for source in sources))
+    progress = Progress(images=sum(not source.is_video for source in sources))
     for problem in problems:
         report(problem)
     if not sources:
@@ -125,7 +123,7 @@ def predict(
         else:
             sink.finish()
             status = int(bool(problems) or prediction.failures > 0)
-    except BrokenPipeError:  # whoever read our output has gone: nothing left to do
+    except BrokenPipeError:  # the reader of our output is gone: nothing left to do
         sink.abandon()
         status = 141
     except OSError as error:

@@ -1,4 +1,4 @@
-"""What a client gets and may ask, the same over REST and gRPC."""
+"""Requests and answers of the clients, the same over REST and gRPC."""
 
 from __future__ import annotations
 
@@ -53,7 +53,7 @@ class PoseAnswer:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Ask:
-    """What may be asked of one image; unset leaves the choice to the server.
+    """The options of one image; unset leaves the choice to the server.
 
     `boxes` are people known already (xywh pixels): the detector is then skipped.
     """
@@ -81,7 +81,7 @@ class StreamFrame:
 
 @dataclass(frozen=True, slots=True)
 class StreamAnswer:
-    """What became of one frame: its people, or the error that it alone met.
+    """The outcome of one frame: its people, or its own error.
 
     `dropped` counts the frames skipped since the answer before.
     """

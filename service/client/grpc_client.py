@@ -25,7 +25,7 @@ _NOTHING_ASKED = Ask()
 _OPTIONS = (
     ("grpc.max_receive_message_length", 64 * 2**20),
     ("grpc.max_send_message_length", 64 * 2**20),
-    # A connection of its own a client, else all of a process to one target share one.
+    # One connection per client, else all of a process to one target share one.
     ("grpc.use_local_subchannel_pool", 1),
 )
 
@@ -87,7 +87,7 @@ class GrpcPoseClient:
         """The answers to the frames of one stream, in order, as they come.
 
         `frames` is read in another thread, as fast as it gives; of those that come while the
-        server is at work it takes the latest, and counts the others as dropped. Raises
+        server is busy it takes the latest, and counts the others as dropped. Raises
         `ServiceError` where the stream itself ends (nothing is tried again), or what `frames`
         raised.
         """
@@ -220,7 +220,7 @@ async def _send(
                 await call.write(frame_message(frame))
         await call.done_writing()
     except (grpc.RpcError, asyncio.InvalidStateError):
-        pass  # the stream is over; whoever reads it learns why
+        pass  # the stream is over; its reader gets the reason
     except Exception:
         call.cancel()
         raise

@@ -60,7 +60,7 @@ def options_from(ask: Ask) -> pose_pb2.PoseOptions:
 
 
 def stream_config(ask: Ask) -> pose_pb2.StreamPoseRequest:
-    """The first message of a stream. Raises `ServiceError` where boxes are asked for."""
+    """The first message of a stream. Raises `ServiceError` where boxes are requested."""
     if ask.boxes is not None:
         raise invalid_argument("boxes", "a stream has no boxes: its people move")
     return pose_pb2.StreamPoseRequest(config=pose_pb2.StreamConfig(options=options_from(ask)))

@@ -24,7 +24,7 @@ from service.errors import ServiceError
 
 T = TypeVar("T")
 
-# The server ends at the deadline by itself and says so; the socket waits a little longer.
+# The server ends at the deadline and says so; the socket waits a little longer.
 _GRACE_S = 1.0
 _DEFAULT_TIMEOUT_S = 60.0
 _NOTHING_ASKED = Ask()

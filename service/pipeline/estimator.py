@@ -43,7 +43,7 @@ class Estimator(Protocol):
         """How often the student's transformer may run."""
 
     def warm_up(self, *, max_cycles: int | None = None, detect_batch: int = 1) -> None:
-        """Runs what will be asked for once."""
+        """Runs once what requests will need."""
 
     def alive(self) -> bool:
         """Whether the device still works; asked in any thread, after something failed there."""

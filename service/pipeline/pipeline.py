@@ -42,7 +42,7 @@ DEFAULTS = PoseParameters()
 
 @dataclass(frozen=True, slots=True)
 class _PoseGroup:
-    """Only crops that are asked for in the same way may share a batch."""
+    """Only crops with the same options may share a batch."""
 
     cycles: int
     flip_test: bool
@@ -135,7 +135,7 @@ class PosePipeline:
         """
         started = time.monotonic()
         timings = {"queue": 0.0}
-        self._cycles(parameters.cycles)  # a bad value is told before any work is done
+        self._cycles(parameters.cycles)  # a bad value is rejected before any work is done
         if boxes is None and self.models.detector == NO_DETECTOR:
             raise invalid_argument("boxes", "needed, as this service runs without a detector")
         # An image that is being decoded will join the batch that forms in the meantime.
@@ -264,7 +264,7 @@ class PosePipeline:
     def _cycles(self, asked: int | Literal["auto"] | None) -> int:
         cycles = self.limits.cycles if asked is None else asked
         if cycles == "auto":
-            # One more while all that waits fits the next batches: then nobody is kept out of them.
+            # One more while all that waits fits the next batches: then no one is kept out of them.
             short = all(
                 queue.queued_cost <= queue.limits.max_cost for queue in (self._detect, self._pose)
             )
@@ -327,10 +327,10 @@ def _given(boxes: Floats) -> Detections:
 
 def _annotated(image: Image, poses: Poses, min_keypoint_score: float) -> bytes:
     from sdpose_core.io.overlay import (
-        draw_poses,  # the drawing library is heavy and seldom asked for
+        draw_poses,  # the drawing library is heavy and seldom needed
     )
 
-    # Where the caller names no score, the drawing keeps its own: guesses clutter a picture.
+    # Where the caller names no score, the drawing keeps its own: guesses clutter an image.
     if not min_keypoint_score:
         return encode_jpeg(draw_poses(image, poses))
     return encode_jpeg(draw_poses(image, poses, min_keypoint_score=min_keypoint_score))

@@ -23,7 +23,7 @@ class ModelNames:
 class PoseResult:
     """The people of one image. `timings_ms` holds milliseconds a stage, `queue` and `total`.
 
-    `image` is the decoded picture where the caller asked to keep it.
+    `image` is the decoded image if it was to be kept.
     """
 
     poses: Poses

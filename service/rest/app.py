@@ -23,7 +23,7 @@ def create_app(runtime: Runtime) -> FastAPI:
     app = FastAPI(
         title="SDPose service",
         version=version("sdpose-service"),
-        description="Real-time human pose: 17 named keypoints in pixels for everyone in a picture.",
+        description="Real-time human pose: 17 named keypoints in pixels for everyone in an image.",
     )
     app.include_router(pose_routes(runtime))
     app.include_router(stream_routes(runtime))

@@ -54,7 +54,7 @@ def problem(error: ServiceError, request_id: str, status: int | None = None) -> 
 
 
 def answer_entry(outcome: PoseResult | BaseException, request_id: str) -> dict[str, object]:
-    """The JSON value of one image among several: its answer, or the error that it alone met."""
+    """The JSON value of one image among several: its answer, or its own error."""
     if isinstance(outcome, PoseResult):
         return outcome.answer(request_id)
     shown = as_service_error(outcome)

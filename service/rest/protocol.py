@@ -17,7 +17,7 @@ class BoundedHttpProtocol(HttpToolsProtocol):
     """Refuses a head, or the headers after a body, of more than about `MAX_HEAD_BYTES`.
 
     A connection on which no whole head comes within the keep-alive time is closed, be it new or
-    in the midst of one.
+    in the middle of one.
     """
 
     _unfinished_bytes = 0

@@ -79,7 +79,7 @@ class PoseResponse(BaseModel):
     people: list[PersonModel]
     image: SizeModel
     timings_ms: dict[str, float] = Field(
-        description="Milliseconds at work a stage, in `queue`, and in `total`."
+        description="Milliseconds of work per stage, in `queue`, and in `total`."
     )
     models: ModelsModel
     request_id: str

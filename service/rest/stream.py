@@ -1,8 +1,8 @@
-"""`WS /pose/stream`: image files in as binary messages, one JSON text message back a frame.
+"""`WS /pose/stream`: image files in as binary messages, one JSON text message back per frame.
 
 Pages cannot set headers on a WebSocket, so a key may also come as a subprotocol: the client offers
 `sdpose.v1` and `sdpose.key.` followed by the key in base64url without padding; the server takes
-the former. A key in the query would stand in the logs of every proxy.
+the former. A key in the query would be in the logs of every proxy.
 """
 
 from __future__ import annotations
@@ -114,7 +114,7 @@ async def _answer(
     while (answer := await session.answer()) is not None:
         text = to_json(_entry(answer, request_id)).decode()
         try:
-            # Waits while the client's side is full; meanwhile newer frames push out older ones.
+            # Waits while the client's side is full; meanwhile newer frames replace older.
             async with asyncio.timeout(longest_send_s):
                 await websocket.send_text(text)
         except TimeoutError:

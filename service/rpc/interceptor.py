@@ -1,6 +1,6 @@
-"""What every call of the pose service gets: an id, a key check, counts, and translated errors.
+"""What every call of the pose service gets: the envelope, a key check, and translated errors.
 
-Key and load are looked at when the headers are there: a refused call's message is never read.
+Key and load are checked when the headers are there: a rejected call's message is never read.
 """
 
 from __future__ import annotations

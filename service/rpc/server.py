@@ -69,5 +69,5 @@ class RpcServer:
             await self._health.set(name, now)
 
     async def stop(self, grace_s: float) -> None:
-        """Refuses new calls and ends those under way after the grace time."""
+        """Rejects new calls and ends those in flight after the grace time."""
         await self._server.stop(grace_s)

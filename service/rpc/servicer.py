@@ -77,7 +77,7 @@ async def _sent(context: Context, message: pose_pb2.StreamPoseResponse) -> None:
 
 
 class _StreamCaller:
-    """The caller of one stream: what its first message asked for, and its frames."""
+    """The client of one stream: what its first message requested, and its frames."""
 
     def __init__(self, runtime: Runtime) -> None:
         self._runtime = runtime

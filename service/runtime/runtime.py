@@ -1,4 +1,4 @@
-"""From settings to a warm, ready pipeline, and back to silence."""
+"""The life of the service: start, warm-up, readiness, drain, stop."""
 
 from __future__ import annotations
 
@@ -34,7 +34,7 @@ _log = structlog.get_logger(__name__)
 
 
 class State(StrEnum):
-    """Where the service stands in its life."""
+    """The states of the service, in order."""
 
     STARTING = "starting"
     READY = "ready"
@@ -44,7 +44,7 @@ class State(StrEnum):
 
 
 def build_estimator(settings: Settings) -> Estimator:
-    """The real thing, as the settings name it; in the thread that will own the models."""
+    """The estimator that the settings describe; called in the thread that will own the models."""
     import torch
 
     from sdpose_core import PoseEstimator
@@ -65,7 +65,7 @@ def build_estimator(settings: Settings) -> Estimator:
 
 
 class Runtime:
-    """Owns the models' threads and the pipeline; tells whether the service lives and is ready."""
+    """Owns the models' threads and the pipeline; knows whether the service is live and ready."""
 
     def __init__(
         self,
@@ -131,7 +131,7 @@ class Runtime:
 
     @contextmanager
     def holding(self, size: int) -> Iterator[None]:
-        """So many bytes of a request lie in memory; raises overloaded where they do not fit."""
+        """Holds `size` bytes of memory for a request; raises overloaded if they do not fit."""
         self.bodies.take(size)
         try:
             yield
@@ -139,7 +139,7 @@ class Runtime:
             self.bodies.give_back(size)
 
     async def estimate_frame(self, image: bytes, parameters: PoseParameters) -> PoseResult:
-        """One frame of a stream, as a request of its own. Raises `ServiceError`."""
+        """One frame of a stream, as a separate request. Raises `ServiceError`."""
         deadline = time.monotonic() + self.settings.max_deadline_ms / 1e3
         with self.permit() as pipeline:
             return await pipeline.estimate(image, parameters, deadline=deadline)
@@ -211,7 +211,7 @@ class Runtime:
             self.state = State.FAILED
             raise
         # On a CPU one inference takes all cores: detector and student share a thread and so
-        # take turns. On a GPU each has its own, and their work overlaps.
+        # alternate. On a GPU each has its own, and their work overlaps.
         detect_worker = pose_worker
         if not on_cpu:
             detect_worker = OwnerThread("detect")
@@ -240,7 +240,7 @@ class Runtime:
         self.streams.close("the service is draining")
 
     async def drain(self) -> bool:
-        """Finishes what is in flight, at most for the grace time; tells whether all was done."""
+        """Finishes what is in flight, at most for the grace time; returns whether all was done."""
         self.refuse_new_work()
         try:
             async with asyncio.timeout(self.settings.drain_seconds):
@@ -252,7 +252,7 @@ class Runtime:
         return True
 
     def stop(self) -> bool:
-        """Fails what is left and ends the threads; False when one is still at work."""
+        """Fails what is left and ends the threads; False when one is still running."""
         if self._pipeline is not None:
             self._pipeline.close()
         ended = [worker.stop(timeout_s=1.0) for worker in self._workers]

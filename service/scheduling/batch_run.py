@@ -91,7 +91,7 @@ class BatchRun(Generic[In, Out]):
         return Outcome(results, started, time.monotonic() - started)
 
     def _alone(self, entry: Entry[In, Out]) -> Out | Exception:
-        if entry.future.done():  # expired or cancelled meanwhile: nobody waits for it
+        if entry.future.done():  # expired or cancelled in the meantime: no one waits for it
             return deadline_exceeded(f"in {self._name}")
         try:
             return self._checked([entry.item], entry.group)[0]

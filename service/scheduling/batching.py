@@ -5,7 +5,7 @@ the items are. All of its state belongs to the event loop; only `run` happens in
 there is no lock. A batch leaves only when the owner is free, and then at once, unless company is
 known to be on its way (`Batcher.expecting`): for that it waits until it is full or its oldest item
 has waited `max_wait_s`. So a lone caller never waits, and work that arrives while a batch runs
-forms the next one by itself. Batchers that share an owner take turns.
+forms the next one without a timer. Batchers that share an owner alternate.
 """
 
 from __future__ import annotations
@@ -233,7 +233,7 @@ class Batcher(Generic[In, Out]):
         call = self._worker.call(lambda: self._run(batch))
 
         def hand_over(future: Future[Outcome[Out]]) -> None:
-            # The loop may be gone when the process is told to leave at once.
+            # The loop may be gone when the process is ordered to exit at once.
             if not loop.is_closed():
                 loop.call_soon_threadsafe(self._finish, batch, ready_since, future)
 

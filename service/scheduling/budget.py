@@ -19,7 +19,7 @@ class ByteBudget:
         self.used = 0
         self._what = what
         self._on_refusal = on_refusal
-        # Re-entrant: the garbage collector may give memory back in the midst of a `take`.
+        # Re-entrant: the garbage collector may give memory back in the middle of a `take`.
         self._lock = threading.RLock()
 
     def check(self, size: int, *, held: int = 0) -> None:
@@ -33,7 +33,7 @@ class ByteBudget:
         """Raises overloaded when the budget is spent.
 
         `held` is what the same holder has taken before: a holder that is alone always gets what
-        it wants, so that an idle service refuses nobody.
+        it wants, so that an idle service rejects no one.
         """
         with self._lock:
             fits = self._fits(size, held)
@@ -51,7 +51,7 @@ class ByteBudget:
         return self.used <= held or self.used + size <= self.bound
 
     def _refusal(self) -> ServiceError:
-        # Never under the lock: who listens may wait for a lock whose holder collects garbage, and
+        # Never under the lock: a listener may wait for a lock whose holder collects garbage, and
         # so waits in `give_back` for this one.
         self._on_refusal()
         return ServiceError(ErrorCode.OVERLOADED, f"too many {self._what}", retry_after_s=1.0)

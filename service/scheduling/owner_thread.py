@@ -28,7 +28,7 @@ class WorkerLostError(ServiceError):
 class Turns:
     """Whose work goes next, for those who share one owner thread. State of the event loop.
 
-    A thread has a queue of its own, but what lies there can neither grow into a larger batch
+    A thread has a queue of its own, but what waits there can neither grow into a larger batch
     nor be dropped; so work stays with its owner until the thread is free.
     """
 
@@ -42,7 +42,7 @@ class Turns:
 
     def take(self, offer: Callable[[], None]) -> None:
         """The sharer that joined with `offer` has the thread now; it must `free` it again."""
-        assert not self.taken, "the thread is at work"
+        assert not self.taken, "the thread is busy"
         self.taken = True
         # To the end of the line: the others are asked first when the thread is free again.
         self._sharers.remove(offer)
@@ -83,7 +83,7 @@ class OwnerThread:
 
     @property
     def busy_s(self) -> float:
-        """Seconds that the call at work has taken so far; 0 when idle."""
+        """Seconds that the running call has taken so far; 0 when idle."""
         since = self._busy_since
         return 0.0 if since is None else time.monotonic() - since
 
@@ -98,7 +98,7 @@ class OwnerThread:
         return future
 
     def give_up(self) -> None:
-        """From now on it is `lost`; the call at work, if any, still has its own end."""
+        """From now on it is `lost`; the running call, if any, still ends normally."""
         with self._lock:
             self._lost = True
             while not self._calls.empty():
@@ -125,7 +125,7 @@ class OwnerThread:
                 result = work()
             except Exception as error:  # noqa: BLE001 - it travels to the caller in the future
                 future.set_exception(error)
-            except BaseException:  # noqa: BLE001 - told through `lost`; callers must not hang
+            except BaseException:  # noqa: BLE001 - reported through `lost`; callers must not hang
                 self.give_up()
                 future.set_exception(WorkerLostError(self.name))
                 return
@@ -143,7 +143,7 @@ def on_device(workers: Sequence[OwnerThread], alive: Callable[[], bool]) -> Iter
     """Work on the device of what `workers` own, in any thread.
 
     Where it fails and the device is no more `alive`, they are lost with it: a GPU that once met
-    a fault of its own fails whatever this process asks of it. Raises `WorkerLostError` then.
+    a fault there fails whatever this process requests. Raises `WorkerLostError` then.
     """
     try:
         yield

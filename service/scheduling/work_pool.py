@@ -132,6 +132,6 @@ class WorkPool:
                 self._waits(-1)
 
     def _waits(self, more: int) -> None:
-        # With the lock held, also while it is told: else an older depth might be told last.
+        # Reported with the lock held: else an older depth might be reported last.
         self._waiting += more
         self._observer.queue_depth(self.name, self._waiting)

@@ -27,7 +27,7 @@ _log = structlog.get_logger(__name__)
 
 @dataclass(frozen=True, slots=True)
 class FrameAnswer(Generic[R]):
-    """What became of one frame: its result, or the error that it alone met.
+    """The outcome of one frame: its result, or its own error.
 
     `dropped` counts the frames skipped since the answer before.
     """
@@ -50,7 +50,7 @@ class Session(Generic[R]):
     """One stream. Holds one waiting frame at most, however fast its caller sends.
 
     Frames share `budget` with all that is held of requests; one that does not fit is answered with
-    overloaded. Where none comes for `idle_s` seconds with nothing to look at, the stream ends.
+    overloaded. Where none comes for `idle_s` seconds with nothing to process, the stream ends.
     """
 
     def __init__(
@@ -106,7 +106,7 @@ class Session(Generic[R]):
         self._news.set()
 
     def close(self, error: ServiceError) -> None:
-        """Ends the stream with an error after the frame at work; the first error counts."""
+        """Ends the stream with an error after the frame in work; the first error counts."""
         self._error = self._error or error
         self._news.set()
 
@@ -134,7 +134,7 @@ class Session(Generic[R]):
         return FrameAnswer(frame.sequence, frame.timestamp, dropped, outcome)
 
     def give_up(self) -> None:
-        """Counts the frame that nobody will look at any more."""
+        """Counts the frame that will not be processed."""
         if self._waiting is not None:
             self._count.labels(self._error.code.value if self._error else CLIENT_GONE).inc()
             self._release(self._waiting)
@@ -149,7 +149,7 @@ class Session(Generic[R]):
             await reading
         except ServiceError as error:
             self.close(error)
-        except Exception as error:  # noqa: BLE001 - logged here, told to the caller by `answer`
+        except Exception as error:  # noqa: BLE001 - logged here, raised to the client by `answer`
             _log.exception("stream cannot be read")
             self.close(as_service_error(error))
         else:
@@ -176,7 +176,7 @@ class Session(Generic[R]):
         raise self._error
 
     async def _looked_at(self, frame: _Frame) -> R | ServiceError:
-        outcome = CLIENT_GONE  # unless the estimate comes to an end by itself
+        outcome = CLIENT_GONE  # unless the estimate ends
         try:
             if frame.refusal is not None:
                 raise frame.refusal
@@ -188,7 +188,7 @@ class Session(Generic[R]):
             if error.code is ErrorCode.UNAVAILABLE:
                 raise  # nothing of this one frame: the stream itself cannot go on
             return error
-        except Exception as error:  # noqa: BLE001 - logged here, told to the caller without detail
+        except Exception as error:  # noqa: BLE001 - logged here, sent without detail
             outcome = ErrorCode.INTERNAL.value
             _log.exception("frame failed", sequence=frame.sequence)
             return as_service_error(error)
@@ -226,6 +226,6 @@ class Streams:
             session.give_up()
 
     def close(self, reason: str) -> None:
-        """Ends every stream with unavailable after its frame at work."""
+        """Ends every stream with unavailable after the frame in work."""
         for session in self._open:
             session.close(ServiceError(ErrorCode.UNAVAILABLE, reason, retry_after_s=2.0))

@@ -1,4 +1,4 @@
-"""What a GPU says of itself."""
+"""Readings of a GPU."""
 
 from __future__ import annotations
 
@@ -9,7 +9,7 @@ from service.telemetry.metrics import GpuReading
 
 
 def gpu_reader(device: str) -> Callable[[], Iterable[GpuReading]]:
-    """A function that reads memory and utilisation of `cuda` or `cuda:N` anew at each call.
+    """A function that reads memory and utilisation of `cuda` or `cuda:N` at each call.
 
     What the GPU does not tell is None: utilisation comes through NVML, which has none for a slice
     of a GPU (MIG), for some virtual GPUs and under WSL. The other metrics must not suffer from it.

@@ -19,7 +19,7 @@ _PEOPLE = (0, 1, 2, 3, 5, 8, 13, 21, 34, 55)
 
 @dataclass(frozen=True, slots=True)
 class GpuReading:
-    """Memory in bytes and utilisation in 0..1 of one GPU; None is what it does not tell."""
+    """Memory in bytes and utilisation in 0..1 of one GPU; None is not reported."""
 
     index: int
     memory_used: float | None
@@ -28,7 +28,7 @@ class GpuReading:
 
 
 class Metrics:
-    """The metrics by name; also the ear of every queue (`service.telemetry.observers`)."""
+    """The metrics by name; also the observer of every queue (`service.telemetry.observers`)."""
 
     def __init__(self) -> None:
         self.registry = registry = CollectorRegistry()
@@ -47,7 +47,7 @@ class Metrics:
         )
         self.stage_seconds = Histogram(
             "sdpose_stage_seconds",
-            "Time at work in decode, detect, crop, pose or keypoints, without waiting. On a GPU "
+            "Working time in decode, detect, crop, pose or keypoints, without waiting. On a GPU "
             "pose ends when its work is handed over, and keypoints waits for it.",
             ["stage"],
             buckets=_SECONDS,
@@ -81,7 +81,7 @@ class Metrics:
         )
         self.shed_total = Counter(
             "sdpose_shed_total",
-            "Work given up: queue_full, too_many_requests, too_many_streams, predicted_late, "
+            "Work dropped: queue_full, too_many_requests, too_many_streams, predicted_late, "
             "expired, cancelled or memory.",
             ["reason"],
             registry=registry,
@@ -128,7 +128,7 @@ class Metrics:
         self.batch_dispatch.labels(stage, reason).inc()
 
     def shed(self, stage: str, reason: str) -> None:
-        """Work was given up at a stage."""
+        """Work was dropped at a stage."""
         self.shed_total.labels(reason).inc()
 
     def request(self, api: str, outcome: str, seconds: float) -> None:
@@ -137,7 +137,7 @@ class Metrics:
         self.request_seconds.labels(api).observe(seconds)
 
     def watch_gpu(self, read: Callable[[], Iterable[GpuReading]]) -> None:
-        """Adds GPU memory and utilisation, read anew at every scrape."""
+        """Adds GPU memory and utilisation, read at every scrape."""
         self.registry.register(_GpuCollector(read))
 
     def exposition(self) -> bytes:

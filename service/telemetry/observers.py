@@ -15,7 +15,7 @@ class QueueObserver(Protocol):
         """One item was begun after so many seconds."""
 
     def shed(self, stage: str, reason: str) -> None:
-        """An item was given up: queue_full, predicted_late, expired or cancelled."""
+        """An item was dropped: queue_full, predicted_late, expired or cancelled."""
 
 
 class BatchObserver(QueueObserver, Protocol):

@@ -1,4 +1,4 @@
-"""Traces of requests, one span a stage; through OpenTelemetry where that is asked for."""
+"""Traces of requests, one span per stage, through OpenTelemetry if enabled."""
 
 from __future__ import annotations
 
@@ -13,24 +13,24 @@ if TYPE_CHECKING:
 
 
 class TracingError(RuntimeError):
-    """Traces are asked for and cannot be had."""
+    """Traces are enabled but not available."""
 
 
 class Tracer(Protocol):
-    """What the front ends and the pipeline tell."""
+    """What the front ends and the pipeline report to."""
 
     def request(self, name: str, headers: Mapping[str, str]) -> AbstractContextManager[None]:
         """Everything inside belongs to one request; `headers` may name the caller's own trace."""
 
     def stage(self, name: str, seconds: float, queued_s: float = 0.0) -> None:
-        """A stage of the current request ended just now, after so many seconds at work."""
+        """A stage of the current request ended just now, after so many seconds of work."""
 
     def stop(self) -> None:
         """Sends what is left."""
 
 
 class SilentTracer:
-    """Tells nobody."""
+    """Traces nothing."""
 
     def request(self, name: str, headers: Mapping[str, str]) -> AbstractContextManager[None]:
         """Nothing."""
@@ -73,7 +73,7 @@ class OpenTelemetryTracer:
         span.end(ended)
 
     def stop(self) -> None:
-        """Flushes the exporter; a collector that is gone (it would take 30 s) is given up soon."""
+        """Flushes the exporter; does not wait the 30 s that a missing collector takes."""
         flushing = threading.Thread(target=self._provider.shutdown, daemon=True)
         flushing.start()
         flushing.join(self._longest_stop_s)

@@ -71,7 +71,7 @@ def test_inputs_that_mean_nothing_are_told(folder: Path) -> None:
     assert problems == [
         f"{inputs[0]}: no such file or folder",
         f"{inputs[1]}: nothing matches",
-        f"{inputs[2]}: no pictures or videos in this folder",
+        f"{inputs[2]}: no images or videos in this folder",
     ]
 
 

@@ -284,7 +284,7 @@ async def test_an_http_server_that_ends_by_itself_is_a_failure(
         await asyncio.sleep(0.005)
     seen_http[0].should_exit = True
     assert (await asyncio.wait_for(running, 30)).status == 1
-    assert "the HTTP server ended by itself" in quiet_logs.getvalue()
+    assert "the HTTP server ended unexpectedly" in quiet_logs.getvalue()
 
 
 def test_sigterm_finishes_the_work_and_exits_0() -> None:

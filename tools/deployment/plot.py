@@ -1,4 +1,4 @@
-"""One picture of a load run, from what Prometheus kept of it."""
+"""A chart of a load run, from what Prometheus kept of it."""
 
 from __future__ import annotations
 

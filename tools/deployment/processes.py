@@ -24,7 +24,7 @@ def need_programs(hints: Mapping[str, str]) -> None:
 
 
 def free_ports(count: int) -> list[int]:
-    """TCP ports of 127.0.0.1 that nobody listens on now."""
+    """TCP ports of 127.0.0.1 that are free now."""
     sockets = [socket.socket() for _ in range(count)]
     try:
         for taken in sockets:

@@ -40,7 +40,7 @@ class DevelopmentSet:
 
         Raises:
             ValueError: not a COCO set, or one without people.
-            OSError: a picture that cannot be read.
+            OSError: an image that cannot be read.
         """
         crops: list[NDArray[np.uint8]] = []
         regions: list[Regions] = []
@@ -76,7 +76,7 @@ def joint_similarity(
 ) -> NDArray[np.float64]:
     """OKS terms of each person's joints (N, 17), of no meaning where one is not labelled.
 
-    ``points`` (N, 17, 2) and ``truth`` (N, 17, 3) in pixels of the same picture, ``areas`` (N,) in
+    ``points`` (N, 17, 2) and ``truth`` (N, 17, 3) in pixels of the same image, ``areas`` (N,) in
     its square pixels. COCO's exp(-d^2 / (2 area (2 sigma)^2)).
     """
     variance = (2 * np.array(OKS_SIGMAS)) ** 2
