@@ -14,6 +14,7 @@ from sdpose_core.io.overlay import draw_poses
 from sdpose_core.io.sources import BrokenVideo, MediaError, Source, read_picture
 from sdpose_core.io.video import VideoFrame, VideoReader, VideoWriter
 from sdpose_core.io.writers import Record, RecordWriter
+from sdpose_core.tracking import PeopleTracker, TrackingConfig
 from sdpose_core.types import Image, Poses
 from sdpose_core.whole_file import whole_file
 
@@ -41,6 +42,7 @@ class Prediction:
         advance: told of each image and frame that is done.
         expect: told how many frames a video has, before its first.
         stopping: asked between batches; true ends the run with ``Interrupted``.
+        tracking: how people of a video get ids and steady joints; None for neither.
         failures: how many sources were skipped or broke off.
     """
 
@@ -52,7 +54,9 @@ class Prediction:
     advance: Callable[[int], None]
     expect: Callable[[int], None]
     stopping: Callable[[], bool]
+    tracking: TrackingConfig | None = None
     failures: int = 0
+    _tracker: PeopleTracker | None = None
 
     def run(self, sources: Sequence[Source]) -> None:
         """Work through the sources in order.
@@ -118,6 +122,7 @@ class Prediction:
 
     def _video(self, source: Source, place: Path) -> None:
         assert source.path is not None
+        self._tracker = None if self.tracking is None else PeopleTracker(self.tracking)
         try:
             with VideoReader(source.path) as reader:
                 self.expect(reader.frames or 0)
@@ -147,6 +152,8 @@ class Prediction:
             return
         found = self.estimate([frame.image for frame in batch])
         for frame, poses in zip(batch, found, strict=True):
+            if self._tracker is not None and poses.finite:
+                poses = self._tracker.update(poses, frame.time_s)
             written = self._write(source, frame.image, poses, frame)
             drawing.add(frame.image, poses if written else Poses.empty())
         self.advance(len(batch))

@@ -190,15 +190,20 @@ class Poses:
         keypoint_scores: ``(N, 17)`` float32 in 0..1.
         boxes: ``(N, 4)`` float32, xyxy pixels of the image.
         scores: ``(N,)`` float32, the person's box score (1 for a box given by the caller).
+        ids: ``(N,)`` int64, who it is over time, 0 where that is not known yet; None without
+            tracking.
     """
 
     keypoints: Floats
     keypoint_scores: Floats
     boxes: Floats
     scores: Floats
+    ids: NDArray[np.int64] | None = None
 
     def __post_init__(self) -> None:
         people = len(self.boxes)
+        if self.ids is not None and self.ids.shape != (people,):
+            raise ValueError(f"Poses.ids: expected shape ({people},), got {self.ids.shape}")
         _require(self.boxes, (None, 4), "Poses.boxes")
         _require(self.keypoints, (people, NUM_KEYPOINTS, 2), "Poses.keypoints")
         _require(self.keypoint_scores, (people, NUM_KEYPOINTS), "Poses.keypoint_scores")
@@ -207,15 +212,20 @@ class Poses:
     def __len__(self) -> int:
         return len(self.boxes)
 
-    def select(self, chosen: NDArray[np.bool_]) -> Poses:
-        """Those selected by ``chosen`` (N,), in order."""
-        if chosen.all():
-            return self
+    @property
+    def finite(self) -> bool:
+        """Whether every number is; if not, the models are at fault."""
+        numbers = (self.keypoints, self.keypoint_scores, self.boxes, self.scores)
+        return all(bool(np.isfinite(values).all()) for values in numbers)
+
+    def select(self, chosen: NDArray[np.bool_] | NDArray[np.intp]) -> Poses:
+        """Those that ``chosen`` marks, (N,) bool, or names in the order wanted, (M,) indices."""
         return Poses(
             self.keypoints[chosen],
             self.keypoint_scores[chosen],
             self.boxes[chosen],
             self.scores[chosen],
+            None if self.ids is None else self.ids[chosen],
         )
 
     @classmethod

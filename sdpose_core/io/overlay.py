@@ -56,7 +56,8 @@ def draw_poses(
 ) -> Image:
     """A copy of the image with the skeletons on it.
 
-    The person's left is orange, the right blue, what joins both sides green.
+    The person's left is orange, the right blue, what joins both sides green. Ids over time stand
+    above their people.
 
     Args:
         image: RGB uint8 ``(height, width, 3)``; left as it is.
@@ -89,7 +90,24 @@ def draw_poses(
         joints = replace(points, visible=shown & mine)
         canvas = sv.VertexAnnotator(color=_RIM, radius=width + 1).annotate(canvas, joints)
         canvas = sv.VertexAnnotator(color=colour, radius=width).annotate(canvas, joints)
+    if poses.ids is not None:
+        _draw_ids(canvas, poses, width)
     return np.asarray(canvas, np.uint8)
+
+
+def _draw_ids(canvas: Image, poses: Poses, width: int) -> None:
+    """The id of each person above the box, or in its corner where that is beyond the image."""
+    assert poses.ids is not None
+    known = poses.ids > 0
+    if not known.any():
+        return
+    people = sv.Detections(
+        xyxy=_drawable(poses.boxes[known], canvas), class_id=np.zeros(int(known.sum()), np.int64)
+    )
+    labels = [f"{one}" for one in poses.ids[known]]
+    sv.LabelAnnotator(
+        color=_RIM, text_color=BOX, text_scale=0.2 * width, text_padding=width
+    ).annotate(canvas, people, labels)
 
 
 def _drawable(points: Floats, image: Image) -> Floats:

@@ -14,13 +14,16 @@ def people_json(poses: Poses, min_keypoint_score: float = 0.0) -> list[dict[str,
     """Each person's box (x and y of its top left corner), score and named keypoints.
 
     Pixels are rounded to 1/1000, scores to 1/10000; keypoints below the minimum are left out.
+    People with an id over time have it.
     """
+    ids = [0] * len(poses) if poses.ids is None else poses.ids.tolist()
     corners = poses.boxes.astype(np.float64)
     boxes = np.concatenate([corners[:, :2], corners[:, 2:] - corners[:, :2]], axis=1)
     return [
         {
             "box": dict(zip(("x", "y", "width", "height"), box, strict=True)),
             "score": score,
+            **({"id": one} if one else {}),
             "keypoints": [
                 {"name": name, "x": x, "y": y, "score": keypoint_score}
                 for name, (x, y), keypoint_score, kept in zip(
@@ -29,9 +32,10 @@ def people_json(poses: Poses, min_keypoint_score: float = 0.0) -> list[dict[str,
                 if kept
             ],
         }
-        for box, score, points, keypoint_scores, above in zip(
+        for box, score, one, points, keypoint_scores, above in zip(
             rounded(boxes, 3),
             rounded(poses.scores, 4),
+            ids,
             rounded(poses.keypoints, 3),
             rounded(poses.keypoint_scores, 4),
             poses.keypoint_scores >= min_keypoint_score,

@@ -44,9 +44,7 @@ class Record:
     time_s: float | None = None
 
     def __post_init__(self) -> None:
-        poses = self.poses
-        numbers = (poses.keypoints, poses.keypoint_scores, poses.boxes, poses.scores)
-        if not all(np.isfinite(values).all() for values in numbers):
+        if not self.poses.finite:
             where = "" if self.frame is None else f"frame {self.frame}: "
             raise ValueError(f"{where}the models gave a number that is not finite")
 
@@ -80,11 +78,11 @@ class JsonLines:
 
 
 class Csv:
-    """One row a person: image, frame, box, and x, y, score of every keypoint."""
+    """One row a person: image, frame, id over time, box, and x, y, score of every keypoint."""
 
     def __init__(self, put: Callable[[str], object]) -> None:
         self._put = put
-        columns = ["input", "frame", "time_s", "person", "score", "x1", "y1", "x2", "y2"]
+        columns = ["input", "frame", "time_s", "person", "id", "score", "x1", "y1", "x2", "y2"]
         for name in KEYPOINT_NAMES:
             columns += [f"{name}_x", f"{name}_y", f"{name}_score"]
         self._row(columns)
@@ -100,7 +98,8 @@ class Csv:
         for index in range(len(poses)):
             frame = "" if record.frame is None else record.frame
             time_s = "" if record.time_s is None else rounded(record.time_s, 4)
-            row = [record.source, frame, time_s, index, rounded(poses.scores[index], 4)]
+            row = [record.source, frame, time_s, index, _id(poses, index) or ""]
+            row.append(rounded(poses.scores[index], 4))
             row += rounded(poses.boxes[index], 3)
             for point, score in zip(points[index], scores[index], strict=True):
                 row += [*point, score]
@@ -114,8 +113,8 @@ class Coco:
     """One COCO keypoint file: images, annotations and the person category.
 
     An image whose name is a number keeps it as its image id, as COCO's own images need to be
-    scored; others are counted on. ``score`` and ``keypoint_scores`` come on top of the format, so
-    that the annotations also serve as results.
+    scored; others are counted on. ``score``, ``keypoint_scores`` and ``track_id`` come on top of
+    the format, so that the annotations also serve as results.
     """
 
     def __init__(self, put: Callable[[str], object]) -> None:
@@ -153,6 +152,7 @@ class Coco:
                     "keypoints": [number for (x, y), flag in points for number in (x, y, flag)],
                     "keypoint_scores": rounded(poses.keypoint_scores[index], 4),
                     "score": rounded(poses.scores[index], 4),
+                    **({"track_id": one} if (one := _id(poses, index)) else {}),
                 }
             )
 
@@ -180,6 +180,11 @@ class Coco:
             "categories": [category],
         }
         self._put(json.dumps(document) + "\n")
+
+
+def _id(poses: Poses, index: int) -> int:
+    """Who it is over time; 0 where that is not known."""
+    return 0 if poses.ids is None else int(poses.ids[index])
 
 
 WRITERS: Final[dict[str, Callable[[Callable[[str], object]], RecordWriter]]] = {

@@ -218,3 +218,13 @@ def _read(images: list[Path] | None) -> list[bytes]:
 
 def _progress(text: str) -> None:
     typer.echo(f"  {text}", err=True)
+
+
+@bench.command("tracking")
+def tracking(
+    scenes: Annotated[int, typer.Option(min=1, help="Scenes of three people who cross.")] = 60,
+) -> None:
+    """Identities and smoothing, on people made by arithmetic; no model and no clock."""
+    from service.bench.tracking import run_tracking
+
+    typer.echo(run_tracking(scenes))

@@ -56,6 +56,10 @@ def predict(
     min_score: Annotated[
         float | None, typer.Option(min=0, max=1, help="Leave out people that score lower.")
     ] = None,
+    track: Annotated[
+        bool,
+        typer.Option("--track", help="Give the people of a video ids over time and steady joints."),
+    ] = False,
     batch_size: Annotated[int, typer.Option(min=1, help="Images or frames processed at once.")] = 4,
 ) -> None:
     """Find the people in images and videos and write their keypoints.
@@ -90,6 +94,7 @@ def predict(
         raise typer.Exit(2) from None
 
     from sdpose_core.predict import Interrupted, Prediction
+    from sdpose_core.tracking import TrackingConfig
 
     writer = WRITERS[format.value](sink.put)
     estimate = partial(
@@ -111,6 +116,7 @@ def predict(
                 progress.advance,
                 progress.expect,
                 stopping,
+                TrackingConfig() if track else None,
             )
             try:
                 prediction.run(sources)

@@ -227,12 +227,9 @@ class PosePipeline:
         self._tracer.stage("pose", posed.pose_s, done.waited_s)
         self._tracer.stage("keypoints", posed.keypoints_s)
         timings["queue"] += done.waited_s
-        if not all(
-            np.isfinite(values).all() for values in (posed.keypoints, posed.scores, people.scores)
-        ):
-            # A fault of ours, and nothing that JSON could carry.
-            raise FloatingPointError("a keypoint or a score is not finite")
         poses = Poses(posed.keypoints, posed.scores, people.boxes, people.scores)
+        if not poses.finite:  # a fault of ours, and nothing that JSON could carry
+            raise FloatingPointError("a keypoint or a score is not finite")
         # A caller who names a score wants all that reach it.
         return poses if parameters.min_score is not None else poses.select(confirmed(poses))
 

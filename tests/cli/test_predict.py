@@ -24,6 +24,7 @@ from sdpose_core.io.sources import find_sources
 from sdpose_core.io.video import VideoReader, VideoWriter
 from sdpose_core.io.writers import JsonLines
 from sdpose_core.predict import Interrupted, Prediction
+from sdpose_core.tracking import TrackingConfig
 from sdpose_core.types import Image, Poses
 from tests.pictures import corners, encoded
 
@@ -50,6 +51,7 @@ class Run:
     drawings: Path | None = None
     batch_size: int = 3
     stop_after: int | None = None
+    tracking: TrackingConfig | None = None
     odd: frozenset[int] = frozenset()
     """Pictures and frames, in the order seen, whose poses are not finite."""
     batches: list[int] = field(default_factory=list)
@@ -88,6 +90,7 @@ class Run:
             self._advance,
             self._expect,
             stopping,
+            self.tracking,
         )
         try:
             prediction.run(sources)
@@ -159,6 +162,17 @@ def test_video_frames_are_numbered(tmp_path: Path) -> None:
     assert lines[3]["time_s"] == pytest.approx(2 / 25, abs=1e-3)
     assert run.expected == 7
     assert run.steps == 9
+
+
+def test_people_of_a_video_have_ids_which_begin_anew_with_the_next(tmp_path: Path) -> None:
+    _picture(tmp_path / "a.png")
+    _video(tmp_path / "v.mp4")
+    _video(tmp_path / "w.mp4", 3)
+    ids = [
+        [person.get("id") for person in line["people"]]
+        for line in Run(tracking=TrackingConfig(), odd=frozenset({4})).over(tmp_path)
+    ]
+    assert ids == [[None], *[[1]] * 6, *[[1]] * 3], "an image has none; frame 3 is left out"
 
 
 def test_drawings_have_a_place_each(tmp_path: Path) -> None:

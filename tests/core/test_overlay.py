@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
+
 import numpy as np
 import pytest
 
@@ -69,6 +71,16 @@ def test_nobody_and_nothing_certain() -> None:
 def test_boxes_only_when_asked() -> None:
     assert (draw_poses(_grey(), _standing())[200, 49:52] == 128).all()
     assert (draw_poses(_grey(), _standing(), boxes=True)[200, 49:52] != 128).any()
+
+
+def test_ids_stand_above_their_people() -> None:
+    plain, unknown, known = (
+        draw_poses(_grey(), replace(_standing(), ids=ids))
+        for ids in (None, np.array([0]), np.array([7]))
+    )
+    assert (plain == unknown).all()
+    changed = np.flatnonzero((plain != known).any(axis=2).any(axis=1))
+    assert 0 < len(changed) < 40, "a label, no more"
 
 
 def test_keypoints_far_outside_do_no_harm() -> None:

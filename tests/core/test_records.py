@@ -5,6 +5,7 @@ from __future__ import annotations
 import csv
 import io
 import json
+from dataclasses import replace
 from typing import Any
 
 import numpy as np
@@ -64,7 +65,7 @@ def test_csv_has_a_row_a_person() -> None:
     assert float(rows[0]["y2"]) == 80.5
     assert float(rows[1]["right_ankle_x"]) == 66.333
     assert float(rows[1]["right_ankle_score"]) == 1
-    assert len(rows[0]) == 9 + 3 * 17
+    assert len(rows[0]) == 10 + 3 * 17
 
 
 def _coco(*records: Record) -> dict[str, Any]:
@@ -94,6 +95,17 @@ def test_coco_file_loads_and_scores_itself_perfectly(tmp_path: Any, capsys: Any)
     run.summarize()
     capsys.readouterr()
     assert run.stats[0] > 0.99
+
+
+def test_ids_over_time_in_every_format() -> None:
+    tracked = Record("v.mp4", 64, 48, replace(_poses(2), ids=np.array([7, 0])), 3, 0.1)
+    lines: list[str] = []
+    JsonLines(lines.append).write(tracked)
+    assert [person.get("id") for person in json.loads(lines[0])["people"]] == [7, None]
+    text: list[str] = []
+    Csv(text.append).write(tracked)
+    assert [row["id"] for row in csv.DictReader(io.StringIO("".join(text)))] == ["7", ""]
+    assert [one.get("track_id") for one in _coco(tracked)["annotations"]] == [7, None]
 
 
 def test_coco_values() -> None:

@@ -22,6 +22,9 @@ NAMES = (
     ("ultralytics.utils.downloads", "GITHUB_ASSETS_NAMES"),
     ("ultralytics.utils.downloads", "attempt_download_asset"),
     ("ultralytics.utils.nms", "non_max_suppression"),
+    ("ultralytics.trackers.basetrack", "TrackState"),
+    ("ultralytics.trackers.utils.matching", "iou_distance"),
+    ("ultralytics.trackers.utils.matching", "linear_assignment"),
 )
 
 
@@ -34,6 +37,15 @@ def test_the_name_is_there(module: str, name: str) -> None:
 def test_checkpoints_can_be_read_without_running_code_in_them() -> None:
     parameters = inspect.signature(ultralytics_tasks().torch_safe_load).parameters
     assert "safe_only" in parameters
+
+
+def test_the_tracker_has_the_hooks_that_ours_fills() -> None:
+    tracker = import_module("ultralytics.trackers.byte_tracker")
+    for name in ("init_track", "get_dists", "_post_first_association", "_apply_matches"):
+        assert callable(getattr(tracker.BYTETracker, name)), name
+    for name in ("activate", "update", "re_activate", "tlwh", "xywh"):
+        assert hasattr(tracker.STrack, name), name
+    assert "feats" in inspect.signature(tracker.BYTETracker.update).parameters
 
 
 def test_a_network_has_the_members_that_the_detector_reads() -> None:

@@ -1,0 +1,214 @@
+"""Which person of this frame is which of the frames before: ByteTrack with pose similarity.
+
+Motion, the two rounds of association and the life of a track are ultralytics' ``BYTETracker``
+(Zhang et al., ByteTrack, ECCV 2022). What is added is the measure of likeness: where two people
+cross, their boxes overlap both tracks alike, while their joints do not.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from types import SimpleNamespace
+from typing import Any, Final
+
+import numpy as np
+from numpy.typing import NDArray
+
+from sdpose_core.detector.ultralytics_quiet import ultralytics_tasks
+from sdpose_core.skeleton import OKS_SIGMAS
+from sdpose_core.types import Floats, Poses
+
+ultralytics_tasks()  # the import of ultralytics itself, without its side effects
+from ultralytics.trackers.basetrack import TrackState  # noqa: E402
+from ultralytics.trackers.byte_tracker import BYTETracker, STrack  # noqa: E402
+from ultralytics.trackers.utils.matching import iou_distance, linear_assignment  # noqa: E402
+
+__all__ = ["NO_ID", "Ids", "PoseByteTracker", "linear_assignment", "pose_similarity"]
+
+Ids = NDArray[np.int64]
+NO_ID: Final = 0
+"""The id of a person seen only once so far; ids count from 1."""
+
+WIDER: Final = 2.0
+"""COCO's sigmas describe how annotators differ; between two frames people also move."""
+
+NEAR, FAR, SIZES = 0.3, 1.0, 1.5
+"""Where hidden people are looked for: heights from the expected place, at first and when the id is
+about to be given up; and the ratio of heights that may be one person."""
+
+
+@dataclass(frozen=True, slots=True)
+class _Seen:
+    """The people of one frame in the form that ``BYTETracker`` reads: ``xywh`` by the centre."""
+
+    xywh: Floats
+    conf: Floats
+    cls: Floats
+
+    def __len__(self) -> int:
+        return len(self.conf)
+
+    def __getitem__(self, chosen: NDArray[np.bool_]) -> _Seen:
+        return _Seen(self.xywh[chosen], self.conf[chosen], self.cls[chosen])
+
+
+class _Track(STrack):  # type: ignore[misc]
+    """A track that remembers the joints of its last detection, (17, 3) x, y, score."""
+
+    def __init__(self, xywh: Floats, score: float, cls: float, joints: Floats) -> None:
+        super().__init__(xywh, score, cls)
+        self._joints = joints
+        self._anchor: NDArray[Any] | None = None
+
+    @property
+    def joints(self) -> Floats:
+        """Where they are expected now: moved along with the box."""
+        if self._anchor is None:
+            return self._joints
+        moved = self._joints.copy()
+        moved[:, :2] += self.mean[:2] - self._anchor
+        return moved
+
+    def activate(self, kalman_filter: Any, frame_id: int) -> None:
+        super().activate(kalman_filter, frame_id)
+        self._anchor = self.mean[:2].copy()
+
+    def update(self, new_track: _Track, frame_id: int) -> None:
+        super().update(new_track, frame_id)
+        self._follow(new_track)
+
+    def re_activate(self, new_track: _Track, frame_id: int, new_id: bool = False) -> None:
+        super().re_activate(new_track, frame_id, new_id)
+        self._follow(new_track)
+
+    def _follow(self, new_track: _Track) -> None:
+        self._joints, self._anchor = new_track._joints, self.mean[:2].copy()
+
+
+class PoseByteTracker(BYTETracker):  # type: ignore[misc]
+    """``BYTETracker`` whose cost of a pair is one minus the mean of box IoU and pose similarity.
+
+    Args:
+        new_track_score: people below it keep a track going but begin none.
+        low_score: people below it are ignored.
+        pose_weight: share of the pose in the likeness, 0 for boxes alone.
+    """
+
+    def __init__(
+        self, new_track_score: float = 0.25, low_score: float = 0.1, pose_weight: float = 0.7
+    ) -> None:
+        super().__init__(
+            SimpleNamespace(
+                track_high_thresh=new_track_score,
+                track_low_thresh=low_score,
+                new_track_thresh=new_track_score,
+                track_buffer=30,
+                match_thresh=0.8,
+                fuse_score=False,
+            )
+        )
+        self._pose_weight = pose_weight
+
+    def assign(self, poses: Poses, lost_frames: int) -> Ids:
+        """The id of each person, (N,); ``NO_ID`` before the second sighting.
+
+        ``lost_frames`` is for how many frames a person that is not seen keeps the id.
+        """
+        self.max_frames_lost = lost_frames
+        corners = poses.boxes
+        xywh = np.concatenate(
+            [(corners[:, :2] + corners[:, 2:]) / 2, corners[:, 2:] - corners[:, :2]], axis=1
+        )
+        joints = np.concatenate([poses.keypoints, poses.keypoint_scores[..., None]], axis=2)
+        seen = _Seen(xywh, poses.scores, np.zeros_like(poses.scores))
+        ids = np.full(len(poses), NO_ID, np.int64)
+        self.update(seen, feats=joints)
+        for track in self.tracked_stracks:
+            if track.is_activated and track.frame_id == self.frame_id:
+                ids[int(track.idx)] = track.track_id
+        return ids
+
+    def init_track(self, results: _Seen, img: Floats | None = None) -> list[STrack]:
+        if img is None or not len(results):
+            return []
+        indexed = np.c_[results.xywh, np.arange(len(results))]
+        return [
+            _Track(xywh, score, kind, joints)
+            for xywh, score, kind, joints in zip(
+                indexed, results.conf, results.cls, img, strict=True
+            )
+        ]
+
+    def _post_first_association(
+        self,
+        strack_pool: list[_Track],
+        detections: list[_Track],
+        u_track: list[int],
+        u_detection: list[int],
+        activated: list[_Track],
+        refind: list[_Track],
+    ) -> tuple[list[int], list[int]]:
+        """Those who come out from behind somebody, where neither box nor pose fits any more.
+
+        They are looked for near where they were headed, the further the longer they were hidden.
+        """
+        lost = [i for i in u_track if strack_pool[i].state == TrackState.Lost]
+        if not lost or not len(u_detection):
+            return u_track, u_detection
+        tracks = [strack_pool[i] for i in lost]
+        found = [detections[i] for i in u_detection]
+        hidden = np.array([self.frame_id - track.frame_id for track in tracks]) / max(
+            self.max_frames_lost, 1
+        )
+        reach = NEAR + (FAR - NEAR) * np.minimum(hidden, 1)
+        costs = _offsets(tracks, found) / reach[:, None]
+        matches, _, _ = linear_assignment(costs, thresh=1.0)
+        self._apply_matches(matches, tracks, found, activated, refind)
+        seen = {lost[i] for i, _ in matches}
+        taken = {u_detection[j] for _, j in matches}
+        return (
+            [i for i in u_track if i not in seen],
+            [j for j in u_detection if j not in taken],
+        )
+
+    def get_dists(self, tracks: list[_Track], detections: list[_Track]) -> NDArray[Any]:
+        distances: NDArray[Any] = iou_distance(tracks, detections)
+        if not distances.size or not self._pose_weight:
+            return distances
+        alike = pose_similarity(
+            np.stack([track.joints for track in tracks]),
+            np.stack([track.joints for track in detections]),
+            np.array([track.tlwh[2] * track.tlwh[3] for track in detections]),
+        )
+        weight = self._pose_weight
+        return (1 - weight) * distances + weight * (1 - alike)
+
+
+def _offsets(tracks: list[_Track], detections: list[_Track]) -> NDArray[Any]:
+    """How far detections are from tracks, (N, M), in mean heights; infinite for other sizes."""
+    places = np.array([track.xywh for track in tracks])
+    others = np.array([track.xywh for track in detections])
+    heights = (places[:, None, 3] + others[None, :, 3]) / 2
+    distances = np.linalg.norm(places[:, None, :2] - others[None, :, :2], axis=2)
+    ratios = np.abs(np.log(places[:, None, 3] / others[None, :, 3]))
+    costs: NDArray[Any] = np.where(ratios < np.log(SIZES), distances / heights, 1e6)
+    return costs
+
+
+def pose_similarity(joints: Floats, others: Floats, areas: NDArray[Any]) -> NDArray[Any]:
+    """OKS between frames, each joint weighted by the lower of its two scores.
+
+    Args:
+        joints: ``(N, 17, 3)`` x, y, score.
+        others: ``(M, 17, 3)``.
+        areas: ``(M,)`` of the others' boxes, square pixels.
+
+    Returns:
+        ``(N, M)`` in 0..1, with sigmas ``WIDER`` times COCO's.
+    """
+    variances = (2 * WIDER * np.array(OKS_SIGMAS)) ** 2
+    squared = ((joints[:, None, :, :2] - others[None, :, :, :2]) ** 2).sum(axis=3)
+    weights = np.minimum(joints[:, None, :, 2], others[None, :, :, 2]) + 1e-3
+    near = np.exp(-squared / variances / (2 * areas[None, :, None] + np.spacing(1)))
+    similarity: NDArray[Any] = (near * weights).sum(axis=2) / weights.sum(axis=2)
+    return similarity

@@ -1,0 +1,117 @@
+"""The people of a stream of frames: who is who, steadily."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, replace
+from typing import Final
+
+import numpy as np
+
+from sdpose_core.tracking.association import NO_ID, Ids, PoseByteTracker
+from sdpose_core.tracking.smoothing import JointFilter, Smoothing
+from sdpose_core.types import Floats, Poses
+
+DEFAULT_SMOOTHING: Final = Smoothing()
+CERTAIN: Final = 0.3
+"""Joints from this score on tell where a person is."""
+GROWN: Final = 1.25
+"""A box by joints is the box around them, so much larger, as in MMDeploy's PoseTracker."""
+FEWEST: Final = 6
+"""With fewer certain joints a person keeps the old box."""
+
+
+@dataclass(frozen=True, slots=True)
+class TrackingConfig:
+    """How people are followed.
+
+    Attributes:
+        grace_s: seconds for which a person that is not seen keeps the id.
+        smoothing: of the joints; None leaves them as estimated.
+        pose_weight: share of the pose in the likeness of two people, 0 for boxes alone.
+        new_track_score: people below it keep an id but get no new one.
+    """
+
+    grace_s: float = 2.0
+    smoothing: Smoothing | None = DEFAULT_SMOOTHING
+    pose_weight: float = 0.7
+    new_track_score: float = 0.25
+
+
+class PeopleTracker:
+    """One stream. Not for several threads at once."""
+
+    def __init__(self, config: TrackingConfig | None = None) -> None:
+        self._config = config or TrackingConfig()
+        self._tracker = PoseByteTracker(
+            self._config.new_track_score, pose_weight=self._config.pose_weight
+        )
+        self._filters: dict[int, tuple[JointFilter, float]] = {}
+        self._time_s: float | None = None
+        self._interval_s = 1 / 30
+        self._seen: set[int] = set()
+
+    @property
+    def ids_given(self) -> int:
+        """How many people got an id so far."""
+        return len(self._seen)
+
+    def update(self, poses: Poses, time_s: float) -> Poses:
+        """The same people with ids and steadied joints.
+
+        People with an id come first, in the order of their ids; others (a person gets an id when
+        seen the second time) follow as they came.
+
+        Args:
+            poses: of one frame.
+            time_s: when the frame was taken, in seconds; should rise.
+
+        Raises:
+            ValueError: a number of the poses is not finite; the tracker stays as it was.
+        """
+        if not poses.finite:
+            raise ValueError("poses: every value must be finite")
+        if self._time_s is not None and time_s > self._time_s:
+            self._interval_s += 0.2 * (time_s - self._time_s - self._interval_s)
+        self._time_s = time_s
+        ids = self._tracker.assign(poses, max(1, round(self._config.grace_s / self._interval_s)))
+        self._seen.update(int(one) for one in ids if one != NO_ID)
+        poses = replace(poses, keypoints=self._steadied(poses, ids, time_s), ids=ids)
+        order = np.lexsort((np.arange(len(ids)), ids, ids == NO_ID))
+        return poses.select(order)
+
+    def _steadied(self, poses: Poses, ids: Ids, time_s: float) -> Floats:
+        if self._config.smoothing is None:
+            return poses.keypoints
+        keypoints = poses.keypoints.copy()
+        sides = poses.boxes[:, 2:] - poses.boxes[:, :2]
+        scales = np.sqrt(sides[:, 0] * sides[:, 1])
+        for index, one in enumerate(ids.tolist()):
+            if one == NO_ID:
+                continue
+            steady, _ = self._filters.get(one) or (JointFilter(self._config.smoothing), 0.0)
+            self._filters[one] = steady, time_s
+            keypoints[index] = steady(
+                keypoints[index], poses.keypoint_scores[index], float(scales[index]), time_s
+            )
+        self._filters = {
+            one: (steady, last)
+            for one, (steady, last) in self._filters.items()
+            if time_s - last <= self._config.grace_s
+        }
+        return keypoints
+
+
+def boxes_by_joints(poses: Poses) -> Floats:
+    """Where the same people are expected in the next frame, ``(N, 4)`` xyxy pixels."""
+    boxes = poses.boxes.copy()
+    for index, (points, scores) in enumerate(
+        zip(poses.keypoints, poses.keypoint_scores, strict=True)
+    ):
+        certain = points[scores >= CERTAIN]
+        if len(certain) < FEWEST:
+            continue
+        low, high = certain.min(axis=0), certain.max(axis=0)
+        centre, half = (low + high) / 2, (high - low) / 2 * GROWN
+        if half.min() > 1:
+            boxes[index] = np.concatenate([centre - half, centre + half])
+    return boxes
