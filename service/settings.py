@@ -116,6 +116,12 @@ class Settings(BaseSettings):
         le=86_400,
         description="A stream without a frame for this long is ended.",
     )
+    stream_resume_seconds: float = Field(
+        30.0,
+        ge=0,
+        le=86_400,
+        description="How long the identities of an ended stream are kept for its resume token.",
+    )
     max_images: int = Field(
         16, ge=1, le=256, description="Maximum number of images in one request."
     )

@@ -11,6 +11,7 @@ from service.client.answers import (
     Person,
     PoseAnswer,
     StreamAnswer,
+    StreamAsk,
     StreamFrame,
 )
 from service.client.grpc_client import AsyncGrpcPoseClient, GrpcPoseClient
@@ -32,5 +33,6 @@ __all__ = [
     "Retry",
     "ServiceError",
     "StreamAnswer",
+    "StreamAsk",
     "StreamFrame",
 ]

@@ -71,22 +71,45 @@ class Ask:
 class StreamFrame:
     """An image file of a stream with the caller's own number and time in seconds.
 
-    Numbers must rise and may begin at 0; unset: the one before plus one, first 1.
+    Numbers must rise and may begin at 0; unset: the one before plus one, first 1. With `boxes`
+    nobody is detected in this frame.
     """
 
     image: bytes
     sequence: int | None = None
     timestamp: float | None = None
+    boxes: Sequence[Box] | None = None
+
+
+@dataclass(frozen=True, slots=True)
+class StreamAsk:
+    """How the frames of one stream belong together; None leaves the choice to the server.
+
+    Attributes:
+        tracking: give people ids that stay over time.
+        smoothing: steady the joints of people that are tracked.
+        detect_every: detect people in every so many frames; in between, boxes follow the joints.
+        drop: `latest`: of frames that come too fast the latest wins; `none`: the sender waits.
+        resume_token: of an earlier stream, whose people keep their ids.
+    """
+
+    tracking: bool | None = None
+    smoothing: bool | None = None
+    detect_every: int | Literal["auto"] | None = None
+    drop: Literal["latest", "none"] | None = None
+    resume_token: str | None = None
 
 
 @dataclass(frozen=True, slots=True)
 class StreamAnswer:
     """The outcome of one frame: its people, or its own error.
 
-    `dropped` counts the frames skipped since the answer before.
+    `dropped` counts the frames skipped since the answer before. `resume_token` comes with the first
+    answer of a stream that tracks.
     """
 
     sequence: int
     timestamp: float | None
     dropped: int
     outcome: PoseAnswer | ServiceError
+    resume_token: str | None = None

@@ -9,7 +9,7 @@ from typing import Any
 import grpc
 
 from protos.sdpose.v1 import pose_pb2, pose_pb2_grpc
-from service.client.answers import Ask, PoseAnswer, StreamAnswer, StreamFrame
+from service.client.answers import Ask, PoseAnswer, StreamAnswer, StreamAsk, StreamFrame
 from service.client.grpc_messages import (
     answer_from,
     call_metadata,
@@ -22,6 +22,7 @@ from service.client.grpc_messages import (
 from service.client.retry import Retry
 
 _NOTHING_ASKED = Ask()
+_STREAM_AS_SERVED = StreamAsk()
 _OPTIONS = (
     ("grpc.max_receive_message_length", 64 * 2**20),
     ("grpc.max_send_message_length", 64 * 2**20),
@@ -80,6 +81,7 @@ class GrpcPoseClient:
         self,
         frames: Iterable[bytes | StreamFrame],
         ask: Ask = _NOTHING_ASKED,
+        stream: StreamAsk = _STREAM_AS_SERVED,
         *,
         timeout_s: float | None = None,
         request_id: str | None = None,
@@ -87,11 +89,12 @@ class GrpcPoseClient:
         """The answers to the frames of one stream, in order, as they come.
 
         `frames` is read in another thread, as fast as it gives; of those that come while the
-        server is busy it takes the latest, and counts the others as dropped. Raises
+        server is busy it takes the latest, and counts the others as dropped, unless `stream` says
+        that none may be dropped. Raises
         `ServiceError` where the stream itself ends (nothing is tried again), or what `frames`
         raised.
         """
-        config = stream_config(ask)
+        config = stream_config(ask, stream)
         raised: list[Exception] = []
 
         def messages() -> Iterator[pose_pb2.StreamPoseRequest]:
@@ -171,12 +174,13 @@ class AsyncGrpcPoseClient:
         self,
         frames: AsyncIterable[bytes | StreamFrame] | Iterable[bytes | StreamFrame],
         ask: Ask = _NOTHING_ASKED,
+        stream: StreamAsk = _STREAM_AS_SERVED,
         *,
         timeout_s: float | None = None,
         request_id: str | None = None,
     ) -> AsyncIterator[StreamAnswer]:
         """As the blocking client's; a task reads `frames` beside."""
-        config = stream_config(ask)
+        config = stream_config(ask, stream)
         metadata = call_metadata(self._api_key, request_id)
         call = self.stub.StreamPose(timeout=timeout_s, metadata=metadata)
         sending = asyncio.create_task(_send(call, config, frames))

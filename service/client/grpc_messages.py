@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from typing import Any
 
 import grpc
@@ -15,6 +15,7 @@ from service.client.answers import (
     Person,
     PoseAnswer,
     StreamAnswer,
+    StreamAsk,
     StreamFrame,
 )
 from service.errors import ErrorCode, ServiceError, invalid_argument
@@ -32,16 +33,28 @@ _PRIORITIES = {
     "normal": pose_pb2.PRIORITY_NORMAL,
     "low": pose_pb2.PRIORITY_LOW,
 }
+_DROPS = {
+    None: pose_pb2.DROP_POLICY_UNSPECIFIED,
+    "latest": pose_pb2.DROP_POLICY_LATEST,
+    "none": pose_pb2.DROP_POLICY_NONE,
+}
 
 
 def request_message(image: bytes, ask: Ask) -> pose_pb2.EstimatePoseRequest:
     """The message that asks for one image. Raises `ServiceError` where no message can say it."""
     message = pose_pb2.EstimatePoseRequest(image=image, options=options_from(ask))
-    if ask.boxes is not None:
-        message.boxes.SetInParent()
-        for box in ask.boxes:
-            message.boxes.boxes.add(x=box.x, y=box.y, width=box.width, height=box.height)
+    _add_boxes(message, ask.boxes)
     return message
+
+
+def _add_boxes(
+    message: pose_pb2.EstimatePoseRequest | pose_pb2.StreamPoseRequest, boxes: Sequence[Box] | None
+) -> None:
+    if boxes is None:
+        return
+    message.boxes.SetInParent()  # an empty list is something else than none
+    for box in boxes:
+        message.boxes.boxes.add(x=box.x, y=box.y, width=box.width, height=box.height)
 
 
 def options_from(ask: Ask) -> pose_pb2.PoseOptions:
@@ -59,20 +72,33 @@ def options_from(ask: Ask) -> pose_pb2.PoseOptions:
     )
 
 
-def stream_config(ask: Ask) -> pose_pb2.StreamPoseRequest:
-    """The first message of a stream. Raises `ServiceError` where boxes are requested."""
+def stream_config(ask: Ask, stream: StreamAsk) -> pose_pb2.StreamPoseRequest:
+    """The first message of a stream. Raises `ServiceError` for what no message can say."""
     if ask.boxes is not None:
-        raise invalid_argument("boxes", "a stream has no boxes: its people move")
-    return pose_pb2.StreamPoseRequest(config=pose_pb2.StreamConfig(options=options_from(ask)))
+        raise invalid_argument("boxes", "boxes of a stream belong to its frames")
+    every = stream.detect_every
+    if isinstance(every, int) and not 1 <= every < 2**32:
+        raise invalid_argument("detect_every", f"{every} is out of range")
+    config = pose_pb2.StreamConfig(
+        options=options_from(ask),
+        tracking=stream.tracking,
+        smoothing=stream.smoothing,
+        detect_every=0 if every == "auto" else every,
+        drop=_DROPS[stream.drop],
+        resume_token=stream.resume_token,
+    )
+    return pose_pb2.StreamPoseRequest(config=config)
 
 
 def frame_message(frame: bytes | StreamFrame) -> pose_pb2.StreamPoseRequest:
     """The message of one frame."""
     if isinstance(frame, bytes):
         return pose_pb2.StreamPoseRequest(image=frame)
-    return pose_pb2.StreamPoseRequest(
+    message = pose_pb2.StreamPoseRequest(
         image=frame.image, sequence=frame.sequence, timestamp=frame.timestamp
     )
+    _add_boxes(message, frame.boxes)
+    return message
 
 
 def stream_answer_from(message: pose_pb2.StreamPoseResponse) -> StreamAnswer:
@@ -88,6 +114,7 @@ def stream_answer_from(message: pose_pb2.StreamPoseResponse) -> StreamAnswer:
         timestamp=message.timestamp if message.HasField("timestamp") else None,
         dropped=message.dropped,
         outcome=outcome,
+        resume_token=message.resume_token if message.HasField("resume_token") else None,
     )
 
 

@@ -1,5 +1,8 @@
 """`WS /pose/stream`: image files in as binary messages, one JSON text message back per frame.
 
+Text messages are JSON objects: `{"config": {...}}` before the first frame sets what `StreamConfig`
+sets over gRPC; `{"frame": {...}}` tells sequence, timestamp and boxes of the image that follows.
+
 Pages cannot set headers on a WebSocket, so a key may also come as a subprotocol: the client offers
 `sdpose.v1` and `sdpose.key.` followed by the key in base64url without padding; the server takes
 the former. A key in the query would be in the logs of every proxy.
@@ -12,7 +15,6 @@ import base64
 import binascii
 from collections.abc import Collection, Iterator
 from contextlib import contextmanager, suppress
-from functools import partial
 from urllib.parse import urlsplit
 
 from fastapi import APIRouter, WebSocket, WebSocketDisconnect
@@ -21,11 +23,15 @@ from starlette.websockets import WebSocketState
 
 from service.access import check_key
 from service.errors import ErrorCode, ServiceError, invalid_argument
-from service.parameters import PoseParameters, each_once, parse_parameters
+from service.parameters import PoseParameters, each_once
 from service.pipeline.results import PoseResult
 from service.rest.errors import answer_entry, problem
+from service.rest.stream_messages import FrameAbout, frame_about, said
 from service.runtime.runtime import Runtime, State
-from service.streams.sessions import FrameAnswer, Session
+from service.settings import Settings
+from service.streams.pose_stream import PoseStream
+from service.streams.sessions import FrameAnswer
+from service.streams.settings import parse_stream_settings
 from service.telemetry.calls import CLIENT_GONE, Call, current_call
 
 PATH = "/pose/stream"
@@ -68,10 +74,10 @@ def stream_routes(runtime: Runtime) -> APIRouter:
                     PROTOCOL if PROTOCOL in websocket.scope["subprotocols"] else None,
                     [(b"x-request-id", call.request_id.encode("latin-1"))],
                 )
-                estimate = partial(runtime.estimate_frame, parameters=_parameters_of(websocket))
-                runtime.check_admission()
-                with runtime.streams.open(estimate) as session:
-                    await _exchange(websocket, session, runtime.settings.max_deadline_ms / 1e3)
+                options = _options_of(websocket)
+                with runtime.open_stream() as stream:
+                    stream.configure(*parse_stream_settings({"options": options}))
+                    await _exchange(websocket, stream, options, runtime.settings)
         except ServiceError as error:
             await _refuse(websocket, error, call.request_id, runtime.state)
 
@@ -79,11 +85,11 @@ def stream_routes(runtime: Runtime) -> APIRouter:
 
 
 async def _exchange(
-    websocket: WebSocket, session: Session[PoseResult], longest_send_s: float
+    websocket: WebSocket, stream: PoseStream, options: dict[str, str], settings: Settings
 ) -> None:
     """Reads and answers side by side, so that a client that goes away ends the work for it."""
-    answering = asyncio.ensure_future(_answer(websocket, session, longest_send_s))
-    reading = asyncio.ensure_future(_read(websocket, session))
+    answering = asyncio.ensure_future(_answer(websocket, stream, settings.max_deadline_ms / 1e3))
+    reading = asyncio.ensure_future(_read(websocket, stream, options, settings.max_boxes))
     try:
         await asyncio.wait({answering, reading}, return_when=asyncio.FIRST_COMPLETED)
         if reading.done():
@@ -95,24 +101,32 @@ async def _exchange(
         await asyncio.gather(answering, reading, return_exceptions=True)
 
 
-async def _read(websocket: WebSocket, session: Session[PoseResult]) -> None:
+async def _read(
+    websocket: WebSocket, stream: PoseStream, options: dict[str, str], max_boxes: int
+) -> None:
+    about = FrameAbout()
     while True:
         message = await websocket.receive()
         if message["type"] == "websocket.disconnect":
             raise WebSocketDisconnect(message["code"], message.get("reason"))
-        image = message.get("bytes")
-        if image is None:
-            session.close(invalid_argument("message", "expected an image in a binary message"))
+        try:
+            image, text = message.get("bytes"), message.get("text")
+            if image is not None:
+                await stream.feed(image, about.sequence, about.timestamp, about.boxes)
+                about = FrameAbout()
+            elif (config := said(text, "config")) is not None:
+                stream.configure(*parse_stream_settings({"options": options, **config}))
+            else:
+                about = frame_about(text, max_boxes)
+        except ServiceError as error:
+            stream.session.close(error)
             return
-        session.offer(image)
 
 
-async def _answer(
-    websocket: WebSocket, session: Session[PoseResult], longest_send_s: float
-) -> None:
+async def _answer(websocket: WebSocket, stream: PoseStream, longest_send_s: float) -> None:
     request_id = current_call().request_id
-    while (answer := await session.answer()) is not None:
-        text = to_json(_entry(answer, request_id)).decode()
+    while (answer := await stream.answer()) is not None:
+        text = to_json(_entry(answer, request_id, stream.token_to_tell())).decode()
         try:
             # Waits while the client's side is full; meanwhile newer frames replace older.
             async with asyncio.timeout(longest_send_s):
@@ -121,12 +135,15 @@ async def _answer(
             raise WebSocketDisconnect(1006, "the client does not read") from None
 
 
-def _entry(answer: FrameAnswer[PoseResult], request_id: str) -> dict[str, object]:
-    return {
-        "sequence": answer.sequence,
-        "dropped": answer.dropped,
-        **answer_entry(answer.outcome, request_id),
-    }
+def _entry(
+    answer: FrameAnswer[PoseResult], request_id: str, resume_token: str | None
+) -> dict[str, object]:
+    entry: dict[str, object] = {"sequence": answer.sequence, "dropped": answer.dropped}
+    if answer.timestamp is not None:
+        entry["timestamp"] = answer.timestamp
+    if resume_token is not None:
+        entry["resume_token"] = resume_token
+    return {**entry, **answer_entry(answer.outcome, request_id)}
 
 
 def _check_caller(websocket: WebSocket, keys: Collection[str]) -> None:
@@ -160,13 +177,14 @@ def _offered_key(protocols: list[str]) -> str | None:
     return None
 
 
-def _parameters_of(websocket: WebSocket) -> PoseParameters:
+def _options_of(websocket: WebSocket) -> dict[str, str]:
+    """What the address asks for, by name."""
     given = each_once(websocket.query_params.multi_items())
     for name in given:
         if name not in _PARAMETERS:
             known = ", ".join(_PARAMETERS)
             raise invalid_argument(name, f"unknown parameter of a stream; known are {known}")
-    return parse_parameters(given)
+    return given
 
 
 @contextmanager

@@ -8,6 +8,7 @@ from service.errors import ServiceError, invalid_argument
 from service.parameters import PoseParameters, Priority, check_caller_boxes, parse_parameters
 from service.pipeline.results import PoseResult
 from service.streams.sessions import FrameAnswer
+from service.streams.settings import Drop, StreamSettings, parse_stream_settings
 
 _PRIORITIES = {
     pose_pb2.PRIORITY_UNSPECIFIED: Priority.NORMAL,
@@ -17,8 +18,32 @@ _PRIORITIES = {
 }
 
 
+_DROPS = {
+    pose_pb2.DROP_POLICY_UNSPECIFIED: Drop.LATEST,
+    pose_pb2.DROP_POLICY_LATEST: Drop.LATEST,
+    pose_pb2.DROP_POLICY_NONE: Drop.NONE,
+}
+
+
 def parameters_of(options: pose_pb2.PoseOptions) -> PoseParameters:
     """The same checks as REST makes. Raises `ServiceError` invalid_argument."""
+    return parse_parameters(_given(options))
+
+
+def stream_settings_of(config: pose_pb2.StreamConfig) -> tuple[StreamSettings, PoseParameters]:
+    """The same checks as the WebSocket makes. Raises `ServiceError` invalid_argument."""
+    given: dict[str, object] = {"options": _given(config.options)}
+    for name in ("tracking", "smoothing", "resume_token"):
+        if config.HasField(name):
+            given[name] = getattr(config, name)
+    given["detect_every"] = config.detect_every or "auto"
+    drop = _DROPS.get(config.drop)
+    if drop is None:
+        raise invalid_argument("drop", f"unknown value {config.drop}")
+    return parse_stream_settings({**given, "drop": drop})
+
+
+def _given(options: pose_pb2.PoseOptions) -> dict[str, object]:
     given: dict[str, object] = {"flip_test": options.flip_test}
     for name in ("max_people", "min_score", "min_keypoint_score"):
         if options.HasField(name):
@@ -28,10 +53,12 @@ def parameters_of(options: pose_pb2.PoseOptions) -> PoseParameters:
     priority = _PRIORITIES.get(options.priority)
     if priority is None:
         raise invalid_argument("priority", f"unknown value {options.priority}")
-    return parse_parameters({**given, "priority": priority})
+    return {**given, "priority": priority}
 
 
-def boxes_of(request: pose_pb2.EstimatePoseRequest, max_boxes: int) -> Floats | None:
+def boxes_of(
+    request: pose_pb2.EstimatePoseRequest | pose_pb2.StreamPoseRequest, max_boxes: int
+) -> Floats | None:
     """`(N, 4)` xyxy pixels where the client gives boxes. Raises `ServiceError` for bad ones."""
     if not request.HasField("boxes"):
         return None
@@ -45,11 +72,14 @@ def answer_of(result: PoseResult, request_id: str) -> pose_pb2.EstimatePoseRespo
 
 
 def frame_answer_of(
-    answer: FrameAnswer[PoseResult], request_id: str
+    answer: FrameAnswer[PoseResult], request_id: str, resume_token: str | None
 ) -> pose_pb2.StreamPoseResponse:
     """The message of one frame of a stream."""
     message = pose_pb2.StreamPoseResponse(
-        sequence=answer.sequence, timestamp=answer.timestamp, dropped=answer.dropped
+        sequence=answer.sequence,
+        timestamp=answer.timestamp,
+        dropped=answer.dropped,
+        resume_token=resume_token,
     )
     outcome = answer.outcome
     if isinstance(outcome, ServiceError):

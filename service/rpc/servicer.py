@@ -10,11 +10,15 @@ from grpc.aio import ServicerContext
 
 from protos.sdpose.v1 import pose_pb2, pose_pb2_grpc
 from service.errors import deadline_exceeded, invalid_argument
-from service.parameters import PoseParameters
-from service.pipeline.results import PoseResult
-from service.rpc.convert import answer_of, boxes_of, frame_answer_of, parameters_of
+from service.rpc.convert import (
+    answer_of,
+    boxes_of,
+    frame_answer_of,
+    parameters_of,
+    stream_settings_of,
+)
 from service.runtime.runtime import Runtime
-from service.streams.sessions import FrameAnswer, Session
+from service.streams.pose_stream import PoseStream
 from service.telemetry.calls import current_call
 
 Context = ServicerContext[Any, Any]
@@ -43,23 +47,43 @@ class PoseServicer(pose_pb2_grpc.PoseServiceServicer):
     async def StreamPose(
         self, request_iterator: AsyncIterator[pose_pb2.StreamPoseRequest], context: Context
     ) -> None:
-        """Frames in, answers out in order; the latest frame wins."""
-        caller = _StreamCaller(self._runtime)
+        """Frames in, answers out in order."""
         unread: asyncio.Task[None] | None = None
-        with self._runtime.streams.open(caller.estimate) as session:
-            async with session.fed_by(caller.read(request_iterator, session)):
-                while unread is None and (answer := await session.answer()) is not None:
-                    unread = await self._write(context, answer)
+        with self._runtime.open_stream() as stream:
+            async with stream.session.fed_by(self._read(request_iterator, stream)):
+                while unread is None and (answer := await stream.answer()) is not None:
+                    message = frame_answer_of(
+                        answer, current_call().request_id, stream.token_to_tell()
+                    )
+                    unread = await self._write(context, message)
         if unread is not None:
             # No status can be sent before this message. The stream's place is free by now.
             await unread
             raise deadline_exceeded("while the client did not read")
 
+    async def _read(
+        self, requests: AsyncIterator[pose_pb2.StreamPoseRequest], stream: PoseStream
+    ) -> None:
+        """Feeds every frame until the client sends no more. Raises `ServiceError`."""
+        first = True
+        async for request in requests:
+            if request.HasField("config"):
+                if not first:
+                    raise invalid_argument("config", "only the first message may carry it")
+                stream.configure(*stream_settings_of(request.config))
+            if request.image or not request.HasField("config"):
+                await stream.feed(
+                    request.image,
+                    request.sequence if request.HasField("sequence") else None,
+                    request.timestamp if request.HasField("timestamp") else None,
+                    boxes_of(request, self._settings.max_boxes),
+                )
+            first = False
+
     async def _write(
-        self, context: Context, answer: FrameAnswer[PoseResult]
+        self, context: Context, message: pose_pb2.StreamPoseResponse
     ) -> asyncio.Task[None] | None:
         """Sends one answer; the sending itself where the client's side stays full for too long."""
-        message = frame_answer_of(answer, current_call().request_id)
         writing = asyncio.ensure_future(_sent(context, message))
         try:
             await asyncio.wait({writing}, timeout=self._settings.max_deadline_ms / 1e3)
@@ -74,32 +98,3 @@ class PoseServicer(pose_pb2_grpc.PoseServiceServicer):
 
 async def _sent(context: Context, message: pose_pb2.StreamPoseResponse) -> None:
     await context.write(message)
-
-
-class _StreamCaller:
-    """The client of one stream: what its first message requested, and its frames."""
-
-    def __init__(self, runtime: Runtime) -> None:
-        self._runtime = runtime
-        self._parameters = PoseParameters()
-
-    async def estimate(self, image: bytes) -> PoseResult:
-        return await self._runtime.estimate_frame(image, self._parameters)
-
-    async def read(
-        self, requests: AsyncIterator[pose_pb2.StreamPoseRequest], session: Session[PoseResult]
-    ) -> None:
-        """Offers every frame until the caller sends no more. Raises `ServiceError`."""
-        first = True
-        async for request in requests:
-            if request.HasField("config"):
-                if not first:
-                    raise invalid_argument("config", "only the first message may carry it")
-                self._parameters = parameters_of(request.config.options)
-            if request.image or not request.HasField("config"):
-                session.offer(
-                    request.image,
-                    request.sequence if request.HasField("sequence") else None,
-                    request.timestamp if request.HasField("timestamp") else None,
-                )
-            first = False

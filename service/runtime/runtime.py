@@ -5,13 +5,14 @@ from __future__ import annotations
 import asyncio
 import time
 from collections.abc import Callable, Iterator
-from contextlib import contextmanager
+from contextlib import AbstractContextManager, contextmanager
 from enum import StrEnum
 from functools import partial
 
 import structlog
 
 from sdpose_core.io.decode import ImageLimits
+from sdpose_core.types import Floats
 from service.errors import ErrorCode, ServiceError
 from service.parameters import PoseParameters
 from service.pipeline.estimator import Estimator
@@ -22,6 +23,8 @@ from service.scheduling.batch_run import BatchLimits
 from service.scheduling.budget import ByteBudget
 from service.scheduling.owner_thread import OwnerThread
 from service.settings import Settings
+from service.streams.pose_stream import PoseStream, open_stream
+from service.streams.resume import Resumable
 from service.streams.sessions import Streams
 from service.telemetry.calls import Calls
 from service.telemetry.gpu import gpu_reader
@@ -88,6 +91,7 @@ class Runtime:
         self.streams = Streams(
             settings.max_streams, self.metrics, self.bodies, settings.stream_idle_seconds
         )
+        self._resumable = Resumable(settings.max_streams, settings.stream_resume_seconds)
         self.state = State.STARTING
         self._build = build
         self._pipeline: PosePipeline | None = None
@@ -138,11 +142,18 @@ class Runtime:
         finally:
             self.bodies.give_back(size)
 
-    async def estimate_frame(self, image: bytes, parameters: PoseParameters) -> PoseResult:
+    def open_stream(self) -> AbstractContextManager[PoseStream]:
+        """One more stream for a front end. Raises `ServiceError` as `permit`, or overloaded."""
+        self.check_admission()
+        return open_stream(self.streams, self._resumable, self.estimate_frame, self.metrics)
+
+    async def estimate_frame(
+        self, image: bytes, parameters: PoseParameters, boxes: Floats | None = None
+    ) -> PoseResult:
         """One frame of a stream, as a separate request. Raises `ServiceError`."""
         deadline = time.monotonic() + self.settings.max_deadline_ms / 1e3
         with self.permit() as pipeline:
-            return await pipeline.estimate(image, parameters, deadline=deadline)
+            return await pipeline.estimate(image, parameters, boxes, deadline=deadline)
 
     @property
     def in_flight(self) -> int:

@@ -1,19 +1,21 @@
-"""Streams of frames: the latest wins, what it pushes out is counted, answers come in order.
+"""Streams of frames: which is processed next, what is dropped and counted; answers come in order.
 
-A front end offers what its caller sends and passes on what `Session.answer` gives. Knows neither
+A front end offers what its client sends and passes on what `Session.answer` gives. Knows neither
 HTTP nor gRPC, nor what an answer holds.
 """
 
 from __future__ import annotations
 
 import asyncio
+import time
 from collections.abc import AsyncIterator, Awaitable, Callable, Coroutine, Iterator
 from contextlib import asynccontextmanager, contextmanager
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from typing import Any, Generic, TypeVar
 
 import structlog
 
+from sdpose_core.types import Floats
 from service.errors import ErrorCode, ServiceError, as_service_error, invalid_argument
 from service.scheduling.budget import ByteBudget
 from service.telemetry.calls import CLIENT_GONE, OK
@@ -39,15 +41,22 @@ class FrameAnswer(Generic[R]):
 
 
 @dataclass(frozen=True, slots=True)
-class _Frame:
+class StreamFrame:
+    """One frame as it came: `received_s` is a `time.monotonic()` moment, `boxes` are the client's.
+
+    `refusal` is why it is answered with an error and not processed.
+    """
+
     image: bytes
     sequence: int
-    timestamp: float | None
-    refusal: ServiceError | None
+    timestamp: float | None = None
+    boxes: Floats | None = None
+    received_s: float = field(default_factory=time.monotonic)
+    refusal: ServiceError | None = None
 
 
 class Session(Generic[R]):
-    """One stream. Holds one waiting frame at most, however fast its caller sends.
+    """One stream. Holds one waiting frame at most, however fast its client sends.
 
     Frames share `budget` with all that is held of requests; one that does not fit is answered with
     overloaded. Where none comes for `idle_s` seconds with nothing to process, the stream ends.
@@ -55,25 +64,37 @@ class Session(Generic[R]):
 
     def __init__(
         self,
-        estimate: Callable[[bytes], Awaitable[R]],
+        estimate: Callable[[StreamFrame], Awaitable[R]],
         metrics: Metrics,
         budget: ByteBudget,
         idle_s: float,
     ) -> None:
+        self.answered = 0
+        self.dropped = 0
         self._estimate = estimate
         self._idle_s = idle_s
         self._count = metrics.stream_frames
         self._budget = budget
         self._held = 0
-        self._waiting: _Frame | None = None
+        self._waiting: StreamFrame | None = None
         self._dropped = 0
         self._last: int | None = None
         self._finished = False
         self._error: ServiceError | None = None
         self._news = asyncio.Event()
+        self._room = asyncio.Event()
+        self._room.set()
+
+    async def room(self) -> None:
+        """Returns when no frame waits, so that the next one drops none."""
+        await self._room.wait()
 
     def offer(
-        self, image: bytes, sequence: int | None = None, timestamp: float | None = None
+        self,
+        image: bytes,
+        sequence: int | None = None,
+        timestamp: float | None = None,
+        boxes: Floats | None = None,
     ) -> None:
         """Takes the newest frame; one that still waits is dropped.
 
@@ -89,15 +110,17 @@ class Session(Generic[R]):
         self._last = sequence
         if self._waiting is not None:
             self._dropped += 1
+            self.dropped += 1
             self._count.labels("dropped").inc()
             self._release(self._waiting)
         try:
             self._budget.take(len(image), held=self._held)
         except ServiceError as error:
-            self._waiting = _Frame(b"", sequence, timestamp, error)
+            self._waiting = StreamFrame(b"", sequence, timestamp, refusal=error)
         else:
             self._held += len(image)
-            self._waiting = _Frame(image, sequence, timestamp, None)
+            self._waiting = StreamFrame(image, sequence, timestamp, boxes)
+        self._room.clear()
         self._news.set()
 
     def finish(self) -> None:
@@ -131,6 +154,7 @@ class Session(Generic[R]):
             return None
         dropped, self._dropped = self._dropped, 0
         outcome = await self._looked_at(frame)
+        self.answered += 1
         return FrameAnswer(frame.sequence, frame.timestamp, dropped, outcome)
 
     def give_up(self) -> None:
@@ -140,7 +164,7 @@ class Session(Generic[R]):
             self._release(self._waiting)
             self._waiting = None
 
-    def _release(self, frame: _Frame) -> None:
+    def _release(self, frame: StreamFrame) -> None:
         self._held -= len(frame.image)
         self._budget.give_back(len(frame.image))
 
@@ -155,10 +179,11 @@ class Session(Generic[R]):
         else:
             self.finish()
 
-    async def _take(self) -> _Frame | None:
+    async def _take(self) -> StreamFrame | None:
         while self._error is None:
             if self._waiting is not None:
                 frame, self._waiting = self._waiting, None
+                self._room.set()
                 return frame
             if self._finished:
                 return None
@@ -175,12 +200,12 @@ class Session(Generic[R]):
                     )
         raise self._error
 
-    async def _looked_at(self, frame: _Frame) -> R | ServiceError:
+    async def _looked_at(self, frame: StreamFrame) -> R | ServiceError:
         outcome = CLIENT_GONE  # unless the estimate ends
         try:
             if frame.refusal is not None:
                 raise frame.refusal
-            result = await self._estimate(frame.image)
+            result = await self._estimate(frame)
             outcome = OK
             return result
         except ServiceError as error:
@@ -208,8 +233,8 @@ class Streams:
         self._open: set[Session[Any]] = set()
 
     @contextmanager
-    def open(self, estimate: Callable[[bytes], Awaitable[R]]) -> Iterator[Session[R]]:
-        """One more stream; `estimate` looks at one image. Raises `ServiceError` overloaded."""
+    def open(self, estimate: Callable[[StreamFrame], Awaitable[R]]) -> Iterator[Session[R]]:
+        """One more stream; `estimate` processes one frame. Raises `ServiceError` overloaded."""
         if len(self._open) >= self._most:
             self._metrics.shed("streams", "too_many_streams")
             raise ServiceError(

@@ -24,6 +24,7 @@ from service.client import (
     Retry,
     ServiceError,
     StreamAnswer,
+    StreamAsk,
     StreamFrame,
 )
 from service.rpc.interceptor import PoseCallInterceptor
@@ -34,6 +35,8 @@ from tests.service.conftest import Service, serving
 
 pytestmark = pytest.mark.anyio
 T = TypeVar("T")
+AS_ESTIMATED = StreamAsk(tracking=False)
+"""Answers show the marks of their images only where no filter steadies the joints."""
 
 
 def image(mark: int) -> bytes:
@@ -70,7 +73,9 @@ async def test_stream_gives_answers_in_order(service: Service, fake: FakeEstimat
         ]
     )
     answers: list[StreamAnswer] = []
-    async for answer in service.grpc.stream(frames, Ask(max_people=1), request_id="my-stream"):
+    async for answer in service.grpc.stream(
+        frames, Ask(max_people=1), AS_ESTIMATED, request_id="my-stream"
+    ):
         answers.append(answer)
         frames.answered.set()
     assert [answer.sequence for answer in answers] == [0, 1, 2, 10]
@@ -88,7 +93,9 @@ async def test_stream_gives_answers_in_order(service: Service, fake: FakeEstimat
 
 async def test_stream_of_a_list_skips_to_the_latest(service: Service, fake: FakeEstimator) -> None:
     fake.gate.clear()
-    opening = asyncio.create_task(collected(service.grpc.stream([image(n) for n in range(1, 8)])))
+    opening = asyncio.create_task(
+        collected(service.grpc.stream([image(n) for n in range(1, 8)], stream=AS_ESTIMATED))
+    )
     dropped = service.runtime.metrics.stream_frames.labels("dropped")
     async with asyncio.timeout(10):
         while dropped._value.get() < 5:

@@ -8,7 +8,7 @@ import pytest
 
 from service.errors import ErrorCode, ServiceError
 from service.scheduling.budget import ByteBudget
-from service.streams.sessions import Session
+from service.streams.sessions import Session, StreamFrame
 from service.telemetry.metrics import Metrics
 
 pytestmark = pytest.mark.anyio
@@ -16,13 +16,13 @@ pytestmark = pytest.mark.anyio
 IDLE_S = 0.02
 
 
-async def at_once(image: bytes) -> bytes:
-    return image
+async def at_once(frame: StreamFrame) -> bytes:
+    return frame.image
 
 
-async def slowly(image: bytes) -> bytes:
+async def slowly(frame: StreamFrame) -> bytes:
     await asyncio.sleep(5 * IDLE_S)
-    return image
+    return frame.image
 
 
 def session_of(estimate: object = at_once, idle_s: float = IDLE_S) -> Session[bytes]:

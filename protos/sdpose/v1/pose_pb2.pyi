@@ -13,10 +13,19 @@ class Priority(int, metaclass=_enum_type_wrapper.EnumTypeWrapper):
     PRIORITY_HIGH: _ClassVar[Priority]
     PRIORITY_NORMAL: _ClassVar[Priority]
     PRIORITY_LOW: _ClassVar[Priority]
+
+class DropPolicy(int, metaclass=_enum_type_wrapper.EnumTypeWrapper):
+    __slots__ = ()
+    DROP_POLICY_UNSPECIFIED: _ClassVar[DropPolicy]
+    DROP_POLICY_LATEST: _ClassVar[DropPolicy]
+    DROP_POLICY_NONE: _ClassVar[DropPolicy]
 PRIORITY_UNSPECIFIED: Priority
 PRIORITY_HIGH: Priority
 PRIORITY_NORMAL: Priority
 PRIORITY_LOW: Priority
+DROP_POLICY_UNSPECIFIED: DropPolicy
+DROP_POLICY_LATEST: DropPolicy
+DROP_POLICY_NONE: DropPolicy
 
 class Box(_message.Message):
     __slots__ = ("x", "y", "width", "height")
@@ -128,22 +137,34 @@ class EstimatePoseResponse(_message.Message):
     def __init__(self, people: _Optional[_Iterable[_Union[Person, _Mapping]]] = ..., image: _Optional[_Union[ImageSize, _Mapping]] = ..., timings_ms: _Optional[_Mapping[str, float]] = ..., models: _Optional[_Union[Models, _Mapping]] = ..., request_id: _Optional[str] = ...) -> None: ...
 
 class StreamConfig(_message.Message):
-    __slots__ = ("options",)
+    __slots__ = ("options", "tracking", "smoothing", "detect_every", "drop", "resume_token")
     OPTIONS_FIELD_NUMBER: _ClassVar[int]
+    TRACKING_FIELD_NUMBER: _ClassVar[int]
+    SMOOTHING_FIELD_NUMBER: _ClassVar[int]
+    DETECT_EVERY_FIELD_NUMBER: _ClassVar[int]
+    DROP_FIELD_NUMBER: _ClassVar[int]
+    RESUME_TOKEN_FIELD_NUMBER: _ClassVar[int]
     options: PoseOptions
-    def __init__(self, options: _Optional[_Union[PoseOptions, _Mapping]] = ...) -> None: ...
+    tracking: bool
+    smoothing: bool
+    detect_every: int
+    drop: DropPolicy
+    resume_token: str
+    def __init__(self, options: _Optional[_Union[PoseOptions, _Mapping]] = ..., tracking: _Optional[bool] = ..., smoothing: _Optional[bool] = ..., detect_every: _Optional[int] = ..., drop: _Optional[_Union[DropPolicy, str]] = ..., resume_token: _Optional[str] = ...) -> None: ...
 
 class StreamPoseRequest(_message.Message):
-    __slots__ = ("image", "sequence", "timestamp", "config")
+    __slots__ = ("image", "sequence", "timestamp", "config", "boxes")
     IMAGE_FIELD_NUMBER: _ClassVar[int]
     SEQUENCE_FIELD_NUMBER: _ClassVar[int]
     TIMESTAMP_FIELD_NUMBER: _ClassVar[int]
     CONFIG_FIELD_NUMBER: _ClassVar[int]
+    BOXES_FIELD_NUMBER: _ClassVar[int]
     image: bytes
     sequence: int
     timestamp: float
     config: StreamConfig
-    def __init__(self, image: _Optional[bytes] = ..., sequence: _Optional[int] = ..., timestamp: _Optional[float] = ..., config: _Optional[_Union[StreamConfig, _Mapping]] = ...) -> None: ...
+    boxes: Boxes
+    def __init__(self, image: _Optional[bytes] = ..., sequence: _Optional[int] = ..., timestamp: _Optional[float] = ..., config: _Optional[_Union[StreamConfig, _Mapping]] = ..., boxes: _Optional[_Union[Boxes, _Mapping]] = ...) -> None: ...
 
 class FrameError(_message.Message):
     __slots__ = ("code", "message", "field")
@@ -156,15 +177,17 @@ class FrameError(_message.Message):
     def __init__(self, code: _Optional[str] = ..., message: _Optional[str] = ..., field: _Optional[str] = ...) -> None: ...
 
 class StreamPoseResponse(_message.Message):
-    __slots__ = ("sequence", "timestamp", "dropped", "result", "error")
+    __slots__ = ("sequence", "timestamp", "dropped", "result", "error", "resume_token")
     SEQUENCE_FIELD_NUMBER: _ClassVar[int]
     TIMESTAMP_FIELD_NUMBER: _ClassVar[int]
     DROPPED_FIELD_NUMBER: _ClassVar[int]
     RESULT_FIELD_NUMBER: _ClassVar[int]
     ERROR_FIELD_NUMBER: _ClassVar[int]
+    RESUME_TOKEN_FIELD_NUMBER: _ClassVar[int]
     sequence: int
     timestamp: float
     dropped: int
     result: EstimatePoseResponse
     error: FrameError
-    def __init__(self, sequence: _Optional[int] = ..., timestamp: _Optional[float] = ..., dropped: _Optional[int] = ..., result: _Optional[_Union[EstimatePoseResponse, _Mapping]] = ..., error: _Optional[_Union[FrameError, _Mapping]] = ...) -> None: ...
+    resume_token: str
+    def __init__(self, sequence: _Optional[int] = ..., timestamp: _Optional[float] = ..., dropped: _Optional[int] = ..., result: _Optional[_Union[EstimatePoseResponse, _Mapping]] = ..., error: _Optional[_Union[FrameError, _Mapping]] = ..., resume_token: _Optional[str] = ...) -> None: ...

@@ -59,8 +59,9 @@ class PoseServiceServicer:
         raise NotImplementedError('Method not implemented!')
 
     def StreamPose(self, request_iterator, context):
-        """Frames in, results out in the same order. When frames come faster than they can be looked
-        at, the latest wins; skipped frames are counted in the next result. A stream on which no frame
+        """Frames in, results out in the same order. When frames come faster than they can be processed,
+        the latest wins unless the config says otherwise; skipped frames are counted in the next
+        result. A stream on which no frame
         comes for a time that the server sets ends with DEADLINE_EXCEEDED.
         """
         context.set_code(grpc.StatusCode.UNIMPLEMENTED)

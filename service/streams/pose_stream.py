@@ -1,0 +1,199 @@
+"""One stream's frames as one story: identities, steady joints, and detection only when needed."""
+
+from __future__ import annotations
+
+import math
+import secrets
+import time
+from collections.abc import Awaitable, Iterator
+from contextlib import contextmanager
+from dataclasses import replace
+from typing import Protocol
+
+import numpy as np
+
+from sdpose_core.calibration import joint_means
+from sdpose_core.oks import oks_nms
+from sdpose_core.tracking import PeopleTracker, Smoothing, TrackingConfig
+from sdpose_core.tracking.people import boxes_by_joints
+from sdpose_core.types import Floats, Poses
+from service.errors import ErrorCode, ServiceError, invalid_argument
+from service.parameters import PoseParameters
+from service.pipeline.results import PoseResult
+from service.streams.pace import Pace
+from service.streams.resume import Resumable
+from service.streams.sessions import FrameAnswer, Session, StreamFrame, Streams
+from service.streams.settings import Drop, StreamSettings
+from service.telemetry.calls import current_call
+from service.telemetry.metrics import Metrics
+
+STILL_THERE = 0.3
+"""Mean score of the joints from which a person that is only followed counts as seen."""
+DUPLICATE = 0.9
+"""Two people whose poses are more alike (OKS) are one whom two boxes followed."""
+
+
+@contextmanager
+def open_stream(
+    streams: Streams, resumable: Resumable, estimate: Estimate, metrics: Metrics
+) -> Iterator[PoseStream]:
+    """One more stream, which the front end feeds and reads. Raises `ServiceError` overloaded."""
+    stream = PoseStream(estimate, metrics, resumable)
+    with streams.open(stream.look) as session:
+        stream.session = session
+        try:
+            yield stream
+        finally:
+            stream.end()
+
+
+class Estimate(Protocol):
+    """One image as a request of its own. Raises `ServiceError`."""
+
+    def __call__(
+        self, image: bytes, parameters: PoseParameters, boxes: Floats | None
+    ) -> Awaitable[PoseResult]: ...
+
+
+class PoseStream:
+    """Made by `open_stream`. Settings come before the first frame, or stay as they are by default.
+
+    Attributes:
+        session: its frames and how it ends.
+        resume_token: what a later stream names to keep these identities.
+    """
+
+    session: Session[PoseResult]
+
+    def __init__(self, estimate: Estimate, metrics: Metrics, resumable: Resumable) -> None:
+        self._estimate = estimate
+        self._track_seconds = metrics.stage_seconds.labels("track")
+        self._resumable = resumable
+        self._settings = StreamSettings()
+        self._parameters = PoseParameters()
+        self._pace = Pace(self._settings.detect_every)
+        self._followed: Poses | None = None
+        self._size = (0, 0)
+        self._begun = False
+        self._token_told = False
+        self.resume_token = secrets.token_urlsafe(12)
+        self._tracker: PeopleTracker | None = None
+
+    def configure(self, settings: StreamSettings, parameters: PoseParameters) -> None:
+        """Takes the client's settings. Raises `ServiceError` after the first frame."""
+        if self._begun:
+            raise invalid_argument("config", "only the first message may carry it")
+        self._settings, self._parameters = settings, parameters
+        self._pace = Pace(settings.detect_every)
+
+    async def feed(
+        self,
+        image: bytes,
+        sequence: int | None = None,
+        timestamp: float | None = None,
+        boxes: Floats | None = None,
+    ) -> None:
+        """One more frame, as `Session.offer` takes it; waits where none may be dropped."""
+        if timestamp is not None and not math.isfinite(timestamp):
+            raise invalid_argument("timestamp", "must be finite")
+        self._begin()
+        if self._settings.drop is Drop.NONE:
+            await self.session.room()
+        self.session.offer(image, sequence, timestamp, boxes)
+
+    async def answer(self) -> FrameAnswer[PoseResult] | None:
+        """As `Session.answer`."""
+        return await self.session.answer()
+
+    def token_to_tell(self) -> str | None:
+        """The resume token, once: it belongs into the first answer."""
+        if self._token_told or self._tracker is None:
+            return None
+        self._token_told = True
+        return self.resume_token
+
+    def end(self) -> None:
+        """Keeps the identities for a stream to come, and sums up in the call's log line."""
+        details: dict[str, object] = {
+            "frames": self.session.answered,
+            "dropped": self.session.dropped,
+        }
+        if self._tracker is not None:
+            self._resumable.keep(self.resume_token, self._tracker)
+            details["people"] = self._tracker.ids_given
+        current_call().details.update(details)
+
+    def _begin(self) -> None:
+        if self._begun:
+            return
+        self._begun = True
+        if not self._settings.tracking:
+            return
+        named = self._settings.resume_token
+        kept = self._resumable.take(named) if named else None
+        if named and kept is not None:
+            self.resume_token = named
+        smoothing = Smoothing() if self._settings.smoothing else None
+        self._tracker = kept or PeopleTracker(TrackingConfig(smoothing=smoothing))
+
+    async def look(self, frame: StreamFrame) -> PoseResult:
+        """The people of one frame. Raises `ServiceError`."""
+        self._pace.offered(frame.received_s)
+        if frame.boxes is not None or self._tracker is None:
+            result = await self._estimate(frame.image, self._parameters, frame.boxes)
+        else:
+            result = await self._followed_or_detected(frame)
+        if self._tracker is None:
+            return result
+        began = time.perf_counter()
+        when = frame.received_s if frame.timestamp is None else frame.timestamp
+        self._followed = result.poses
+        self._size = (result.width, result.height)
+        poses = self._tracker.update(result.poses, when)
+        seconds = time.perf_counter() - began
+        self._track_seconds.observe(seconds)
+        timings = {**result.timings_ms, "track": seconds * 1e3}
+        timings["total"] += seconds * 1e3
+        return replace(result, poses=poses, timings_ms=timings)
+
+    async def _followed_or_detected(self, frame: StreamFrame) -> PoseResult:
+        before = self._followed
+        if before is not None and len(before) and not self._pace.due(frame.received_s):
+            result = await self._follow(frame, before)
+            if result is not None:
+                return result
+        result = await self._estimate(frame.image, self._parameters, None)
+        self._pace.detected(frame.received_s, result.timings_ms)
+        return result
+
+    async def _follow(self, frame: StreamFrame, before: Poses) -> PoseResult | None:
+        """The same people by where their joints were; None where they must be looked for."""
+        boxes = boxes_by_joints(before)
+        inside = (boxes[:, 2:] > 0).all(axis=1) & (boxes[:, :2] < self._size).all(axis=1)
+        if not inside.all():
+            return None
+        try:
+            result = await self._estimate(frame.image, self._parameters, boxes)
+        except ServiceError as error:
+            if error.code is ErrorCode.INVALID_ARGUMENT:  # the image has another size
+                return None
+            raise
+        if (result.width, result.height) != self._size:
+            return None
+        # The boxes are ours, so their scores are those of the last detection.
+        poses = replace(result.poses, scores=before.scores)
+        kept = joint_means(poses.keypoint_scores) >= STILL_THERE
+        kept[np.setdiff1d(np.arange(len(poses)), _single(poses))] = False
+        self._pace.followed(result.timings_ms, lost=not kept.all())
+        return replace(result, poses=poses.select(kept))
+
+
+def _single(poses: Poses) -> np.ndarray[tuple[int, ...], np.dtype[np.intp]]:
+    """Indices of the people that are not the double of a better one."""
+    sides = (poses.boxes[:, 2:] - poses.boxes[:, :2]).astype(np.float64)
+    return oks_nms(
+        poses.keypoints.astype(np.float64),
+        poses.scores.astype(np.float64),
+        sides[:, 0] * sides[:, 1],
+        DUPLICATE,
+    )

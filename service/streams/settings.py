@@ -1,0 +1,73 @@
+"""What a client may set for one stream, by the same names in every protocol."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from enum import StrEnum
+from typing import Annotated, Any, Literal
+
+from pydantic import BaseModel, ConfigDict, Field, ValidationError
+
+from service.errors import invalid_argument
+from service.parameters import PoseParameters, parse_parameters
+
+
+class Drop(StrEnum):
+    """What happens to frames that come faster than they can be processed."""
+
+    LATEST = "latest"
+    NONE = "none"
+
+
+class StreamSettings(BaseModel):
+    """How the frames of one stream belong together. `PoseParameters` say how each is processed."""
+
+    model_config = ConfigDict(extra="forbid", frozen=True)
+
+    tracking: bool = Field(default=True, description="Give people ids that stay over time.")
+    smoothing: bool = Field(
+        default=True, description="Steady the joints; only people that are tracked."
+    )
+    detect_every: Annotated[int, Field(ge=1, le=1000)] | Literal["auto"] = Field(
+        default="auto",
+        description="Detect people in every so many frames; in between, boxes follow the joints. "
+        "`auto`: in every frame while there is time for it.",
+    )
+    drop: Drop = Field(
+        default=Drop.LATEST,
+        description="`latest`: a newer frame replaces one that waits. `none`: every frame is "
+        "answered, and the sender is slowed down.",
+    )
+    resume_token: str | None = Field(
+        default=None,
+        max_length=64,
+        description="Of an earlier stream, whose people keep their ids if it ended not long ago.",
+    )
+
+
+def parse_stream_settings(given: Mapping[str, Any]) -> tuple[StreamSettings, PoseParameters]:
+    """Both parts of a stream's configuration: `options`, and the settings beside them.
+
+    Raises `ServiceError` invalid_argument with the field.
+    """
+    options = given.get("options", {})
+    if not isinstance(options, Mapping):
+        raise invalid_argument("options", "expected an object")
+    if "deadline_ms" in options:
+        raise invalid_argument("deadline_ms", "unknown parameter of a stream")
+    try:
+        settings = StreamSettings.model_validate(
+            {name: value for name, value in given.items() if name != "options"}
+        )
+    except ValidationError as error:
+        first = error.errors()[0]
+        name = str(first["loc"][0]) if first["loc"] else "config"
+        if name == "detect_every":  # a union complains about each member in turn
+            raise invalid_argument(name, "must be 1 to 1000, or auto") from None
+        if first["type"] == "extra_forbidden":
+            known = ", ".join(["options", *StreamSettings.model_fields])
+            raise invalid_argument(
+                name, f"unknown setting of a stream; known are {known}"
+            ) from None
+        raise invalid_argument(name, first["msg"]) from None
+    return settings, parse_parameters(options)

@@ -1,0 +1,369 @@
+"""Streams with a story: the same script through both front ends, and when people are detected."""
+
+from __future__ import annotations
+
+import asyncio
+import json
+from collections.abc import AsyncIterator
+from typing import Any
+
+import numpy as np
+import pytest
+from websockets.asyncio.client import connect
+from websockets.exceptions import ConnectionClosed
+
+from protos.sdpose.v1 import pose_pb2
+from sdpose_core.types import Floats
+from service.bench.walkers import Walker, walk
+from service.client import ServiceError, StreamAsk, StreamFrame
+from service.errors import ErrorCode
+from service.parameters import PoseParameters
+from service.pipeline.results import ModelNames, PoseResult
+from service.scheduling.budget import ByteBudget
+from service.streams.pace import LONGEST_S, Pace
+from service.streams.pose_stream import PoseStream
+from service.streams.resume import Resumable
+from service.streams.sessions import FrameAnswer, Streams
+from service.streams.settings import StreamSettings, parse_stream_settings
+from service.telemetry.metrics import Metrics
+from tests.fakes import FakeEstimator, marked_image
+from tests.pictures import encoded
+from tests.service.conftest import Service, serving
+
+pytestmark = pytest.mark.anyio
+
+STEPS: list[dict[str, Any]] = [
+    {"image": 5, "sequence": 3, "timestamp": 0.5},
+    {"image": 5},
+    {"image": None},
+    {"image": 6, "boxes": [{"x": 0, "y": 0, "width": 8, "height": 8}]},
+    {"image": 6, "boxes": [{"x": 90, "y": 0, "width": 8, "height": 8}]},
+    {"image": 0, "sequence": 20},
+    {"image": 5, "timestamp": 2.5},
+]
+
+
+def _bytes(mark: int | None) -> bytes:
+    return b"no image" if mark is None else encoded(marked_image(mark), "PNG")
+
+
+async def over_grpc(service: Service, config: dict[str, Any], steps: list[dict[str, Any]]) -> Any:
+    call = service.grpc.stub.StreamPose()
+    await call.write(pose_pb2.StreamPoseRequest(config=pose_pb2.StreamConfig(**config)))
+    told = []
+    for step in steps:
+        message = pose_pb2.StreamPoseRequest(image=_bytes(step["image"]))
+        for name in ("sequence", "timestamp"):
+            if name in step:
+                setattr(message, name, step[name])
+        if "boxes" in step:
+            message.boxes.SetInParent()
+            for box in step["boxes"]:
+                message.boxes.boxes.add(**box)
+        await call.write(message)
+        answer = await call.read()
+        failed = answer.HasField("error")
+        told.append(
+            {
+                "sequence": answer.sequence,
+                "dropped": answer.dropped,
+                "timestamp": answer.timestamp if answer.HasField("timestamp") else None,
+                "token": answer.HasField("resume_token"),
+                "error": (answer.error.code, answer.error.message, answer.error.field)
+                if failed
+                else None,
+                "people": [
+                    (person.id, round(person.score, 4), round(person.keypoints[3].x, 2))
+                    for person in answer.result.people
+                ],
+            }
+        )
+    await call.done_writing()
+    return told
+
+
+async def over_websocket(
+    service: Service, config: dict[str, Any], steps: list[dict[str, Any]]
+) -> Any:
+    url = f"{service.url.replace('http', 'ws')}/pose/stream"
+    told = []
+    async with connect(url, proxy=None) as stream:
+        await stream.send(json.dumps({"config": config}))
+        for step in steps:
+            about = {name: value for name, value in step.items() if name != "image"}
+            if about:
+                await stream.send(json.dumps({"frame": about}))
+            await stream.send(_bytes(step["image"]))
+            answer = json.loads(await asyncio.wait_for(stream.recv(), 10))
+            error = answer.get("error")
+            told.append(
+                {
+                    "sequence": answer["sequence"],
+                    "dropped": answer["dropped"],
+                    "timestamp": answer.get("timestamp"),
+                    "token": "resume_token" in answer,
+                    "error": error and (error["code"], error["detail"], error.get("field", "")),
+                    "people": [
+                        (one.get("id", 0), one["score"], round(one["keypoints"][3]["x"], 2))
+                        for one in answer.get("people", [])
+                    ],
+                }
+            )
+    return told
+
+
+@pytest.mark.parametrize("config", [{}, {"smoothing": False, "detect_every": 2}])
+async def test_one_script_through_both_front_ends(config: dict[str, Any]) -> None:
+    # Smoothing goes by the time of arrival where a client gives none, and that is never the same.
+    times = [step.get("timestamp", None if config else 0.7 + n / 9) for n, step in enumerate(STEPS)]
+    steps = [
+        step if when is None else {**step, "timestamp": when}
+        for step, when in zip(STEPS, times, strict=True)
+    ]
+    told, counted = [], []
+    for run in (over_grpc, over_websocket):
+        async with serving(FakeEstimator(people=1)) as service:
+            told.append(await run(service, config, steps))
+            frames = service.runtime.metrics.stream_frames
+            counted.append(
+                {name: frames.labels(name)._value.get() for name in ("ok", "invalid_argument")}
+            )
+    assert told[0] == told[1]
+    assert counted[0] == counted[1] == {"ok": 5, "invalid_argument": 1}
+    assert [one["sequence"] for one in told[0]] == [3, 4, 5, 6, 7, 20, 21]
+    assert [one["timestamp"] for one in told[0]] == times
+    assert [one["token"] for one in told[0]] == [True, *[False] * 6]
+    assert [one["error"] and one["error"][0] for one in told[0]] == [
+        *(None, None, "unsupported_media_type", None, "invalid_argument", None, None)
+    ]
+    assert [[person[0] for person in one["people"]] for one in told[0]] == [
+        *([1], [1], [], [1], [], [], [1])
+    ]
+
+
+@pytest.mark.parametrize(
+    ("config", "field"),
+    [
+        ({"detect_every": 1001}, "detect_every"),
+        ({"resume_token": "x" * 65}, "resume_token"),
+        ({"options": {"max_people": 0}}, "max_people"),
+    ],
+)
+async def test_bad_settings_end_both_alike(
+    service: Service, config: dict[str, Any], field: str
+) -> None:
+    with pytest.raises(ConnectionClosed) as closed:
+        await over_websocket(service, config, STEPS)
+    assert closed.value.rcvd is not None
+    code, reason = closed.value.rcvd.code, closed.value.rcvd.reason
+    call = service.grpc.stub.StreamPose()
+    options = pose_pb2.PoseOptions(**config.pop("options", {}))
+    config = {**config, "options": options}
+    await call.write(pose_pb2.StreamPoseRequest(config=pose_pb2.StreamConfig(**config)))
+    told = await call.details()
+    assert code == 1008
+    assert reason == f"invalid_argument: {told}"
+    assert told.startswith(f"{field}: ")
+
+
+@pytest.mark.parametrize(
+    ("text", "field"),
+    [
+        ("[]", "message"),
+        ('{"other": {}}', "message"),
+        ('{"config": 5}', "config"),
+        ('{"config": {"colour": 5}}', "colour"),
+        ('{"config": {"options": 5}}', "options"),
+        ('{"config": {"drop": "all"}}', "drop"),
+        ('{"config": {"detect_every": 0}}', "detect_every"),
+        ('{"frame": {"sequence": -1}}', "sequence"),
+        ('{"frame": {"sequence": true}}', "sequence"),
+        ('{"frame": {"timestamp": "now"}}', "timestamp"),
+        ('{"frame": {"boxes": [[1, 2]]}}', "boxes"),
+        ('{"frame": {"colour": 5}}', "colour"),
+        ("[" * 100_000, "message"),
+    ],
+)
+async def test_bad_text_messages(service: Service, text: str, field: str) -> None:
+    url = f"{service.url.replace('http', 'ws')}/pose/stream"
+    async with connect(url, proxy=None) as stream:
+        await stream.send(text)
+        with pytest.raises(ConnectionClosed) as closed:
+            await asyncio.wait_for(stream.recv(), 10)
+    assert closed.value.rcvd is not None
+    assert closed.value.rcvd.reason.startswith(f"invalid_argument: {field}: ")
+
+
+async def test_a_time_that_is_no_number_and_settings_after_a_frame() -> None:
+    stream = _stream(_Camera())
+    for number in (float("nan"), float("inf")):
+        with pytest.raises(ServiceError, match="finite"):
+            await stream.feed(b"", timestamp=number)
+    await stream.feed(b"")
+    with pytest.raises(ServiceError, match="only the first message"):
+        stream.configure(StreamSettings(), PoseParameters())
+
+
+async def test_no_frame_is_dropped_where_none_may_be(service: Service) -> None:
+    async def frames() -> AsyncIterator[StreamFrame]:
+        for number in range(12):
+            yield StreamFrame(_bytes(number + 1), timestamp=float(number))
+
+    asked = StreamAsk(drop="none")
+    answers = [one async for one in service.grpc.stream(frames(), stream=asked)]
+    assert [one.timestamp for one in answers] == list(map(float, range(12)))
+    assert {one.dropped for one in answers} == {0}
+
+
+async def test_a_stream_that_comes_back_keeps_its_people(service: Service) -> None:
+    async def ids(token: str | None) -> tuple[list[int | None], str | None]:
+        frames = [StreamFrame(_bytes(5)) for _ in range(3)]
+        asked = StreamAsk(drop="none", resume_token=token)
+        answers = [one async for one in service.grpc.stream(frames, stream=asked)]
+        people = [one.outcome.people[0].id for one in answers]  # type: ignore[union-attr]
+        return people, answers[0].resume_token
+
+    first, token = await ids(None)
+    again, same = await ids(token)
+    other, another = await ids("no such token")
+    assert first == again == other == [1, 1, 1]
+    assert same == token is not None
+    assert another not in (token, "no such token")
+    kept = service.runtime._resumable._kept
+    assert {tracker.ids_given for tracker, _ in kept.values()} == {1}
+
+
+class _Camera:
+    """One who walks, as the pipeline would answer; notes which frames were detected."""
+
+    def __init__(self, timings: dict[str, float] | None = None) -> None:
+        self.frames = list(walk([Walker(100, 40, 200, 400)], np.random.default_rng(0), seconds=9))
+        self.number = 0
+        self.detected: list[bool] = []
+        self.size = (640, 480)
+        self.score = 0.9
+        self.timings = timings or {"detect": 20.0, "total": 30.0}
+
+    async def __call__(
+        self, image: bytes, parameters: PoseParameters, boxes: Floats | None
+    ) -> PoseResult:
+        self.detected.append(boxes is None)
+        poses = self.frames[self.number].poses
+        self.number += 1
+        poses.keypoint_scores[:] = self.score
+        timings = dict(self.timings)
+        if boxes is not None:
+            timings["total"] -= timings.pop("detect")
+            poses.scores[:] = 1
+        models = ModelNames("s", "d", "b", "cpu")
+        return PoseResult(poses, *self.size, models, timings)
+
+
+def _stream(camera: _Camera, resumable: Resumable | None = None) -> PoseStream:
+    metrics = Metrics()
+    stream = PoseStream(camera, metrics, resumable or Resumable(4, 30.0))
+    streams = Streams(1, metrics, ByteBudget(2**20, "frames", lambda: None), 5.0)
+    stream.session = streams.open(stream.look).__enter__()
+    return stream
+
+
+async def _look(stream: PoseStream, frames: int = 1) -> list[FrameAnswer[PoseResult]]:
+    answers = []
+    for _ in range(frames):
+        await stream.feed(b"image")
+        answer = await stream.answer()
+        assert answer is not None
+        assert isinstance(answer.outcome, PoseResult), answer.outcome
+        answers.append(answer)
+    return answers
+
+
+async def test_every_third_frame_is_detected_and_scores_stay_those_of_the_detector() -> None:
+    camera = _Camera()
+    stream = _stream(camera)
+    stream.configure(*parse_stream_settings({"detect_every": 3}))
+    answers = await _look(stream, 9)
+    assert camera.detected == [True, False, False] * 3
+    assert {float(one.outcome.poses.scores[0]) for one in answers} == {  # type: ignore[union-attr]
+        float(np.float32(0.8))
+    }
+    assert "track" in answers[0].outcome.timings_ms  # type: ignore[union-attr]
+
+
+async def test_who_is_lost_is_looked_for_in_the_next_frame() -> None:
+    camera = _Camera()
+    stream = _stream(camera)
+    stream.configure(*parse_stream_settings({"detect_every": 100}))
+    await _look(stream, 3)
+    camera.score = 0.1
+    (lost,) = await _look(stream)
+    assert len(lost.outcome.poses) == 0  # type: ignore[union-attr]
+    camera.score = 0.9
+    await _look(stream, 2)
+    assert camera.detected == [True, False, False, False, True, False]
+
+
+async def test_an_image_of_another_size_is_detected() -> None:
+    camera = _Camera()
+    stream = _stream(camera)
+    stream.configure(*parse_stream_settings({"detect_every": 100}))
+    await _look(stream, 2)
+    camera.size = (320, 240)
+    await _look(stream, 2)
+    assert camera.detected == [True, False, False, True, False]
+
+
+async def test_tracking_off_detects_every_frame_and_gives_no_ids() -> None:
+    camera = _Camera()
+    stream = _stream(camera)
+    stream.configure(*parse_stream_settings({"tracking": False, "detect_every": 5}))
+    answers = await _look(stream, 4)
+    assert camera.detected == [True] * 4
+    assert all(one.outcome.poses.ids is None for one in answers)  # type: ignore[union-attr]
+    assert stream.token_to_tell() is None
+
+
+def _detections(interval_s: float, detect_ms: float, rest_ms: float, frames: int = 60) -> list[int]:
+    pace, numbers, now = Pace("auto"), [], 0.0
+    for number in range(frames):
+        pace.offered(now)
+        if number == 0 or pace.due(now):
+            pace.detected(now, {"detect": detect_ms, "total": detect_ms + rest_ms})
+            numbers.append(number)
+        else:
+            pace.followed({"total": rest_ms}, lost=False)
+        now += interval_s
+    return numbers
+
+
+def test_the_automatic_pace() -> None:
+    assert len(_detections(0.1, 20, 10)) == 60, "there is time for every frame"
+    some = _detections(1 / 30, 20, 15)
+    assert 60 / 4 <= len(some) <= 60 / 2 + 2, "there is time for every second"
+    rare = _detections(1 / 30, 20, 40)
+    assert max(np.diff(rare)) <= 10
+    slow = _detections(0.2, 200, 190)
+    assert max(np.diff(slow)) * 0.2 <= LONGEST_S + 0.2, "new people are found in time"
+
+
+def test_trackers_are_kept_for_a_while_and_not_too_many() -> None:
+    from sdpose_core.tracking import PeopleTracker
+
+    now = 0.0
+    kept = Resumable(2, 10.0, lambda: now)
+    first, second, third = (PeopleTracker() for _ in range(3))
+    kept.keep("a", first)
+    kept.keep("b", second)
+    kept.keep("c", third)
+    assert len(kept) == 2
+    assert kept.take("a") is None
+    assert kept.take("b") is second
+    assert kept.take("b") is None, "a token serves once at a time"
+    now = 10.5
+    assert kept.take("c") is None
+
+
+def test_settings_are_told_by_name() -> None:
+    with pytest.raises(ServiceError) as wrong:
+        parse_stream_settings({"options": {"deadline_ms": 5}})
+    assert (wrong.value.code, wrong.value.field) == (ErrorCode.INVALID_ARGUMENT, "deadline_ms")
