@@ -12,12 +12,6 @@ from sdpose_core.tracking.smoothing import JointFilter, Smoothing
 from sdpose_core.types import Floats, Poses
 
 DEFAULT_SMOOTHING: Final = Smoothing()
-CERTAIN: Final = 0.3
-"""Joints from this score on tell where a person is."""
-GROWN: Final = 1.25
-"""A box by joints is the box around them, so much larger, as in MMDeploy's PoseTracker."""
-FEWEST: Final = 6
-"""With fewer certain joints a person keeps the old box."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -99,19 +93,3 @@ class PeopleTracker:
             if time_s - last <= self._config.grace_s
         }
         return keypoints
-
-
-def boxes_by_joints(poses: Poses) -> Floats:
-    """Where the same people are expected in the next frame, ``(N, 4)`` xyxy pixels."""
-    boxes = poses.boxes.copy()
-    for index, (points, scores) in enumerate(
-        zip(poses.keypoints, poses.keypoint_scores, strict=True)
-    ):
-        certain = points[scores >= CERTAIN]
-        if len(certain) < FEWEST:
-            continue
-        low, high = certain.min(axis=0), certain.max(axis=0)
-        centre, half = (low + high) / 2, (high - low) / 2 * GROWN
-        if half.min() > 1:
-            boxes[index] = np.concatenate([centre - half, centre + half])
-    return boxes

@@ -10,27 +10,16 @@ from contextlib import contextmanager
 from dataclasses import replace
 from typing import Protocol
 
-import numpy as np
-
-from sdpose_core.calibration import joint_means
-from sdpose_core.oks import oks_nms
-from sdpose_core.tracking import PeopleTracker, Smoothing, TrackingConfig
-from sdpose_core.tracking.people import boxes_by_joints
-from sdpose_core.types import Floats, Poses
+from sdpose_core.tracking import Following, PeopleTracker, Smoothing, TrackingConfig
+from sdpose_core.types import Floats
 from service.errors import ErrorCode, ServiceError, invalid_argument
 from service.parameters import PoseParameters
 from service.pipeline.results import PoseResult
-from service.streams.pace import Pace
 from service.streams.resume import Resumable
 from service.streams.sessions import FrameAnswer, Session, StreamFrame, Streams
 from service.streams.settings import Drop, StreamSettings
 from service.telemetry.calls import current_call
 from service.telemetry.metrics import Metrics
-
-STILL_THERE = 0.3
-"""Mean score of the joints from which a person that is only followed counts as seen."""
-DUPLICATE = 0.9
-"""Two people whose poses are more alike (OKS) are one whom two boxes followed."""
 
 
 @contextmanager
@@ -71,9 +60,7 @@ class PoseStream:
         self._resumable = resumable
         self._settings = StreamSettings()
         self._parameters = PoseParameters()
-        self._pace = Pace(self._settings.detect_every)
-        self._followed: Poses | None = None
-        self._size = (0, 0)
+        self._following = Following(self._settings.detect_every)
         self._begun = False
         self._token_told = False
         self.resume_token = secrets.token_urlsafe(12)
@@ -84,7 +71,7 @@ class PoseStream:
         if self._begun:
             raise invalid_argument("config", "only the first message may carry it")
         self._settings, self._parameters = settings, parameters
-        self._pace = Pace(settings.detect_every)
+        self._following = Following(settings.detect_every)
 
     async def feed(
         self,
@@ -138,17 +125,16 @@ class PoseStream:
 
     async def look(self, frame: StreamFrame) -> PoseResult:
         """The people of one frame. Raises `ServiceError`."""
-        self._pace.offered(frame.received_s)
+        self._following.offered(frame.received_s)
         if frame.boxes is not None or self._tracker is None:
             result = await self._estimate(frame.image, self._parameters, frame.boxes)
         else:
-            result = await self._followed_or_detected(frame)
+            result = await self._followed(frame) or await self._detected(frame)
         if self._tracker is None:
             return result
         began = time.perf_counter()
+        self._following.seen(result.poses, (result.width, result.height))
         when = frame.received_s if frame.timestamp is None else frame.timestamp
-        self._followed = result.poses
-        self._size = (result.width, result.height)
         poses = self._tracker.update(result.poses, when)
         seconds = time.perf_counter() - began
         self._track_seconds.observe(seconds)
@@ -156,44 +142,22 @@ class PoseStream:
         timings["total"] += seconds * 1e3
         return replace(result, poses=poses, timings_ms=timings)
 
-    async def _followed_or_detected(self, frame: StreamFrame) -> PoseResult:
-        before = self._followed
-        if before is not None and len(before) and not self._pace.due(frame.received_s):
-            result = await self._follow(frame, before)
-            if result is not None:
-                return result
+    async def _detected(self, frame: StreamFrame) -> PoseResult:
         result = await self._estimate(frame.image, self._parameters, None)
-        self._pace.detected(frame.received_s, result.timings_ms)
+        self._following.detected(frame.received_s, result.timings_ms)
         return result
 
-    async def _follow(self, frame: StreamFrame, before: Poses) -> PoseResult | None:
-        """The same people by where their joints were; None where they must be looked for."""
-        boxes = boxes_by_joints(before)
-        inside = (boxes[:, 2:] > 0).all(axis=1) & (boxes[:, :2] < self._size).all(axis=1)
-        if not inside.all():
+    async def _followed(self, frame: StreamFrame) -> PoseResult | None:
+        """The people by where their joints were; None where they must be detected."""
+        boxes = self._following.boxes(frame.received_s)
+        if boxes is None:
             return None
         try:
             result = await self._estimate(frame.image, self._parameters, boxes)
         except ServiceError as error:
-            if error.code is ErrorCode.INVALID_ARGUMENT:  # the image has another size
+            if error.code is ErrorCode.INVALID_ARGUMENT:  # outside: the image has another size
                 return None
             raise
-        if (result.width, result.height) != self._size:
-            return None
-        # The boxes are ours, so their scores are those of the last detection.
-        poses = replace(result.poses, scores=before.scores)
-        kept = joint_means(poses.keypoint_scores) >= STILL_THERE
-        kept[np.setdiff1d(np.arange(len(poses)), _single(poses))] = False
-        self._pace.followed(result.timings_ms, lost=not kept.all())
-        return replace(result, poses=poses.select(kept))
-
-
-def _single(poses: Poses) -> np.ndarray[tuple[int, ...], np.dtype[np.intp]]:
-    """Indices of the people that are not the double of a better one."""
-    sides = (poses.boxes[:, 2:] - poses.boxes[:, :2]).astype(np.float64)
-    return oks_nms(
-        poses.keypoints.astype(np.float64),
-        poses.scores.astype(np.float64),
-        sides[:, 0] * sides[:, 1],
-        DUPLICATE,
-    )
+        size = (result.width, result.height)
+        poses = self._following.followed(result.poses, size, result.timings_ms)
+        return None if poses is None else replace(result, poses=poses)

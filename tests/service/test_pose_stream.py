@@ -13,6 +13,7 @@ from websockets.asyncio.client import connect
 from websockets.exceptions import ConnectionClosed
 
 from protos.sdpose.v1 import pose_pb2
+from sdpose_core.tracking.pace import LONGEST_S, Pace
 from sdpose_core.types import Floats
 from service.bench.walkers import Walker, walk
 from service.client import ServiceError, StreamAsk, StreamFrame
@@ -20,7 +21,6 @@ from service.errors import ErrorCode
 from service.parameters import PoseParameters
 from service.pipeline.results import ModelNames, PoseResult
 from service.scheduling.budget import ByteBudget
-from service.streams.pace import LONGEST_S, Pace
 from service.streams.pose_stream import PoseStream
 from service.streams.resume import Resumable
 from service.streams.sessions import FrameAnswer, Streams

@@ -9,7 +9,7 @@ import numpy as np
 import pytest
 
 from sdpose_core.tracking import PeopleTracker, TrackingConfig
-from sdpose_core.tracking.people import boxes_by_joints
+from sdpose_core.tracking.following import boxes_by_joints
 from sdpose_core.types import Poses
 from service.bench.tracking import PlainIoU, scene, switches, tracked_by
 from service.bench.walkers import Frame, Walker, walk

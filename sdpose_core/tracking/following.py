@@ -1,0 +1,102 @@
+"""People between two detections: their boxes follow their joints."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import replace
+from typing import Final, Literal
+
+import numpy as np
+from numpy.typing import NDArray
+
+from sdpose_core.calibration import joint_means
+from sdpose_core.oks import oks_nms
+from sdpose_core.tracking.pace import Pace
+from sdpose_core.types import Floats, Poses
+
+CERTAIN: Final = 0.3
+"""Joints from this score on tell where a person is."""
+GROWN: Final = 1.25
+"""A box by joints is the box around them, so much larger, as in MMDeploy's PoseTracker."""
+FEWEST: Final = 6
+"""With fewer certain joints a person keeps the old box."""
+STILL_THERE: Final = 0.3
+"""Mean score of the joints from which a person that is only followed counts as seen."""
+DUPLICATE: Final = 0.9
+"""Two people whose poses are more alike (OKS) are one whom two boxes followed."""
+
+
+class Following:
+    """Of one stream. Times are seconds of one clock, timings milliseconds by stage.
+
+    Args:
+        every: detect in every so many frames; `auto`: as `Pace` has it.
+    """
+
+    def __init__(self, every: int | Literal["auto"]) -> None:
+        self._pace = Pace(every)
+        self._last: Poses | None = None
+        self._size = (0, 0)
+
+    def boxes(self, now_s: float) -> Floats | None:
+        """Where to look in the frame of this moment, (N, 4) xyxy; None: detect people."""
+        last = self._last
+        if last is None or not len(last) or self._pace.due(now_s):
+            return None
+        boxes = boxes_by_joints(last)
+        inside = (boxes[:, 2:] > 0).all(axis=1) & (boxes[:, :2] < self._size).all(axis=1)
+        return boxes if inside.all() else None
+
+    def offered(self, now_s: float) -> None:
+        """A frame is about to be processed, which came at this moment."""
+        self._pace.offered(now_s)
+
+    def seen(self, poses: Poses, size: tuple[int, int]) -> None:
+        """The people of a frame as estimated; ``size`` is the image's, width and height."""
+        self._last, self._size = poses, size
+
+    def detected(self, now_s: float, timings_ms: Mapping[str, float]) -> None:
+        """People were detected in this frame."""
+        self._pace.detected(now_s, timings_ms)
+
+    def followed(
+        self, poses: Poses, size: tuple[int, int], timings_ms: Mapping[str, float]
+    ) -> Poses | None:
+        """Who of those found in ``boxes`` is still there, with their detections' scores.
+
+        None where the image has another size than the last: the boxes meant nothing.
+        """
+        if size != self._size or self._last is None:
+            return None
+        poses = replace(poses, scores=self._last.scores)
+        kept = joint_means(poses.keypoint_scores) >= STILL_THERE
+        kept[np.setdiff1d(np.arange(len(poses)), _single(poses))] = False
+        self._pace.followed(timings_ms, lost=not kept.all())
+        return poses.select(kept)
+
+
+def boxes_by_joints(poses: Poses) -> Floats:
+    """Where the same people are expected in the next frame, ``(N, 4)`` xyxy pixels."""
+    boxes = poses.boxes.copy()
+    for index, (points, scores) in enumerate(
+        zip(poses.keypoints, poses.keypoint_scores, strict=True)
+    ):
+        certain = points[scores >= CERTAIN]
+        if len(certain) < FEWEST:
+            continue
+        low, high = certain.min(axis=0), certain.max(axis=0)
+        centre, half = (low + high) / 2, (high - low) / 2 * GROWN
+        if half.min() > 1:
+            boxes[index] = np.concatenate([centre - half, centre + half])
+    return boxes
+
+
+def _single(poses: Poses) -> NDArray[np.intp]:
+    """Indices of the people that are not the double of a better one."""
+    sides = (poses.boxes[:, 2:] - poses.boxes[:, :2]).astype(np.float64)
+    return oks_nms(
+        poses.keypoints.astype(np.float64),
+        poses.scores.astype(np.float64),
+        sides[:, 0] * sides[:, 1],
+        DUPLICATE,
+    )
