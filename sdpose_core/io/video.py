@@ -14,6 +14,8 @@ from sdpose_core.io.sources import BrokenVideo, MediaError
 from sdpose_core.types import Image
 from sdpose_core.whole_file import PartialFile
 
+_TICK = Fraction(1, 1000)  # seconds; of files whose frames have times of their own
+
 
 @dataclass(frozen=True, slots=True)
 class VideoFrame:
@@ -69,12 +71,8 @@ class VideoReader:
     def __iter__(self) -> Iterator[VideoFrame]:
         try:
             for number, frame in enumerate(self._container.decode(self._stream)):
-                pixels = frame.to_ndarray(format="rgb24")
-                # What a phone noted about how it was held, in degrees against the clock.
-                turns = round(frame.rotation / 90) % 4
-                image = np.ascontiguousarray(np.rot90(pixels, turns)) if turns else pixels
                 time_s = frame.time if frame.time is not None else number / float(self.rate)
-                yield VideoFrame(number, float(time_s), image)
+                yield VideoFrame(number, float(time_s), upright(frame))
         except self._error as error:
             raise BrokenVideo(f"the video breaks off: {_reason(error)}") from error
 
@@ -102,8 +100,12 @@ class VideoWriter:
     def __enter__(self) -> VideoWriter:
         return self
 
-    def write(self, image: Image) -> None:
-        """Add a frame; an odd last row or column is dropped, as the format needs even sides."""
+    def write(self, image: Image, time_s: float | None = None) -> None:
+        """Add a frame; an odd last row or column is dropped, as the format needs even sides.
+
+        ``time_s`` is when it is shown, from the start and rising; None follows ``rate``. All frames
+        of a file have it or none has.
+        """
         import av
 
         height, width = (side - side % 2 for side in image.shape[:2])
@@ -111,14 +113,16 @@ class VideoWriter:
             raise MediaError("its drawing cannot be written: a video needs 2 x 2 pixels at least")
         try:
             if self._container is None:
-                self._open(width, height)
+                self._open(width, height, _TICK if time_s is not None else None)
             pixels = np.ascontiguousarray(image[:height, :width])
             frame = av.VideoFrame.from_ndarray(pixels, format="rgb24")
+            if time_s is not None:
+                frame.pts, frame.time_base = round(time_s / _TICK), _TICK
             self._container.mux(self._stream.encode(frame))
         except (av.FFmpegError, OSError, ValueError) as error:
             raise MediaError(f"its drawing cannot be written: {_reason(error)}") from error
 
-    def _open(self, width: int, height: int) -> None:
+    def _open(self, width: int, height: int, tick: Fraction | None) -> None:
         import av
 
         self._path.parent.mkdir(parents=True, exist_ok=True)
@@ -126,6 +130,8 @@ class VideoWriter:
         self._stream = self._container.add_stream("libx264", rate=self._rate)
         self._stream.width, self._stream.height = width, height
         self._stream.pix_fmt = "yuv420p"
+        if tick is not None:
+            self._stream.codec_context.time_base = tick
         self._stream.options = {"crf": "20", "preset": "veryfast"}
 
     def __exit__(self, kind: type[BaseException] | None, *_: object) -> None:
@@ -143,6 +149,14 @@ class VideoWriter:
             raise MediaError(f"its drawing cannot be written: {_reason(error)}") from error
         finally:
             self._partial.discard()
+
+
+def upright(frame: Any) -> Image:
+    """The pixels of a decoded frame of PyAV."""
+    pixels = frame.to_ndarray(format="rgb24")
+    # What a phone noted about how it was held, in degrees against the clock.
+    turns = round(frame.rotation / 90) % 4
+    return np.ascontiguousarray(np.rot90(pixels, turns)) if turns else np.asarray(pixels, np.uint8)
 
 
 def _reason(error: Exception) -> str:

@@ -219,9 +219,8 @@ def _local(estimator: PoseEstimator, cycles: int | None, flip: bool) -> PoseSour
 
 
 def _from_server(client: RestPoseClient, cycles: int | None, flip: bool) -> PoseSource:
-    import numpy as np
 
-    from sdpose_core.types import Poses
+    from service.client.answering import poses_of
     from service.client.answers import Ask, Box
     from service.errors import ServiceError
 
@@ -237,18 +236,7 @@ def _from_server(client: RestPoseClient, cycles: int | None, flip: bool) -> Pose
             answer = client.estimate(image.path.read_bytes(), wanted)
         except ServiceError as error:
             raise ValueError(f"{image.path.name}: the server refused it: {error}") from error
-        if not answer.people:
-            return Poses.empty()
-        people = answer.people
-        corners = [
-            (p.box.x, p.box.y, p.box.x + p.box.width, p.box.y + p.box.height) for p in people
-        ]
-        return Poses(
-            keypoints=np.array([[(k.x, k.y) for k in p.keypoints] for p in people], np.float32),
-            keypoint_scores=np.array([[k.score for k in p.keypoints] for p in people], np.float32),
-            boxes=np.array(corners, np.float32),
-            scores=np.array([p.score for p in people], np.float32),
-        )
+        return poses_of(answer)
 
     return ask
 

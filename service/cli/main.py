@@ -17,6 +17,7 @@ from service.cli.models import models
 from service.cli.pack import pack
 from service.cli.predict import predict
 from service.cli.serve import serve
+from service.cli.stream import stream
 from service.cli.train import train
 from service.cli.train_detector import train_detector
 
@@ -31,6 +32,7 @@ app = typer.Typer(
 for command in (
     serve,
     predict,
+    stream,
     models,
     evaluate,
     train,

@@ -71,7 +71,9 @@ class PoseStream:
         if self._begun:
             raise invalid_argument("config", "only the first message may carry it")
         self._settings, self._parameters = settings, parameters
-        self._following = Following(settings.detect_every)
+        # Where no frame is dropped the sender waits: there is time for every one.
+        unhurried = settings.detect_every == "auto" and settings.drop is Drop.NONE
+        self._following = Following(1 if unhurried else settings.detect_every)
 
     async def feed(
         self,

@@ -34,6 +34,9 @@ async def test_stubs_are_current() -> None:
 
 async def test_stream_answers_in_order(service: Service) -> None:
     call = service.grpc.stub.StreamPose()
+    # Without tracking, answers show the marks of their images.
+    plain = pose_pb2.StreamConfig(tracking=False)
+    await call.write(pose_pb2.StreamPoseRequest(config=plain))
     for number in range(1, 6):
         await call.write(frame(number, timestamp=number / 30))
         answer = await call.read()

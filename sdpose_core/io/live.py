@@ -1,0 +1,190 @@
+"""Cameras and addresses: the newest frame, whatever happens to the line."""
+
+from __future__ import annotations
+
+import re
+import threading
+import time
+from collections.abc import Callable, Iterator
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any, Final
+
+from sdpose_core.io.sources import MediaError
+from sdpose_core.io.video import upright
+from sdpose_core.types import Image
+
+SCHEMES: Final = ("rtsp", "rtsps", "http", "https", "rtmp", "udp", "tcp", "srt")
+FIRST_PAUSE_S: Final = 0.5
+LONGEST_PAUSE_S: Final = 10.0
+_DEVICE = re.compile(r"^(\d+|/dev/video\d+)$")
+_SECRET = re.compile(r"(?<=://)[^/@]*@")
+
+
+def is_live(address: str) -> bool:
+    """Whether this names a camera device or an address, and not a file."""
+    return bool(_DEVICE.match(address)) or address.split("://")[0].lower() in SCHEMES
+
+
+def shown(address: str) -> str:
+    """The address without user and password, for messages."""
+    return _SECRET.sub("", address)
+
+
+@dataclass(frozen=True, slots=True)
+class LiveFrame:
+    """One frame.
+
+    Attributes:
+        number: from 0, of the frames taken.
+        time_s: when it came, seconds of ``time.monotonic()``.
+        dropped: frames that came since the one before and were not taken.
+        image: its pixels.
+    """
+
+    number: int
+    time_s: float
+    dropped: int
+    image: Image
+
+
+class LiveSource:
+    """A camera or an address, read in a thread of its own; a context manager.
+
+    A line that breaks is opened again, after a pause that doubles from 0.5 to 10 seconds.
+
+    Args:
+        address: ``0`` or ``/dev/video0``, or an address such as ``rtsp://host/path``.
+        tell: told in one sentence of a line that broke and of one that is back.
+        timeout_s: longest wait for opening and for each frame.
+        attempts: failures in a row after which it gives up; None never does.
+    """
+
+    def __init__(
+        self,
+        address: str,
+        tell: Callable[[str], None],
+        *,
+        timeout_s: float = 10.0,
+        attempts: int | None = None,
+    ) -> None:
+        self._address = f"/dev/video{address}" if address.isdecimal() else address
+        self._tell = tell
+        self._timeout_s = timeout_s
+        self._attempts = attempts
+        self._news = threading.Condition()
+        self._newest: tuple[Any, float] | None = None
+        self._missed = 0
+        self._stopping = threading.Event()
+        self._failure: MediaError | None = None
+        self._over = False
+        self._thread = threading.Thread(target=self._run, name="live source", daemon=True)
+        self._newest_since_failure = False
+        self.reconnects = 0
+
+    def __enter__(self) -> LiveSource:
+        self._thread.start()
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        self._stopping.set()
+        self._thread.join(timeout=self._timeout_s + 1)
+
+    def frames(self, stopping: Callable[[], bool] = lambda: False) -> Iterator[LiveFrame]:
+        """The newest frame each time one is asked for, until the source ends or ``stopping``.
+
+        Raises:
+            MediaError: it gave up; the sentence is the last failure.
+        """
+        number = 0
+        while not stopping():
+            with self._news:
+                self._news.wait_for(lambda: self._newest is not None or self._over, timeout=0.2)
+                taken, self._newest = self._newest, None
+                dropped, self._missed = self._missed, 0
+                over = self._over
+            if taken is None:
+                if over and self._failure is not None:
+                    raise self._failure
+                if over:
+                    return
+                self._missed += dropped
+                continue
+            decoded, when = taken
+            yield LiveFrame(number, when, dropped, upright(decoded))
+            number += 1
+
+    def _run(self) -> None:
+        failures, pause_s = 0, FIRST_PAUSE_S
+        while not self._stopping.is_set():
+            try:
+                if self._read(came_back=failures > 0):
+                    break
+                failure = MediaError("the source ended")
+                failures, pause_s = 0, FIRST_PAUSE_S
+            except MediaError as error:
+                failure = error
+            if self._newest_since_failure:
+                failures, pause_s = 0, FIRST_PAUSE_S
+            failures += 1
+            if self._attempts is not None and failures >= self._attempts:
+                self._failure = failure
+                break
+            self._tell(f"{shown(self._address)}: {failure}; next try in {pause_s:g} s")
+            self._stopping.wait(pause_s)
+            pause_s = min(2 * pause_s, LONGEST_PAUSE_S)
+        with self._news:
+            self._over = True
+            self._news.notify_all()
+
+    def _read(self, *, came_back: bool) -> bool:
+        """Reads until the line breaks; true where a recording came to its end.
+
+        Raises ``MediaError``.
+        """
+        import av
+
+        self._newest_since_failure = False
+        options, kind = {}, None
+        if self._address.startswith("/dev/video"):
+            kind = "v4l2"
+            if not Path(self._address).exists():
+                raise MediaError("there is no such device")
+        elif self._address.lower().startswith("rtsp"):
+            options = {"rtsp_transport": "tcp"}  # pictures over UDP lose packets and smear
+        try:
+            with av.open(
+                self._address, format=kind, options=options, timeout=self._timeout_s
+            ) as container:
+                if not container.streams.video:
+                    raise MediaError("there is no video in it")
+                if came_back:
+                    self.reconnects += 1
+                    self._tell(f"{shown(self._address)}: back")
+                for frame in container.decode(container.streams.video[0]):
+                    self._put(frame)
+                    if self._stopping.is_set():
+                        return True
+                return container.duration is not None
+        except (av.FFmpegError, OSError) as error:
+            raise MediaError(_sentence(error, self._timeout_s)) from error
+
+    def _put(self, frame: Any) -> None:
+        with self._news:
+            self._missed += self._newest is not None
+            self._newest = (frame, time.monotonic())
+            self._newest_since_failure = True
+            self._news.notify()
+
+
+def _sentence(error: Exception, timeout_s: float) -> str:
+    import av
+
+    if isinstance(error, av.ExitError):  # what PyAV raises when the time is over
+        return f"no answer for {timeout_s:g} s"
+    reason = getattr(error, "strerror", None) or type(error).__name__
+    return {
+        "Device or resource busy": "the device is in use by another program",
+        "Permission denied": "no permission to open it",
+        "Input/output error": "the connection broke off",
+    }.get(reason, f"it cannot be read: {reason}")

@@ -1,0 +1,243 @@
+"""`sdpose stream`: people of one camera, address or recording, as it goes."""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Callable, Iterator
+from contextlib import ExitStack
+from fractions import Fraction
+from pathlib import Path
+from typing import TYPE_CHECKING, Annotated, Literal
+
+import typer
+
+if TYPE_CHECKING:
+    from sdpose_core.stream import Answering, StreamFrame, Summary
+    from sdpose_core.types import Image, Poses
+
+
+def stream(
+    source: Annotated[
+        str,
+        typer.Argument(
+            help="A camera (0 or /dev/video0), an address (rtsp://, http://), a video file, or a "
+            "folder of images."
+        ),
+    ],
+    server: Annotated[
+        str | None,
+        typer.Option(
+            help="Address of a running service (gRPC), such as localhost:8001; unset: "
+            "models in this process."
+        ),
+    ] = None,
+    api_key: Annotated[
+        str | None, typer.Option(envvar="SDPOSE_API_KEY", help="Key of the service.")
+    ] = None,
+    json_file: Annotated[
+        Path | None, typer.Option("--json", help="File for one JSON line per frame; - prints them.")
+    ] = None,
+    overlay: Annotated[
+        Path | None, typer.Option(help="Video file (mp4) with the skeletons and ids drawn in.")
+    ] = None,
+    fps: Annotated[
+        float | None,
+        typer.Option(min=0.1, help="Maximum frames per second of a camera; rate of a folder (10)."),
+    ] = None,
+    every: Annotated[int, typer.Option(min=1, help="Only every so many frames.")] = 1,
+    detect_every: Annotated[
+        str, typer.Option(help="Detect people in every so many frames, or auto.")
+    ] = "auto",
+    tracking: Annotated[bool, typer.Option(help="Ids over time.")] = True,
+    smoothing: Annotated[bool, typer.Option(help="Steady joints of people with an id.")] = True,
+    max_people: Annotated[
+        int | None, typer.Option(min=1, help="Maximum number of people per frame, the best first.")
+    ] = None,
+    min_score: Annotated[
+        float | None, typer.Option(min=0, max=1, help="Leave out people that score lower.")
+    ] = None,
+    attempts: Annotated[
+        int | None,
+        typer.Option(
+            min=1, help="Failures in a row after which a camera is given up; unset: never."
+        ),
+    ] = None,
+    student: Annotated[str, typer.Option(help="Pose model, a name or a path.")] = "sdpose-lite",
+    detector: Annotated[
+        str, typer.Option(help="Person detector: embedded, a path, or a name as yolo11n.pt.")
+    ] = "embedded",
+    device: Annotated[str, typer.Option(help="auto, cpu, cuda or cuda:N.")] = "auto",
+) -> None:
+    """Find and follow the people of a camera or a recording.
+
+    Of a camera the latest frame wins; of a recording every frame is answered. A camera that
+    breaks off is opened again, after pauses of 0.5 to 10 seconds. Ctrl-C ends it with whole files.
+    At the end a summary goes to standard error.
+    """
+    from sdpose_core.io.live import is_live
+    from sdpose_core.io.sources import MediaError, find_sources
+    from sdpose_core.io.writers import JsonLines
+    from sdpose_core.stream import StreamRun
+    from service.cli.console import Sink, SinkError, stop_on_interrupt
+    from service.errors import ServiceError
+
+    def tell(line: str) -> None:
+        screen.say(f"sdpose stream: {line}")
+
+    screen = _Screen()
+    cadence = _cadence(detect_every, live=is_live(source), tell=tell)
+    to_screen = json_file is not None and str(json_file) == "-"
+    try:
+        sink = None if json_file is None else Sink(None if to_screen else json_file)
+    except SinkError as error:
+        tell(str(error))
+        raise typer.Exit(2) from None
+    run = StreamRun(
+        source,
+        None if sink is None else JsonLines(sink.put),
+        overlay,
+        Fraction(fps or 25).limit_denominator(1000),
+        screen.show,
+    )
+    status = 0
+    try:
+        with ExitStack() as stack:
+            answering = _answering(
+                stack,
+                server,
+                api_key,
+                cadence,
+                tracking,
+                smoothing,
+                max_people,
+                min_score,
+                (student, detector, device),
+                live=is_live(source),
+                tell=tell,
+            )
+            stopping = stack.enter_context(stop_on_interrupt())
+            if is_live(source):
+                frames = _live_frames(stack, source, fps, every, attempts, stopping, tell)
+            else:
+                from sdpose_core.stream import recorded_frames
+
+                found, problems = find_sources([source])
+                for problem in problems:
+                    tell(problem)
+                if not found:
+                    raise typer.Exit(1)
+                frames = recorded_frames(found, fps, every, stopping)
+            with screen:
+                run.run(answering(frames))
+    except (MediaError, ServiceError, ValueError) as error:
+        tell(str(error))
+        status = 1
+    except BrokenPipeError:
+        assert sink is not None
+        sink.abandon()
+        raise typer.Exit(141) from None
+    except OSError as error:
+        tell(f"the results cannot be written: {error.strerror}")
+        status = 1
+    if sink is not None:
+        sink.finish()
+    tell(str(run.summary))
+    raise typer.Exit(status)
+
+
+def _cadence(given: str, *, live: bool, tell: Callable[[str], None]) -> int | Literal["auto"]:
+    if given == "auto":
+        return "auto" if live else 1  # a recording waits: no frame needs to be hurried
+    if given.isdecimal() and 1 <= int(given) <= 1000:
+        return int(given)
+    tell("--detect-every: must be 1 to 1000, or auto")
+    raise typer.Exit(2)
+
+
+def _answering(
+    stack: ExitStack,
+    server: str | None,
+    api_key: str | None,
+    detect_every: int | Literal["auto"],
+    tracking: bool,
+    smoothing: bool,
+    max_people: int | None,
+    min_score: float | None,
+    models: tuple[str, str, str],
+    *,
+    live: bool,
+    tell: Callable[[str], None],
+) -> Answering:
+    if server is not None:
+        from service.client import Ask, GrpcPoseClient, StreamAsk
+        from service.client.answering import RemoteAnswering
+
+        client = stack.enter_context(GrpcPoseClient(server, api_key=api_key))
+        asked = StreamAsk(tracking, smoothing, detect_every, "latest" if live else "none")
+        ask = Ask(max_people=max_people, min_score=min_score)
+        return RemoteAnswering(client, ask, asked, tell)
+    from sdpose_core import PoseEstimator
+    from sdpose_core.stream import LocalAnswering
+    from sdpose_core.tracking import Smoothing, TrackingConfig
+
+    student, detector, device = models
+    config = TrackingConfig(smoothing=Smoothing() if smoothing else None) if tracking else None
+    estimator = PoseEstimator.from_pretrained(student, detector, device)
+    estimator.warm_up()
+    return LocalAnswering(estimator, config, detect_every, max_people, min_score)
+
+
+def _live_frames(
+    stack: ExitStack,
+    address: str,
+    fps: float | None,
+    every: int,
+    attempts: int | None,
+    stopping: Callable[[], bool],
+    tell: Callable[[str], None],
+) -> Iterator[StreamFrame]:
+    from sdpose_core.io.live import LiveSource
+    from sdpose_core.stream import StreamFrame
+
+    live = stack.enter_context(LiveSource(address, tell, attempts=attempts))
+    began_s, next_s = None, 0.0
+    for frame in live.frames(stopping):
+        if frame.number % every or frame.time_s < next_s:
+            continue
+        began_s = frame.time_s if began_s is None else began_s
+        next_s = frame.time_s + (0.9 / fps if fps else 0.0)
+        yield StreamFrame(
+            frame.number, frame.time_s - began_s, frame.time_s, frame.image, frame.dropped
+        )
+
+
+class _Screen:
+    """A line on standard error that tells how it goes, on a terminal only."""
+
+    def __init__(self) -> None:
+        from rich.console import Console
+
+        self._console = Console(stderr=True, soft_wrap=True)
+        self._status = self._console.status("waiting for the first frame")
+        self._next_s = 0.0
+
+    def __enter__(self) -> _Screen:
+        if self._console.is_terminal:
+            self._status.start()
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        self._status.stop()
+
+    def say(self, line: str) -> None:
+        self._console.print(line, markup=False, highlight=False)
+
+    def show(self, summary: Summary, image: Image, poses: Poses) -> None:
+        now = time.monotonic()
+        if now < self._next_s:
+            return
+        self._next_s = now + 0.5
+        self._status.update(
+            f"{summary.rate:.1f} frames a second, {summary.latencies_ms[-1]:.0f} ms, "
+            f"{len(poses)} people, {summary.dropped} dropped"
+        )

@@ -1,0 +1,70 @@
+"""Streams of decoded frames answered by a running service."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterable, Iterator
+from dataclasses import replace
+
+import numpy as np
+
+from sdpose_core.io.decode import encode_jpeg
+from sdpose_core.skeleton import NUM_KEYPOINTS
+from sdpose_core.stream import StreamFrame as DecodedFrame
+from sdpose_core.types import Poses
+from service.client.answers import Ask, PoseAnswer, StreamAsk, StreamFrame
+from service.client.grpc_client import GrpcPoseClient
+from service.errors import ServiceError
+
+
+class RemoteAnswering:
+    """As `LocalAnswering`, with the models of a service; frames travel as JPEG files.
+
+    Args:
+        client: open until the frames end.
+        ask: people that are wanted.
+        stream: settings of the stream.
+        tell: told in one sentence of a frame that the service could not answer.
+    """
+
+    def __init__(
+        self, client: GrpcPoseClient, ask: Ask, stream: StreamAsk, tell: Callable[[str], None]
+    ) -> None:
+        self._client = client
+        self._ask = ask
+        self._stream = stream
+        self._tell = tell
+
+    def __call__(self, frames: Iterable[DecodedFrame]) -> Iterator[tuple[DecodedFrame, Poses]]:
+        """The answers as they come. Raises `ServiceError` where the stream ends."""
+        waiting: dict[int, DecodedFrame] = {}
+
+        def sent() -> Iterator[StreamFrame]:
+            for frame in frames:
+                waiting[frame.number] = frame
+                yield StreamFrame(encode_jpeg(frame.image), frame.number, frame.time_s)
+
+        for answer in self._client.stream(sent(), self._ask, self._stream):
+            frame = waiting.pop(answer.sequence)
+            skipped = [number for number in waiting if number < answer.sequence]
+            dropped = frame.dropped + sum(1 + waiting.pop(one).dropped for one in skipped)
+            if isinstance(answer.outcome, ServiceError):
+                self._tell(f"frame {frame.number}: {answer.outcome}")
+                continue
+            yield replace(frame, dropped=dropped), poses_of(answer.outcome)
+
+
+def poses_of(answer: PoseAnswer) -> Poses:
+    """The arrays of an answer that has all keypoints of its people."""
+    people = answer.people
+    if not people:
+        return replace(Poses.empty(), ids=np.zeros(0, np.int64))
+    points = np.array([[(k.x, k.y, k.score) for k in one.keypoints] for one in people], np.float32)
+    points = points.reshape(len(people), NUM_KEYPOINTS, 3)
+    boxes = [(b.x, b.y, b.x + b.width, b.y + b.height) for b in (one.box for one in people)]
+    return Poses(
+        np.ascontiguousarray(points[..., :2]),
+        np.ascontiguousarray(points[..., 2]),
+        np.array(boxes, np.float32),
+        np.array([one.score for one in people], np.float32),
+        np.array([one.id or 0 for one in people], np.int64),
+    )

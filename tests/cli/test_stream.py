@@ -1,0 +1,138 @@
+"""`sdpose stream`: recordings, cameras and a running service."""
+
+from __future__ import annotations
+
+import json
+import os
+import signal
+import subprocess
+import sys
+import time
+from fractions import Fraction
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+from PIL import Image as PillowImage
+from ultralytics.utils import ASSETS
+
+from sdpose_core.io.sources import find_sources
+from sdpose_core.io.video import VideoReader, VideoWriter
+from sdpose_core.stream import StreamFrame, Summary, recorded_frames
+from sdpose_core.types import Poses
+from tests.core.test_live import camera
+
+SDPOSE = (sys.executable, "-c", "from service.cli.main import main; main()")
+
+
+@pytest.fixture(scope="module")
+def clip(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """Twelve frames of people who move to the left."""
+    path = tmp_path_factory.mktemp("clip") / "clip.mp4"
+    image = np.asarray(PillowImage.open(ASSETS / "bus.jpg").resize((405, 540)))
+    with VideoWriter(path, Fraction(10)) as writer:
+        for number in range(12):
+            writer.write(np.ascontiguousarray(image[:, number * 2 : number * 2 + 380]))
+    return path
+
+
+def sdpose_stream(*arguments: object) -> subprocess.CompletedProcess[str]:
+    return subprocess.run(
+        [*SDPOSE, "stream", *map(str, arguments)],
+        capture_output=True,
+        text=True,
+        timeout=240,
+        check=False,
+    )
+
+
+def test_a_recording_gives_ids_lines_a_drawing_and_a_summary(clip: Path, tmp_path: Path) -> None:
+    lines_file, drawn = tmp_path / "out.jsonl", tmp_path / "out.mp4"
+    done = sdpose_stream(clip, "--json", lines_file, "--overlay", drawn)
+    assert done.returncode == 0, done.stderr
+    lines: list[dict[str, Any]] = [json.loads(line) for line in lines_file.read_text().splitlines()]
+    assert [line["frame"] for line in lines] == list(range(12))
+    assert [line["time_s"] for line in lines] == pytest.approx([n / 10 for n in range(12)])
+    steady = {person["id"] for line in lines[2:] for person in line["people"] if "id" in person}
+    assert {1, 2, 3} <= steady
+    assert len(steady) <= 5
+    assert "12 frames" in done.stderr
+    assert "p95" in done.stderr
+    with VideoReader(drawn) as reader:
+        times = [frame.time_s for frame in reader]
+    assert times == pytest.approx([n / 10 for n in range(12)], abs=0.005)
+
+
+def test_every_and_the_screen(clip: Path) -> None:
+    done = sdpose_stream(clip, "--json", "-", "--every", 4, "--no-tracking")
+    assert done.returncode == 0, done.stderr
+    lines = [json.loads(line) for line in done.stdout.splitlines()]
+    assert [line["frame"] for line in lines] == [0, 4, 8]
+    assert not any("id" in person for line in lines for person in line["people"])
+
+
+def test_a_camera_that_ends_is_given_up(tmp_path: Path) -> None:
+    with camera(5) as address:
+        done = sdpose_stream(address, "--json", tmp_path / "a.jsonl", "--attempts", 1)
+    assert done.returncode == 1
+    assert "the connection broke off" in done.stderr
+    assert (tmp_path / "a.jsonl").read_text().count("\n") >= 1
+
+
+def test_interrupted_files_are_whole(tmp_path: Path) -> None:
+    with camera(100_000, pause_s=0.02) as address:
+        lines, drawn = tmp_path / "a.jsonl", tmp_path / "a.mp4"
+        command = [*SDPOSE, "stream", address, "--json", str(lines), "--overlay", str(drawn)]
+        running = subprocess.Popen(command, stderr=subprocess.PIPE, text=True)
+        part = lines.with_name("a.jsonl.part")
+        began = time.monotonic()
+        while not (part.exists() and part.stat().st_size > 500):
+            assert running.poll() is None, running.communicate()
+            assert time.monotonic() - began < 120
+            time.sleep(0.05)
+        os.kill(running.pid, signal.SIGINT)
+        _, errors = running.communicate(timeout=60)
+    assert running.returncode == 0, errors
+    assert "p50" in errors
+    assert all(json.loads(line)["image"] for line in lines.read_text().splitlines())
+    with VideoReader(drawn) as reader:
+        assert sum(1 for _ in reader) == len(lines.read_text().splitlines())
+
+
+@pytest.mark.parametrize(
+    ("arguments", "status", "sentence"),
+    [
+        (["/dev/video97", "--attempts", "1"], 1, "there is no such device"),
+        (["no-such-file.mp4"], 1, "no such file or folder"),
+        (["0", "--detect-every", "0"], 2, "must be 1 to 1000, or auto"),
+        (["0", "--server", "127.0.0.1:9", "--attempts", "1"], 1, "sdpose stream: "),
+    ],
+)
+def test_what_cannot_be(arguments: list[str], status: int, sentence: str) -> None:
+    done = sdpose_stream(*arguments)
+    assert done.returncode == status, done.stderr
+    assert sentence in done.stderr
+    assert "Traceback" not in done.stderr
+
+
+def test_a_folder_of_images_in_order(tmp_path: Path) -> None:
+    for number in (2, 0, 1):
+        PillowImage.new("RGB", (8 + number, 8)).save(tmp_path / f"{number}.png")
+    sources, _ = find_sources([str(tmp_path)])
+    frames = list(recorded_frames(sources, 5.0, 1, lambda: False))
+    assert [frame.image.shape[1] for frame in frames] == [8, 9, 10]
+    assert [frame.time_s for frame in frames] == pytest.approx([0, 0.2, 0.4])
+
+
+def test_the_summary() -> None:
+    summary = Summary()
+    assert str(summary) == "no frames"
+    image = np.zeros((2, 2, 3), np.uint8)
+    for number in range(10):
+        frame = StreamFrame(number, number / 10, time.monotonic() - 0.05, image, dropped=2)
+        summary.add(frame, Poses.empty())
+    text = str(summary)
+    assert text.startswith("10 frames")
+    assert "20 dropped" in text
+    assert 49 < summary.latencies_ms[0] < 200
