@@ -45,7 +45,7 @@ class RemoteAnswering:
 
         for answer in self._client.stream(sent(), self._ask, self._stream):
             frame = waiting.pop(answer.sequence)
-            skipped = [number for number in waiting if number < answer.sequence]
+            skipped = [number for number in list(waiting) if number < answer.sequence]
             dropped = frame.dropped + sum(1 + waiting.pop(one).dropped for one in skipped)
             if isinstance(answer.outcome, ServiceError):
                 self._tell(f"frame {frame.number}: {answer.outcome}")
