@@ -6,10 +6,14 @@ import asyncio
 import contextlib
 import os
 import sys
+from collections.abc import AsyncIterator
 from pathlib import Path
 
+import grpc
 import pytest
+from websockets.asyncio.client import connect
 
+from protos.sdpose.v1 import pose_pb2
 from service.client import AsyncGrpcPoseClient, AsyncRestPoseClient
 from service.errors import ServiceError
 from tests.fakes import FakeEstimator, marked_image
@@ -60,3 +64,65 @@ async def test_requests_leave_no_task_and_no_file_open() -> None:
         assert await _settled(service, tasks) <= tasks
         # An abandoned REST request costs its connection, which is opened anew: give or take one.
         assert len(os.listdir(_FILES)) <= files + 2
+
+
+async def _stream_round(service: Service, connection: int) -> None:
+    """One stream of each protocol; every third is left in the middle."""
+    address = f"{service.url.replace('http', 'ws')}/pose/stream"
+    async with connect(address, proxy=None) as stream:
+        await stream.send(PNG)
+        await asyncio.wait_for(stream.recv(), 10)
+        if connection % 3 == 0:
+            stream.transport.abort()
+    call = service.grpc.stub.StreamPose()
+    await call.write(pose_pb2.StreamPoseRequest(image=PNG))
+    await call.read()
+    if connection % 3:
+        await call.done_writing()
+        while await call.read() is not grpc.aio.EOF:
+            pass
+    else:
+        call.cancel()
+
+
+async def test_streams_leave_nothing_after_500_connects() -> None:
+    async with serving(FakeEstimator()) as service:
+        for number in range(20):
+            await _stream_round(service, number)
+        await asyncio.sleep(0.2)
+        tasks, files = len(asyncio.all_tasks()), len(os.listdir(_FILES))
+        memory = _resident_kib()
+        for number in range(250):
+            await _stream_round(service, number)
+        assert await _settled(service, tasks) <= tasks
+        assert len(os.listdir(_FILES)) <= files + 2
+        assert service.runtime.metrics.streams_active._value.get() == 0
+        assert len(service.runtime._resumable) <= service.runtime.settings.max_streams
+        assert _resident_kib() < memory + 30 * 1024
+
+
+def _resident_kib() -> int:
+    status = Path("/proc/self/status").read_text()
+    return int(status.split("VmRSS:")[1].split()[0])
+
+
+async def test_32_streams_share_the_worker() -> None:
+    fake = FakeEstimator(delay_s=0.002)
+    async with serving(fake) as service:
+        answered = [0] * 32
+        over = asyncio.Event()
+
+        async def camera(number: int) -> None:
+            async def frames() -> AsyncIterator[bytes]:
+                while not over.is_set():
+                    yield PNG
+                    await asyncio.sleep(0.01)
+
+            async for _ in service.grpc.stream(frames()):
+                answered[number] += 1
+
+        cameras = [asyncio.create_task(camera(number)) for number in range(32)]
+        await asyncio.sleep(4)
+        over.set()
+        await asyncio.gather(*cameras)
+    assert min(answered) >= 0.8 * sum(answered) / 32 > 5
