@@ -22,6 +22,8 @@ FEWEST: Final = 6
 """With fewer certain joints a person keeps the old box."""
 STILL_THERE: Final = 0.3
 """Mean score of the joints from which a person that is only followed counts as seen."""
+STILL_AS_GOOD: Final = 0.7
+"""Or this share of the mean at the detection: some people show few joints from the start."""
 DUPLICATE: Final = 0.9
 """Two people whose poses are more alike (OKS) are one whom two boxes followed."""
 
@@ -37,6 +39,7 @@ class Following:
         self._pace = Pace(every)
         self._last: Poses | None = None
         self._size = (0, 0)
+        self._needed: Floats | None = None
 
     def boxes(self, now_s: float) -> Floats | None:
         """Where to look in the frame of this moment, (N, 4) xyxy; None: detect people."""
@@ -54,9 +57,13 @@ class Following:
     def seen(self, poses: Poses, size: tuple[int, int]) -> None:
         """The people of a frame as estimated; ``size`` is the image's, width and height."""
         self._last, self._size = poses, size
+        if self._needed is None or len(self._needed) != len(poses):
+            means = joint_means(poses.keypoint_scores)
+            self._needed = np.minimum(STILL_THERE, STILL_AS_GOOD * means)
 
     def detected(self, now_s: float, timings_ms: Mapping[str, float]) -> None:
         """People were detected in this frame."""
+        self._needed = None
         self._pace.detected(now_s, timings_ms)
 
     def followed(
@@ -66,11 +73,12 @@ class Following:
 
         None where the image has another size than the last: the boxes meant nothing.
         """
-        if size != self._size or self._last is None:
+        if size != self._size or self._last is None or self._needed is None:
             return None
         poses = replace(poses, scores=self._last.scores)
-        kept = joint_means(poses.keypoint_scores) >= STILL_THERE
+        kept = joint_means(poses.keypoint_scores) >= self._needed
         kept[np.setdiff1d(np.arange(len(poses)), _single(poses))] = False
+        self._needed = self._needed[kept]
         self._pace.followed(timings_ms, lost=not kept.all())
         return poses.select(kept)
 

@@ -159,6 +159,33 @@ def soak(
         typer.echo(measure.soak(server, plan, requests, clients, _progress))
 
 
+@bench.command("stream")
+def streams(
+    images: Images = None,
+    cameras: Annotated[str, typer.Option(help="Numbers of cameras.")] = "1",
+    fps: Annotated[str, typer.Option(help="Frames per second of each camera.")] = "5,30",
+    seconds: Annotated[float, typer.Option(min=1, help="Length of one measurement.")] = 10.0,
+    small: Annotated[
+        bool, typer.Option("--small", help="Only the people of the images, cut out one by one.")
+    ] = False,
+) -> None:
+    """Cameras of 640x480 pixels over gRPC against a service that is started for it."""
+    from service.bench import serve as measure
+    from service.bench.server import started
+    from service.bench.streams import run_streams
+    from service.bench.tables import machine
+
+    typer.echo(f"{machine()}\n")
+    files = _read(images)
+    if small:
+        files = measure.one_person_images(_bare(), files)[:1]
+    named = [(f"image {number}", file) for number, file in enumerate(files, 1)]
+    with started({}) as server:
+        counts = [int(count) for count in _listed(cameras)]
+        rates = [float(rate) for rate in _listed(fps)]
+        typer.echo(run_streams(server, named, counts, rates, seconds, _progress))
+
+
 def _listed(text: str) -> list[str]:
     """What stands between the commas; of an empty text nothing."""
     return [part.strip() for part in text.split(",") if part.strip()]

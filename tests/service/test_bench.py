@@ -8,6 +8,7 @@ from pathlib import Path
 
 import numpy as np
 import pytest
+from PIL import Image as PillowImage
 from typer.testing import CliRunner
 
 from sdpose_core.checkpoints import save_student
@@ -122,6 +123,21 @@ def test_core_command_prints_a_table(tmp_path: Path) -> None:
         )
         for batch in ("1", "2")
     ]
+
+
+def test_stream_command_measures_cameras(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
+    """With the real service; one camera for a second."""
+    image = tmp_path / "wall.png"
+    PillowImage.new("RGB", (64, 48), (90, 120, 60)).save(image)
+    outcome = CliRunner().invoke(
+        app, ["bench", "stream", str(image), "--fps", "5", "--seconds", "1", "--cameras", "2"]
+    )
+    assert outcome.exit_code == 0, outcome.output
+    rows = [line.split(" | ") for line in outcome.stdout.splitlines() if "2 x 5 fps" in line]
+    assert len(rows) == 2
+    for row in rows:
+        assert float(row[1]) > 2
+        assert float(row[-1].rstrip(" |")) == 0, "nobody in an empty image"
 
 
 def test_core_command_shows_the_papers_student_beside_the_default(
