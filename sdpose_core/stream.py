@@ -11,6 +11,9 @@ from pathlib import Path
 from statistics import quantiles
 from typing import Literal, Protocol
 
+import cv2
+import numpy as np
+
 from sdpose_core.estimator import PoseEstimator
 from sdpose_core.io.overlay import draw_poses
 from sdpose_core.io.sources import Source, read_picture
@@ -171,7 +174,7 @@ class StreamRun:
             video = None
             if self.overlay is not None:
                 video = stack.enter_context(VideoWriter(self.overlay, self.rate))
-            last_s = -1.0
+            last_s, drawn_size = -1.0, (0, 0)
             for frame, poses in answers:
                 self.summary.add(frame, poses)
                 height, width = frame.image.shape[:2]
@@ -181,7 +184,11 @@ class StreamRun:
                     )
                 if video is not None:
                     last_s = max(frame.time_s, last_s + 0.001)
-                    video.write(draw_poses(frame.image, poses), last_s)
+                    drawn_size = drawn_size if any(drawn_size) else (width, height)
+                    drawing = draw_poses(frame.image, poses)
+                    if (width, height) != drawn_size:  # a camera that came back with another size
+                        drawing = np.asarray(cv2.resize(drawing, drawn_size), np.uint8)
+                    video.write(drawing, last_s)
                 self.show(self.summary, frame.image, poses)
 
 

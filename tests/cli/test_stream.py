@@ -19,7 +19,7 @@ from ultralytics.utils import ASSETS
 
 from sdpose_core.io.sources import find_sources
 from sdpose_core.io.video import VideoReader, VideoWriter
-from sdpose_core.stream import StreamFrame, Summary, recorded_frames
+from sdpose_core.stream import StreamFrame, StreamRun, Summary, recorded_frames
 from sdpose_core.types import Poses
 from tests.core.test_live import camera
 
@@ -123,6 +123,18 @@ def test_a_folder_of_images_in_order(tmp_path: Path) -> None:
     frames = list(recorded_frames(sources, 5.0, 1, lambda: False))
     assert [frame.image.shape[1] for frame in frames] == [8, 9, 10]
     assert [frame.time_s for frame in frames] == pytest.approx([0, 0.2, 0.4])
+
+
+def test_a_camera_that_changes_its_size_goes_on(tmp_path: Path) -> None:
+    sizes = [(48, 64)] * 3 + [(96, 128)] * 2
+    answers = (
+        (StreamFrame(n, n / 10, time.monotonic(), np.zeros((*size, 3), np.uint8)), Poses.empty())
+        for n, size in enumerate(sizes)
+    )
+    drawn = tmp_path / "a.mp4"
+    StreamRun("0", None, drawn, Fraction(10), lambda *_: None).run(answers)
+    with VideoReader(drawn) as reader:
+        assert [frame.image.shape for frame in reader] == [(48, 64, 3)] * 5
 
 
 def test_the_summary() -> None:
