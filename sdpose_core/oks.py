@@ -11,7 +11,13 @@ Doubles = NDArray[np.float64]
 
 
 def oks_matrix(
-    keypoints: Doubles, areas: Doubles, others: Doubles, other_areas: Doubles
+    keypoints: Doubles,
+    areas: Doubles,
+    others: Doubles,
+    other_areas: Doubles,
+    *,
+    weights: Doubles | None = None,
+    widen: float = 1.0,
 ) -> Doubles:
     """Similarity of every pose to every other, 0..1.
 
@@ -23,15 +29,17 @@ def oks_matrix(
         areas: ``(N,)`` square pixels.
         others: ``(M, 17, 2)``.
         other_areas: ``(M,)``.
+        weights: ``(N, M, 17)``, of the joints in the mean; None counts all alike.
+        widen: what sigmas are multiplied with.
 
     Returns:
         ``(N, M)``.
     """
-    variances = (2 * np.array(OKS_SIGMAS)) ** 2
+    variances = (2 * widen * np.array(OKS_SIGMAS)) ** 2
     squared = ((keypoints[:, None] - others[None]) ** 2).sum(axis=3)
     area = (areas[:, None] + other_areas[None]) / 2 + np.spacing(1)
-    similarity: Doubles = np.exp(-squared / variances / area[..., None] / 2).mean(axis=2)
-    return similarity
+    near: Doubles = np.exp(-squared / variances / area[..., None] / 2)
+    return np.asarray(np.average(near, axis=2, weights=weights), np.float64)
 
 
 def oks_nms(

@@ -3,52 +3,37 @@
 from __future__ import annotations
 
 import time
-from collections.abc import Callable, Iterable, Iterator
+from collections import deque
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from contextlib import ExitStack
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from fractions import Fraction
 from pathlib import Path
 from statistics import quantiles
-from typing import Literal, Protocol
+from typing import Final, Literal, Protocol
 
 import cv2
 import numpy as np
 
 from sdpose_core.estimator import PoseEstimator
+from sdpose_core.io.live import TimedImage
 from sdpose_core.io.overlay import draw_poses
-from sdpose_core.io.sources import Source, read_picture
+from sdpose_core.io.sources import MediaError, Source, read_picture
 from sdpose_core.io.video import VideoReader, VideoWriter
 from sdpose_core.io.writers import Record, RecordWriter
 from sdpose_core.tracking import Following, PeopleTracker, TrackingConfig
 from sdpose_core.types import Image, Poses
 
+REMEMBERED: Final = 100_000
+"""Latencies that percentiles are of; a camera may run for months."""
 
-@dataclass(frozen=True, slots=True)
-class StreamFrame:
-    """One frame on its way.
-
-    Attributes:
-        number: from 0.
-        time_s: when it was taken: seconds since the first frame.
-        taken_s: when it was at hand, a ``time.monotonic()`` moment.
-        image: its pixels.
-        dropped: frames of the source that were left out since the one before.
-    """
-
-    number: int
-    time_s: float
-    taken_s: float
-    image: Image
-    dropped: int = 0
-
-
-Answers = Iterator[tuple[StreamFrame, Poses]]
+Answers = Iterator[tuple[TimedImage, Poses]]
 
 
 class Answering(Protocol):
     """Gives the people of each frame it takes, in order; it may leave frames out."""
 
-    def __call__(self, frames: Iterable[StreamFrame]) -> Answers: ...
+    def __call__(self, frames: Iterable[TimedImage]) -> Answers: ...
 
 
 @dataclass(frozen=True, slots=True)
@@ -69,39 +54,32 @@ class LocalAnswering:
     max_people: int | None = None
     min_score: float | None = None
 
-    def __call__(self, frames: Iterable[StreamFrame]) -> Answers:
-        tracker = None if self.tracking is None else PeopleTracker(self.tracking)
-        following = Following(self.detect_every)
+    def __call__(self, frames: Iterable[TimedImage]) -> Answers:
+        if self.tracking is None:
+            yield from ((frame, self._detected(frame)) for frame in frames)
+            return
+        tracker, following = PeopleTracker(self.tracking), Following(self.detect_every)
         for frame in frames:
-            following.offered(frame.taken_s)
-            if tracker is None:
-                yield frame, self._detected(frame)
-                continue
-            poses = self._followed(frame, following)
-            if poses is None:
-                began = time.perf_counter()
-                poses = self._detected(frame)
-                spent = (time.perf_counter() - began) * 1e3
-                # Nobody here tells detection and pose apart; the first is about half.
-                following.detected(frame.taken_s, {"detect": spent / 2, "total": spent})
-            height, width = frame.image.shape[:2]
-            following.seen(poses, (width, height))
-            yield frame, tracker.update(poses, frame.time_s)
+            yield frame, tracker.update(self._looked(frame, following), frame.time_s)
 
-    def _detected(self, frame: StreamFrame) -> Poses:
+    def _looked(self, frame: TimedImage, following: Following) -> Poses:
+        height, width = frame.image.shape[:2]
+        expected = following.boxes(frame.ready_s)
+        began = time.perf_counter()
+        if expected is not None:
+            (poses,) = self.estimator.estimate([frame.image], boxes=[expected])
+            total_ms = (time.perf_counter() - began) * 1e3
+            followed = following.followed(poses, (width, height), total_ms)
+            if followed is not None:
+                return followed
+        poses = self._detected(frame)
+        following.detected(poses, (width, height), (time.perf_counter() - began) * 1e3)
+        return poses
+
+    def _detected(self, frame: TimedImage) -> Poses:
         return self.estimator.estimate(
             [frame.image], max_people=self.max_people, min_score=self.min_score
         )[0]
-
-    def _followed(self, frame: StreamFrame, following: Following) -> Poses | None:
-        boxes = following.boxes(frame.taken_s)
-        if boxes is None:
-            return None
-        began = time.perf_counter()
-        (poses,) = self.estimator.estimate([frame.image], boxes=[boxes])
-        height, width = frame.image.shape[:2]
-        spent = (time.perf_counter() - began) * 1e3
-        return following.followed(poses, (width, height), {"total": spent})
 
 
 @dataclass(slots=True)
@@ -109,25 +87,28 @@ class Summary:
     """A stream so far.
 
     Attributes:
-        latencies_ms: of each answer, from the frame at hand to its people.
+        frames: answered.
+        latencies_ms: of the last answers, from the frame at hand to its people.
         dropped: frames left out because newer ones had come.
         ids: of all people that got one.
         began_s: ``time.monotonic()`` of the first answer.
         ended_s: of the last.
     """
 
-    latencies_ms: list[float] = field(default_factory=list)
+    frames: int = 0
+    latencies_ms: deque[float] = field(default_factory=lambda: deque(maxlen=REMEMBERED))
     dropped: int = 0
     ids: set[int] = field(default_factory=set)
     began_s: float = 0.0
     ended_s: float = 0.0
 
-    def add(self, frame: StreamFrame, poses: Poses) -> None:
+    def add(self, frame: TimedImage, poses: Poses) -> None:
         """One more answer."""
         self.ended_s = time.monotonic()
-        if not self.latencies_ms:
-            self.began_s = frame.taken_s
-        self.latencies_ms.append((self.ended_s - frame.taken_s) * 1e3)
+        if not self.frames:
+            self.began_s = frame.ready_s
+        self.frames += 1
+        self.latencies_ms.append((self.ended_s - frame.ready_s) * 1e3)
         self.dropped += frame.dropped
         if poses.ids is not None:
             self.ids.update(int(one) for one in poses.ids if one)
@@ -136,14 +117,14 @@ class Summary:
     def rate(self) -> float:
         """Answers a second."""
         seconds = self.ended_s - self.began_s
-        return len(self.latencies_ms) / seconds if seconds > 0 else 0.0
+        return self.frames / seconds if seconds > 0 else 0.0
 
     def __str__(self) -> str:
         if not self.latencies_ms:
             return "no frames"
         cuts = quantiles([*self.latencies_ms, self.latencies_ms[-1]], n=20, method="inclusive")
         return (
-            f"{len(self.latencies_ms)} frames, {self.rate:.1f} a second; p50 {cuts[9]:.0f} ms, "
+            f"{self.frames} frames, {self.rate:.1f} a second; p50 {cuts[9]:.0f} ms, "
             f"p95 {cuts[18]:.0f} ms; {self.dropped} dropped; {len(self.ids)} people with an id"
         )
 
@@ -165,60 +146,108 @@ class StreamRun:
     writer: RecordWriter | None
     overlay: Path | None
     rate: Fraction
-    show: Callable[[Summary, Image, Poses], None]
+    show: Callable[[Summary, Poses], None]
     summary: Summary = field(default_factory=Summary)
 
     def run(self, answers: Answers) -> None:
-        """Work until there are no more. Raises what the parts raise; files are whole then too."""
+        """Work until there are no more.
+
+        What was done until then is written before anything is raised that the answers raise.
+        """
         with ExitStack() as stack:
             video = None
             if self.overlay is not None:
                 video = stack.enter_context(VideoWriter(self.overlay, self.rate))
-            last_s, drawn_size = -1.0, (0, 0)
-            for frame, poses in answers:
-                self.summary.add(frame, poses)
-                height, width = frame.image.shape[:2]
-                if self.writer is not None:
-                    self.writer.write(
-                        Record(self.name, width, height, poses, frame.number, frame.time_s)
-                    )
-                if video is not None:
-                    last_s = max(frame.time_s, last_s + 0.001)
-                    drawn_size = drawn_size if any(drawn_size) else (width, height)
-                    drawing = draw_poses(frame.image, poses)
-                    if (width, height) != drawn_size:  # a camera that came back with another size
-                        drawing = np.asarray(cv2.resize(drawing, drawn_size), np.uint8)
-                    video.write(drawing, last_s)
-                self.show(self.summary, frame.image, poses)
+            failure = self._all(iter(answers), video)
+        if failure is not None:
+            raise failure
+
+    def _all(self, answers: Answers, video: VideoWriter | None) -> Exception | None:
+        last_s, drawn_size = -1.0, (0, 0)
+        while True:
+            try:
+                frame, poses = next(answers)
+            except StopIteration:
+                return None
+            except Exception as error:  # noqa: BLE001 - raised when the files are whole
+                return error
+            self.summary.add(frame, poses)
+            height, width = frame.image.shape[:2]
+            if self.writer is not None:
+                self.writer.write(
+                    Record(self.name, width, height, poses, frame.number, frame.time_s)
+                )
+            if video is not None:
+                last_s = max(frame.time_s, last_s + 0.001)
+                drawn_size = drawn_size if any(drawn_size) else (width, height)
+                drawing = draw_poses(frame.image, poses)
+                if (width, height) != drawn_size:  # a camera that came back with another size
+                    drawing = np.asarray(cv2.resize(drawing, drawn_size), np.uint8)
+                video.write(drawing, last_s)
+            self.show(self.summary, poses)
+
+
+def live_frames(
+    frames: Iterable[TimedImage], fps: float | None, every: int
+) -> Iterator[TimedImage]:
+    """Of a live source only every so many frames, and at most ``fps`` a second.
+
+    What is left out so was not dropped; what the source dropped meanwhile still counts.
+    """
+    due_s, dropped = 0.0, 0
+    for frame in frames:
+        dropped += frame.dropped
+        if frame.number % every or frame.ready_s < due_s:
+            continue
+        # A camera's frames come a little early or late; a tenth keeps the full rate full.
+        due_s = frame.ready_s + (0.9 / fps if fps else 0.0)
+        yield replace(frame, dropped=dropped)
+        dropped = 0
 
 
 def recorded_frames(
-    sources: list[Source], fps: float | None, every: int, stopping: Callable[[], bool]
-) -> Iterator[StreamFrame]:
-    """Frames of a video file, or of images that count as frames.
+    sources: Sequence[Source],
+    fps: float | None,
+    every: int,
+    stopping: Callable[[], bool],
+    tell: Callable[[str], None],
+) -> Iterator[TimedImage]:
+    """Frames of videos, and images that count as frames, as one recording in order.
 
     Args:
-        sources: one video, or images in order.
+        sources: videos and images.
         fps: of images; None counts 10.
-        every: only each so-manieth.
+        every: only every so many frames.
         stopping: true ends it.
+        tell: told in one sentence of each source that is skipped or breaks off.
+
+    Raises:
+        MediaError: at the end, where some were skipped or there was no frame at all.
     """
-    if len(sources) == 1 and sources[0].is_video:
-        assert sources[0].path is not None
-        with VideoReader(sources[0].path) as reader:
-            pictures = ((frame.time_s, frame.image) for frame in reader)
-            yield from _numbered(pictures, every, stopping)
+    step_s = 1 / (fps or 10.0)
+    number, start_s, failures = 0, 0.0, 0
+    for source in sources:
+        try:
+            for time_s, image in _images(source):
+                if stopping():
+                    return
+                if number % every == 0:
+                    yield TimedImage(number, start_s + time_s, time.monotonic(), image)
+                number, last_s = number + 1, start_s + time_s
+        except MediaError as error:
+            failures += 1
+            tell(f"{source.name}: {error}")
+        if number:
+            start_s = last_s + step_s
+    if failures or not number:
+        raise MediaError(f"{failures} of {len(sources)} failed" if failures else "no frames in it")
+
+
+def _images(source: Source) -> Iterator[tuple[float, Image]]:
+    if not source.is_video:
+        yield 0.0, read_picture(source)
         return
-    step = 1 / (fps or 10.0)
-    pictures = ((n * step, read_picture(source)) for n, source in enumerate(sources))
-    yield from _numbered(pictures, every, stopping)
-
-
-def _numbered(
-    pictures: Iterable[tuple[float, Image]], every: int, stopping: Callable[[], bool]
-) -> Iterator[StreamFrame]:
-    for number, (time_s, image) in enumerate(pictures):
-        if stopping():
-            return
-        if number % every == 0:
-            yield StreamFrame(number, time_s, time.monotonic(), image)
+    assert source.path is not None
+    with VideoReader(source.path) as reader:
+        for frame in reader:
+            yield frame.time_s, frame.image

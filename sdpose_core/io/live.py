@@ -32,20 +32,22 @@ def shown(address: str) -> str:
 
 
 @dataclass(frozen=True, slots=True)
-class LiveFrame:
-    """One frame.
+class TimedImage:
+    """One frame of a source.
 
     Attributes:
-        number: from 0, of the frames taken.
-        time_s: when it came, seconds of ``time.monotonic()``.
-        dropped: frames that came since the one before and were not taken.
+        number: from 0.
+        time_s: when it was taken: seconds since the first frame.
+        ready_s: when it was at hand, a ``time.monotonic()`` moment.
         image: its pixels.
+        dropped: frames of the source that were left out since the one before.
     """
 
     number: int
     time_s: float
-    dropped: int
+    ready_s: float
     image: Image
+    dropped: int = 0
 
 
 class LiveSource:
@@ -90,13 +92,13 @@ class LiveSource:
         self._stopping.set()
         self._thread.join(timeout=self._timeout_s + 1)
 
-    def frames(self, stopping: Callable[[], bool] = lambda: False) -> Iterator[LiveFrame]:
+    def frames(self, stopping: Callable[[], bool] = lambda: False) -> Iterator[TimedImage]:
         """The newest frame each time one is asked for, until the source ends or ``stopping``.
 
         Raises:
             MediaError: it gave up; the sentence is the last failure.
         """
-        number = 0
+        number, began_s = 0, 0.0
         while not stopping():
             with self._news:
                 self._news.wait_for(lambda: self._newest is not None or self._over, timeout=0.2)
@@ -111,7 +113,8 @@ class LiveSource:
                 self._missed += dropped
                 continue
             decoded, when = taken
-            yield LiveFrame(number, when, dropped, upright(decoded))
+            began_s = when if number == 0 else began_s
+            yield TimedImage(number, when - began_s, when, upright(decoded), dropped)
             number += 1
 
     def _run(self) -> None:

@@ -15,7 +15,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from sdpose_core.detector.ultralytics_quiet import ultralytics_tasks
-from sdpose_core.skeleton import OKS_SIGMAS
+from sdpose_core.oks import oks_matrix
 from sdpose_core.types import Floats, Poses
 
 ultralytics_tasks()  # the import of ultralytics itself, without its side effects
@@ -23,7 +23,7 @@ from ultralytics.trackers.basetrack import TrackState  # noqa: E402
 from ultralytics.trackers.byte_tracker import BYTETracker, STrack  # noqa: E402
 from ultralytics.trackers.utils.matching import iou_distance, linear_assignment  # noqa: E402
 
-__all__ = ["NO_ID", "Ids", "PoseByteTracker", "linear_assignment", "pose_similarity"]
+__all__ = ["NO_ID", "Ids", "PoseByteTracker", "iou_distance", "linear_assignment"]
 
 Ids = NDArray[np.int64]
 NO_ID: Final = 0
@@ -175,10 +175,17 @@ class PoseByteTracker(BYTETracker):  # type: ignore[misc]
         distances: NDArray[Any] = iou_distance(tracks, detections)
         if not distances.size or not self._pose_weight:
             return distances
-        alike = pose_similarity(
-            np.stack([track.joints for track in tracks]),
-            np.stack([track.joints for track in detections]),
-            np.array([track.tlwh[2] * track.tlwh[3] for track in detections]),
+        ours, theirs = (
+            np.stack([one.joints for one in side]).astype(np.float64)
+            for side in (tracks, detections)
+        )
+        areas, others = (
+            np.array([one.tlwh[2] * one.tlwh[3] for one in side]) for side in (tracks, detections)
+        )
+        # An uncertain joint says little; none at all would leave nothing to average.
+        certain = np.minimum(ours[:, None, :, 2], theirs[None, :, :, 2]) + 1e-3
+        alike = oks_matrix(
+            ours[..., :2], areas, theirs[..., :2], others, weights=certain, widen=WIDER
         )
         weight = self._pose_weight
         return (1 - weight) * distances + weight * (1 - alike)
@@ -193,22 +200,3 @@ def _offsets(tracks: list[_Track], detections: list[_Track]) -> NDArray[Any]:
     ratios = np.abs(np.log(places[:, None, 3] / others[None, :, 3]))
     costs: NDArray[Any] = np.where(ratios < np.log(SIZES), distances / heights, 1e6)
     return costs
-
-
-def pose_similarity(joints: Floats, others: Floats, areas: NDArray[Any]) -> NDArray[Any]:
-    """OKS between frames, each joint weighted by the lower of its two scores.
-
-    Args:
-        joints: ``(N, 17, 3)`` x, y, score.
-        others: ``(M, 17, 3)``.
-        areas: ``(M,)`` of the others' boxes, square pixels.
-
-    Returns:
-        ``(N, M)`` in 0..1, with sigmas ``WIDER`` times COCO's.
-    """
-    variances = (2 * WIDER * np.array(OKS_SIGMAS)) ** 2
-    squared = ((joints[:, None, :, :2] - others[None, :, :, :2]) ** 2).sum(axis=3)
-    weights = np.minimum(joints[:, None, :, 2], others[None, :, :, 2]) + 1e-3
-    near = np.exp(-squared / variances / (2 * areas[None, :, None] + np.spacing(1)))
-    similarity: NDArray[Any] = (near * weights).sum(axis=2) / weights.sum(axis=2)
-    return similarity

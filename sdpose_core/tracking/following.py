@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
 from dataclasses import replace
 from typing import Final, Literal
 
@@ -29,7 +28,7 @@ DUPLICATE: Final = 0.9
 
 
 class Following:
-    """Of one stream. Times are seconds of one clock, timings milliseconds by stage.
+    """Of one stream. Times are seconds of one clock.
 
     Args:
         every: detect in every so many frames; `auto`: as `Pace` has it.
@@ -39,48 +38,37 @@ class Following:
         self._pace = Pace(every)
         self._last: Poses | None = None
         self._size = (0, 0)
-        self._needed: Floats | None = None
+        self._needed: Floats = np.zeros(0, np.float32)
 
     def boxes(self, now_s: float) -> Floats | None:
         """Where to look in the frame of this moment, (N, 4) xyxy; None: detect people."""
-        last = self._last
-        if last is None or not len(last) or self._pace.due(now_s):
+        self._pace.arrived(now_s)
+        if self._last is None or not len(self._last) or self._pace.due():
             return None
-        boxes = boxes_by_joints(last)
+        boxes = boxes_by_joints(self._last)
         inside = (boxes[:, 2:] > 0).all(axis=1) & (boxes[:, :2] < self._size).all(axis=1)
         return boxes if inside.all() else None
 
-    def offered(self, now_s: float) -> None:
-        """A frame is about to be processed, which came at this moment."""
-        self._pace.offered(now_s)
-
-    def seen(self, poses: Poses, size: tuple[int, int]) -> None:
-        """The people of a frame as estimated; ``size`` is the image's, width and height."""
+    def detected(self, poses: Poses, size: tuple[int, int], total_ms: float) -> None:
+        """People as detected, or as the client has them; ``size`` is the image's (w, h) pixels."""
         self._last, self._size = poses, size
-        if self._needed is None or len(self._needed) != len(poses):
-            means = joint_means(poses.keypoint_scores)
-            self._needed = np.minimum(STILL_THERE, STILL_AS_GOOD * means)
+        self._needed = np.minimum(STILL_THERE, STILL_AS_GOOD * joint_means(poses.keypoint_scores))
+        self._pace.detected(total_ms)
 
-    def detected(self, now_s: float, timings_ms: Mapping[str, float]) -> None:
-        """People were detected in this frame."""
-        self._needed = None
-        self._pace.detected(now_s, timings_ms)
-
-    def followed(
-        self, poses: Poses, size: tuple[int, int], timings_ms: Mapping[str, float]
-    ) -> Poses | None:
+    def followed(self, poses: Poses, size: tuple[int, int], total_ms: float) -> Poses | None:
         """Who of those found in ``boxes`` is still there, with their detections' scores.
 
         None where the image has another size than the last: the boxes meant nothing.
         """
-        if size != self._size or self._last is None or self._needed is None:
+        if size != self._size or self._last is None:
             return None
         poses = replace(poses, scores=self._last.scores)
         kept = joint_means(poses.keypoint_scores) >= self._needed
         kept[np.setdiff1d(np.arange(len(poses)), _single(poses))] = False
         self._needed = self._needed[kept]
-        self._pace.followed(timings_ms, lost=not kept.all())
-        return poses.select(kept)
+        self._pace.followed(total_ms, lost=not kept.all())
+        self._last = poses.select(kept)
+        return self._last
 
 
 def boxes_by_joints(poses: Poses) -> Floats:

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+import math
 from typing import Final, Literal
 
 LONGEST_S: Final = 0.5
@@ -24,51 +24,53 @@ class Pace:
     def __init__(self, every: int | Literal["auto"]) -> None:
         self._every = every
         self._since = 0
-        self._detected_s = 0.0
-        self._offered_s: float | None = None
-        self._interval_ms: float | None = None
-        self._detect_ms = 0.0
-        self._rest_ms = 0.0
         self._lost = False
+        self._detected_s = 0.0
+        self._arrived_s: float | None = None
+        self._interval_ms: float | None = None
+        self._detected_ms: float | None = None
+        self._followed_ms: float | None = None
 
-    def offered(self, now_s: float) -> None:
+    def arrived(self, now_s: float) -> None:
         """A frame is about to be processed, which came at this moment."""
-        if self._offered_s is not None and now_s > self._offered_s:
-            self._interval_ms = _mean(self._interval_ms, (now_s - self._offered_s) * 1e3)
-        self._offered_s = now_s
+        if self._arrived_s is not None and now_s > self._arrived_s:
+            self._interval_ms = _mean(self._interval_ms, (now_s - self._arrived_s) * 1e3)
+        self._arrived_s = now_s
 
-    def due(self, now_s: float) -> bool:
-        """Whether the people of this frame must be detected."""
-        if self._lost:
+    def due(self) -> bool:
+        """Whether the people of the frame that arrived must be detected."""
+        if self._lost or self._arrived_s is None:
             return True
         if self._every != "auto":
             return self._since + 1 >= self._every
-        return self._since + 1 >= self._frames() or now_s - self._detected_s >= LONGEST_S
+        late = self._arrived_s - self._detected_s >= LONGEST_S
+        return late or self._since + 1 >= self._frames()
 
-    def detected(self, now_s: float, timings_ms: Mapping[str, float]) -> None:
-        """People were detected."""
-        self._since, self._detected_s, self._lost = 0, now_s, False
-        self._detect_ms = _mean(self._detect_ms or None, timings_ms.get("detect", 0.0))
-        self._rest(timings_ms)
+    def detected(self, total_ms: float) -> None:
+        """People were detected in the frame that arrived, which took so long in all."""
+        self._since, self._detected_s, self._lost = 0, self._arrived_s or 0.0, False
+        self._detected_ms = _mean(self._detected_ms, total_ms)
 
-    def followed(self, timings_ms: Mapping[str, float], *, lost: bool) -> None:
+    def followed(self, total_ms: float, *, lost: bool) -> None:
         """Boxes followed the joints; `lost`: of somebody too few were left."""
         self._since += 1
         self._lost = lost
-        self._rest(timings_ms)
-
-    def _rest(self, timings_ms: Mapping[str, float]) -> None:
-        rest = timings_ms["total"] - timings_ms.get("detect", 0.0)
-        self._rest_ms = _mean(self._rest_ms or None, rest)
+        self._followed_ms = _mean(self._followed_ms, total_ms)
 
     def _frames(self) -> int:
         """The fewest frames per detection for which there is time."""
-        if self._interval_ms is None:
+        if self._interval_ms is None or self._detected_ms is None:
             return 1
-        left_ms = BUSY * self._interval_ms - self._rest_ms
-        if left_ms <= self._detect_ms / MOST:
+        time_ms = BUSY * self._interval_ms
+        if self._detected_ms <= time_ms:
+            return 1
+        if self._followed_ms is None:
+            return 2  # what following costs is not known yet
+        extra_ms = self._detected_ms - self._followed_ms
+        left_ms = time_ms - self._followed_ms
+        if left_ms * MOST <= extra_ms:
             return MOST
-        return max(1, -int(-self._detect_ms // left_ms))
+        return max(1, math.ceil(extra_ms / left_ms))
 
 
 def _mean(before: float | None, new: float) -> float:

@@ -49,6 +49,12 @@ class PeopleTracker:
         """How many people got an id so far."""
         return len(self._seen)
 
+    def smooth(self, smoothing: Smoothing | None) -> None:
+        """From now on joints are steadied so; ids stay."""
+        if smoothing != self._config.smoothing:
+            self._config = replace(self._config, smoothing=smoothing)
+            self._filters.clear()
+
     def update(self, poses: Poses, time_s: float) -> Poses:
         """The same people with ids and steadied joints.
 

@@ -25,7 +25,6 @@ _WARM_S = 2.0
 class Cell:
     """One measurement: so many cameras with so many frames a second."""
 
-    name: str
     files: Sequence[bytes]
     cameras: int
     fps: float
@@ -38,7 +37,6 @@ class Seen:
 
     latencies_ms: list[float] = field(default_factory=list)
     around_ms: list[float] = field(default_factory=list)
-    dropped: int = 0
     people: list[int] = field(default_factory=list)
 
 
@@ -82,7 +80,6 @@ async def _camera(server: Server, cell: Cell, seconds: float, seen: Seen) -> Non
             timings = answer.outcome.timings_ms
             seen.latencies_ms.append(latency)
             seen.around_ms.append(latency - timings["total"] + timings.get("track", 0.0))
-            seen.dropped += answer.dropped
             seen.people.append(len(answer.outcome.people))
 
 
@@ -111,9 +108,7 @@ def run_streams(
                     ("every frame detected, no tracking", StreamAsk(tracking=False)),
                 ):
                     progress(f"{name}, {count} at {rate:g}, {how}")
-                    seen = asyncio.run(
-                        _run(server, Cell(name, pictures, count, rate, asked), seconds)
-                    )
+                    seen = asyncio.run(_run(server, Cell(pictures, count, rate, asked), seconds))
                     rows.append([f"{name}, {count} x {rate:g} fps, {how}", *_row(seen, seconds)])
         progress(f"memory {server.memory_mib():.0f} MiB")
     head = [

@@ -9,7 +9,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from sdpose_core.tracking import PeopleTracker, Smoothing, TrackingConfig
-from sdpose_core.tracking.association import linear_assignment
+from sdpose_core.tracking.association import iou_distance, linear_assignment
 from sdpose_core.tracking.smoothing import JointFilter
 from sdpose_core.types import Floats
 from service.bench.tables import markdown
@@ -35,9 +35,7 @@ class PlainIoU:
         self._frame += 1
         boxes, ids = frame.poses.boxes, np.zeros(len(frame.poses), np.int64)
         known = list(self._boxes)
-        costs = np.array(
-            [[1 - _iou(self._boxes[one][0], box) for box in boxes] for one in known]
-        ).reshape(len(known), len(boxes))
+        costs = iou_distance([self._boxes[one][0] for one in known], list(boxes))
         matches, _, _ = linear_assignment(costs, thresh=0.8)
         for row, column in matches:
             ids[column] = known[row]
@@ -170,10 +168,3 @@ def run_tracking(scenes: int) -> str:
     ]
     parts.append(markdown(head, rows))
     return "\n\n".join(parts)
-
-
-def _iou(one: Floats, other: Floats) -> float:
-    low, high = np.maximum(one[:2], other[:2]), np.minimum(one[2:], other[2:])
-    shared = float(np.prod(np.maximum(high - low, 0)))
-    both = sum(float(np.prod(box[2:] - box[:2])) for box in (one, other)) - shared
-    return shared / both

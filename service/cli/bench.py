@@ -21,6 +21,9 @@ Images = Annotated[
     list[Path] | None, typer.Argument(help="Image files; unset: the two of ultralytics.")
 ]
 Rounds = Annotated[int, typer.Option(min=1, help="Rounds; each visits every cell twice.")]
+Small = Annotated[
+    bool, typer.Option("--small", help="Only the people of the images, cut out one by one.")
+]
 Seconds = Annotated[float, typer.Option(min=0.1, help="Length of one measurement.")]
 
 
@@ -103,7 +106,7 @@ def batching(
 
     typer.echo(f"{machine()}\n")
     _progress("cutting out the people")
-    small = measure.one_person_images(_bare(), _read(images))
+    small = _read(images, small=True)
     plan = measure.ServeBench(small, (clients,), rounds, seconds)
     wanted = {
         f"at most {size}": {"SDPOSE_MAX_BATCH": size, "SDPOSE_MAX_DETECT_BATCH": size}
@@ -141,9 +144,7 @@ def soak(
     images: Images = None,
     requests: Annotated[int, typer.Option(min=100, help="Requests in all.")] = 20_000,
     clients: Annotated[int, typer.Option(min=1, help="Clients.")] = 8,
-    small: Annotated[
-        bool, typer.Option("--small", help="Only the people of the images, cut out one by one.")
-    ] = False,
+    small: Small = False,
 ) -> None:
     """Memory and file handles of the service over many requests."""
     from service.bench import serve as measure
@@ -151,9 +152,7 @@ def soak(
     from service.bench.tables import machine
 
     typer.echo(f"{machine()}\n")
-    files = _read(images)
-    if small:
-        files = measure.one_person_images(_bare(), files)
+    files = _read(images, small)
     with started({}) as server:
         plan = measure.ServeBench(files)
         typer.echo(measure.soak(server, plan, requests, clients, _progress))
@@ -165,21 +164,15 @@ def streams(
     cameras: Annotated[str, typer.Option(help="Numbers of cameras.")] = "1",
     fps: Annotated[str, typer.Option(help="Frames per second of each camera.")] = "5,30",
     seconds: Annotated[float, typer.Option(min=1, help="Length of one measurement.")] = 10.0,
-    small: Annotated[
-        bool, typer.Option("--small", help="Only the people of the images, cut out one by one.")
-    ] = False,
+    small: Small = False,
 ) -> None:
     """Cameras of 640x480 pixels over gRPC against a service that is started for it."""
-    from service.bench import serve as measure
     from service.bench.server import started
     from service.bench.streams import run_streams
     from service.bench.tables import machine
 
     typer.echo(f"{machine()}\n")
-    files = _read(images)
-    if small:
-        files = measure.one_person_images(_bare(), files)[:1]
-    named = [(f"image {number}", file) for number, file in enumerate(files, 1)]
+    named = [(f"image {number}", file) for number, file in enumerate(_read(images, small), 1)]
     with started({}) as server:
         counts = [int(count) for count in _listed(cameras)]
         rates = [float(rate) for rate in _listed(fps)]
@@ -235,12 +228,19 @@ def _bare() -> PoseEstimator:
     return estimator
 
 
-def _read(images: list[Path] | None) -> list[bytes]:
+def _read(images: list[Path] | None, small: bool = False) -> list[bytes]:
+    """The image files; `small`: the people of them instead, cut out one by one."""
     if images:
-        return [path.read_bytes() for path in images]
-    from ultralytics.utils import ASSETS
+        files = [path.read_bytes() for path in images]
+    else:
+        from ultralytics.utils import ASSETS
 
-    return [(ASSETS / name).read_bytes() for name in ("bus.jpg", "zidane.jpg")]
+        files = [(ASSETS / name).read_bytes() for name in ("bus.jpg", "zidane.jpg")]
+    if not small:
+        return files
+    from service.bench.serve import one_person_images
+
+    return one_person_images(_bare(), files)
 
 
 def _progress(text: str) -> None:

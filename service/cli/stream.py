@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import time
-from collections.abc import Callable, Iterator
+from collections.abc import Callable
 from contextlib import ExitStack
 from fractions import Fraction
 from pathlib import Path
@@ -12,8 +12,8 @@ from typing import TYPE_CHECKING, Annotated, Literal
 import typer
 
 if TYPE_CHECKING:
-    from sdpose_core.stream import Answering, StreamFrame, Summary
-    from sdpose_core.types import Image, Poses
+    from sdpose_core.stream import Answering, Summary
+    from sdpose_core.types import Poses
 
 
 def stream(
@@ -74,10 +74,10 @@ def stream(
     breaks off is opened again, after pauses of 0.5 to 10 seconds. Ctrl-C ends it with whole files.
     At the end a summary goes to standard error.
     """
-    from sdpose_core.io.live import is_live
+    from sdpose_core.io.live import LiveSource, is_live
     from sdpose_core.io.sources import MediaError, find_sources
     from sdpose_core.io.writers import JsonLines
-    from sdpose_core.stream import StreamRun
+    from sdpose_core.stream import StreamRun, live_frames, recorded_frames
     from service.cli.console import Sink, SinkError, stop_on_interrupt
     from service.errors import ServiceError
 
@@ -117,16 +117,13 @@ def stream(
             )
             stopping = stack.enter_context(stop_on_interrupt())
             if is_live(source):
-                frames = _live_frames(stack, source, fps, every, attempts, stopping, tell)
+                live = stack.enter_context(LiveSource(source, tell, attempts=attempts))
+                frames = live_frames(live.frames(stopping), fps, every)
             else:
-                from sdpose_core.stream import recorded_frames
-
                 found, problems = find_sources([source])
-                for problem in problems:
-                    tell(problem)
-                if not found:
-                    raise typer.Exit(1)
-                frames = recorded_frames(found, fps, every, stopping)
+                if problems:
+                    raise MediaError(problems[0])
+                frames = recorded_frames(found, fps, every, stopping, tell)
             with screen:
                 run.run(answering(frames))
     except (MediaError, ServiceError, ValueError) as error:
@@ -187,30 +184,6 @@ def _answering(
     return LocalAnswering(estimator, config, detect_every, max_people, min_score)
 
 
-def _live_frames(
-    stack: ExitStack,
-    address: str,
-    fps: float | None,
-    every: int,
-    attempts: int | None,
-    stopping: Callable[[], bool],
-    tell: Callable[[str], None],
-) -> Iterator[StreamFrame]:
-    from sdpose_core.io.live import LiveSource
-    from sdpose_core.stream import StreamFrame
-
-    live = stack.enter_context(LiveSource(address, tell, attempts=attempts))
-    began_s, next_s = None, 0.0
-    for frame in live.frames(stopping):
-        if frame.number % every or frame.time_s < next_s:
-            continue
-        began_s = frame.time_s if began_s is None else began_s
-        next_s = frame.time_s + (0.9 / fps if fps else 0.0)
-        yield StreamFrame(
-            frame.number, frame.time_s - began_s, frame.time_s, frame.image, frame.dropped
-        )
-
-
 class _Screen:
     """A line on standard error that tells how it goes, on a terminal only."""
 
@@ -232,7 +205,7 @@ class _Screen:
     def say(self, line: str) -> None:
         self._console.print(line, markup=False, highlight=False)
 
-    def show(self, summary: Summary, image: Image, poses: Poses) -> None:
+    def show(self, summary: Summary, poses: Poses) -> None:
         now = time.monotonic()
         if now < self._next_s:
             return

@@ -8,8 +8,8 @@ from dataclasses import replace
 import numpy as np
 
 from sdpose_core.io.decode import encode_jpeg
+from sdpose_core.io.live import TimedImage
 from sdpose_core.skeleton import NUM_KEYPOINTS
-from sdpose_core.stream import StreamFrame as DecodedFrame
 from sdpose_core.types import Poses
 from service.client.answers import Ask, PoseAnswer, StreamAsk, StreamFrame
 from service.client.grpc_client import GrpcPoseClient
@@ -34,9 +34,9 @@ class RemoteAnswering:
         self._stream = stream
         self._tell = tell
 
-    def __call__(self, frames: Iterable[DecodedFrame]) -> Iterator[tuple[DecodedFrame, Poses]]:
+    def __call__(self, frames: Iterable[TimedImage]) -> Iterator[tuple[TimedImage, Poses]]:
         """The answers as they come. Raises `ServiceError` where the stream ends."""
-        waiting: dict[int, DecodedFrame] = {}
+        waiting: dict[int, TimedImage] = {}
 
         def sent() -> Iterator[StreamFrame]:
             for frame in frames:

@@ -22,11 +22,11 @@ from pydantic_core import to_json
 from starlette.websockets import WebSocketState
 
 from service.access import check_key
-from service.errors import ErrorCode, ServiceError, invalid_argument
-from service.parameters import PoseParameters, each_once
+from service.errors import ErrorCode, ServiceError
+from service.parameters import each_once
 from service.pipeline.results import PoseResult
 from service.rest.errors import answer_entry, problem
-from service.rest.stream_messages import FrameAbout, frame_about, said
+from service.rest.stream_messages import FrameAbout, frame_about, text_message
 from service.runtime.runtime import Runtime, State
 from service.settings import Settings
 from service.streams.pose_stream import PoseStream
@@ -55,7 +55,6 @@ _API = "rest_stream"
 _CLOSED_BY_CLIENT = {1000, 1001, 1005}
 _TOO_LARGE = 1009
 _LONGEST_REASON = 123  # bytes; RFC 6455 section 5.5
-_PARAMETERS = [name for name in PoseParameters.model_fields if name != "deadline_ms"]
 
 
 def stream_routes(runtime: Runtime) -> APIRouter:
@@ -74,7 +73,7 @@ def stream_routes(runtime: Runtime) -> APIRouter:
                     PROTOCOL if PROTOCOL in websocket.scope["subprotocols"] else None,
                     [(b"x-request-id", call.request_id.encode("latin-1"))],
                 )
-                options = _options_of(websocket)
+                options = each_once(websocket.query_params.multi_items())
                 with runtime.open_stream() as stream:
                     stream.configure(*parse_stream_settings({"options": options}))
                     await _exchange(websocket, stream, options, runtime.settings)
@@ -110,14 +109,16 @@ async def _read(
         if message["type"] == "websocket.disconnect":
             raise WebSocketDisconnect(message["code"], message.get("reason"))
         try:
-            image, text = message.get("bytes"), message.get("text")
+            image = message.get("bytes")
             if image is not None:
                 await stream.feed(image, about.sequence, about.timestamp, about.boxes)
                 about = FrameAbout()
-            elif (config := said(text, "config")) is not None:
-                stream.configure(*parse_stream_settings({"options": options, **config}))
+                continue
+            name, given = text_message(message.get("text"))
+            if name == "config":
+                stream.configure(*parse_stream_settings({"options": options, **given}))
             else:
-                about = frame_about(text, max_boxes)
+                about = frame_about(given, max_boxes)
         except ServiceError as error:
             stream.session.close(error)
             return
@@ -175,16 +176,6 @@ def _offered_key(protocols: list[str]) -> str | None:
             except binascii.Error:
                 return ""  # a key was shown, and it is none of ours
     return None
-
-
-def _options_of(websocket: WebSocket) -> dict[str, str]:
-    """What the address asks for, by name."""
-    given = each_once(websocket.query_params.multi_items())
-    for name in given:
-        if name not in _PARAMETERS:
-            known = ", ".join(_PARAMETERS)
-            raise invalid_argument(name, f"unknown parameter of a stream; known are {known}")
-    return given
 
 
 @contextmanager

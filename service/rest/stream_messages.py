@@ -10,6 +10,7 @@ from sdpose_core.types import Floats
 from service.errors import invalid_argument
 from service.parameters import check_caller_boxes
 
+_NAMES = {"config", "frame"}
 _FIELDS = ("sequence", "timestamp", "boxes")
 
 
@@ -22,30 +23,27 @@ class FrameAbout:
     boxes: Floats | None = None
 
 
-def said(text: str | None, name: str) -> dict[str, Any] | None:
-    """The object under this name, of a message `{name: {...}}`; None where it has another name.
+def text_message(text: str | None) -> tuple[str, dict[str, Any]]:
+    """Name and object of a message `{name: {...}}`, which is a config or tells of a frame.
 
-    Raises `ServiceError` invalid_argument where the message is no such object.
+    Raises `ServiceError` invalid_argument where it is neither.
     """
     try:
         message = json.loads(text or "")
     except (ValueError, RecursionError):
         message = None
-    if not isinstance(message, dict) or len(message) != 1:
+    if not isinstance(message, dict) or len(message) != 1 or not message.keys() <= _NAMES:
         raise invalid_argument(
             "message", 'expected an image in a binary message, {"config": ...} or {"frame": ...}'
         )
-    value = message.get(name)
-    if name in message and not isinstance(value, dict):
+    ((name, value),) = message.items()
+    if not isinstance(value, dict):
         raise invalid_argument(name, "expected an object")
-    return value
+    return name, value
 
 
-def frame_about(text: str | None, max_boxes: int) -> FrameAbout:
-    """Reads `{"frame": {"sequence", "timestamp", "boxes"}}`. Raises `ServiceError`."""
-    given = said(text, "frame")
-    if given is None:
-        raise invalid_argument("message", "unknown name; known are config, frame")
+def frame_about(given: dict[str, Any], max_boxes: int) -> FrameAbout:
+    """Checks sequence, timestamp and boxes. Raises `ServiceError`."""
     for name in given:
         if name not in _FIELDS:
             raise invalid_argument(name, f"unknown in a frame; known are {', '.join(_FIELDS)}")

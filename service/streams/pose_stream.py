@@ -10,13 +10,13 @@ from contextlib import contextmanager
 from dataclasses import replace
 from typing import Protocol
 
-from sdpose_core.tracking import Following, PeopleTracker, Smoothing, TrackingConfig
+from sdpose_core.tracking import Following, PeopleTracker, Smoothing
 from sdpose_core.types import Floats
 from service.errors import ErrorCode, ServiceError, invalid_argument
 from service.parameters import PoseParameters
 from service.pipeline.results import PoseResult
 from service.streams.resume import Resumable
-from service.streams.sessions import FrameAnswer, Session, StreamFrame, Streams
+from service.streams.sessions import FrameAnswer, ReceivedFrame, Session, Streams
 from service.streams.settings import Drop, StreamSettings
 from service.telemetry.calls import current_call
 from service.telemetry.metrics import Metrics
@@ -122,20 +122,15 @@ class PoseStream:
         kept = self._resumable.take(named) if named else None
         if named and kept is not None:
             self.resume_token = named
-        smoothing = Smoothing() if self._settings.smoothing else None
-        self._tracker = kept or PeopleTracker(TrackingConfig(smoothing=smoothing))
+        self._tracker = kept or PeopleTracker()
+        self._tracker.smooth(Smoothing() if self._settings.smoothing else None)
 
-    async def look(self, frame: StreamFrame) -> PoseResult:
+    async def look(self, frame: ReceivedFrame) -> PoseResult:
         """The people of one frame. Raises `ServiceError`."""
-        self._following.offered(frame.received_s)
-        if frame.boxes is not None or self._tracker is None:
-            result = await self._estimate(frame.image, self._parameters, frame.boxes)
-        else:
-            result = await self._followed(frame) or await self._detected(frame)
         if self._tracker is None:
-            return result
+            return await self._estimate(frame.image, self._parameters, frame.boxes)
+        result = await self._looked(frame)
         began = time.perf_counter()
-        self._following.seen(result.poses, (result.width, result.height))
         when = frame.received_s if frame.timestamp is None else frame.timestamp
         poses = self._tracker.update(result.poses, when)
         seconds = time.perf_counter() - began
@@ -144,22 +139,25 @@ class PoseStream:
         timings["total"] += seconds * 1e3
         return replace(result, poses=poses, timings_ms=timings)
 
-    async def _detected(self, frame: StreamFrame) -> PoseResult:
-        result = await self._estimate(frame.image, self._parameters, None)
-        self._following.detected(frame.received_s, result.timings_ms)
+    async def _looked(self, frame: ReceivedFrame) -> PoseResult:
+        """The people where their joints were; detected where that is due or meant nothing."""
+        expected = self._following.boxes(frame.received_s)
+        if frame.boxes is None and expected is not None:
+            followed = await self._followed(frame.image, expected)
+            if followed is not None:
+                return followed
+        result = await self._estimate(frame.image, self._parameters, frame.boxes)
+        size = (result.width, result.height)
+        self._following.detected(result.poses, size, result.timings_ms["total"])
         return result
 
-    async def _followed(self, frame: StreamFrame) -> PoseResult | None:
-        """The people by where their joints were; None where they must be detected."""
-        boxes = self._following.boxes(frame.received_s)
-        if boxes is None:
-            return None
+    async def _followed(self, image: bytes, boxes: Floats) -> PoseResult | None:
         try:
-            result = await self._estimate(frame.image, self._parameters, boxes)
+            result = await self._estimate(image, self._parameters, boxes)
         except ServiceError as error:
             if error.code is ErrorCode.INVALID_ARGUMENT:  # outside: the image has another size
                 return None
             raise
         size = (result.width, result.height)
-        poses = self._following.followed(result.poses, size, result.timings_ms)
+        poses = self._following.followed(result.poses, size, result.timings_ms["total"])
         return None if poses is None else replace(result, poses=poses)

@@ -41,7 +41,7 @@ class FrameAnswer(Generic[R]):
 
 
 @dataclass(frozen=True, slots=True)
-class StreamFrame:
+class ReceivedFrame:
     """One frame as it came: `received_s` is a `time.monotonic()` moment, `boxes` are the client's.
 
     `refusal` is why it is answered with an error and not processed.
@@ -64,7 +64,7 @@ class Session(Generic[R]):
 
     def __init__(
         self,
-        estimate: Callable[[StreamFrame], Awaitable[R]],
+        estimate: Callable[[ReceivedFrame], Awaitable[R]],
         metrics: Metrics,
         budget: ByteBudget,
         idle_s: float,
@@ -76,7 +76,7 @@ class Session(Generic[R]):
         self._count = metrics.stream_frames
         self._budget = budget
         self._held = 0
-        self._waiting: StreamFrame | None = None
+        self._waiting: ReceivedFrame | None = None
         self._dropped = 0
         self._last: int | None = None
         self._finished = False
@@ -116,10 +116,10 @@ class Session(Generic[R]):
         try:
             self._budget.take(len(image), held=self._held)
         except ServiceError as error:
-            self._waiting = StreamFrame(b"", sequence, timestamp, refusal=error)
+            self._waiting = ReceivedFrame(b"", sequence, timestamp, refusal=error)
         else:
             self._held += len(image)
-            self._waiting = StreamFrame(image, sequence, timestamp, boxes)
+            self._waiting = ReceivedFrame(image, sequence, timestamp, boxes)
         self._room.clear()
         self._news.set()
 
@@ -164,7 +164,7 @@ class Session(Generic[R]):
             self._release(self._waiting)
             self._waiting = None
 
-    def _release(self, frame: StreamFrame) -> None:
+    def _release(self, frame: ReceivedFrame) -> None:
         self._held -= len(frame.image)
         self._budget.give_back(len(frame.image))
 
@@ -179,7 +179,7 @@ class Session(Generic[R]):
         else:
             self.finish()
 
-    async def _take(self) -> StreamFrame | None:
+    async def _take(self) -> ReceivedFrame | None:
         while self._error is None:
             if self._waiting is not None:
                 frame, self._waiting = self._waiting, None
@@ -200,7 +200,7 @@ class Session(Generic[R]):
                     )
         raise self._error
 
-    async def _looked_at(self, frame: StreamFrame) -> R | ServiceError:
+    async def _looked_at(self, frame: ReceivedFrame) -> R | ServiceError:
         outcome = CLIENT_GONE  # unless the estimate ends
         try:
             if frame.refusal is not None:
@@ -233,7 +233,7 @@ class Streams:
         self._open: set[Session[Any]] = set()
 
     @contextmanager
-    def open(self, estimate: Callable[[StreamFrame], Awaitable[R]]) -> Iterator[Session[R]]:
+    def open(self, estimate: Callable[[ReceivedFrame], Awaitable[R]]) -> Iterator[Session[R]]:
         """One more stream; `estimate` processes one frame. Raises `ServiceError` overloaded."""
         if len(self._open) >= self._most:
             self._metrics.shed("streams", "too_many_streams")

@@ -11,6 +11,9 @@ from pydantic import BaseModel, ConfigDict, Field, ValidationError
 from service.errors import invalid_argument
 from service.parameters import PoseParameters, parse_parameters
 
+# A stream has no deadline; each of its frames has the server's.
+_OPTIONS = [name for name in PoseParameters.model_fields if name != "deadline_ms"]
+
 
 class Drop(StrEnum):
     """What happens to frames that come faster than they can be processed."""
@@ -53,8 +56,10 @@ def parse_stream_settings(given: Mapping[str, Any]) -> tuple[StreamSettings, Pos
     options = given.get("options", {})
     if not isinstance(options, Mapping):
         raise invalid_argument("options", "expected an object")
-    if "deadline_ms" in options:
-        raise invalid_argument("deadline_ms", "unknown parameter of a stream")
+    for name in options:
+        if name not in _OPTIONS:
+            known = ", ".join(_OPTIONS)
+            raise invalid_argument(name, f"unknown parameter of a stream; known are {known}")
     try:
         settings = StreamSettings.model_validate(
             {name: value for name, value in given.items() if name != "options"}

@@ -17,9 +17,10 @@ import pytest
 from PIL import Image as PillowImage
 from ultralytics.utils import ASSETS
 
-from sdpose_core.io.sources import find_sources
+from sdpose_core.io.live import TimedImage
+from sdpose_core.io.sources import MediaError, find_sources
 from sdpose_core.io.video import VideoReader, VideoWriter
-from sdpose_core.stream import StreamFrame, StreamRun, Summary, recorded_frames
+from sdpose_core.stream import StreamRun, Summary, live_frames, recorded_frames
 from sdpose_core.types import Poses
 from tests.core.test_live import camera
 
@@ -73,11 +74,16 @@ def test_every_and_the_screen(clip: Path) -> None:
 
 
 def test_a_camera_that_ends_is_given_up(tmp_path: Path) -> None:
+    drawn = tmp_path / "a.mp4"
     with camera(5) as address:
-        done = sdpose_stream(address, "--json", tmp_path / "a.jsonl", "--attempts", 1)
+        done = sdpose_stream(
+            address, "--json", tmp_path / "a.jsonl", "--overlay", drawn, "--attempts", 1
+        )
     assert done.returncode == 1
     assert "the connection broke off" in done.stderr
-    assert (tmp_path / "a.jsonl").read_text().count("\n") >= 1
+    lines = (tmp_path / "a.jsonl").read_text().splitlines()
+    with VideoReader(drawn) as reader:
+        assert sum(1 for _ in reader) == len(lines) >= 1
 
 
 def test_interrupted_files_are_whole(tmp_path: Path) -> None:
@@ -116,19 +122,59 @@ def test_what_cannot_be(arguments: list[str], status: int, sentence: str) -> Non
     assert "Traceback" not in done.stderr
 
 
+def _recorded(folder: Path, every: int = 1) -> tuple[list[TimedImage], list[str], str]:
+    """The frames, what was told, and with which sentence it ended."""
+    told: list[str] = []
+    sources, _ = find_sources([str(folder)])
+    frames: list[TimedImage] = []
+    try:
+        frames.extend(recorded_frames(sources, 5.0, every, lambda: False, told.append))
+    except MediaError as error:
+        return frames, told, str(error)
+    return frames, told, ""
+
+
 def test_a_folder_of_images_in_order(tmp_path: Path) -> None:
     for number in (2, 0, 1):
         PillowImage.new("RGB", (8 + number, 8)).save(tmp_path / f"{number}.png")
-    sources, _ = find_sources([str(tmp_path)])
-    frames = list(recorded_frames(sources, 5.0, 1, lambda: False))
+    frames, told, end = _recorded(tmp_path)
     assert [frame.image.shape[1] for frame in frames] == [8, 9, 10]
     assert [frame.time_s for frame in frames] == pytest.approx([0, 0.2, 0.4])
+    assert (told, end) == ([], "")
+
+
+def test_a_folder_with_videos_and_a_broken_image(tmp_path: Path, clip: Path) -> None:
+    PillowImage.new("RGB", (8, 8)).save(tmp_path / "a.png")
+    (tmp_path / "b.png").write_bytes(b"no image")
+    (tmp_path / "c.mp4").write_bytes(clip.read_bytes())
+    PillowImage.new("RGB", (8, 8)).save(tmp_path / "d.png")
+    frames, told, end = _recorded(tmp_path)
+    assert [frame.number for frame in frames] == list(range(14))
+    times = [frame.time_s for frame in frames]
+    assert times == pytest.approx([0, *(0.2 + n / 10 for n in range(12)), 1.5])
+    assert len(told) == 1
+    assert "b.png" in told[0]
+    assert end == "1 of 4 failed"
+
+
+def test_a_recording_without_frames() -> None:
+    with pytest.raises(MediaError, match="no frames in it"):
+        list(recorded_frames([], None, 1, lambda: False, print))
+
+
+def test_frames_left_out_on_purpose_keep_count_of_those_dropped() -> None:
+    image = np.zeros((2, 2, 3), np.uint8)
+    source = [TimedImage(n, n / 30, 100 + n / 30, image, dropped=1) for n in range(30)]
+    slower = list(live_frames(source, 10.0, 1))
+    assert [frame.number for frame in slower] == list(range(0, 30, 3))
+    assert [frame.dropped for frame in slower] == [1, *[3] * 9]
+    assert [frame.number for frame in live_frames(source, None, 7)] == [0, 7, 14, 21, 28]
 
 
 def test_a_camera_that_changes_its_size_goes_on(tmp_path: Path) -> None:
     sizes = [(48, 64)] * 3 + [(96, 128)] * 2
     answers = (
-        (StreamFrame(n, n / 10, time.monotonic(), np.zeros((*size, 3), np.uint8)), Poses.empty())
+        (TimedImage(n, n / 10, time.monotonic(), np.zeros((*size, 3), np.uint8)), Poses.empty())
         for n, size in enumerate(sizes)
     )
     drawn = tmp_path / "a.mp4"
@@ -142,7 +188,7 @@ def test_the_summary() -> None:
     assert str(summary) == "no frames"
     image = np.zeros((2, 2, 3), np.uint8)
     for number in range(10):
-        frame = StreamFrame(number, number / 10, time.monotonic() - 0.05, image, dropped=2)
+        frame = TimedImage(number, number / 10, time.monotonic() - 0.05, image, dropped=2)
         summary.add(frame, Poses.empty())
     text = str(summary)
     assert text.startswith("10 frames")

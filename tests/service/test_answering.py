@@ -9,7 +9,7 @@ from collections.abc import Iterator
 import numpy as np
 import pytest
 
-from sdpose_core.stream import StreamFrame
+from sdpose_core.io.live import TimedImage
 from sdpose_core.types import Poses
 from service.client import Ask, GrpcPoseClient, StreamAsk
 from service.client.answering import RemoteAnswering
@@ -19,16 +19,16 @@ from tests.service.conftest import Service, serving
 pytestmark = pytest.mark.anyio
 
 
-def frames(count: int, pause_s: float = 0.0) -> Iterator[StreamFrame]:
+def frames(count: int, pause_s: float = 0.0) -> Iterator[TimedImage]:
     for number in range(count):
         time.sleep(pause_s)
         image = np.full((64, 48, 3), 40 + number, np.uint8)
-        yield StreamFrame(number, number / 10, time.monotonic(), image, dropped=number % 2)
+        yield TimedImage(number, number / 10, time.monotonic(), image, dropped=number % 2)
 
 
 def answered(
     service: Service, count: int, asked: StreamAsk, told: list[str], pause_s: float = 0.0
-) -> list[tuple[StreamFrame, Poses]]:
+) -> list[tuple[TimedImage, Poses]]:
     with GrpcPoseClient(service.target) as client:
         answering = RemoteAnswering(client, Ask(max_people=2), asked, told.append)
         return list(answering(frames(count, pause_s)))

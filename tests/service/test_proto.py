@@ -9,6 +9,9 @@ from pathlib import Path
 
 import pytest
 
+from protos.sdpose.v1 import pose_pb2
+from service.rpc.servicer import PoseServicer
+
 ROOT = Path(__file__).resolve().parents[2]
 RELEASED = ROOT / "protos/released.txtpb"
 
@@ -50,3 +53,9 @@ def test_a_break_shows(tmp_path: Path, old: str, new: str, complaint: str) -> No
     assert text.count(old) == 1
     contract.write_text(text.replace(old, new), encoding="utf-8")
     assert complaint in buf("breaking", "--against", str(RELEASED), cwd=tmp_path)
+
+
+def test_every_method_of_the_contract_is_ours() -> None:
+    """The generated base class answers UNIMPLEMENTED for a method that the service forgot."""
+    methods = pose_pb2.DESCRIPTOR.services_by_name["PoseService"].methods_by_name
+    assert set(methods) <= set(vars(PoseServicer))

@@ -8,7 +8,7 @@ import pytest
 
 from service.errors import ErrorCode, ServiceError
 from service.scheduling.budget import ByteBudget
-from service.streams.sessions import Session, StreamFrame
+from service.streams.sessions import ReceivedFrame, Session
 from service.telemetry.metrics import Metrics
 
 pytestmark = pytest.mark.anyio
@@ -16,11 +16,11 @@ pytestmark = pytest.mark.anyio
 IDLE_S = 0.02
 
 
-async def at_once(frame: StreamFrame) -> bytes:
+async def at_once(frame: ReceivedFrame) -> bytes:
     return frame.image
 
 
-async def slowly(frame: StreamFrame) -> bytes:
+async def slowly(frame: ReceivedFrame) -> bytes:
     await asyncio.sleep(5 * IDLE_S)
     return frame.image
 
