@@ -225,7 +225,7 @@ def load_shards(patterns: Sequence[str | Path]) -> CropSet:
     """Read every shard into memory, encoded (about 4.5 kB a person).
 
     Raises ``FileNotFoundError`` or ``ValueError`` naming the shard that is missing, damaged or of
-    another size of images than those before; of each shard the first image is looked at.
+    another size of images than those before; the first image of each shard is checked.
     """
     return CropSet.from_samples(_alike(find_shards(patterns)))
 

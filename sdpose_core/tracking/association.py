@@ -148,7 +148,7 @@ class PoseByteTracker(BYTETracker):  # type: ignore[misc]
         activated: list[_Track],
         refind: list[_Track],
     ) -> tuple[list[int], list[int]]:
-        """Those who come out from behind somebody, where neither box nor pose fits any more.
+        """People who were hidden by others, when neither box nor pose fits any more.
 
         They are looked for near where they were headed, the further the longer they were hidden.
         """

@@ -52,7 +52,7 @@ class Pace:
         self._detected_ms = _mean(self._detected_ms, total_ms)
 
     def followed(self, total_ms: float, *, lost: bool) -> None:
-        """Boxes followed the joints; `lost`: of somebody too few were left."""
+        """Boxes followed the joints; `lost`: too few joints of a person were left."""
         self._since += 1
         self._lost = lost
         self._followed_ms = _mean(self._followed_ms, total_ms)

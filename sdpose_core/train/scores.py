@@ -41,7 +41,7 @@ JITTER = (0.08, 0.02)
 """Standard deviations of a view's logarithmic size, and of its shift in units of its size."""
 BATCH = 256
 TOGETHER = 32
-"""People that are decoded and looked at together."""
+"""People that are decoded together."""
 
 
 @dataclass(frozen=True)

@@ -72,7 +72,7 @@ class StreamFrame:
     """An image file of a stream with the caller's own number and time in seconds.
 
     Numbers must rise and may begin at 0; unset: the one before plus one, first 1. With `boxes`
-    nobody is detected in this frame.
+    the person detector is skipped for this frame.
     """
 
     image: bytes

@@ -41,7 +41,7 @@ _DROPS = {
 
 
 def request_message(image: bytes, ask: Ask) -> pose_pb2.EstimatePoseRequest:
-    """The message that asks for one image. Raises `ServiceError` where no message can say it."""
+    """The request for one image. Raises `ServiceError` where no message can say it."""
     message = pose_pb2.EstimatePoseRequest(image=image, options=options_from(ask))
     _add_boxes(message, ask.boxes)
     return message
