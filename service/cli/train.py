@@ -72,7 +72,7 @@ def train(
     from sdpose_core.train.loop.hardware import is_first_process
     from sdpose_core.train.loop.run import prepare
     from sdpose_core.train.loop.state import read_config
-    from sdpose_core.train.recipe.config import load_config
+    from sdpose_core.train.recipe.files import load_config
     from sdpose_core.train.recipe.length import within_minutes
     from sdpose_core.train.recipe.presets import PRESETS, preset_config
 
