@@ -6,7 +6,7 @@ import time
 from collections import deque
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from contextlib import ExitStack
-from dataclasses import dataclass, field, replace
+from dataclasses import dataclass, field
 from fractions import Fraction
 from pathlib import Path
 from statistics import quantiles
@@ -185,24 +185,6 @@ class StreamRun:
                     drawing = np.asarray(cv2.resize(drawing, drawn_size), np.uint8)
                 video.write(drawing, last_s)
             self.show(self.summary, poses)
-
-
-def live_frames(
-    frames: Iterable[TimedImage], fps: float | None, every: int
-) -> Iterator[TimedImage]:
-    """Of a live source only every so many frames, and at most ``fps`` a second.
-
-    What is left out so was not dropped; what the source dropped meanwhile still counts.
-    """
-    due_s, dropped = 0.0, 0
-    for frame in frames:
-        dropped += frame.dropped
-        if frame.number % every or frame.ready_s < due_s:
-            continue
-        # A camera's frames come a little early or late; a tenth keeps the full rate full.
-        due_s = frame.ready_s + (0.9 / fps if fps else 0.0)
-        yield replace(frame, dropped=dropped)
-        dropped = 0
 
 
 def recorded_frames(

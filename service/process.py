@@ -87,7 +87,11 @@ async def run_service(
             tracer = tracer or make_tracer(wanted=settings.tracing)
         except TracingError as error:
             raise StartError(str(error)) from None
-        return await _run(Runtime(settings, build=build, tracer=tracer), on_listening, stop)
+        try:
+            runtime = Runtime(settings, build=build, tracer=tracer)
+        except ValueError as error:  # a camera file or a pattern
+            raise StartError(str(error)) from None
+        return await _run(runtime, on_listening, stop)
 
 
 async def _run(

@@ -122,6 +122,18 @@ class Settings(BaseSettings):
         le=86_400,
         description="How long the identities of an ended stream are kept for its resume token.",
     )
+    camera_file: Path | None = Field(
+        None,
+        description="TOML file with the cameras to read from the start, as "
+        "`deploy/cameras.toml`; unset: none.",
+    )
+    camera_addresses: Annotated[frozenset[str], NoDecode] = Field(
+        frozenset(),
+        description="Addresses that `POST /cameras` may name: patterns such as "
+        "`rtsp://10.0.0.*/*`, separated by commas; empty: none.",
+    )
+    max_cameras: int = Field(16, ge=1, le=1000, description="Maximum number of cameras to read.")
+    max_watchers: int = Field(64, ge=1, description="Maximum number of clients that watch cameras.")
     max_images: int = Field(
         16, ge=1, le=256, description="Maximum number of images in one request."
     )
@@ -169,11 +181,11 @@ class Settings(BaseSettings):
         "auto", description="`auto`: console on a terminal, JSON elsewhere."
     )
 
-    @field_validator("api_keys", mode="before")
+    @field_validator("api_keys", "camera_addresses", mode="before")
     @classmethod
-    def _split_keys(cls, value: object) -> object:
+    def _split(cls, value: object) -> object:
         if isinstance(value, str):
-            return frozenset(key.strip() for key in value.split(",") if key.strip())
+            return frozenset(each.strip() for each in value.split(",") if each.strip())
         return value
 
     @field_validator("api_keys")

@@ -5,8 +5,8 @@ from __future__ import annotations
 import re
 import threading
 import time
-from collections.abc import Callable, Iterator
-from dataclasses import dataclass
+from collections.abc import Callable, Iterable, Iterator, Mapping
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any, Final
 
@@ -60,6 +60,13 @@ class LiveSource:
         tell: told in one sentence of a line that broke and of one that is back.
         timeout_s: longest wait for opening and for each frame.
         attempts: failures in a row after which it gives up; None never does.
+        options: FFmpeg's, for the protocol and the container format.
+        max_pixels: width times height of a frame; a larger one counts as a failure.
+        check: called before each opening, in the reading thread; it may raise ``MediaError``.
+
+    Attributes:
+        problem: why no frames come at present; None while they do, and before the first try ends.
+        reconnects: how often a line that broke came back.
     """
 
     def __init__(
@@ -69,11 +76,17 @@ class LiveSource:
         *,
         timeout_s: float = 10.0,
         attempts: int | None = None,
+        options: Mapping[str, str] | None = None,
+        max_pixels: int | None = None,
+        check: Callable[[], None] = lambda: None,
     ) -> None:
         self._address = f"/dev/video{address}" if address.isdecimal() else address
         self._tell = tell
         self._timeout_s = timeout_s
         self._attempts = attempts
+        self._options = dict(options or {})
+        self._max_pixels = max_pixels
+        self._check = check
         self._news = threading.Condition()
         self._newest: tuple[Any, float] | None = None
         self._missed = 0
@@ -83,14 +96,28 @@ class LiveSource:
         self._thread = threading.Thread(target=self._run, name="live source", daemon=True)
         self._newest_since_failure = False
         self.reconnects = 0
+        self.problem: str | None = None
 
     def __enter__(self) -> LiveSource:
-        self._thread.start()
+        self.start()
         return self
 
     def __exit__(self, *_: object) -> None:
-        self._stopping.set()
+        self.stop()
         self._thread.join(timeout=self._timeout_s + 1)
+
+    def start(self) -> None:
+        """Begins to read."""
+        self._thread.start()
+
+    def stop(self) -> None:
+        """Ends the reading soon, and with it `frames`; does not wait for it."""
+        self._stopping.set()
+
+    @property
+    def reading(self) -> bool:
+        """Whether its thread still runs: FFmpeg may wait for a line until the timeout."""
+        return self._thread.is_alive()
 
     def frames(self, stopping: Callable[[], bool] = lambda: False) -> Iterator[TimedImage]:
         """The newest frame each time one is asked for, until the source ends or ``stopping``.
@@ -99,18 +126,18 @@ class LiveSource:
             MediaError: it gave up; the sentence is the last failure.
         """
         number, began_s = 0, 0.0
-        while not stopping():
+        while not (stopping() or self._stopping.is_set()):
             with self._news:
                 self._news.wait_for(lambda: self._newest is not None or self._over, timeout=0.2)
                 taken, self._newest = self._newest, None
-                dropped, self._missed = self._missed, 0
                 over = self._over
+                if taken is not None:
+                    dropped, self._missed = self._missed, 0
             if taken is None:
                 if over and self._failure is not None:
                     raise self._failure
                 if over:
                     return
-                self._missed += dropped
                 continue
             decoded, when = taken
             began_s = when if number == 0 else began_s
@@ -127,9 +154,12 @@ class LiveSource:
                 failures, pause_s = 0, FIRST_PAUSE_S
             except MediaError as error:
                 failure = error
+            except Exception as error:  # noqa: BLE001 - a thread that dies would tell nobody
+                failure = MediaError(f"it cannot be read: {type(error).__name__}: {error}")
             if self._newest_since_failure:
                 failures, pause_s = 0, FIRST_PAUSE_S
             failures += 1
+            self.problem = str(failure)
             if self._attempts is not None and failures >= self._attempts:
                 self._failure = failure
                 break
@@ -148,13 +178,15 @@ class LiveSource:
         import av
 
         self._newest_since_failure = False
-        options, kind = {}, None
+        self._check()
+        options, kind = self._options, None
         if self._address.startswith("/dev/video"):
             kind = "v4l2"
             if not Path(self._address).exists():
                 raise MediaError("there is no such device")
         elif self._address.lower().startswith("rtsp"):
-            options = {"rtsp_transport": "tcp"}  # pictures over UDP lose packets and smear
+            # Pictures over UDP lose packets and smear.
+            options = {"rtsp_transport": "tcp", **options}
         try:
             with av.open(
                 self._address, format=kind, options=options, timeout=self._timeout_s
@@ -173,11 +205,35 @@ class LiveSource:
             raise MediaError(_sentence(error, self._timeout_s)) from error
 
     def _put(self, frame: Any) -> None:
+        if self._max_pixels is not None and frame.width * frame.height > self._max_pixels:
+            raise MediaError(
+                f"frames of {frame.width}x{frame.height} are too large, at most "
+                f"{self._max_pixels / 1e6:g} megapixels are taken"
+            )
+        self.problem = None
         with self._news:
             self._missed += self._newest is not None
             self._newest = (frame, time.monotonic())
             self._newest_since_failure = True
             self._news.notify()
+
+
+def live_frames(
+    frames: Iterable[TimedImage], fps: float | None, every: int
+) -> Iterator[TimedImage]:
+    """Of a live source only every so many frames, and at most ``fps`` a second.
+
+    What is left out so was not dropped; what the source dropped meanwhile still counts.
+    """
+    due_s, dropped = 0.0, 0
+    for frame in frames:
+        dropped += frame.dropped
+        if frame.number % every or frame.ready_s < due_s:
+            continue
+        # A camera's frames come a little early or late; a tenth keeps the full rate full.
+        due_s = frame.ready_s + (0.9 / fps if fps else 0.0)
+        yield replace(frame, dropped=dropped)
+        dropped = 0
 
 
 def _sentence(error: Exception, timeout_s: float) -> str:

@@ -74,10 +74,10 @@ def stream(
     breaks off is opened again, after pauses of 0.5 to 10 seconds. Ctrl-C ends it with whole files.
     At the end a summary goes to standard error.
     """
-    from sdpose_core.io.live import LiveSource, is_live
+    from sdpose_core.io.live import LiveSource, is_live, live_frames
     from sdpose_core.io.sources import MediaError, find_sources
     from sdpose_core.io.writers import JsonLines
-    from sdpose_core.stream import StreamRun, live_frames, recorded_frames
+    from sdpose_core.stream import StreamRun, recorded_frames
     from service.cli.console import Sink, SinkError, stop_on_interrupt
     from service.errors import ServiceError
 

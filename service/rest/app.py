@@ -9,10 +9,11 @@ from starlette.exceptions import HTTPException
 from starlette.requests import Request
 from starlette.responses import Response
 
+from service.rest.cameras import camera_routes
 from service.rest.connection import ClientGoneError
 from service.rest.errors import CLIENT_CLOSED_REQUEST, on_http_error
 from service.rest.middleware import CallMiddleware
-from service.rest.routes import operator_routes, pose_routes
+from service.rest.routes import key_check, operator_routes, pose_routes
 from service.rest.stream import stream_routes
 from service.runtime.runtime import Runtime
 from service.telemetry.calls import CLIENT_GONE, current_call
@@ -27,6 +28,7 @@ def create_app(runtime: Runtime) -> FastAPI:
     )
     app.include_router(pose_routes(runtime))
     app.include_router(stream_routes(runtime))
+    app.include_router(camera_routes(runtime, key_check(runtime.settings.api_keys)))
     app.include_router(operator_routes(runtime))
     app.add_exception_handler(HTTPException, on_http_error)
     app.add_exception_handler(ClientGoneError, _on_client_gone)

@@ -11,6 +11,7 @@ from starlette.responses import JSONResponse
 
 from service.errors import ErrorCode, ServiceError, as_service_error
 from service.pipeline.results import PoseResult
+from service.streams.sessions import FrameAnswer
 from service.telemetry.calls import current_call
 
 HTTP_STATUS: dict[ErrorCode, int] = {
@@ -19,6 +20,8 @@ HTTP_STATUS: dict[ErrorCode, int] = {
     ErrorCode.INVALID_ARGUMENT: 422,
     ErrorCode.PAYLOAD_TOO_LARGE: 413,
     ErrorCode.UNAUTHENTICATED: 401,
+    ErrorCode.NOT_FOUND: 404,
+    ErrorCode.ALREADY_EXISTS: 409,
     ErrorCode.OVERLOADED: 429,
     ErrorCode.DEADLINE_EXCEEDED: 504,
     ErrorCode.UNAVAILABLE: 503,
@@ -67,6 +70,18 @@ def answer_entry(outcome: PoseResult | BaseException, request_id: str) -> dict[s
     if after_s is not None:
         entry["retry_after_s"] = round(after_s, 3)
     return {"error": entry}
+
+
+def frame_entry(
+    answer: FrameAnswer[PoseResult], request_id: str, resume_token: str | None = None
+) -> dict[str, object]:
+    """The JSON value of one frame of a stream: its number, and its answer or its own error."""
+    entry: dict[str, object] = {"sequence": answer.sequence, "dropped": answer.dropped}
+    if answer.timestamp is not None:
+        entry["timestamp"] = answer.timestamp
+    if resume_token is not None:
+        entry["resume_token"] = resume_token
+    return {**entry, **answer_entry(answer.outcome, request_id)}
 
 
 def _retry_after_s(error: ServiceError) -> float | None:

@@ -3,10 +3,10 @@
 from __future__ import annotations
 
 import asyncio
-from collections.abc import AsyncIterator, Callable, Sequence
+from collections.abc import AsyncIterator, Callable, Collection, Coroutine, Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Annotated
+from typing import Annotated, Any
 
 from fastapi import APIRouter, Depends, Request, Response
 from fastapi.responses import FileResponse
@@ -62,6 +62,18 @@ class _Admitted:
         return await self.pipeline.draw(result, deadline=self.deadline)
 
 
+def key_check(keys: Collection[str]) -> Callable[..., Coroutine[Any, Any, None]]:
+    """The dependency of routes that are behind the keys, where there are any."""
+
+    async def require_key(  # async: a plain function would take a thread hop
+        api_key: Annotated[str | None, Depends(_api_key)],
+        bearer: Annotated[HTTPAuthorizationCredentials | None, Depends(_bearer)],
+    ) -> None:
+        check_key(keys, api_key, f"Bearer {bearer.credentials}" if bearer else None)
+
+    return require_key
+
+
 def pose_routes(runtime: Runtime) -> APIRouter:
     """Everything that looks at images; behind the keys where there are any."""
     settings = runtime.settings
@@ -72,13 +84,7 @@ def pose_routes(runtime: Runtime) -> APIRouter:
         max_seconds=settings.max_deadline_ms / 1e3,
     )
 
-    async def require_key(  # async: a plain function would take a thread hop
-        api_key: Annotated[str | None, Depends(_api_key)],
-        bearer: Annotated[HTTPAuthorizationCredentials | None, Depends(_bearer)],
-    ) -> None:
-        check_key(settings.api_keys, api_key, f"Bearer {bearer.credentials}" if bearer else None)
-
-    router = APIRouter(dependencies=[Depends(require_key)], tags=["pose"])
+    router = APIRouter(dependencies=[Depends(key_check(settings.api_keys))], tags=["pose"])
 
     async def admitted(request: Request) -> AsyncIterator[_Admitted]:
         """The checked request; a drain waits, and its body counts, until the answer is sent."""

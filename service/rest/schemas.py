@@ -4,6 +4,8 @@ from __future__ import annotations
 
 from pydantic import BaseModel, ConfigDict, Field
 
+from service.cameras.camera import CameraState
+
 
 class BoxModel(BaseModel):
     """A box in pixels of the image as displayed; x and y are its top left corner."""
@@ -133,3 +135,28 @@ class Health(BaseModel):
     """A healthy answer."""
 
     status: str
+
+
+class CameraModel(BaseModel):
+    """A camera that the service reads; its counts are since it was added."""
+
+    name: str
+    address: str = Field(description="Without user and password.")
+    state: CameraState = Field(
+        description="`connecting`: no frame came yet. `broken`: no frames come, it is tried again. "
+        "`ended`: it came to its end, or was removed."
+    )
+    problem: str | None = Field(None, description="Why no frames come.")
+    image: SizeModel | None = Field(None, description="Of its frames, unless none came yet.")
+    frames: int = Field(description="That were processed.")
+    errors: int = Field(description="Of the frames, those without a result.")
+    dropped: int = Field(description="Frames left out because newer ones had come.")
+    reconnects: int = Field(description="How often its broken line came back.")
+    people: int = Field(description="In the last result.")
+    watchers: int = Field(description="Clients that watch it.")
+
+
+class CamerasResponse(BaseModel):
+    """All cameras that the service reads."""
+
+    cameras: list[CameraModel]

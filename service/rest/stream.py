@@ -24,13 +24,11 @@ from starlette.websockets import WebSocketState
 from service.access import check_key
 from service.errors import ErrorCode, ServiceError
 from service.parameters import each_once
-from service.pipeline.results import PoseResult
-from service.rest.errors import answer_entry, problem
+from service.rest.errors import frame_entry, problem
 from service.rest.stream_messages import FrameAbout, frame_about, text_message
 from service.runtime.runtime import Runtime, State
 from service.settings import Settings
 from service.streams.pose_stream import PoseStream
-from service.streams.sessions import FrameAnswer
 from service.streams.settings import parse_stream_settings
 from service.telemetry.calls import CLIENT_GONE, Call, current_call
 
@@ -43,6 +41,8 @@ CLOSE_CODE: dict[ErrorCode, int] = {
     ErrorCode.INVALID_ARGUMENT: 1008,
     ErrorCode.PAYLOAD_TOO_LARGE: 1009,
     ErrorCode.UNAUTHENTICATED: 1008,
+    ErrorCode.NOT_FOUND: 1008,
+    ErrorCode.ALREADY_EXISTS: 1008,
     ErrorCode.OVERLOADED: 1013,
     ErrorCode.DEADLINE_EXCEEDED: 1008,
     ErrorCode.UNAVAILABLE: 1013,
@@ -127,24 +127,13 @@ async def _read(
 async def _answer(websocket: WebSocket, stream: PoseStream, longest_send_s: float) -> None:
     request_id = current_call().request_id
     while (answer := await stream.answer()) is not None:
-        text = to_json(_entry(answer, request_id, stream.token_to_tell())).decode()
+        text = to_json(frame_entry(answer, request_id, stream.token_to_tell())).decode()
         try:
             # Waits while the client's side is full; meanwhile newer frames replace older.
             async with asyncio.timeout(longest_send_s):
                 await websocket.send_text(text)
         except TimeoutError:
             raise WebSocketDisconnect(1006, "the client does not read") from None
-
-
-def _entry(
-    answer: FrameAnswer[PoseResult], request_id: str, resume_token: str | None
-) -> dict[str, object]:
-    entry: dict[str, object] = {"sequence": answer.sequence, "dropped": answer.dropped}
-    if answer.timestamp is not None:
-        entry["timestamp"] = answer.timestamp
-    if resume_token is not None:
-        entry["resume_token"] = resume_token
-    return {**entry, **answer_entry(answer.outcome, request_id)}
 
 
 def _check_caller(websocket: WebSocket, keys: Collection[str]) -> None:

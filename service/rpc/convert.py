@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from protos.sdpose.v1 import pose_pb2
 from sdpose_core.types import Floats
+from service.cameras.camera import CameraAnswer, CameraEvent, CameraState
 from service.errors import ServiceError, invalid_argument
 from service.parameters import PoseParameters, Priority, check_caller_boxes, parse_parameters
 from service.pipeline.results import PoseResult
@@ -22,6 +23,14 @@ _DROPS = {
     pose_pb2.DROP_POLICY_UNSPECIFIED: Drop.LATEST,
     pose_pb2.DROP_POLICY_LATEST: Drop.LATEST,
     pose_pb2.DROP_POLICY_NONE: Drop.NONE,
+}
+
+
+_STATES = {
+    CameraState.CONNECTING: pose_pb2.CAMERA_STATE_CONNECTING,
+    CameraState.LIVE: pose_pb2.CAMERA_STATE_LIVE,
+    CameraState.BROKEN: pose_pb2.CAMERA_STATE_BROKEN,
+    CameraState.ENDED: pose_pb2.CAMERA_STATE_ENDED,
 }
 
 
@@ -72,7 +81,7 @@ def answer_of(result: PoseResult, request_id: str) -> pose_pb2.EstimatePoseRespo
 
 
 def frame_answer_of(
-    answer: FrameAnswer[PoseResult], request_id: str, resume_token: str | None
+    answer: FrameAnswer[PoseResult], request_id: str, resume_token: str | None = None
 ) -> pose_pb2.StreamPoseResponse:
     """The message of one frame of a stream."""
     message = pose_pb2.StreamPoseResponse(
@@ -89,3 +98,24 @@ def frame_answer_of(
     else:
         message.result.CopyFrom(answer_of(outcome, request_id))
     return message
+
+
+def camera_event_of(event: CameraEvent) -> pose_pb2.WatchCameraResponse:
+    """The message of what a camera saw, or of how it is now."""
+    if isinstance(event, CameraAnswer):
+        return pose_pb2.WatchCameraResponse(frame=frame_answer_of(event.answer, event.request_id))
+    status = pose_pb2.CameraStatus(
+        name=event.name,
+        address=event.address,
+        state=_STATES[event.state],
+        problem=event.problem,
+        frames=event.frames,
+        errors=event.errors,
+        dropped=event.dropped,
+        reconnects=event.reconnects,
+        people=event.people,
+        watchers=event.watchers,
+    )
+    if event.width:
+        status.image.width, status.image.height = event.width, event.height
+    return pose_pb2.WatchCameraResponse(status=status)

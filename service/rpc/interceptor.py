@@ -19,7 +19,7 @@ from service.rpc.errors import GRPC_STATUS, REQUEST_ID_KEY, error_metadata
 from service.runtime.runtime import Runtime
 
 _SERVICE = "/sdpose.v1.PoseService/"
-_APIS = {"EstimatePose": "grpc_estimate", "StreamPose": "grpc_stream"}
+_APIS = {"EstimatePose": "grpc_estimate", "StreamPose": "grpc_stream", "WatchCamera": "grpc_watch"}
 _NAMES = {api: f"{_SERVICE[1:]}{method}" for method, api in _APIS.items()}
 
 if TYPE_CHECKING:
@@ -50,6 +50,12 @@ class PoseCallInterceptor(_Interceptor):
             # Whatever the method's kind: only this one answers without waiting for a message.
             return grpc.stream_stream_rpc_method_handler(
                 self._refused(api, refusal),
+                handler.request_deserializer,
+                handler.response_serializer,
+            )
+        if handler.response_streaming and not handler.request_streaming:
+            return grpc.unary_stream_rpc_method_handler(
+                self._stream(api, handler.unary_stream),
                 handler.request_deserializer,
                 handler.response_serializer,
             )

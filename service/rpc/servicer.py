@@ -13,6 +13,7 @@ from service.errors import deadline_exceeded, invalid_argument
 from service.rpc.convert import (
     answer_of,
     boxes_of,
+    camera_event_of,
     frame_answer_of,
     parameters_of,
     stream_settings_of,
@@ -61,6 +62,17 @@ class PoseServicer(pose_pb2_grpc.PoseServiceServicer):
             await unread
             raise deadline_exceeded("while the client did not read")
 
+    async def WatchCamera(self, request: pose_pb2.WatchCameraRequest, context: Context) -> None:
+        """A camera's status, then its answers and every change."""
+        unread: asyncio.Task[None] | None = None
+        with self._runtime.cameras.watch(request.name) as (status, watcher):
+            unread = await self._write(context, camera_event_of(status))
+            while unread is None and (event := await anext(watcher, None)) is not None:
+                unread = await self._write(context, camera_event_of(event))
+        if unread is not None:
+            await unread
+            raise deadline_exceeded("while the client did not read")
+
     async def _read(
         self, requests: AsyncIterator[pose_pb2.StreamPoseRequest], stream: PoseStream
     ) -> None:
@@ -81,7 +93,7 @@ class PoseServicer(pose_pb2_grpc.PoseServiceServicer):
             first = False
 
     async def _write(
-        self, context: Context, message: pose_pb2.StreamPoseResponse
+        self, context: Context, message: pose_pb2.StreamPoseResponse | pose_pb2.WatchCameraResponse
     ) -> asyncio.Task[None] | None:
         """Sends one answer; the sending itself where the client's side stays full for too long."""
         writing = asyncio.ensure_future(_sent(context, message))
@@ -96,5 +108,7 @@ class PoseServicer(pose_pb2_grpc.PoseServiceServicer):
         return None
 
 
-async def _sent(context: Context, message: pose_pb2.StreamPoseResponse) -> None:
+async def _sent(
+    context: Context, message: pose_pb2.StreamPoseResponse | pose_pb2.WatchCameraResponse
+) -> None:
     await context.write(message)

@@ -12,7 +12,11 @@ from functools import partial
 import structlog
 
 from sdpose_core.io.decode import ImageLimits
-from sdpose_core.types import Floats
+from sdpose_core.types import Floats, Image
+from service.cameras.addresses import AddressRules
+from service.cameras.camera import Host
+from service.cameras.cameras import Cameras
+from service.cameras.settings import CameraFileError, CameraSettings, read_camera_file
 from service.errors import ErrorCode, ServiceError
 from service.parameters import PoseParameters
 from service.pipeline.estimator import Estimator
@@ -68,7 +72,10 @@ def build_estimator(settings: Settings) -> Estimator:
 
 
 class Runtime:
-    """Owns the models' threads and the pipeline; knows whether the service is live and ready."""
+    """Owns the models' threads and the pipeline; knows whether the service is live and ready.
+
+    Raises `ValueError` with one sentence for a camera file or pattern that is wrong.
+    """
 
     def __init__(
         self,
@@ -92,6 +99,14 @@ class Runtime:
             settings.max_streams, self.metrics, self.bodies, settings.stream_idle_seconds
         )
         self._resumable = Resumable(settings.max_streams, settings.stream_resume_seconds)
+        self.cameras = Cameras(
+            AddressRules(settings.camera_addresses),
+            Host(self.calls, self.open_stream, self.draw_frame, int(settings.max_megapixels * 1e6)),
+            max_cameras=settings.max_cameras,
+            max_watchers=settings.max_watchers,
+        )
+        self.metrics.watch_cameras(self.cameras.all)
+        self._own_cameras = _cameras_of(settings)
         self.state = State.STARTING
         self._build = build
         self._pipeline: PosePipeline | None = None
@@ -148,12 +163,18 @@ class Runtime:
         return open_stream(self.streams, self._resumable, self.estimate_frame, self.metrics)
 
     async def estimate_frame(
-        self, image: bytes, parameters: PoseParameters, boxes: Floats | None = None
+        self, image: bytes | Image, parameters: PoseParameters, boxes: Floats | None = None
     ) -> PoseResult:
         """One frame of a stream, as a separate request. Raises `ServiceError`."""
         deadline = time.monotonic() + self.settings.max_deadline_ms / 1e3
         with self.permit() as pipeline:
             return await pipeline.estimate(image, parameters, boxes, deadline=deadline)
+
+    async def draw_frame(self, result: PoseResult) -> bytes:
+        """The kept image of a result with its poses drawn, as JPEG. Raises `ServiceError`."""
+        deadline = time.monotonic() + self.settings.max_deadline_ms / 1e3
+        with self.permit() as pipeline:
+            return await pipeline.draw(result, deadline=deadline)
 
     @property
     def in_flight(self) -> int:
@@ -242,12 +263,14 @@ class Runtime:
         ).set(1)
         if self.state is State.STARTING:
             self.state = State.READY
+            self.cameras.start(self._own_cameras)
         _log.info("ready", seconds=round(time.monotonic() - began, 2))
 
     def refuse_new_work(self) -> None:
         """From now on no permit is given; what is in flight goes on."""
         if self.state in (State.STARTING, State.READY):
             self.state = State.DRAINING
+        self.cameras.close()
         self.streams.close("the service is draining")
 
     async def drain(self) -> bool:
@@ -267,9 +290,20 @@ class Runtime:
         if self._pipeline is not None:
             self._pipeline.close()
         ended = [worker.stop(timeout_s=1.0) for worker in self._workers]
+        ended.append(self.cameras.ended(timeout_s=1.0))
         if self.state is not State.FAILED:
             self.state = State.STOPPED
         return all(ended)
+
+
+def _cameras_of(settings: Settings) -> list[CameraSettings]:
+    cameras = read_camera_file(settings.camera_file) if settings.camera_file else []
+    if len(cameras) > settings.max_cameras:
+        raise CameraFileError(
+            f"{settings.camera_file}: {len(cameras)} cameras, more than SDPOSE_MAX_CAMERAS, "
+            f"{settings.max_cameras}"
+        )
+    return cameras
 
 
 def pipeline_limits(settings: Settings, *, on_cpu: bool) -> PipelineLimits:

@@ -11,7 +11,7 @@ from dataclasses import replace
 from typing import Protocol
 
 from sdpose_core.tracking import Following, PeopleTracker, Smoothing
-from sdpose_core.types import Floats
+from sdpose_core.types import Floats, Image
 from service.errors import ErrorCode, ServiceError, invalid_argument
 from service.parameters import PoseParameters
 from service.pipeline.results import PoseResult
@@ -37,10 +37,10 @@ def open_stream(
 
 
 class Estimate(Protocol):
-    """One image as a request of its own. Raises `ServiceError`."""
+    """One image, a file or decoded, as a request of its own. Raises `ServiceError`."""
 
     def __call__(
-        self, image: bytes, parameters: PoseParameters, boxes: Floats | None
+        self, image: bytes | Image, parameters: PoseParameters, boxes: Floats | None
     ) -> Awaitable[PoseResult]: ...
 
 
@@ -77,7 +77,7 @@ class PoseStream:
 
     async def feed(
         self,
-        image: bytes,
+        image: bytes | Image,
         sequence: int | None = None,
         timestamp: float | None = None,
         boxes: Floats | None = None,
@@ -151,7 +151,7 @@ class PoseStream:
         self._following.detected(result.poses, size, result.timings_ms["total"])
         return result
 
-    async def _followed(self, image: bytes, boxes: Floats) -> PoseResult | None:
+    async def _followed(self, image: bytes | Image, boxes: Floats) -> PoseResult | None:
         try:
             result = await self._estimate(image, self._parameters, boxes)
         except ServiceError as error:

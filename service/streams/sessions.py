@@ -15,7 +15,7 @@ from typing import Any, Generic, TypeVar
 
 import structlog
 
-from sdpose_core.types import Floats
+from sdpose_core.types import Floats, Image
 from service.errors import ErrorCode, ServiceError, as_service_error, invalid_argument
 from service.scheduling.budget import ByteBudget
 from service.telemetry.calls import CLIENT_GONE, OK
@@ -47,7 +47,7 @@ class ReceivedFrame:
     `refusal` is why it is answered with an error and not processed.
     """
 
-    image: bytes
+    image: bytes | Image
     sequence: int
     timestamp: float | None = None
     boxes: Floats | None = None
@@ -91,7 +91,7 @@ class Session(Generic[R]):
 
     def offer(
         self,
-        image: bytes,
+        image: bytes | Image,
         sequence: int | None = None,
         timestamp: float | None = None,
         boxes: Floats | None = None,
@@ -114,11 +114,11 @@ class Session(Generic[R]):
             self._count.labels("dropped").inc()
             self._release(self._waiting)
         try:
-            self._budget.take(len(image), held=self._held)
+            self._budget.take(_size(image), held=self._held)
         except ServiceError as error:
             self._waiting = ReceivedFrame(b"", sequence, timestamp, refusal=error)
         else:
-            self._held += len(image)
+            self._held += _size(image)
             self._waiting = ReceivedFrame(image, sequence, timestamp, boxes)
         self._room.clear()
         self._news.set()
@@ -165,8 +165,8 @@ class Session(Generic[R]):
             self._waiting = None
 
     def _release(self, frame: ReceivedFrame) -> None:
-        self._held -= len(frame.image)
-        self._budget.give_back(len(frame.image))
+        self._held -= _size(frame.image)
+        self._budget.give_back(_size(frame.image))
 
     async def _feed(self, reading: Coroutine[Any, Any, None]) -> None:
         try:
@@ -220,6 +220,10 @@ class Session(Generic[R]):
         finally:
             self._count.labels(outcome).inc()
             self._release(frame)
+
+
+def _size(image: bytes | Image) -> int:
+    return len(image) if isinstance(image, bytes) else image.nbytes
 
 
 class Streams:

@@ -4,9 +4,10 @@ from __future__ import annotations
 
 from collections.abc import Callable, Iterable
 from dataclasses import dataclass
+from typing import Protocol
 
 from prometheus_client import CollectorRegistry, Counter, Gauge, Histogram, generate_latest
-from prometheus_client.core import GaugeMetricFamily
+from prometheus_client.core import CounterMetricFamily, GaugeMetricFamily
 from prometheus_client.metrics_core import Metric
 from prometheus_client.process_collector import ProcessCollector
 
@@ -25,6 +26,25 @@ class GpuReading:
     memory_used: float | None
     memory_total: float | None
     utilisation: float | None
+
+
+class CameraReading(Protocol):
+    """Of one camera: whether its frames come, and its counts since it was added."""
+
+    @property
+    def name(self) -> str: ...
+    @property
+    def live(self) -> bool: ...
+    @property
+    def frames(self) -> int: ...
+    @property
+    def errors(self) -> int: ...
+    @property
+    def dropped(self) -> int: ...
+    @property
+    def reconnects(self) -> int: ...
+    @property
+    def watchers(self) -> int: ...
 
 
 class Metrics:
@@ -140,6 +160,10 @@ class Metrics:
         """Adds GPU memory and utilisation, read at every scrape."""
         self.registry.register(_GpuCollector(read))
 
+    def watch_cameras(self, read: Callable[[], Iterable[CameraReading]]) -> None:
+        """Adds the cameras, read at every scrape: those that are gone leave no lines behind."""
+        self.registry.register(_CameraCollector(read))
+
     def exposition(self) -> bytes:
         """All metrics in the Prometheus text format."""
         return generate_latest(self.registry)
@@ -164,3 +188,32 @@ class _GpuCollector:
                 if value is not None:
                     family.add_metric([str(gpu.index)], value)
         return [used, total, busy]
+
+
+class _CameraCollector:
+    def __init__(self, read: Callable[[], Iterable[CameraReading]]) -> None:
+        self._read = read
+
+    def collect(self) -> Iterable[Metric]:
+        label = ["camera"]
+        up = GaugeMetricFamily("sdpose_camera_up", "1 while its frames come, else 0.", labels=label)
+        watchers = GaugeMetricFamily(
+            "sdpose_camera_watchers", "Clients that watch it.", labels=label
+        )
+        frames = CounterMetricFamily(
+            "sdpose_camera_frames",
+            "Its frames by outcome: ok, dropped or error.",
+            labels=["camera", "outcome"],
+        )
+        reconnects = CounterMetricFamily(
+            "sdpose_camera_reconnects", "How often its broken line came back.", labels=label
+        )
+        for camera in self._read():
+            name = camera.name
+            up.add_metric([name], camera.live)
+            watchers.add_metric([name], camera.watchers)
+            reconnects.add_metric([name], camera.reconnects)
+            frames.add_metric([name, "ok"], camera.frames - camera.errors)
+            frames.add_metric([name, "error"], camera.errors)
+            frames.add_metric([name, "dropped"], camera.dropped)
+        return [up, watchers, frames, reconnects]

@@ -19,6 +19,14 @@ class DropPolicy(int, metaclass=_enum_type_wrapper.EnumTypeWrapper):
     DROP_POLICY_UNSPECIFIED: _ClassVar[DropPolicy]
     DROP_POLICY_LATEST: _ClassVar[DropPolicy]
     DROP_POLICY_NONE: _ClassVar[DropPolicy]
+
+class CameraState(int, metaclass=_enum_type_wrapper.EnumTypeWrapper):
+    __slots__ = ()
+    CAMERA_STATE_UNSPECIFIED: _ClassVar[CameraState]
+    CAMERA_STATE_CONNECTING: _ClassVar[CameraState]
+    CAMERA_STATE_LIVE: _ClassVar[CameraState]
+    CAMERA_STATE_BROKEN: _ClassVar[CameraState]
+    CAMERA_STATE_ENDED: _ClassVar[CameraState]
 PRIORITY_UNSPECIFIED: Priority
 PRIORITY_HIGH: Priority
 PRIORITY_NORMAL: Priority
@@ -26,6 +34,11 @@ PRIORITY_LOW: Priority
 DROP_POLICY_UNSPECIFIED: DropPolicy
 DROP_POLICY_LATEST: DropPolicy
 DROP_POLICY_NONE: DropPolicy
+CAMERA_STATE_UNSPECIFIED: CameraState
+CAMERA_STATE_CONNECTING: CameraState
+CAMERA_STATE_LIVE: CameraState
+CAMERA_STATE_BROKEN: CameraState
+CAMERA_STATE_ENDED: CameraState
 
 class Box(_message.Message):
     __slots__ = ("x", "y", "width", "height")
@@ -191,3 +204,43 @@ class StreamPoseResponse(_message.Message):
     error: FrameError
     resume_token: str
     def __init__(self, sequence: _Optional[int] = ..., timestamp: _Optional[float] = ..., dropped: _Optional[int] = ..., result: _Optional[_Union[EstimatePoseResponse, _Mapping]] = ..., error: _Optional[_Union[FrameError, _Mapping]] = ..., resume_token: _Optional[str] = ...) -> None: ...
+
+class WatchCameraRequest(_message.Message):
+    __slots__ = ("name",)
+    NAME_FIELD_NUMBER: _ClassVar[int]
+    name: str
+    def __init__(self, name: _Optional[str] = ...) -> None: ...
+
+class CameraStatus(_message.Message):
+    __slots__ = ("name", "address", "state", "problem", "image", "frames", "errors", "dropped", "reconnects", "people", "watchers")
+    NAME_FIELD_NUMBER: _ClassVar[int]
+    ADDRESS_FIELD_NUMBER: _ClassVar[int]
+    STATE_FIELD_NUMBER: _ClassVar[int]
+    PROBLEM_FIELD_NUMBER: _ClassVar[int]
+    IMAGE_FIELD_NUMBER: _ClassVar[int]
+    FRAMES_FIELD_NUMBER: _ClassVar[int]
+    ERRORS_FIELD_NUMBER: _ClassVar[int]
+    DROPPED_FIELD_NUMBER: _ClassVar[int]
+    RECONNECTS_FIELD_NUMBER: _ClassVar[int]
+    PEOPLE_FIELD_NUMBER: _ClassVar[int]
+    WATCHERS_FIELD_NUMBER: _ClassVar[int]
+    name: str
+    address: str
+    state: CameraState
+    problem: str
+    image: ImageSize
+    frames: int
+    errors: int
+    dropped: int
+    reconnects: int
+    people: int
+    watchers: int
+    def __init__(self, name: _Optional[str] = ..., address: _Optional[str] = ..., state: _Optional[_Union[CameraState, str]] = ..., problem: _Optional[str] = ..., image: _Optional[_Union[ImageSize, _Mapping]] = ..., frames: _Optional[int] = ..., errors: _Optional[int] = ..., dropped: _Optional[int] = ..., reconnects: _Optional[int] = ..., people: _Optional[int] = ..., watchers: _Optional[int] = ...) -> None: ...
+
+class WatchCameraResponse(_message.Message):
+    __slots__ = ("status", "frame")
+    STATUS_FIELD_NUMBER: _ClassVar[int]
+    FRAME_FIELD_NUMBER: _ClassVar[int]
+    status: CameraStatus
+    frame: StreamPoseResponse
+    def __init__(self, status: _Optional[_Union[CameraStatus, _Mapping]] = ..., frame: _Optional[_Union[StreamPoseResponse, _Mapping]] = ...) -> None: ...

@@ -45,6 +45,11 @@ class PoseServiceStub:
                 request_serializer=protos_dot_sdpose_dot_v1_dot_pose__pb2.StreamPoseRequest.SerializeToString,
                 response_deserializer=protos_dot_sdpose_dot_v1_dot_pose__pb2.StreamPoseResponse.FromString,
                 _registered_method=True)
+        self.WatchCamera = channel.unary_stream(
+                '/sdpose.v1.PoseService/WatchCamera',
+                request_serializer=protos_dot_sdpose_dot_v1_dot_pose__pb2.WatchCameraRequest.SerializeToString,
+                response_deserializer=protos_dot_sdpose_dot_v1_dot_pose__pb2.WatchCameraResponse.FromString,
+                _registered_method=True)
 
 
 class PoseServiceServicer:
@@ -68,6 +73,15 @@ class PoseServiceServicer:
         context.set_details('Method not implemented!')
         raise NotImplementedError('Method not implemented!')
 
+    def WatchCamera(self, request, context):
+        """The people of a camera that the service itself reads: its status first, then every result and
+        every change of its status, as they come. To a client that is slow the newest are sent. Ends
+        with the camera; NOT_FOUND where there is none of that name.
+        """
+        context.set_code(grpc.StatusCode.UNIMPLEMENTED)
+        context.set_details('Method not implemented!')
+        raise NotImplementedError('Method not implemented!')
+
 
 def add_PoseServiceServicer_to_server(servicer, server):
     rpc_method_handlers = {
@@ -80,6 +94,11 @@ def add_PoseServiceServicer_to_server(servicer, server):
                     servicer.StreamPose,
                     request_deserializer=protos_dot_sdpose_dot_v1_dot_pose__pb2.StreamPoseRequest.FromString,
                     response_serializer=protos_dot_sdpose_dot_v1_dot_pose__pb2.StreamPoseResponse.SerializeToString,
+            ),
+            'WatchCamera': grpc.unary_stream_rpc_method_handler(
+                    servicer.WatchCamera,
+                    request_deserializer=protos_dot_sdpose_dot_v1_dot_pose__pb2.WatchCameraRequest.FromString,
+                    response_serializer=protos_dot_sdpose_dot_v1_dot_pose__pb2.WatchCameraResponse.SerializeToString,
             ),
     }
     generic_handler = grpc.method_handlers_generic_handler(
@@ -137,6 +156,33 @@ class PoseService:
             '/sdpose.v1.PoseService/StreamPose',
             protos_dot_sdpose_dot_v1_dot_pose__pb2.StreamPoseRequest.SerializeToString,
             protos_dot_sdpose_dot_v1_dot_pose__pb2.StreamPoseResponse.FromString,
+            options,
+            channel_credentials,
+            insecure,
+            call_credentials,
+            compression,
+            wait_for_ready,
+            timeout,
+            metadata,
+            _registered_method=True)
+
+    @staticmethod
+    def WatchCamera(request,
+            target,
+            options=(),
+            channel_credentials=None,
+            call_credentials=None,
+            insecure=False,
+            compression=None,
+            wait_for_ready=None,
+            timeout=None,
+            metadata=None):
+        return grpc.experimental.unary_stream(
+            request,
+            target,
+            '/sdpose.v1.PoseService/WatchCamera',
+            protos_dot_sdpose_dot_v1_dot_pose__pb2.WatchCameraRequest.SerializeToString,
+            protos_dot_sdpose_dot_v1_dot_pose__pb2.WatchCameraResponse.FromString,
             options,
             channel_credentials,
             insecure,

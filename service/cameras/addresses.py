@@ -1,0 +1,153 @@
+"""Which addresses a caller may make this process connect to."""
+
+from __future__ import annotations
+
+import ipaddress
+import re
+import socket
+from collections.abc import Iterable
+from dataclasses import dataclass
+from typing import Final
+from urllib.parse import unquote
+
+from sdpose_core.io.sources import MediaError
+from service.errors import invalid_argument
+
+_PORTS: Final = {"rtsp": "554", "rtsps": "322", "http": "80", "https": "443"}
+_DEVICE: Final = re.compile(r"/dev/video\d{1,3}")
+# Strict, so that FFmpeg cannot read another host out of an address than these rules do.
+_ADDRESS: Final = re.compile(
+    r"(?P<scheme>[A-Za-z]+)://"
+    r"(?:[A-Za-z0-9._~!$&'()*+,;=%:-]*@)?"
+    r"(?P<host>[A-Za-z0-9.*-]+|\[[0-9A-Fa-f:.]+\])"
+    r"(?::(?P<port>\d{1,5}|\*))?"
+    r"(?P<path>/[!-~]*)?"
+)
+_METADATA: Final = {
+    ipaddress.ip_address(one) for one in ("169.254.169.254", "fd00:ec2::254", "100.100.100.200")
+}
+"""Where clouds answer their machines with credentials."""
+
+FFMPEG_OPTIONS: Final = {
+    # A redirect or a playlist would lead where no rule was asked.
+    "max_redirects": "0",
+    "format_whitelist": "rtsp,sdp,rtp,mpjpeg,mjpeg,jpeg_pipe,mpegts,flv,live_flv,h264,hevc,mov,"
+    "matroska,video4linux2,v4l2",
+}
+
+
+@dataclass(frozen=True, slots=True)
+class _Parts:
+    scheme: str
+    host: str
+    port: str
+    path: str
+
+
+class AddressRules:
+    """Patterns of the addresses that callers may name.
+
+    Such as `rtsp://10.0.0.*/*` or `/dev/video*`. In a host `*` stands for what is between two dots,
+    alone for any host; in a path for anything. A pattern without a port means that of its scheme,
+    `:*` any; without a path, any. User and password are no part of it.
+
+    Raises `ValueError` for a pattern that can match nothing.
+    """
+
+    def __init__(self, patterns: Iterable[str]) -> None:
+        self._devices: list[str] = []
+        self._urls: list[_Parts] = []
+        for pattern in patterns:
+            parts = _parts(pattern)
+            if parts is not None:
+                self._urls.append(parts)
+            elif pattern.startswith("/dev/video"):
+                self._devices.append(pattern)
+            else:
+                raise ValueError(
+                    f"{pattern!r} is no pattern of camera addresses, such as rtsp://10.0.0.*/* or "
+                    "/dev/video*"
+                )
+
+    def check(self, address: str) -> None:
+        """Raises `ServiceError` invalid_argument unless a pattern matches."""
+        if not self._urls and not self._devices:
+            raise invalid_argument(
+                "address", "this service takes no cameras; SDPOSE_CAMERA_ADDRESSES allows them"
+            )
+        if not self._allowed(address):
+            raise invalid_argument(
+                "address", "no pattern of SDPOSE_CAMERA_ADDRESSES allows this address"
+            )
+        parts = _parts(address)
+        if parts is not None and (reason := _refused_ip(parts.host.strip("[]"))):
+            raise invalid_argument("address", reason)
+
+    def _allowed(self, address: str) -> bool:
+        if _DEVICE.fullmatch(address):
+            return any(_glob(address, pattern, ".*") for pattern in self._devices)
+        asked = _parts(address)
+        if asked is None or "*" in asked.host or asked.port == "*":
+            return False
+        if ".." in unquote(asked.path).split("?")[0].split("/"):
+            return False
+        return any(_matches(asked, pattern) for pattern in self._urls)
+
+
+def check_resolved(address: str) -> None:
+    """Raises `MediaError` where the name in the address now means a host that is never allowed."""
+    parts = _parts(address)
+    if parts is None:
+        return
+    host = parts.host.strip("[]")
+    try:
+        found = socket.getaddrinfo(host, None, type=socket.SOCK_STREAM)
+    except OSError:
+        raise MediaError("the host is not known") from None
+    for *_, where in found:
+        if reason := _refused_ip(str(where[0])):
+            raise MediaError(reason)
+
+
+def _parts(address: str) -> _Parts | None:
+    found = _ADDRESS.fullmatch(address)
+    if found is None:
+        return None
+    scheme = found["scheme"].lower()
+    if scheme not in _PORTS:
+        return None
+    return _Parts(
+        scheme, found["host"].lower(), found["port"] or _PORTS[scheme], found["path"] or "/"
+    )
+
+
+def _matches(asked: _Parts, pattern: _Parts) -> bool:
+    return (
+        asked.scheme == pattern.scheme
+        and pattern.port in ("*", asked.port)
+        and _host_matches(asked.host, pattern.host)
+        and (pattern.path == "/" or _glob(asked.path, pattern.path, ".*"))
+    )
+
+
+def _host_matches(host: str, pattern: str) -> bool:
+    # Not across a dot: 10.0.0.* must not match 10.0.0.5.example.com.
+    return pattern == "*" or _glob(host, pattern, r"[^.]*")
+
+
+def _glob(text: str, pattern: str, star: str) -> bool:
+    return re.fullmatch(re.escape(pattern).replace(r"\*", star), text) is not None
+
+
+def _refused_ip(host: str) -> str | None:
+    """Why this address, if it is one, is never connected to."""
+    try:
+        address = ipaddress.ip_address(host.split("%")[0])
+    except ValueError:
+        return None
+    address = getattr(address, "ipv4_mapped", None) or address
+    if address in _METADATA or address.is_link_local:
+        return "link-local and metadata addresses are never connected to"
+    if address.is_multicast or address.is_unspecified:
+        return "multicast and unspecified addresses are no cameras"
+    return None

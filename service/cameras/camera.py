@@ -1,0 +1,251 @@
+"""One camera: read, processed as a stream, and opened again whatever happens to its line."""
+
+from __future__ import annotations
+
+import asyncio
+import time
+from collections.abc import Awaitable, Callable
+from concurrent.futures import ThreadPoolExecutor
+from contextlib import AbstractContextManager, suppress
+from dataclasses import dataclass, replace
+from enum import StrEnum
+from functools import partial
+from typing import Final
+
+import structlog
+
+from sdpose_core.io.live import LiveSource, TimedImage, live_frames, shown
+from service.cameras.addresses import FFMPEG_OPTIONS, check_resolved
+from service.cameras.feed import Feed
+from service.cameras.settings import CameraSettings
+from service.errors import ServiceError
+from service.pipeline.results import PoseResult
+from service.streams.pose_stream import PoseStream
+from service.streams.sessions import FrameAnswer
+from service.telemetry.calls import Calls
+
+ANSWERS_KEPT: Final = 8
+"""Answers that wait for one watcher; the oldest goes first."""
+_PAUSE_S: Final = 2.0
+
+_log = structlog.get_logger(__name__)
+
+
+class CameraState(StrEnum):
+    """How the line of a camera is."""
+
+    CONNECTING = "connecting"
+    LIVE = "live"
+    BROKEN = "broken"
+    ENDED = "ended"
+
+
+@dataclass(frozen=True, slots=True)
+class CameraStatus:
+    """A camera at one moment.
+
+    Attributes:
+        name: of the camera.
+        address: without user and password.
+        state: of its line.
+        problem: why no frames come; None while they do.
+        width: of its frames in pixels; 0 before the first.
+        height: of its frames in pixels; 0 before the first.
+        frames: that were processed.
+        errors: of them, those without a result.
+        dropped: frames left out because newer ones had come.
+        reconnects: how often a broken line came back.
+        people: in the last result.
+        watchers: that follow it now.
+    """
+
+    name: str
+    address: str
+    state: CameraState
+    problem: str | None
+    width: int
+    height: int
+    frames: int
+    errors: int
+    dropped: int
+    reconnects: int
+    people: int
+    watchers: int
+
+    @property
+    def live(self) -> bool:
+        """Whether frames come."""
+        return self.state is CameraState.LIVE
+
+
+@dataclass(frozen=True, slots=True)
+class CameraAnswer:
+    """The outcome of one frame; its timestamp is seconds since 1970."""
+
+    answer: FrameAnswer[PoseResult]
+    request_id: str
+
+
+CameraEvent = CameraStatus | CameraAnswer
+
+
+@dataclass(frozen=True, slots=True)
+class Host:
+    """What a camera needs of the service.
+
+    Attributes:
+        calls: envelopes.
+        open_stream: one more stream; raises `ServiceError`.
+        draw: the kept image of a result with its poses, as JPEG; raises `ServiceError`.
+        max_pixels: of a frame.
+    """
+
+    calls: Calls
+    open_stream: Callable[[], AbstractContextManager[PoseStream]]
+    draw: Callable[[PoseResult], Awaitable[bytes]]
+    max_pixels: int
+
+
+class Camera:
+    """Made on the event loop; `run` ends some time after `stop`, or as its source does."""
+
+    def __init__(self, settings: CameraSettings, host: Host) -> None:
+        self.settings = settings
+        self.events: Feed[CameraEvent] = Feed(ANSWERS_KEPT)
+        self.pictures: Feed[bytes] = Feed(1)
+        self._host = host
+        self._loop = asyncio.get_running_loop()
+        untrusted = not settings.trusted
+        self._source = LiveSource(
+            settings.address,
+            self._told,
+            options=FFMPEG_OPTIONS if untrusted else None,
+            max_pixels=host.max_pixels,
+            check=partial(check_resolved, settings.address) if untrusted else lambda: None,
+        )
+        # The wait for frames blocks: each camera has a thread for it, so that none delays another.
+        self._thread = ThreadPoolExecutor(1, thread_name_prefix=f"camera {settings.name}")
+        self._images = live_frames(self._source.frames(), settings.fps, 1)
+        self._began_s = time.time() - time.monotonic()
+        self._problem: str | None = None
+        self._drawing: asyncio.Task[None] | None = None
+        self._stopping = asyncio.Event()
+        self._ended = False
+        self._frames = self._errors = self._dropped = self._people = 0
+        self._size = (0, 0)
+        self._published: CameraStatus | None = None
+
+    @property
+    def status(self) -> CameraStatus:
+        """As it is now."""
+        problem = self._problem or self._source.problem
+        if self._ended:
+            state = CameraState.ENDED
+        elif problem is not None:
+            state = CameraState.BROKEN
+        else:
+            state = CameraState.LIVE if self._frames else CameraState.CONNECTING
+        return CameraStatus(
+            self.settings.name,
+            shown(self.settings.address),
+            state,
+            problem,
+            *self._size,
+            self._frames,
+            self._errors,
+            self._dropped,
+            self._source.reconnects,
+            self._people,
+            len(self.events) + len(self.pictures),
+        )
+
+    async def run(self) -> None:
+        """Reads and processes until the source ends, or `stop`."""
+        # Not as a context: leaving that waits for the thread, which would block the event loop.
+        self._source.start()
+        while not self._ended:
+            # What fails here is in the log; a stream that cannot go on is tried again.
+            with suppress(ServiceError):
+                await self._stream()
+            if not self._ended:
+                with suppress(TimeoutError):
+                    await asyncio.wait_for(self._stopping.wait(), _PAUSE_S)
+                self._ended = self._stopping.is_set()
+        self._tell()
+        self._close_feeds()
+
+    def stop(self) -> None:
+        """Ends the reading and whatever watches; does not wait for the thread."""
+        self._source.stop()
+        self._stopping.set()
+        self._close_feeds()
+
+    @property
+    def reading(self) -> bool:
+        """Whether native code still waits for the line."""
+        return self._source.reading
+
+    def _close_feeds(self) -> None:
+        self.events.close()
+        self.pictures.close()
+
+    async def _stream(self) -> None:
+        name = f"camera {self.settings.name}"
+        with self._host.calls.open(name, lambda _: None, None) as call:
+            try:
+                with self._host.open_stream() as stream:
+                    stream.configure(self.settings.stream, self.settings.parameters)
+                    while (frame := await self._next()) is not None:
+                        await self._process(stream, frame, call.request_id)
+            except ServiceError as error:
+                self._problem = error.message
+                self._tell()
+                raise
+        self._ended = True
+        self._thread.shutdown(wait=False)
+
+    async def _next(self) -> TimedImage | None:
+        return await self._loop.run_in_executor(self._thread, next, self._images, None)
+
+    async def _process(self, stream: PoseStream, frame: TimedImage, request_id: str) -> None:
+        await stream.feed(frame.image, frame.number, self._began_s + frame.ready_s)
+        answer = await stream.answer()
+        assert answer is not None, "a stream that is not finished answers each frame"
+        self._dropped += frame.dropped
+        self._frames += 1
+        height, width = frame.image.shape[:2]
+        self._problem, self._size = None, (width, height)
+        self._tell_changes()
+        outcome = answer.outcome
+        self.events.publish(CameraAnswer(replace(answer, dropped=frame.dropped), request_id))
+        if isinstance(outcome, ServiceError):
+            self._errors += 1
+            return
+        self._people = len(outcome.poses)
+        if len(self.pictures) and (self._drawing is None or self._drawing.done()):
+            self._drawing = asyncio.create_task(self._draw(replace(outcome, image=frame.image)))
+
+    async def _draw(self, result: PoseResult) -> None:
+        try:
+            self.pictures.publish(await self._host.draw(result))
+        except ServiceError as error:  # the next frame is drawn again
+            _log.info("not drawn", camera=self.settings.name, reason=error.message)
+
+    def _told(self, line: str) -> None:
+        """Called in the reading thread."""
+        _log.warning("camera line", camera=self.settings.name, told=line)
+        with suppress(RuntimeError):  # the loop is over
+            self._loop.call_soon_threadsafe(self._tell)
+
+    def _tell(self) -> None:
+        self._published = self.status
+        self.events.publish(self._published)
+
+    def _tell_changes(self) -> None:
+        now, before = self.status, self._published
+        if before is None or (now.state, now.width, now.height) != (
+            before.state,
+            before.width,
+            before.height,
+        ):
+            self._tell()

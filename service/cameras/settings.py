@@ -1,0 +1,119 @@
+"""What one camera is: its name, its address, and how its frames are processed."""
+
+from __future__ import annotations
+
+import tomllib
+from collections.abc import Mapping
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+from pydantic import BaseModel, ConfigDict, Field, ValidationError
+
+from service.errors import ServiceError, invalid_argument
+from service.parameters import PoseParameters
+from service.streams.settings import Drop, StreamSettings, parse_stream_settings
+
+_OF_STREAMS_ONLY = ("drop", "resume_token")
+
+
+class CameraFileError(ValueError):
+    """One sentence that says what is wrong with a camera file."""
+
+
+class CameraRequest(BaseModel):
+    """A camera as callers and files name it."""
+
+    model_config = ConfigDict(extra="forbid", frozen=True, strict=True, allow_inf_nan=False)
+
+    name: str = Field(
+        pattern=r"^[A-Za-z0-9_-]{1,64}$",
+        description="Letters, digits, _ and -; it is part of the camera's paths.",
+        examples=["door"],
+    )
+    address: str = Field(
+        min_length=1,
+        max_length=1024,
+        description="`rtsp://`, `rtsps://`, `http://`, `https://` or `/dev/video0`.",
+        examples=["rtsp://10.0.0.5/stream1"],
+    )
+    fps: float | None = Field(
+        default=None, gt=0, le=1000, description="Maximum frames per second; unset: all there is."
+    )
+    config: dict[str, Any] = Field(
+        default_factory=dict,
+        description="As of a stream: `options`, `tracking`, `smoothing`, `detect_every`.",
+    )
+
+
+@dataclass(frozen=True, slots=True)
+class CameraSettings:
+    """A checked camera. `trusted` is one of the operator's own file: no rule is asked."""
+
+    name: str
+    address: str
+    fps: float | None
+    stream: StreamSettings
+    parameters: PoseParameters
+    trusted: bool = False
+
+
+def parse_camera(given: object, *, trusted: bool = False) -> CameraSettings:
+    """Checks all but whether the address is allowed. Raises `ServiceError` invalid_argument."""
+    if not isinstance(given, Mapping):
+        raise invalid_argument("camera", "expected an object")
+    try:
+        request = CameraRequest.model_validate(dict(given))
+    except ValidationError as error:
+        first = error.errors()[0]
+        name = str(first["loc"][0])
+        if first["type"] == "extra_forbidden":
+            known = ", ".join(CameraRequest.model_fields)
+            raise invalid_argument(name, f"unknown in a camera; known are {known}") from None
+        if name == "name" and first["type"] == "string_pattern_mismatch":
+            reason = "1 to 64 letters, digits, _ and -"
+            raise invalid_argument(name, reason) from None
+        raise invalid_argument(name, first["msg"]) from None
+    for name in _OF_STREAMS_ONLY:
+        if name in request.config:
+            raise invalid_argument(name, "not for a camera, whose latest frame always wins")
+    stream, parameters = parse_stream_settings(request.config)
+    return CameraSettings(
+        request.name,
+        _whole(request.address),
+        request.fps,
+        stream.model_copy(update={"drop": Drop.LATEST}),
+        parameters,
+        trusted,
+    )
+
+
+def read_camera_file(path: Path) -> list[CameraSettings]:
+    """The cameras of a TOML file: tables `[[camera]]` with the fields of `CameraRequest`.
+
+    Raises `CameraFileError`.
+    """
+    try:
+        content = tomllib.loads(path.read_text(encoding="utf-8"))
+    except OSError as error:
+        raise CameraFileError(f"{path}: cannot be read: {error.strerror}") from None
+    except ValueError as error:
+        raise CameraFileError(f"{path}: not a TOML file: {error}") from None
+    tables = content.pop("camera", [])
+    if content or not isinstance(tables, list):
+        raise CameraFileError(f"{path}: expected tables [[camera]] and nothing else")
+    cameras: list[CameraSettings] = []
+    for number, table in enumerate(tables, 1):
+        try:
+            cameras.append(parse_camera(table, trusted=True))
+        except ServiceError as error:
+            raise CameraFileError(f"{path}: camera {number}: {error.message}") from None
+    names = [camera.name for camera in cameras]
+    twice = sorted({name for name in names if names.count(name) > 1})
+    if twice:
+        raise CameraFileError(f"{path}: two cameras are named {twice[0]}")
+    return cameras
+
+
+def _whole(address: str) -> str:
+    return f"/dev/video{address}" if address.isdecimal() else address

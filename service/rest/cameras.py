@@ -1,0 +1,159 @@
+"""The cameras that the service itself reads: `/cameras` and what comes from each."""
+
+from __future__ import annotations
+
+import asyncio
+from collections.abc import AsyncIterator, Callable, Coroutine
+from typing import Any, Final
+
+from fastapi import APIRouter, Depends, Request, Response
+from fastapi.sse import format_sse_event
+from pydantic_core import from_json, to_json
+
+from service.cameras.camera import CameraAnswer, CameraEvent, CameraStatus
+from service.cameras.feed import Watcher
+from service.cameras.settings import CameraRequest, parse_camera
+from service.errors import ErrorCode, ServiceError, invalid_argument
+from service.rest.documentation import PROBLEMS
+from service.rest.errors import frame_entry
+from service.rest.pushed import PushedResponse
+from service.rest.schemas import CameraModel, CamerasResponse
+from service.runtime.runtime import Runtime
+
+PATH: Final = "/cameras"
+_LARGEST_BODY: Final = 64 * 2**10
+_QUIET_S: Final = 15.0
+"""After so long without news a comment is sent, since proxies end what is silent."""
+_BOUNDARY: Final = "frame"
+
+Watched = tuple[CameraStatus, Watcher[CameraEvent]]
+
+
+def camera_routes(
+    runtime: Runtime, require_key: Callable[..., Coroutine[Any, Any, None]]
+) -> APIRouter:
+    """Cameras are added, listed, watched and removed here; behind the keys where there are any."""
+    cameras = runtime.cameras
+    longest_send_s = runtime.settings.max_deadline_ms / 1e3
+    router = APIRouter(
+        prefix=PATH, dependencies=[Depends(require_key)], tags=["cameras"], responses=PROBLEMS
+    )
+
+    async def watched(name: str) -> AsyncIterator[Watched]:
+        with cameras.watch(name) as watch:
+            yield watch
+
+    async def pictured(name: str) -> AsyncIterator[Watcher[bytes]]:
+        with cameras.watch_pictures(name) as watcher:
+            yield watcher
+
+    @router.post("", status_code=201, summary="Read one more camera", openapi_extra=_REQUEST)
+    async def add(request: Request, response: Response) -> CameraModel:
+        runtime.check_admission()
+        status = cameras.add(parse_camera(await _json_body(request)))
+        response.headers["Location"] = f"{PATH}/{status.name}"
+        return camera_model(status)
+
+    @router.get("", summary="The cameras that are read")
+    async def every() -> CamerasResponse:
+        return CamerasResponse(cameras=[camera_model(status) for status in cameras.all()])
+
+    @router.get("/{name}", summary="One camera")
+    async def one(name: str) -> CameraModel:
+        return camera_model(cameras.status(name))
+
+    @router.delete("/{name}", status_code=204, summary="Read it no more")
+    async def remove(name: str) -> None:
+        cameras.remove(name)
+
+    @router.get("/{name}/events", response_class=_EventsResponse, summary="Its results")
+    async def events(watch: Watched = Depends(watched)) -> Response:
+        """Server-sent events: `camera` tells how it is, first and at each change; `pose` has the
+        people of one frame, as an answer of `WS /pose/stream`. The id is the frame's number.
+        """
+        return PushedResponse(
+            _events(*watch), media_type=_EventsResponse.media_type, longest_send_s=longest_send_s
+        )
+
+    @router.get("/{name}/live", response_class=_LiveResponse, summary="Its live picture")
+    async def live(watch: Watcher[bytes] = Depends(pictured)) -> Response:
+        """MJPEG with the people drawn in, for an `<img>`; drawn only while someone watches."""
+        return PushedResponse(
+            _parts(watch), media_type=_LiveResponse.media_type, longest_send_s=longest_send_s
+        )
+
+    return router
+
+
+class _EventsResponse(Response):  # FastAPI's own takes generators only, and knows no slow client
+    media_type: str = "text/event-stream"
+
+
+class _LiveResponse(Response):
+    media_type: str = f"multipart/x-mixed-replace; boundary={_BOUNDARY}"
+
+
+_REQUEST: Final = {
+    "requestBody": {
+        "required": True,
+        "content": {"application/json": {"schema": CameraRequest.model_json_schema()}},
+    }
+}
+
+
+def camera_model(status: CameraStatus) -> CameraModel:
+    """The JSON value of one camera."""
+    size = {"width": status.width, "height": status.height} if status.width else None
+    return CameraModel.model_validate(
+        {**{name: getattr(status, name) for name in _PLAIN}, "image": size}
+    )
+
+
+_PLAIN: Final = tuple(name for name in CameraModel.model_fields if name != "image")
+
+
+async def _json_body(request: Request) -> object:
+    kind = request.headers.get("content-type", "").split(";")[0].strip().lower()
+    if kind != "application/json":  # what no page of another site may send without being asked for
+        raise ServiceError(ErrorCode.UNSUPPORTED_MEDIA_TYPE, "send a camera as application/json")
+    body = bytearray()
+    async for chunk in request.stream():
+        body += chunk
+        if len(body) > _LARGEST_BODY:
+            raise ServiceError(ErrorCode.PAYLOAD_TOO_LARGE, "a camera takes at most 64 KiB")
+    try:
+        return from_json(bytes(body))
+    except ValueError as error:
+        raise invalid_argument("body", f"not readable JSON: {error}") from None
+
+
+async def _events(status: CameraStatus, watcher: Watcher[CameraEvent]) -> AsyncIterator[bytes]:
+    yield format_sse_event(event="camera", data_str=_json(camera_model(status)), retry=2000)
+    while True:
+        try:
+            async with asyncio.timeout(_QUIET_S):
+                event = await anext(watcher)
+        except TimeoutError:
+            yield format_sse_event(comment="nothing new")
+            continue
+        except StopAsyncIteration:
+            return
+        if isinstance(event, CameraAnswer):
+            entry = frame_entry(event.answer, event.request_id)
+            yield format_sse_event(
+                event="pose", id=str(event.answer.sequence), data_str=_json(entry)
+            )
+        else:
+            yield format_sse_event(event="camera", data_str=_json(camera_model(event)))
+
+
+async def _parts(watcher: Watcher[bytes]) -> AsyncIterator[bytes]:
+    async for picture in watcher:
+        head = (
+            f"--{_BOUNDARY}\r\nContent-Type: image/jpeg\r\nContent-Length: {len(picture)}\r\n\r\n"
+        )
+        yield head.encode() + picture + b"\r\n"
+
+
+def _json(value: object) -> str:
+    return to_json(value, exclude_none=True).decode()
