@@ -25,6 +25,7 @@ def _option(name: str, field: FieldInfo) -> inspect.Parameter:
     members = [kind for kind in kinds if kind in _PARSED]
     kind = members[0] if members and "auto" not in str(field.annotation) else str
     default = "unset" if field.default is None else field.default
+    default = "empty" if default == frozenset() else default
     told = typer.Option(help=f"{field.description} [{default}]")
     return inspect.Parameter(
         name,

@@ -14,7 +14,7 @@ from service.cameras.camera import CameraAnswer, CameraEvent, CameraStatus
 from service.cameras.feed import Watcher
 from service.cameras.settings import CameraRequest, parse_camera
 from service.errors import ErrorCode, ServiceError, invalid_argument
-from service.rest.documentation import PROBLEMS
+from service.rest.documentation import CAMERA_PROBLEMS
 from service.rest.errors import frame_entry
 from service.rest.pushed import PushedResponse
 from service.rest.schemas import CameraModel, CamerasResponse
@@ -36,7 +36,10 @@ def camera_routes(
     cameras = runtime.cameras
     longest_send_s = runtime.settings.max_deadline_ms / 1e3
     router = APIRouter(
-        prefix=PATH, dependencies=[Depends(require_key)], tags=["cameras"], responses=PROBLEMS
+        prefix=PATH,
+        dependencies=[Depends(require_key)],
+        tags=["cameras"],
+        responses=CAMERA_PROBLEMS,
     )
 
     async def watched(name: str) -> AsyncIterator[Watched]:

@@ -28,6 +28,12 @@ PROBLEMS: dict[int | str, dict[str, Any]] = {
     for status, text in _WHEN.items()
 }
 
+CAMERA_PROBLEMS = {
+    **PROBLEMS,
+    404: {**PROBLEMS[422], "description": "There is no such camera."},
+    409: {**PROBLEMS[422], "description": "There is a camera of that name already."},
+}
+
 _BOXES = {
     "type": "string",
     "contentMediaType": "application/json",

@@ -22,7 +22,7 @@ from sdpose_core.io.sources import MediaError, find_sources
 from sdpose_core.io.video import VideoReader, VideoWriter
 from sdpose_core.stream import StreamRun, Summary, recorded_frames
 from sdpose_core.types import Poses
-from tests.core.test_live import camera
+from tests.cameras import camera
 
 SDPOSE = (sys.executable, "-c", "from service.cli.main import main; main()")
 

@@ -37,6 +37,7 @@ def _series(metric: Metric) -> set[str]:
 def existing() -> set[str]:
     metrics = Metrics()
     metrics.watch_gpu(lambda: [])
+    metrics.watch_cameras(lambda: [])
     return _GIVEN.union(*map(_series, metrics.registry.collect()))
 
 

@@ -34,6 +34,7 @@ def no_fault_of_ours(context: object, response: schemathesis.Response, case: obj
     assert response.status_code != 500, response.text
 
 
+_OF_A_CAMERA = {"/cameras/{name}", "/cameras/{name}/events", "/cameras/{name}/live"}
 CHECKS = [
     no_fault_of_ours,
     status_code_conformance,
@@ -65,9 +66,9 @@ def test_no_request_is_a_fault_of_ours(url: str, mode: GenerationMode) -> None:
             case.call_and_validate(checks=CHECKS)
 
         answers_as_documented()
-    images = {"/pose", "/pose/overlay"}
-    others = {"/models", "/livez", "/readyz", "/metrics"}
-    assert set(tried) == (images | others if mode is GenerationMode.POSITIVE else images)
+    with_body = {"/pose", "/pose/overlay", "/cameras"}
+    others = {"/models", "/livez", "/readyz", "/metrics", *_OF_A_CAMERA}
+    assert set(tried) == (with_body | others if mode is GenerationMode.POSITIVE else with_body)
 
 
 def test_document_describes_every_parameter_and_answer() -> None:
@@ -75,6 +76,8 @@ def test_document_describes_every_parameter_and_answer() -> None:
     assert set(document["paths"]) == {
         "/pose",
         "/pose/overlay",
+        "/cameras",
+        *_OF_A_CAMERA,
         "/models",
         "/livez",
         "/readyz",
