@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Iterable, Iterator
 from dataclasses import replace
+from typing import Final
 
 import numpy as np
 
@@ -13,11 +14,17 @@ from sdpose_core.skeleton import NUM_KEYPOINTS
 from sdpose_core.types import Poses
 from service.client.answers import Ask, PoseAnswer, StreamAsk, StreamFrame
 from service.client.grpc_client import GrpcPoseClient
+from service.client.reconnect import Reconnect
 from service.errors import ServiceError
+
+_WAITING: Final = 64
+"""Maximum number of frames kept for their answers."""
 
 
 class RemoteAnswering:
     """As `LocalAnswering`, with the models of a service; frames travel as JPEG files.
+
+    Goes on with the same people where the connection breaks.
 
     Args:
         client: open until the frames end.
@@ -41,10 +48,15 @@ class RemoteAnswering:
         def sent() -> Iterator[StreamFrame]:
             for frame in frames:
                 waiting[frame.number] = frame
+                while len(waiting) > _WAITING:  # the oldest were dropped on their way
+                    waiting.pop(next(iter(waiting)), None)
                 yield StreamFrame(encode_jpeg(frame.image), frame.number, frame.time_s)
 
-        for answer in self._client.stream(sent(), self._ask, self._stream):
-            frame = waiting.pop(answer.sequence)
+        reconnect = Reconnect(tell=self._tell)
+        for answer in self._client.follow(sent(), self._ask, self._stream, reconnect=reconnect):
+            frame = waiting.pop(answer.sequence, None)
+            if frame is None:
+                continue
             skipped = [number for number in list(waiting) if number < answer.sequence]
             dropped = frame.dropped + sum(1 + waiting.pop(one).dropped for one in skipped)
             if isinstance(answer.outcome, ServiceError):

@@ -3,13 +3,16 @@
 from __future__ import annotations
 
 import asyncio
-from collections.abc import AsyncIterable, AsyncIterator, Iterable, Iterator
+from collections.abc import AsyncGenerator, Generator, Iterable, Iterator
+from contextlib import aclosing
+from functools import partial
 from typing import Any
 
 import grpc
 
 from protos.sdpose.v1 import pose_pb2, pose_pb2_grpc
 from service.client.answers import Ask, PoseAnswer, StreamAnswer, StreamAsk, StreamFrame
+from service.client.frames import Frames, each_of
 from service.client.grpc_messages import (
     answer_from,
     call_metadata,
@@ -19,7 +22,9 @@ from service.client.grpc_messages import (
     stream_answer_from,
     stream_config,
 )
+from service.client.reconnect import Reconnect, follow
 from service.client.retry import Retry
+from service.client.threads import iterate
 
 _NOTHING_ASKED = Ask()
 _STREAM_AS_SERVED = StreamAsk()
@@ -54,6 +59,13 @@ class GrpcPoseClient:
         self._stub = pose_pb2_grpc.PoseServiceStub(self._channel)  # type: ignore[no-untyped-call]
         self._api_key = api_key
         self._retry = retry or Retry()
+        self._as_async = partial(
+            AsyncGrpcPoseClient,
+            target,
+            api_key=api_key,
+            tls=tls,
+            root_certificates=root_certificates,
+        )
 
     def estimate(
         self,
@@ -77,6 +89,26 @@ class GrpcPoseClient:
 
         return self._retry.run(attempt, timeout_s)
 
+    def follow(
+        self,
+        frames: Frames,
+        ask: Ask | None = None,
+        stream: StreamAsk | None = None,
+        *,
+        reconnect: Reconnect | None = None,
+    ) -> Generator[StreamAnswer, None, None]:
+        """As `stream`, on and on where the connection breaks: see `Reconnect`."""
+
+        async def answers() -> AsyncGenerator[StreamAnswer, None]:
+            async with (
+                self._as_async() as client,
+                aclosing(client.follow(frames, ask, stream, reconnect=reconnect)) as followed,
+            ):
+                async for answer in followed:
+                    yield answer
+
+        return iterate(answers)
+
     def stream(
         self,
         frames: Iterable[bytes | StreamFrame],
@@ -85,7 +117,7 @@ class GrpcPoseClient:
         *,
         timeout_s: float | None = None,
         request_id: str | None = None,
-    ) -> Iterator[StreamAnswer]:
+    ) -> Generator[StreamAnswer, None, None]:
         """The answers to the frames of one stream, in order, as they come.
 
         `frames` is read in another thread, as fast as it gives; of those that come while the
@@ -172,14 +204,14 @@ class AsyncGrpcPoseClient:
 
     async def stream(
         self,
-        frames: AsyncIterable[bytes | StreamFrame] | Iterable[bytes | StreamFrame],
+        frames: Frames,
         ask: Ask = _NOTHING_ASKED,
         stream: StreamAsk = _STREAM_AS_SERVED,
         *,
         timeout_s: float | None = None,
         request_id: str | None = None,
-    ) -> AsyncIterator[StreamAnswer]:
-        """As the blocking client's; a task reads `frames` beside."""
+    ) -> AsyncGenerator[StreamAnswer, None]:
+        """As the blocking client's; a task reads `frames` beside, in a thread if they block."""
         config = stream_config(ask, stream)
         metadata = call_metadata(self._api_key, request_id)
         call = self.stub.StreamPose(timeout=timeout_s, metadata=metadata)
@@ -198,6 +230,19 @@ class AsyncGrpcPoseClient:
             sending.cancel()
             await asyncio.gather(sending, return_exceptions=True)
 
+    async def follow(
+        self,
+        frames: Frames,
+        ask: Ask | None = None,
+        stream: StreamAsk | None = None,
+        *,
+        reconnect: Reconnect | None = None,
+    ) -> AsyncGenerator[StreamAnswer, None]:
+        """As `stream`, on and on where the connection breaks: see `Reconnect`."""
+        async with aclosing(follow(self.stream, frames, ask, stream, reconnect)) as answers:
+            async for answer in answers:
+                yield answer
+
     async def close(self) -> None:
         """Closes the channel."""
         await self._channel.close(None)
@@ -212,15 +257,12 @@ class AsyncGrpcPoseClient:
 async def _send(
     call: Any,
     config: pose_pb2.StreamPoseRequest,
-    frames: AsyncIterable[bytes | StreamFrame] | Iterable[bytes | StreamFrame],
+    frames: Frames,
 ) -> None:
     try:
         await call.write(config)
-        if isinstance(frames, AsyncIterable):
-            async for frame in frames:
-                await call.write(frame_message(frame))
-        else:
-            for frame in frames:
+        async with aclosing(each_of(frames)) as given:
+            async for frame in given:
                 await call.write(frame_message(frame))
         await call.done_writing()
     except (grpc.RpcError, asyncio.InvalidStateError):

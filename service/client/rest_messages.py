@@ -9,7 +9,7 @@ from typing import Any, TypeVar
 
 import httpx
 
-from service.client.answers import Ask, Box, Keypoint, Person, PoseAnswer
+from service.client.answers import Ask, Box, Keypoint, Person, PoseAnswer, StreamAnswer
 from service.errors import ErrorCode, ServiceError, invalid_argument
 
 T = TypeVar("T")
@@ -110,6 +110,17 @@ def answer_of(body: dict[str, Any]) -> PoseAnswer:
         timings_ms=body["timings_ms"],
         models=body["models"],
         request_id=body["request_id"],
+    )
+
+
+def stream_answer_of(value: dict[str, Any]) -> StreamAnswer:
+    """The answer of one frame of `WS /pose/stream`, or a `pose` event of a camera."""
+    return StreamAnswer(
+        value["sequence"],
+        value.get("timestamp"),
+        value["dropped"],
+        _error(value["error"]) if "error" in value else answer_of(value),
+        value.get("resume_token"),
     )
 
 

@@ -18,12 +18,14 @@ ROOT = Path(__file__).resolve().parents[2]
 
 
 @contextmanager
-def process(slow_s: float = 0.0) -> Iterator[tuple[subprocess.Popen[str], RestPoseClient]]:
+def process(
+    slow_s: float = 0.0, grpc_port: int = 0
+) -> Iterator[tuple[subprocess.Popen[str], RestPoseClient]]:
     """The service as a process of its own; killed at the end if it still runs."""
     environment = {
         **os.environ,
         "SDPOSE_HTTP_PORT": "0",
-        "SDPOSE_GRPC_PORT": "0",
+        "SDPOSE_GRPC_PORT": str(grpc_port),
         "SLOW_S": str(slow_s),
     }
     with subprocess.Popen(

@@ -1,0 +1,228 @@
+"""Clients of `WS /pose/stream`, for where gRPC does not pass."""
+
+from __future__ import annotations
+
+import asyncio
+import json
+import time
+from collections.abc import AsyncGenerator, Generator
+from contextlib import aclosing, suppress
+from dataclasses import asdict
+from typing import Any, Final
+
+from websockets.asyncio.client import ClientConnection, connect
+from websockets.exceptions import ConnectionClosed, InvalidStatus, WebSocketException
+
+from service.client.answers import Ask, StreamAnswer, StreamAsk, StreamFrame
+from service.client.frames import Frames, each_of
+from service.client.reconnect import Reconnect, follow
+from service.client.rest_messages import stream_answer_of
+from service.client.threads import iterate
+from service.errors import ErrorCode, ServiceError, invalid_argument
+
+_LARGEST_ANSWER: Final = 64 * 2**20
+# Closes without a reason of ours, such as those of a proxy (RFC 6455).
+_BY_CLOSE: Final = {1008: ErrorCode.INVALID_ARGUMENT, 1009: ErrorCode.PAYLOAD_TOO_LARGE}
+_BY_STATUS: Final = {401: ErrorCode.UNAUTHENTICATED, 429: ErrorCode.OVERLOADED}
+
+
+class AsyncWebSocketPoseClient:
+    """Streams over a WebSocket, on an event loop. `url` such as `http://localhost:8000`."""
+
+    def __init__(self, url: str = "http://localhost:8000", *, api_key: str | None = None) -> None:
+        scheme, _, rest = url.rstrip("/").partition("://")
+        self._url = f"{'wss' if scheme in ('https', 'wss') else 'ws'}://{rest}/pose/stream"
+        self._api_key = api_key
+
+    async def stream(
+        self,
+        frames: Frames,
+        ask: Ask | None = None,
+        stream: StreamAsk | None = None,
+        *,
+        timeout_s: float | None = None,
+        request_id: str | None = None,
+    ) -> AsyncGenerator[StreamAnswer, None]:
+        """As the gRPC client's: the answers to the frames of one stream, in order, as they come."""
+        config = _config(ask or Ask(), stream or StreamAsk())
+        given = (("X-API-Key", self._api_key), ("X-Request-ID", request_id))
+        headers = {name: value for name, value in given if value is not None}
+        deadline = None if timeout_s is None else time.monotonic() + timeout_s
+        try:
+            connection = await connect(
+                self._url, additional_headers=headers, max_size=_LARGEST_ANSWER, compression=None
+            )
+        except InvalidStatus as error:
+            raise _refused(error) from None
+        except (OSError, TimeoutError, WebSocketException) as error:
+            raise ServiceError(
+                ErrorCode.UNAVAILABLE, f"the service cannot be reached: {error}"
+            ) from None
+        sender = _Sender(connection, config, frames)
+        sending = asyncio.create_task(sender.run())
+        try:
+            while (text := await _received(connection, sending, sender, deadline)) is not None:
+                answer = stream_answer_of(json.loads(text))
+                sender.answered = answer.sequence
+                yield answer
+        finally:
+            sending.cancel()
+            await asyncio.gather(sending, return_exceptions=True)
+            with suppress(WebSocketException, OSError):
+                await connection.close()
+
+    async def follow(
+        self,
+        frames: Frames,
+        ask: Ask | None = None,
+        stream: StreamAsk | None = None,
+        *,
+        reconnect: Reconnect | None = None,
+    ) -> AsyncGenerator[StreamAnswer, None]:
+        """As `stream`, on and on where the connection breaks: see `Reconnect`."""
+        async with aclosing(follow(self.stream, frames, ask, stream, reconnect)) as answers:
+            async for answer in answers:
+                yield answer
+
+
+class WebSocketPoseClient:
+    """The same for blocking code. `frames` is read in another thread."""
+
+    def __init__(self, url: str = "http://localhost:8000", *, api_key: str | None = None) -> None:
+        self._client = AsyncWebSocketPoseClient(url, api_key=api_key)
+
+    def stream(
+        self,
+        frames: Frames,
+        ask: Ask | None = None,
+        stream: StreamAsk | None = None,
+        *,
+        timeout_s: float | None = None,
+        request_id: str | None = None,
+    ) -> Generator[StreamAnswer, None, None]:
+        """The answers to the frames of one stream, in order, as they come."""
+        return iterate(
+            lambda: self._client.stream(
+                frames, ask, stream, timeout_s=timeout_s, request_id=request_id
+            )
+        )
+
+    def follow(
+        self,
+        frames: Frames,
+        ask: Ask | None = None,
+        stream: StreamAsk | None = None,
+        *,
+        reconnect: Reconnect | None = None,
+    ) -> Generator[StreamAnswer, None, None]:
+        """As `stream`, on and on where the connection breaks: see `Reconnect`."""
+        return iterate(lambda: self._client.follow(frames, ask, stream, reconnect=reconnect))
+
+
+class _Sender:
+    """Sends the settings and the frames. All is answered once `answered` is the last number."""
+
+    def __init__(self, connection: ClientConnection, config: str, frames: Frames) -> None:
+        self._connection = connection
+        self._config = config
+        self._frames = frames
+        self._last = 0
+        self.answered: int | None = None
+        self._begun = False
+
+    @property
+    def all_answered(self) -> bool:
+        """Whether the last frame that was sent has its answer."""
+        return not self._begun or self.answered == self._last
+
+    async def run(self) -> None:
+        """Until the frames end. Raises what they raise; a connection that closes ends it."""
+        with suppress(ConnectionClosed):  # the one who reads learns why
+            await self._connection.send(self._config)
+            async with aclosing(each_of(self._frames)) as frames:
+                async for frame in frames:
+                    await self._send(frame)
+
+    async def _send(self, frame: StreamFrame) -> None:
+        self._last = self._last + 1 if frame.sequence is None else frame.sequence
+        self._begun = True
+        if about := _about(frame):
+            await self._connection.send(json.dumps({"frame": about}))
+        await self._connection.send(frame.image)
+
+
+async def _received(
+    connection: ClientConnection,
+    sending: asyncio.Task[None],
+    sender: _Sender,
+    deadline: float | None,
+) -> str | bytes | None:
+    """The next answer; None where all frames have theirs. Raises what the frames raise."""
+    receiving = asyncio.ensure_future(connection.recv())
+    try:
+        while not receiving.done():
+            if sending.done():
+                sending.result()
+                if sender.all_answered:
+                    return None
+            left = None if deadline is None else max(0.0, deadline - time.monotonic())
+            waiting = {receiving} if sending.done() else {receiving, sending}
+            done, _ = await asyncio.wait(waiting, timeout=left, return_when=asyncio.FIRST_COMPLETED)
+            if not done:
+                raise ServiceError(ErrorCode.DEADLINE_EXCEEDED, "no answer in time")
+        return receiving.result()
+    except ConnectionClosed as closed:
+        raise _closed(closed) from None
+    finally:
+        receiving.cancel()
+
+
+def _config(ask: Ask, stream: StreamAsk) -> str:
+    if ask.boxes is not None:
+        raise invalid_argument("boxes", "boxes of a stream belong to its frames")
+    options = {name: value for name, value in asdict(ask).items() if value is not None}
+    options.pop("boxes", None)
+    settings = {name: value for name, value in asdict(stream).items() if value is not None}
+    return json.dumps({"config": {**settings, "options": options}})
+
+
+def _about(frame: StreamFrame) -> dict[str, Any]:
+    about: dict[str, Any] = {
+        name: getattr(frame, name)
+        for name in ("sequence", "timestamp")
+        if getattr(frame, name) is not None
+    }
+    if frame.boxes is not None:
+        about["boxes"] = [asdict(box) for box in frame.boxes]
+    return about
+
+
+def _refused(error: InvalidStatus) -> ServiceError:
+    status = error.response.status_code
+    try:
+        body = json.loads(error.response.body or b"")
+        after = error.response.headers.get("Retry-After", "")
+        return ServiceError(
+            ErrorCode(body["code"]),
+            str(body["detail"]),
+            field=body.get("field"),
+            retry_after_s=float(after) if after.isdecimal() else None,
+        )
+    except (ValueError, KeyError, TypeError):
+        code = _BY_STATUS.get(
+            status, ErrorCode.UNAVAILABLE if status >= 500 else ErrorCode.INTERNAL
+        )
+        return ServiceError(code, f"an answer of status {status} that is not ours")
+
+
+def _closed(closed: ConnectionClosed) -> ServiceError:
+    """The error of the vocabulary in the reason of a close, which is `code: message`."""
+    frame = closed.rcvd
+    if frame is None:
+        return ServiceError(ErrorCode.UNAVAILABLE, "the connection broke off")
+    name, _, message = frame.reason.partition(": ")
+    if name in set(ErrorCode):
+        field = message.partition(": ")[0] if name == ErrorCode.INVALID_ARGUMENT else None
+        return ServiceError(ErrorCode(name), message, field=field)
+    code = _BY_CLOSE.get(frame.code, ErrorCode.UNAVAILABLE)
+    return ServiceError(code, f"the connection was closed with {frame.code} {frame.reason}".strip())
