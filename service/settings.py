@@ -6,6 +6,7 @@ Only `service.runtime` and the rooms above it see this object; the rooms below g
 from __future__ import annotations
 
 import os
+import re
 import tomllib
 from difflib import get_close_matches
 from pathlib import Path
@@ -49,6 +50,12 @@ class Settings(BaseSettings):
         repr=False,
         description="Keys of which clients must send one, separated by commas; empty: no key "
         "needed.",
+    )
+
+    cors_origins: Annotated[frozenset[str], NoDecode] = Field(
+        frozenset(),
+        description="Origins whose pages may call this service from a browser, such as "
+        "`https://app.example`, separated by commas; `*`: all. Empty: only its own page.",
     )
 
     max_batch: int | None = Field(
@@ -181,7 +188,7 @@ class Settings(BaseSettings):
         "auto", description="`auto`: console on a terminal, JSON elsewhere."
     )
 
-    @field_validator("api_keys", "camera_addresses", mode="before")
+    @field_validator("api_keys", "camera_addresses", "cors_origins", mode="before")
     @classmethod
     def _split(cls, value: object) -> object:
         if isinstance(value, str):
@@ -196,6 +203,14 @@ class Settings(BaseSettings):
         if not all("!" <= character <= "~" for key in keys for character in key):
             raise ValueError("a key may hold only ASCII letters, digits and signs, and no spaces")
         return keys
+
+    @field_validator("cors_origins")
+    @classmethod
+    def _check_origins(cls, origins: frozenset[str]) -> frozenset[str]:
+        for origin in origins - {"*"}:
+            if not re.fullmatch(r"https?://[^/\s*]+", origin):
+                raise ValueError("an origin is a scheme and a host, such as https://app.example")
+        return origins
 
     @field_validator("cycles", mode="before")
     @classmethod

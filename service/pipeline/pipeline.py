@@ -79,7 +79,7 @@ class PosePipeline:
             str(estimator.device),
         )
         self.input_size = estimator.input_size
-        self._allowed = allowed_cycles(estimator.cycles, limits)
+        self.cycles = allowed_cycles(estimator.cycles, limits)
         self._estimator = estimator
         self._metrics = metrics
         self._tracer = tracer or SilentTracer()
@@ -265,14 +265,12 @@ class PosePipeline:
             short = all(
                 queue.queued_cost <= queue.limits.max_cost for queue in (self._detect, self._pose)
             )
-            served = self._allowed.served
-            return min(served + 1, self._allowed.highest) if short else served
+            served = self.cycles.served
+            return min(served + 1, self.cycles.highest) if short else served
         try:
-            return self._allowed.check(cycles)
+            return self.cycles.check(cycles)
         except ValueError:
-            raise invalid_argument(
-                "cycles", f"must be {self._allowed.described}, or auto"
-            ) from None
+            raise invalid_argument("cycles", f"must be {self.cycles.described}, or auto") from None
 
     def _decode(self, source: bytes | Image) -> tuple[Image, Frame]:
         try:

@@ -5,11 +5,9 @@ from __future__ import annotations
 import asyncio
 from collections.abc import AsyncIterator, Callable, Collection, Coroutine, Sequence
 from dataclasses import dataclass
-from pathlib import Path
 from typing import Annotated, Any
 
 from fastapi import APIRouter, Depends, Request, Response
-from fastapi.responses import FileResponse
 from fastapi.security import APIKeyHeader, HTTPAuthorizationCredentials, HTTPBearer
 from prometheus_client import CONTENT_TYPE_LATEST
 from pydantic_core import to_json
@@ -25,11 +23,10 @@ from service.rest.body import BodyLimits, BodyShare, read_body
 from service.rest.connection import while_connected
 from service.rest.documentation import OVERLAY_DOCUMENT, POSE_DOCUMENT, PROBLEMS
 from service.rest.errors import answer_entry
-from service.rest.schemas import Health, ModelsModel, ModelsResponse, SizeModel
+from service.rest.schemas import CyclesModel, Health, ModelsModel, ModelsResponse, SizeModel
 from service.runtime.runtime import Runtime
 from service.telemetry.calls import current_call
 
-_WEB = Path(__file__).parent.parent / "web"
 _api_key = APIKeyHeader(name="X-API-Key", auto_error=False, description="One of SDPOSE_API_KEYS.")
 _bearer = HTTPBearer(auto_error=False, description="One of SDPOSE_API_KEYS.")
 
@@ -123,8 +120,8 @@ def pose_routes(runtime: Runtime) -> APIRouter:
 
     @router.get("/models", summary="What is loaded", responses=PROBLEMS)
     async def models() -> ModelsResponse:
-        names, size = runtime.models, runtime.input_size
-        if names is None or size is None:
+        names, size, cycles = runtime.models, runtime.input_size, runtime.cycles
+        if names is None or size is None or cycles is None:
             raise ServiceError(
                 ErrorCode.UNAVAILABLE, "the models are not loaded yet", retry_after_s=2.0
             )
@@ -138,13 +135,14 @@ def pose_routes(runtime: Runtime) -> APIRouter:
             keypoints=list(KEYPOINT_NAMES),
             skeleton=[list(edge) for edge in EDGES],
             input_size=SizeModel(width=size[0], height=size[1]),
+            cycles=CyclesModel(lowest=cycles.lowest, highest=cycles.highest, served=cycles.served),
         )
 
     return router
 
 
 def operator_routes(runtime: Runtime) -> APIRouter:
-    """Health, metrics and the playground; open to everyone who reaches the port."""
+    """Health and metrics; open to everyone who reaches the port."""
     router = APIRouter(tags=["operation"])
 
     @router.head("/livez", include_in_schema=False)
@@ -160,10 +158,6 @@ def operator_routes(runtime: Runtime) -> APIRouter:
     @router.get("/metrics", summary="Metrics for Prometheus", response_class=Response)
     async def metrics() -> Response:
         return Response(runtime.metrics.exposition(), media_type=CONTENT_TYPE_LATEST)
-
-    @router.get("/", include_in_schema=False)
-    async def playground() -> FileResponse:
-        return FileResponse(_WEB / "index.html", media_type="text/html; charset=utf-8")
 
     return router
 

@@ -122,6 +122,14 @@ class Problem(BaseModel):
     field: str | None = None
 
 
+class CyclesModel(BaseModel):
+    """How often the student's transformer may run; 0 is its backbone alone."""
+
+    lowest: int
+    highest: int
+    served: int = Field(description="Where a request sets none.")
+
+
 class ModelsResponse(BaseModel):
     """What the service has loaded and how its answers are to be read."""
 
@@ -129,6 +137,7 @@ class ModelsResponse(BaseModel):
     keypoints: list[str]
     skeleton: list[list[int]] = Field(description="Limbs as pairs of indices into keypoints.")
     input_size: SizeModel = Field(description="Crop of one person that the student sees.")
+    cycles: CyclesModel
 
 
 class Health(BaseModel):

@@ -68,7 +68,7 @@ def stream_routes(runtime: Runtime) -> APIRouter:
                 runtime.calls.open(f"WS {PATH}", websocket.headers.get, _API) as call,
                 _disconnects_noted(call),
             ):
-                _check_caller(websocket, runtime.settings.api_keys)
+                _check_caller(websocket, runtime.settings.api_keys, runtime.settings.cors_origins)
                 await websocket.accept(
                     PROTOCOL if PROTOCOL in websocket.scope["subprotocols"] else None,
                     [(b"x-request-id", call.request_id.encode("latin-1"))],
@@ -136,13 +136,15 @@ async def _answer(websocket: WebSocket, stream: PoseStream, longest_send_s: floa
             raise WebSocketDisconnect(1006, "the client does not read") from None
 
 
-def _check_caller(websocket: WebSocket, keys: Collection[str]) -> None:
+def _check_caller(websocket: WebSocket, keys: Collection[str], origins: Collection[str]) -> None:
     """Raises unauthenticated for a missing key, and for pages of other sites where none is set.
+
+    Pages of `origins` are as welcome as the service's own.
 
     Browsers let any page open a WebSocket to any host, unlike a request whose answer it reads.
     """
     origin = websocket.headers.get("origin")
-    if not keys and origin is not None:
+    if not keys and origin is not None and not {"*", origin} & set(origins):
         host = websocket.headers.get("host", "")
         if urlsplit(origin).netloc.lower() != host.lower():
             raise ServiceError(

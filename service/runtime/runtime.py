@@ -12,7 +12,7 @@ from functools import partial
 import structlog
 
 from sdpose_core.io.decode import ImageLimits
-from sdpose_core.types import Floats, Image
+from sdpose_core.types import Cycles, Floats, Image
 from service.cameras.addresses import AddressRules
 from service.cameras.camera import Host
 from service.cameras.cameras import Cameras
@@ -190,6 +190,11 @@ class Runtime:
     def input_size(self) -> tuple[int, int] | None:
         """Width and height of the student's crops; None before it is loaded."""
         return None if self._pipeline is None else self._pipeline.input_size
+
+    @property
+    def cycles(self) -> Cycles | None:
+        """What a request may set; None before the student is loaded."""
+        return None if self._pipeline is None else self._pipeline.cycles
 
     def not_ready(self) -> str | None:
         """Why new work is refused; None when ready."""

@@ -160,7 +160,7 @@ async def test_reflection_tells_the_contract(service: Service) -> None:
         described.file_descriptor_response.file_descriptor_proto[0]
     )
     methods = {method.name: method for method in file.service[0].method}
-    assert set(methods) == {"EstimatePose", "StreamPose"}
+    assert set(methods) == {"EstimatePose", "StreamPose", "WatchCamera"}
     assert methods["StreamPose"].client_streaming
     assert methods["StreamPose"].server_streaming
 

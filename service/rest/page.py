@@ -1,0 +1,78 @@
+"""The page that people open in a browser, its files, and the source that it links to."""
+
+from __future__ import annotations
+
+import asyncio
+import io
+import os
+import zipfile
+from functools import cache
+from importlib.metadata import distribution
+from pathlib import Path
+from typing import Final
+
+from fastapi import APIRouter, FastAPI
+from starlette.responses import FileResponse, Response
+from starlette.staticfiles import StaticFiles
+
+_ROOT: Final = Path(__file__).parents[2]
+_WEB: Final = _ROOT / "service" / "web"
+_OURS: Final = ("service", "sdpose_core", "protos")
+_SKIPPED: Final = {"__pycache__", "weights"}
+_LICENCES: Final = ("LICENSE", "NOTICE")
+_HEADERS: Final = {
+    # Nothing of other hosts, whatever an image's metadata or an answer might say.
+    "Content-Security-Policy": "default-src 'self'; img-src 'self' blob: data:; media-src blob:; "
+    "connect-src 'self' ws: wss:; frame-ancestors 'none'; base-uri 'none'; form-action 'none'",
+    "Permissions-Policy": "camera=(self)",
+    "X-Content-Type-Options": "nosniff",
+    "Referrer-Policy": "no-referrer",
+    # Asked again each time, so that page and service are always of the same version.
+    "Cache-Control": "no-cache",
+}
+
+
+def mount_page(app: FastAPI) -> None:
+    """Adds `/`, `/web/...` and `/source`; open to everyone who reaches the port."""
+    router = APIRouter(include_in_schema=False)
+
+    @router.get("/")
+    async def page() -> FileResponse:
+        return FileResponse(
+            _WEB / "index.html", media_type="text/html; charset=utf-8", headers=_HEADERS
+        )
+
+    @router.get("/source")
+    async def source() -> Response:
+        """The code that runs, as the AGPL wants it offered; without weights."""
+        archive = await asyncio.to_thread(_archive)
+        disposition = {"Content-Disposition": 'attachment; filename="sdpose-source.zip"'}
+        return Response(archive, media_type="application/zip", headers=disposition)
+
+    app.include_router(router)
+    app.mount("/web", _PageFiles(directory=_WEB))
+
+
+class _PageFiles(StaticFiles):
+    def file_response(
+        self, full_path: str | os.PathLike[str], stat_result: os.stat_result, *rest: object
+    ) -> Response:
+        """As the framework's, with the page's headers."""
+        response = super().file_response(full_path, stat_result, *rest)  # type: ignore[arg-type]
+        response.headers.update(_HEADERS)
+        return response
+
+
+@cache
+def _archive() -> bytes:
+    file = io.BytesIO()
+    with zipfile.ZipFile(file, "w", zipfile.ZIP_DEFLATED) as archive:
+        for name in _OURS:
+            for path in sorted((_ROOT / name).rglob("*")):
+                inner = path.relative_to(_ROOT)
+                if path.is_file() and not _SKIPPED.intersection(inner.parts):
+                    archive.write(path, str(inner))
+        for file_of_package in distribution("sdpose-service").files or []:
+            if file_of_package.name in _LICENCES:
+                archive.write(str(file_of_package.locate()), file_of_package.name)
+    return file.getvalue()

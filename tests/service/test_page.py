@@ -1,0 +1,421 @@
+"""The page in a browser, with a camera that plays a file; and what serves it."""
+
+from __future__ import annotations
+
+import asyncio
+import io
+import json
+import re
+import shutil
+import subprocess
+import sys
+import zipfile
+from collections.abc import AsyncIterator, Iterator
+from contextlib import asynccontextmanager
+from pathlib import Path
+
+import cv2
+import httpx
+import numpy as np
+import pytest
+from playwright.async_api import BrowserContext, Page, async_playwright, expect
+from websockets.asyncio.client import connect
+from websockets.exceptions import InvalidStatus
+
+from sdpose_core import PoseEstimator
+from service.pipeline.estimator import Estimator
+from service.process import run_service
+from service.runtime.runtime import Runtime
+from tests.cameras import camera
+from tests.fakes import FakeEstimator
+from tests.service.conftest import Service, quiet_settings, serving
+
+WEB = Path(__file__).parents[2] / "service" / "web"
+PAN = Path(__file__).parents[2] / "docs" / "images" / "pan.mp4"
+CHROMIUM = shutil.which("chromium") or shutil.which("chromium-browser")
+in_browser = pytest.mark.skipif(CHROMIUM is None, reason="chromium is not installed")
+pytestmark = [pytest.mark.anyio, pytest.mark.timeout(180)]
+FLAGS = [
+    "--headless", "--no-sandbox", "--disable-gpu", "--disable-background-networking",
+    "--use-fake-ui-for-media-stream", "--use-fake-device-for-media-stream",
+]  # fmt: skip
+SLOW_MS = 30_000
+TWO_PEOPLE = "2 people"
+
+
+@pytest.fixture(scope="module")
+def estimator() -> PoseEstimator:
+    return PoseEstimator.from_pretrained()
+
+
+@pytest.fixture(scope="module")
+def example() -> np.ndarray[tuple[int, ...], np.dtype[np.uint8]]:
+    image = cv2.imread(str(WEB / "example.jpg"))
+    assert image is not None
+    return np.asarray(image, np.uint8)
+
+
+@pytest.fixture(scope="module")
+def film(
+    tmp_path_factory: pytest.TempPathFactory,
+    example: np.ndarray[tuple[int, ...], np.dtype[np.uint8]],
+) -> Path:
+    """What the browser's camera sees."""
+    file = tmp_path_factory.mktemp("film") / "camera.mjpeg"
+    frame = cv2.imencode(".jpg", cv2.resize(example, (640, 480)))[1].tobytes()
+    file.write_bytes(frame * 30)
+    return file
+
+
+@asynccontextmanager
+async def browser(film: Path | None = None, **options: object) -> AsyncIterator[BrowserContext]:
+    flags = [*FLAGS, *([f"--use-file-for-fake-video-capture={film}"] if film else [])]
+    async with async_playwright() as playwright:
+        opened = await playwright.chromium.launch(executable_path=CHROMIUM, args=flags)
+        permissions = ["camera", "clipboard-read", "clipboard-write"]
+        context = await opened.new_context(permissions=permissions, **options)  # type: ignore[arg-type]
+        context.set_default_timeout(SLOW_MS)
+        yield context
+        await opened.close()
+
+
+@asynccontextmanager
+async def page_of(
+    estimator: Estimator, film: Path | None = None, **settings: object
+) -> AsyncIterator[tuple[Service, Page]]:
+    """The page on a running service; any script error fails the test."""
+    async with serving(estimator, **settings) as service, browser(film) as context:  # type: ignore[arg-type]
+        page = await context.new_page()
+        errors: list[str] = []
+        page.on("pageerror", lambda error: errors.append(str(error)))
+        await page.goto(service.url)
+        yield service, page
+        assert errors == []
+
+
+async def json_of(page: Page) -> dict[str, object]:
+    async with page.expect_download() as download:
+        await page.get_by_role("button", name="Download JSON").click()
+    path = await (await download.value).path()
+    answer: dict[str, object] = json.loads(Path(path).read_text())
+    return answer
+
+
+async def colours(page: Page) -> set[tuple[int, ...]]:
+    """Those of the canvas."""
+    async with page.expect_download() as download:
+        await page.get_by_role("button", name="Download picture").click()
+    drawn = cv2.imread(str(await (await download.value).path()))
+    assert drawn is not None
+    return set(map(tuple, drawn.reshape(-1, 3)[:, ::-1].tolist()))
+
+
+LEFT, RIGHT = (255, 138, 36), (40, 150, 255)
+
+
+@in_browser
+async def test_the_example_and_what_to_do_with_its_answer(
+    estimator: PoseEstimator, tmp_path: Path
+) -> None:
+    async with page_of(estimator, max_cycles=1) as (service, page):
+        status = page.get_by_role("status")
+        await expect(page.locator("#models")).to_contain_text("sdpose-lite")
+        await page.get_by_role("button", name="Example").click()
+        await expect(status).to_contain_text(TWO_PEOPLE, timeout=SLOW_MS)
+        await expect(page.get_by_role("img")).to_have_attribute(
+            "aria-label", re.compile("2 people")
+        )
+        assert {LEFT, RIGHT} <= await colours(page)
+
+        # What is shown is a matter of the view: the JSON keeps every joint.
+        whole = await json_of(page)
+        await page.get_by_label("joints from score").fill("1")
+        assert not {LEFT, RIGHT} & await colours(page)
+        assert await json_of(page) == whole
+        assert [len(person["keypoints"]) for person in whole["people"]] == [17, 17]  # type: ignore[attr-defined]
+
+        # What is requested changes the answer, and the copied texts.
+        await page.get_by_label("people at most").fill("1")
+        await page.get_by_label("people at most").press("Tab")
+        await expect(status).to_contain_text("1 person", timeout=SLOW_MS)
+        shutil.copy(WEB / "example.jpg", tmp_path)
+        commands = {}
+        for name in ("curl", "Python"):
+            await page.get_by_role("button", name=f"Copy as {name}").click()
+            await expect(status).to_have_text("Copied.")
+            commands[name] = await page.evaluate("navigator.clipboard.readText()")
+
+    async with serving(estimator, max_cycles=1, http_port=int(service.url.rsplit(":", 1)[1])):
+        for command in (
+            ["bash", "-c", commands["curl"]],
+            [sys.executable, "-c", commands["Python"]],
+        ):
+            done = await asyncio.to_thread(
+                subprocess.run, command, cwd=tmp_path, capture_output=True, text=True, check=True
+            )
+            assert done.stdout.count("nose") == 1, "one person, as requested"
+
+
+@in_browser
+async def test_webcam(estimator: PoseEstimator, film: Path) -> None:
+    async with page_of(estimator, film, max_cycles=1) as (service, page):
+        status = page.get_by_role("status")
+        await page.get_by_role("button", name="Webcam").click()
+        told = re.compile(r"2 people · \d+\.\d answers a second · \d+ ms · \d+ dropped")
+        await expect(status).to_have_text(told, timeout=SLOW_MS)
+        people = (await json_of(page))["people"]
+        assert sorted(person["id"] for person in people) == [1, 2]  # type: ignore[attr-defined]
+        await page.get_by_role("button", name="Stop").click()
+        await expect(status).to_have_text("Stopped.")
+        async with asyncio.timeout(10):
+            while service.runtime.metrics.streams_active._value.get():
+                await asyncio.sleep(0.05)
+
+
+@in_browser
+async def test_webcam_goes_on_when_the_connection_breaks(fake: FakeEstimator, film: Path) -> None:
+    async with page_of(fake, film) as (service, page):
+        status = page.get_by_role("status")
+        await page.get_by_role("button", name="Webcam").click()
+        await expect(status).to_contain_text("answers a second", timeout=SLOW_MS)
+        service.runtime.streams.close("a break for the test")
+        await expect(status).to_contain_text("a break for the test Next try in")
+        await expect(status).to_contain_text("answers a second", timeout=SLOW_MS)
+
+
+@in_browser
+async def test_a_video_file(estimator: PoseEstimator) -> None:
+    async with page_of(estimator, max_cycles=1) as (_, page):
+        if not await page.evaluate("document.createElement('video').canPlayType('video/mp4')"):
+            pytest.skip("this chromium plays no mp4")
+        await page.locator("#file").set_input_files(PAN)
+        await expect(page.get_by_role("status")).to_contain_text(
+            "answers a second", timeout=SLOW_MS
+        )
+        await expect(page.get_by_role("button", name="Stop")).to_be_hidden(timeout=SLOW_MS)
+        assert (await json_of(page))["people"]
+
+
+@in_browser
+async def test_a_key_is_needed(fake: FakeEstimator) -> None:
+    async with page_of(fake, api_keys="let-me-in") as (_, page):
+        await expect(page.get_by_role("alert")).to_contain_text("needs an API key")
+        await expect(page.get_by_label("API key")).to_be_focused()
+        await page.get_by_label("API key").fill("let-me-in")
+        await page.get_by_label("API key").press("Tab")
+        await expect(page.get_by_role("alert")).to_be_hidden()
+        await page.get_by_role("button", name="Example").click()
+        await expect(page.get_by_role("status")).to_contain_text("1 person", timeout=SLOW_MS)
+        for name in ("curl", "Python"):
+            await page.get_by_role("button", name=f"Copy as {name}").click()
+            copied = await page.evaluate("navigator.clipboard.readText()")
+            assert "SDPOSE_API_KEY" in copied
+            assert "let-me-in" not in copied
+        await page.get_by_role("button", name="Webcam").click()
+        await expect(page.get_by_role("status")).to_contain_text("answers", timeout=SLOW_MS)
+
+
+@in_browser
+async def test_no_old_picture_under_an_error_and_another_try(fake: FakeEstimator) -> None:
+    async with page_of(fake) as (service, page):
+        status, alert = page.get_by_role("status"), page.get_by_role("alert")
+        await page.get_by_role("button", name="Example").click()
+        await expect(status).to_contain_text("1 person", timeout=SLOW_MS)
+        settings = service.runtime.settings
+        service.runtime.settings = settings.model_copy(update={"max_requests": 0})
+        await page.get_by_label("flip test").check()
+        await expect(alert).to_contain_text("The service is busy. Worth another try in 1 s.")
+        await expect(page.locator("canvas")).to_be_hidden()
+        await expect(page.get_by_role("button", name="Download JSON")).to_be_disabled()
+        service.runtime.settings = settings
+        await page.get_by_role("button", name="Try again").click()
+        await expect(status).to_contain_text("1 person", timeout=SLOW_MS)
+        await expect(alert).to_be_hidden()
+        await page.locator("#file").set_input_files(
+            {"name": "a.jpg", "mimeType": "image/jpeg", "buffer": b"no image"}
+        )
+        await expect(alert).to_contain_text("request")
+        await expect(page.locator("canvas")).to_be_hidden()
+        service.stop.set()
+        await asyncio.sleep(1)
+        await page.get_by_role("button", name="Try again").click()
+        await expect(alert).to_contain_text("cannot be reached")
+
+
+@in_browser
+async def test_the_page_waits_for_the_models(fake: FakeEstimator) -> None:
+    stop, loaded = asyncio.Event(), asyncio.Event()
+    loop = asyncio.get_running_loop()
+    heard: asyncio.Future[str] = loop.create_future()
+
+    def build(_: object) -> FakeEstimator:
+        asyncio.run_coroutine_threadsafe(loaded.wait(), loop).result(60)
+        return fake
+
+    running = asyncio.create_task(
+        run_service(
+            quiet_settings(),
+            build=build,
+            on_listening=lambda where, _: heard.set_result(where.page),
+            stop=stop,
+        )
+    )
+    async with browser() as context:
+        page = await context.new_page()
+        await page.goto(await heard)
+        await expect(page.get_by_role("status")).to_have_text("The models are loading …")
+        loaded.set()
+        await expect(page.locator("#models")).to_contain_text("fake-student", timeout=SLOW_MS)
+        await expect(page.get_by_role("status")).to_have_text("")
+    stop.set()
+    await running
+
+
+@in_browser
+async def test_by_keyboard_by_name_and_on_a_phone(fake: FakeEstimator) -> None:
+    async with serving(fake) as service, browser(viewport={"width": 360, "height": 740}) as phone:
+        page = await phone.new_page()
+        await page.goto(service.url)
+        for name in ("Choose an image or video", "Webcam", "Example"):
+            await page.keyboard.press("Tab")
+            await expect(page.get_by_role("button", name=name)).to_be_focused()
+        await page.keyboard.press("Enter")
+        await expect(page.get_by_role("status")).to_contain_text("1 person", timeout=SLOW_MS)
+        assert await page.get_by_role("main").count() == 1
+        nameless = await page.evaluate(
+            "[...document.querySelectorAll('input:not([hidden]), select, textarea, button')]"
+            ".filter((one) => !(one.labels?.length || one.textContent.trim() || one.ariaLabel))"
+            ".map((one) => one.id || one.name)"
+        )
+        assert nameless == []
+        wide = await page.evaluate("document.documentElement.scrollWidth - window.innerWidth")
+        assert wide <= 0
+
+
+@in_browser
+async def test_page_and_documentation_need_no_other_host(fake: FakeEstimator) -> None:
+    async with serving(fake) as service, browser() as context:
+        page = await context.new_page()
+        hosts: set[str] = set()
+        page.on("request", lambda request: hosts.add("/".join(request.url.split("/")[:3])))
+        await page.goto(service.url)
+        await expect(page.locator("#models")).to_contain_text("fake-student")
+        await page.goto(f"{service.url}/docs")
+        await expect(page.locator(".opblock").first).to_be_visible(timeout=SLOW_MS)
+        assert {host for host in hosts if not host.startswith("data:")} == {service.url}
+
+
+@in_browser
+async def test_a_camera_of_the_service_from_a_page(fake: FakeEstimator) -> None:
+    """The JavaScript client follows it, with a key, which an EventSource could not send."""
+    settings = {"camera_addresses": "http://127.0.0.1:*/*", "api_keys": "secret"}
+    with camera(10_000) as address:
+        async with page_of(fake, **settings) as (service, page):
+            async with httpx.AsyncClient(headers={"X-API-Key": "secret"}) as client:
+                asked = {"name": "door", "address": address}
+                await client.post(f"{service.url}/cameras", json=asked)
+            told = await page.evaluate(
+                """async () => {
+                  const { PoseClient } = await import("/web/pose-client.js");
+                  const seen = [];
+                  for await (const { event, data } of new PoseClient("", "secret").camera("door")) {
+                    seen.push(event === "pose" ? data.sequence : data.state);
+                    if (seen.length > 4) return seen;
+                  }
+                }"""
+            )
+            assert told[0] in ("connecting", "live")
+            numbers = [one for one in told if isinstance(one, int)]
+            assert len(numbers) >= 2
+            assert numbers == sorted(numbers)
+            missing = await page.evaluate(
+                """async () => {
+                  const { PoseClient } = await import("/web/pose-client.js");
+                  try { await new PoseClient("", "secret").camera("none").next(); }
+                  catch (error) { return [error.code, error.status]; }
+                }"""
+            )
+            assert missing == ["not_found", 404]
+
+
+def _luminance(colour: str) -> float:
+    digits = colour.lstrip("#")
+    digits = "".join(2 * digit for digit in digits) if len(digits) == 3 else digits
+    values = [int(digits[at : at + 2], 16) / 255 for at in (0, 2, 4)]
+    linear = [v / 12.92 if v <= 0.04045 else ((v + 0.055) / 1.055) ** 2.4 for v in values]
+    return float(np.dot(linear, [0.2126, 0.7152, 0.0722]))
+
+
+@pytest.mark.parametrize("scheme", [0, 1])
+def test_contrast(scheme: int) -> None:
+    """WCAG 2: text 4.5 to 1 on each ground it stands on, in both schemes."""
+    blocks = re.findall(r":root \{([^}]*)\}", (WEB / "style.css").read_text())
+    colours = dict(re.findall(r"--([\w-]+): (#\w+)", blocks[scheme]))
+    pairs = [
+        ("text", "back"), ("text", "panel"), ("quiet", "back"), ("accent", "back"),
+        ("on-accent", "accent"), ("bad", "back"),
+    ]  # fmt: skip
+    for text, ground in pairs:
+        dark, light = sorted([_luminance(colours[text]), _luminance(colours[ground])])
+        assert (light + 0.05) / (dark + 0.05) >= 4.5, (text, ground)
+
+
+@pytest.fixture
+def archive() -> Iterator[zipfile.ZipFile]:
+    from service.rest.page import _archive
+
+    with zipfile.ZipFile(io.BytesIO(_archive())) as opened:
+        yield opened
+
+
+async def test_the_source_that_runs(service: Service, archive: zipfile.ZipFile) -> None:
+    async with httpx.AsyncClient() as client:
+        answer = await client.get(f"{service.url}/source")
+        assert answer.headers["content-type"] == "application/zip"
+        page = await client.get(service.url)
+        assert 'href="/source"' in page.text
+        assert "default-src 'self'" in page.headers["content-security-policy"]
+        script = await client.get(f"{service.url}/web/page.js")
+        assert script.headers["content-type"].startswith("text/javascript")
+        assert script.headers["cache-control"] == "no-cache"
+        assert (await client.get(f"{service.url}/web/../settings.py")).status_code == 404
+    assert len(answer.content) == len(archive.fp.getvalue())  # type: ignore[union-attr]
+    names = archive.namelist()
+    assert {"service/rest/page.py", "sdpose_core/estimator.py", "LICENSE", "NOTICE"} <= set(names)
+    assert not [name for name in names if "weights/" in name or name.endswith(".pyc")]
+
+
+@pytest.mark.parametrize(
+    ("origins", "origin", "welcome"),
+    [
+        ("", "https://app.example", False),
+        ("https://app.example", "https://app.example", True),
+        ("https://app.example", "https://other.example", False),
+        ("*", "https://other.example", True),
+    ],
+)
+async def test_pages_of_other_origins(
+    fake: FakeEstimator, origins: str, origin: str, welcome: bool
+) -> None:
+    async with serving(fake, cors_origins=origins) as service:
+        headers = {"Origin": origin, "Access-Control-Request-Method": "POST"}
+        async with httpx.AsyncClient() as client:
+            asked = await client.options(f"{service.url}/pose", headers=headers)
+            answer = await client.get(f"{service.url}/models", headers={"Origin": origin})
+        allowed = {origin, "*"} & {asked.headers.get("access-control-allow-origin")}
+        assert bool(allowed) is welcome
+        assert ("access-control-allow-origin" in answer.headers) is welcome
+        url = f"{service.url.replace('http', 'ws')}/pose/stream"
+        if welcome:
+            async with connect(url, origin=origin, proxy=None):  # type: ignore[arg-type]
+                return
+        with pytest.raises(InvalidStatus):
+            await connect(url, origin=origin, proxy=None)  # type: ignore[arg-type]
+
+
+@pytest.mark.parametrize("origin", ["app.example", "https://app.example/", "https://*.example"])
+def test_origins_that_match_nothing(origin: str) -> None:
+    from service.settings import SettingsError
+
+    with pytest.raises(SettingsError, match="such as https"):
+        Runtime(quiet_settings(cors_origins=origin))
