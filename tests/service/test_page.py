@@ -338,6 +338,42 @@ async def test_a_camera_of_the_service_from_a_page(fake: FakeEstimator) -> None:
             assert missing == ["not_found", 404]
 
 
+@pytest.mark.skipif(shutil.which("node") is None, reason="runs the client in node")
+@pytest.mark.parametrize(
+    ("status", "body", "after", "told"),
+    [
+        (
+            413,
+            '{"code": "payload_too_large", "detail": "40 MB"}',
+            "",
+            ["payload_too_large", "40 MB", None],
+        ),
+        (429, '{"code": "overloaded", "detail": "full"}', "3", ["overloaded", "full", 3]),
+        (502, "<html>", "", ["unavailable", "An answer of status 502, perhaps of a proxy.", None]),
+        (0, "", "", ["unreachable", "The service cannot be reached.", None]),
+    ],
+)
+def test_errors_of_the_javascript_client(
+    status: int, body: str, after: str, told: list[object], tmp_path: Path
+) -> None:
+    shutil.copy(WEB / "pose-client.js", tmp_path / "client.mjs")
+    headers = {"Retry-After": after} if after else {}
+    answer = f"new Response({body!r}, {{status: {status}, headers: {json.dumps(headers)}}})"
+    script = f"""
+      import {{ PoseClient }} from "./client.mjs";
+      globalThis.fetch = async () => {answer if status else "{ throw new TypeError('no') }"};
+      try {{ await new PoseClient("http://a").models(); }}
+      catch (error) {{
+        console.log(JSON.stringify([error.code, error.message, error.retryAfter]));
+      }}
+    """
+    (tmp_path / "try.mjs").write_text(script)
+    done = subprocess.run(
+        ["node", tmp_path / "try.mjs"], capture_output=True, text=True, check=True
+    )
+    assert json.loads(done.stdout) == told
+
+
 def _luminance(colour: str) -> float:
     digits = colour.lstrip("#")
     digits = "".join(2 * digit for digit in digits) if len(digits) == 3 else digits

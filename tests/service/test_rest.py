@@ -4,9 +4,6 @@ from __future__ import annotations
 
 import asyncio
 import json
-import re
-import shutil
-import subprocess
 from collections.abc import AsyncIterator
 from pathlib import Path
 
@@ -276,39 +273,6 @@ async def test_metrics_page_names_everything(service: Service, http: httpx.Async
         assert f"# TYPE {name.removesuffix('_total')}" in text, name
     for stage in ("decode", "detect", "crop", "pose"):
         assert f'sdpose_stage_seconds_count{{stage="{stage}"}} 1.0' in text
-
-
-async def test_playground(http: httpx.AsyncClient) -> None:
-    page = await http.get("/")
-    assert page.headers["content-type"].startswith("text/html")
-    assert "/pose" in page.text
-
-
-@pytest.mark.skipif(shutil.which("node") is None, reason="runs the page's own script in node")
-@pytest.mark.parametrize(
-    ("status", "answer", "after", "told"),
-    [
-        (413, '{title: "payload too large", detail: "40 MB"}', "null", "payload too large: 40 MB."),
-        (
-            429,
-            '{title: "overloaded", detail: "full"}',
-            '"3"',
-            "overloaded: full. Try again in 3 s.",
-        ),
-        (502, "null", "null", "The service, or a proxy before it, answered with status 502."),
-    ],
-)
-async def test_the_playground_says_what_is_wrong(
-    http: httpx.AsyncClient, status: int, answer: str, after: str, told: str
-) -> None:
-    found = re.search(
-        r"^function trouble.*?^}", (await http.get("/")).text, re.DOTALL | re.MULTILINE
-    )
-    assert found is not None
-    response = f"{{status: {status}, headers: {{get: () => {after}}}}}"
-    script = f"{found[0]}; process.stdout.write(trouble({response}, {answer}))"
-    done = subprocess.run(["node", "-e", script], capture_output=True, text=True, check=True)
-    assert done.stdout == told
 
 
 # Memory of bodies --------------------------------------------------------------------------------
