@@ -139,6 +139,7 @@ class StreamRun:
         overlay: video file for the frames with the people drawn in; None for none.
         rate: frames a second that the overlay says it has.
         show: told of each answer, for a live display.
+        window: gets each frame with the people drawn in; None for none.
         summary: of what was done.
     """
 
@@ -147,6 +148,7 @@ class StreamRun:
     overlay: Path | None
     rate: Fraction
     show: Callable[[Summary, Poses], None]
+    window: Callable[[Image], None] | None = None
     summary: Summary = field(default_factory=Summary)
 
     def run(self, answers: Answers) -> None:
@@ -177,10 +179,13 @@ class StreamRun:
                 self.writer.write(
                     Record(self.name, width, height, poses, frame.number, frame.time_s)
                 )
+            if video is not None or self.window is not None:
+                drawing = draw_poses(frame.image, poses)
+            if self.window is not None:
+                self.window(drawing)
             if video is not None:
                 last_s = max(frame.time_s, last_s + 0.001)
                 drawn_size = drawn_size if any(drawn_size) else (width, height)
-                drawing = draw_poses(frame.image, poses)
                 if (width, height) != drawn_size:  # a camera that came back with another size
                     drawing = np.asarray(cv2.resize(drawing, drawn_size), np.uint8)
                 video.write(drawing, last_s)

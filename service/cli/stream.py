@@ -40,6 +40,10 @@ def stream(
     overlay: Annotated[
         Path | None, typer.Option(help="Video file (mp4) with the skeletons and ids drawn in.")
     ] = None,
+    window: Annotated[
+        bool | None,
+        typer.Option(help="Show the people in a window; unset: where there is a display."),
+    ] = None,
     fps: Annotated[
         float | None,
         typer.Option(min=0.1, help="Maximum frames per second of a camera; rate of a folder (10)."),
@@ -71,14 +75,15 @@ def stream(
     """Find and follow the people of a camera or a recording.
 
     Of a camera the latest frame wins; of a recording every frame is answered. A camera that
-    breaks off is opened again, after pauses of 0.5 to 10 seconds. Ctrl-C ends it with whole files.
-    At the end a summary goes to standard error.
+    breaks off is opened again, after pauses of 0.5 to 10 seconds. Ctrl-C, or q in the window, ends
+    it with whole files. At the end a summary goes to standard error.
     """
-    from sdpose_core.io.live import LiveSource, is_live, live_frames
+    from sdpose_core.io.live import LiveSource, is_live, live_frames, shown
     from sdpose_core.io.sources import MediaError, find_sources
     from sdpose_core.io.writers import JsonLines
     from sdpose_core.stream import StreamRun, recorded_frames
     from service.cli.console import Sink, SinkError, stop_on_interrupt
+    from service.cli.window import NoWindowError, open_window
     from service.errors import ServiceError
 
     def tell(line: str) -> None:
@@ -115,7 +120,15 @@ def stream(
                 live=is_live(source),
                 tell=tell,
             )
-            stopping = stack.enter_context(stop_on_interrupt())
+            interrupted = stack.enter_context(stop_on_interrupt())
+            display = open_window(f"{shown(source)} - sdpose", wanted=window)
+            if display is not None:
+                stack.callback(display.close)
+                run.window = display.show
+
+            def stopping() -> bool:
+                return interrupted() or (display is not None and display.poll())
+
             if is_live(source):
                 live = stack.enter_context(LiveSource(source, tell, attempts=attempts))
                 frames = live_frames(live.frames(stopping), fps, every)
@@ -126,7 +139,7 @@ def stream(
                 frames = recorded_frames(found, fps, every, stopping, tell)
             with screen:
                 run.run(answering(frames))
-    except (MediaError, ServiceError, ValueError) as error:
+    except (MediaError, NoWindowError, ServiceError, ValueError) as error:
         tell(str(error))
         status = 1
     except BrokenPipeError:

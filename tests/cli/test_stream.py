@@ -4,10 +4,12 @@ from __future__ import annotations
 
 import json
 import os
+import shutil
 import signal
 import subprocess
 import sys
 import time
+from collections.abc import Iterator
 from fractions import Fraction
 from pathlib import Path
 from typing import Any
@@ -22,6 +24,7 @@ from sdpose_core.io.sources import MediaError, find_sources
 from sdpose_core.io.video import VideoReader, VideoWriter
 from sdpose_core.stream import StreamRun, Summary, recorded_frames
 from sdpose_core.types import Poses
+from service.cli.window import open_window
 from tests.cameras import camera
 
 SDPOSE = (sys.executable, "-c", "from service.cli.main import main; main()")
@@ -194,3 +197,60 @@ def test_the_summary() -> None:
     assert text.startswith("10 frames")
     assert "20 dropped" in text
     assert 49 < summary.latencies_ms[0] < 200
+
+
+@pytest.fixture
+def screen() -> Iterator[str]:
+    """The name of a display that no one sees."""
+    if shutil.which("Xvfb") is None:
+        pytest.skip("Xvfb is not installed")
+    server = subprocess.Popen(
+        ["Xvfb", "-displayfd", "1", "-screen", "0", "800x700x24"],
+        stdout=subprocess.PIPE,
+        stderr=subprocess.DEVNULL,
+        text=True,
+    )
+    assert server.stdout is not None
+    try:
+        yield f":{server.stdout.readline().strip()}"
+    finally:
+        server.terminate()
+        server.communicate()
+
+
+def test_a_window_shows_the_people_and_q_ends_it(
+    screen: str, clip: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv("DISPLAY", screen)
+    script = """
+import numpy as np
+from service.cli.window import Window
+window = Window("people")
+image = np.full((40, 60, 3), (255, 138, 36), np.uint8)
+window.show(image)
+assert window._photo.get(30, 20) == (255, 138, 36), window._photo.get(30, 20)
+window.show(np.zeros((90, 70, 3), np.uint8))
+assert (window._photo.width(), window._photo.height()) == (70, 90)
+assert not window.poll()
+window._root.focus_force()
+window._root.event_generate("<Escape>", when="tail")
+assert window.poll()
+window.show(image)
+window.close()
+"""
+    subprocess.run([sys.executable, "-c", script], check=True, timeout=60)
+    done = sdpose_stream(clip, "--window", "--json", tmp_path / "a.jsonl")
+    assert done.returncode == 0, done.stderr
+    assert len((tmp_path / "a.jsonl").read_text().splitlines()) == 12
+
+
+def test_no_window_without_a_display(clip: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    for name in ("DISPLAY", "WAYLAND_DISPLAY"):
+        monkeypatch.delenv(name, raising=False)
+    assert open_window("people", wanted=None) is None
+    assert open_window("people", wanted=False) is None
+    done = sdpose_stream(clip, "--window")
+    assert done.returncode == 1
+    assert "sdpose stream: no display" in done.stderr
+    monkeypatch.setenv("DISPLAY", ":no-such-display")
+    assert open_window("people", wanted=None) is None
