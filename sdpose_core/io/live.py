@@ -154,7 +154,7 @@ class LiveSource:
                 failures, pause_s = 0, FIRST_PAUSE_S
             except MediaError as error:
                 failure = error
-            except Exception as error:  # noqa: BLE001 - a thread that dies would tell nobody
+            except Exception as error:  # noqa: BLE001 - a thread that dies would go unnoticed
                 failure = MediaError(f"it cannot be read: {type(error).__name__}: {error}")
             if self._newest_since_failure:
                 failures, pause_s = 0, FIRST_PAUSE_S

@@ -108,12 +108,15 @@ def run_streams(
                     ("every frame detected, no tracking", StreamAsk(tracking=False)),
                 ):
                     progress(f"{name}, {count} at {rate:g}, {how}")
-                    seen = asyncio.run(_run(server, Cell(pictures, count, rate, asked), seconds))
-                    rows.append([f"{name}, {count} x {rate:g} fps, {how}", *_row(seen, seconds)])
-        progress(f"memory {server.memory_mib():.0f} MiB")
+                    cell, before = Cell(pictures, count, rate, asked), server.memory_mib()
+                    seen = asyncio.run(_run(server, cell, seconds))
+                    memory = f"{before:.0f}, {server.memory_mib():.0f}"
+                    row = [*_row(seen, seconds), memory]
+                    rows.append([f"{name}, {count} x {rate:g} fps, {how}", *row])
     head = [
         *("cameras", "answers/s", "slowest of mean", "p50 ms", "p95 ms"),
-        *("around the models ms", "people"),
+        *("around the models ms", "people", "p95 ms of first and last fifth"),
+        "memory MiB before and after",
     ]
     return markdown(head, rows)
 
@@ -124,7 +127,7 @@ def _row(seen: Sequence[Seen], seconds: float) -> list[str]:
     around = [value for one in seen for value in one.around_ms]
     people = [value for one in seen for value in one.people]
     if not latencies:
-        return ["0", "", "", "", "", ""]
+        return ["0", *[""] * 6]
     return [
         f"{sum(counts) / seconds:.1f}",
         f"{min(counts) * len(counts) / sum(counts):.2f}",
@@ -132,4 +135,10 @@ def _row(seen: Sequence[Seen], seconds: float) -> list[str]:
         f"{percentile(latencies, 0.95):.0f}",
         f"{percentile(around, 0.5):.1f}",
         f"{sum(people) / len(people):.1f}",
+        f"{_p95_of_fifth(seen, 0):.0f}, {_p95_of_fifth(seen, 4):.0f}",
     ]
+
+
+def _p95_of_fifth(seen: Sequence[Seen], which: int) -> float:
+    parts = [np.array_split(one.latencies_ms, 5)[which] for one in seen]
+    return percentile(np.concatenate(parts).tolist(), 0.95)

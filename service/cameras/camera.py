@@ -233,7 +233,7 @@ class Camera:
 
     def _told(self, line: str) -> None:
         """Called in the reading thread."""
-        _log.warning("camera line", camera=self.settings.name, told=line)
+        _log.warning("camera line", camera=self.settings.name, line=line)
         with suppress(RuntimeError):  # the loop is over
             self._loop.call_soon_threadsafe(self._tell)
 

@@ -1,4 +1,4 @@
-"""One source, many who watch: each gets the newest, and a slow one delays nobody."""
+"""One source, many who watch: each gets the newest, and a slow one delays no one."""
 
 from __future__ import annotations
 

@@ -30,7 +30,7 @@ class Reconnect:
         longest_s: longest pause.
         attempts: failures in a row after which the error is raised; None never does.
         buffer: maximum number of unanswered frames where none may be dropped.
-        tell: told in one sentence of each connection that broke.
+        tell: called with one sentence for each connection that broke.
     """
 
     first_s: float = 0.5

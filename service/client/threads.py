@@ -11,7 +11,7 @@ T = TypeVar("T")
 
 
 def iterate(make: Callable[[], AsyncGenerator[T, None]]) -> Generator[T, None, None]:
-    """What the async generator gives, which runs on an event loop in a thread of its own."""
+    """What the async generator gives, which runs on its own event loop in another thread."""
     with start_blocking_portal() as portal:
         iterator = portal.call(make)
         try:

@@ -117,7 +117,7 @@ _PLAIN: Final = tuple(name for name in CameraModel.model_fields if name != "imag
 
 async def _json_body(request: Request) -> object:
     kind = request.headers.get("content-type", "").split(";")[0].strip().lower()
-    if kind != "application/json":  # what no page of another site may send without being asked for
+    if kind != "application/json":  # pages of other sites cannot send it unless CORS allows them
         raise ServiceError(ErrorCode.UNSUPPORTED_MEDIA_TYPE, "send a camera as application/json")
     body = bytearray()
     async for chunk in request.stream():

@@ -37,7 +37,7 @@ def open_stream(
 
 
 class Estimate(Protocol):
-    """One image, a file or decoded, as a request of its own. Raises `ServiceError`."""
+    """One image, a file or decoded, as a separate request. Raises `ServiceError`."""
 
     def __call__(
         self, image: bytes | Image, parameters: PoseParameters, boxes: Floats | None

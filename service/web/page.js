@@ -86,11 +86,11 @@ const people = (count) => `${count} ${count === 1 ? "person" : "people"}`;
 async function ready() {
   for (let first = true; ; first = false) {
     try {
-      const told = await client.models();
-      skeleton = told.skeleton.map((limb) => limb.map((index) => told.keypoints[index]));
-      const { student, detector, backend, device } = told.models;
+      const loaded = await client.models();
+      skeleton = loaded.skeleton.map((limb) => limb.map((index) => loaded.keypoints[index]));
+      const { student, detector, backend, device } = loaded.models;
       $("models").textContent = `${student} · ${detector} · ${backend} on ${device}`;
-      offerCycles(told.cycles);
+      offerCycles(loaded.cycles);
       clearTrouble();
       if (!first) say("");
       return;
@@ -146,10 +146,10 @@ async function estimate(mine) {
   const ms = performance.now() - started;
   const image = await createImageBitmap(mine.file).catch(() => null);
   if (mine !== subject) return;
-  const told = `${people(answer.people.length)} · ${answer.timings_ms.total.toFixed(0)} ms in the service, ${ms.toFixed(0)} ms in all`;
-  if (!image) throw new PoseError("page", `${told}, but this browser cannot show such an image.`);
+  const summary = `${people(answer.people.length)} · ${answer.timings_ms.total.toFixed(0)} ms in the service, ${ms.toFixed(0)} ms in all`;
+  if (!image) throw new PoseError("page", `${summary}, but this browser cannot show such an image.`);
   show(image, answer);
-  say(told);
+  say(summary);
 }
 
 async function follow(mine) {

@@ -84,16 +84,16 @@ export class PoseClient {
       throw new PoseError("unreachable", "The service cannot be reached.");
     }
     if (response.ok) return response;
-    const told = await response.json().catch(() => ({})); // a proxy's page is no JSON
+    const problem = await response.json().catch(() => ({})); // a proxy's page is no JSON
     const after = Number.parseFloat(response.headers.get("Retry-After"));
     throw new PoseError(
-      told.code ?? (response.status >= 500 ? "unavailable" : "internal"),
-      told.detail ?? `An answer of status ${response.status}, perhaps of a proxy.`,
+      problem.code ?? (response.status >= 500 ? "unavailable" : "internal"),
+      problem.detail ?? `An answer of status ${response.status}, perhaps of a proxy.`,
       {
         status: response.status,
         retryAfter: Number.isFinite(after) ? after : null,
-        field: told.field ?? null,
-        requestId: told.request_id ?? null,
+        field: problem.field ?? null,
+        requestId: problem.request_id ?? null,
       },
     );
   }
@@ -102,7 +102,7 @@ export class PoseClient {
 /**
  * Frames in, answers out in order: an async iterator. The newest frame waits while others are in
  * flight, and an older one that waits is dropped. Goes on where the connection breaks, with the
- * same ids where the service still knows them. `onState` is told of each change: {state, error,
+ * same ids where the service still knows them. `onState` is called with each change: {state, error,
  * retryInMs}, where state is "connecting", "open", "waiting" or "closed".
  */
 export class PoseStream {
