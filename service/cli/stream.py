@@ -63,7 +63,8 @@ def stream(
     attempts: Annotated[
         int | None,
         typer.Option(
-            min=1, help="Failures in a row after which a camera is given up; unset: never."
+            min=1,
+            help="Failures in a row after which a camera or the service is given up; unset: never.",
         ),
     ] = None,
     student: Annotated[str, typer.Option(help="Pose model, a name or a path.")] = "sdpose-lite",
@@ -116,6 +117,7 @@ def stream(
                 smoothing,
                 max_people,
                 min_score,
+                attempts,
                 (student, detector, device),
                 live=is_live(source),
                 tell=tell,
@@ -173,6 +175,7 @@ def _answering(
     smoothing: bool,
     max_people: int | None,
     min_score: float | None,
+    attempts: int | None,
     models: tuple[str, str, str],
     *,
     live: bool,
@@ -185,7 +188,7 @@ def _answering(
         client = stack.enter_context(GrpcPoseClient(server, api_key=api_key))
         asked = StreamAsk(tracking, smoothing, detect_every, "latest" if live else "none")
         ask = Ask(max_people=max_people, min_score=min_score)
-        return RemoteAnswering(client, ask, asked, tell)
+        return RemoteAnswering(client, ask, asked, tell, attempts)
     from sdpose_core import PoseEstimator
     from sdpose_core.stream import LocalAnswering
     from sdpose_core.tracking import Smoothing, TrackingConfig

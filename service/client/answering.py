@@ -30,16 +30,23 @@ class RemoteAnswering:
         client: open until the frames end.
         ask: people that are wanted.
         stream: settings of the stream.
-        tell: told in one sentence of a frame that the service could not answer.
+        tell: called with one sentence for a frame without an answer, and a connection that broke.
+        attempts: failures to reach the service in a row after which its error is raised.
     """
 
     def __init__(
-        self, client: GrpcPoseClient, ask: Ask, stream: StreamAsk, tell: Callable[[str], None]
+        self,
+        client: GrpcPoseClient,
+        ask: Ask,
+        stream: StreamAsk,
+        tell: Callable[[str], None],
+        attempts: int | None = None,
     ) -> None:
         self._client = client
         self._ask = ask
         self._stream = stream
         self._tell = tell
+        self._attempts = attempts
 
     def __call__(self, frames: Iterable[TimedImage]) -> Iterator[tuple[TimedImage, Poses]]:
         """The answers as they come. Raises `ServiceError` where the stream ends."""
@@ -52,7 +59,7 @@ class RemoteAnswering:
                     waiting.pop(next(iter(waiting)), None)
                 yield StreamFrame(encode_jpeg(frame.image), frame.number, frame.time_s)
 
-        reconnect = Reconnect(tell=self._tell)
+        reconnect = Reconnect(attempts=self._attempts, tell=self._tell)
         for answer in self._client.follow(sent(), self._ask, self._stream, reconnect=reconnect):
             frame = waiting.pop(answer.sequence, None)
             if frame is None:

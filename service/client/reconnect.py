@@ -81,11 +81,13 @@ async def follow(
                 error = ServiceError(ErrorCode.UNAVAILABLE, "the stream ended before its frames")
             except ServiceError as broken:
                 error = broken
+            outbox.again()
+            if outbox.failure is not None and outbox.over:
+                raise outbox.failure
             failures += 1
             pause_s = reconnect.pause_s(failures, error)
             reconnect.tell(f"{error.message}; next try in {pause_s:g} s")
             await asyncio.sleep(pause_s)
-            outbox.again()
     finally:
         filling.cancel()
         await asyncio.gather(filling, return_exceptions=True)
@@ -107,7 +109,7 @@ class _Outbox:
         self._answered_place = 0
         self._last: int | None = None
         self._ended = False
-        self._failure: BaseException | None = None
+        self.failure: Exception | None = None
         self._news = asyncio.Event()
         self._room = asyncio.Event()
 
@@ -123,7 +125,7 @@ class _Outbox:
                 async for frame in given:
                     await self._put(frame)
         except Exception as error:  # noqa: BLE001 - raised to the one who reads the answers
-            self._failure = error
+            self.failure = error
         self._ended = True
         self._news.set()
 
@@ -135,8 +137,8 @@ class _Outbox:
                 assert frame.sequence is not None
                 self._sent[frame.sequence] = frame if self._keep else None
                 yield frame
-            if self._failure is not None:
-                raise self._failure
+            if self.failure is not None:
+                raise self.failure
             if self._ended:
                 return
             self._news.clear()

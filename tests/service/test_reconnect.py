@@ -156,6 +156,22 @@ async def test_what_the_frames_raise_comes_through() -> None:
         await anext(answers)
 
 
+async def test_what_the_frames_raise_comes_through_without_a_connection() -> None:
+    async def unreachable(
+        frames: Frames, ask: Ask, stream: StreamAsk
+    ) -> AsyncGenerator[StreamAnswer, None]:
+        await asyncio.sleep(0.05)
+        raise ServiceError(ErrorCode.UNAVAILABLE, "gone")
+        yield
+
+    def broken() -> Iterator[bytes]:
+        raise OSError("the camera is gone")
+        yield b""
+
+    with pytest.raises(OSError, match="the camera is gone"):
+        await anext(follow(unreachable, broken(), reconnect=SOON))
+
+
 @pytest.fixture(params=["grpc", "websocket"])
 def clients(request: pytest.FixtureRequest) -> Callable[[Service], Any]:
     def client(service: Service) -> AsyncGrpcPoseClient | AsyncWebSocketPoseClient:
