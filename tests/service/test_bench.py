@@ -137,7 +137,9 @@ def test_stream_command_measures_cameras(monkeypatch: pytest.MonkeyPatch, tmp_pa
     assert len(rows) == 2
     for row in rows:
         assert float(row[1]) > 2
-        assert float(row[-1].rstrip(" |")) == 0, "nobody in an empty image"
+        assert float(row[6]) == 0, "nobody in an empty image"
+        before, after = row[8].rstrip(" |").split(", ")
+        assert 0 < float(before) <= float(after) + 50
 
 
 def test_core_command_shows_the_papers_student_beside_the_default(
