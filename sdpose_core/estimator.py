@@ -5,7 +5,7 @@ from __future__ import annotations
 import copy
 import os
 from collections.abc import Sequence
-from typing import Final, TypeAlias
+from typing import Final
 
 import numpy as np
 import torch
@@ -13,13 +13,15 @@ from numpy.typing import ArrayLike
 from torch import Tensor
 
 from sdpose_core.backends import PoseBackend, make_backend
-from sdpose_core.backends.batches import run_in_batches
+from sdpose_core.batches import run_in_batches
 from sdpose_core.calibration import ScoreCalibration, confirmed
 from sdpose_core.checkpoints import DEFAULT_STUDENT, load_student, training_facts
 from sdpose_core.crops import PersonCrops, crop_image, crop_tensor
 from sdpose_core.detector import PersonDetector, load_detector
-from sdpose_core.geometry import heatmap_to_image, regions_from_boxes
-from sdpose_core.heatmaps import MAX_REFINEMENT, decode_tensor, merge_flip, mirror
+from sdpose_core.frames import Frame, Uploader
+from sdpose_core.geometry import regions_from_boxes
+from sdpose_core.heatmaps import MAX_REFINEMENT, merge_flip, mirror
+from sdpose_core.keypoints import KeypointDecoder
 from sdpose_core.model import PRESETS, ScoreHead, StudentConfig
 from sdpose_core.skeleton import NUM_KEYPOINTS
 from sdpose_core.types import (
@@ -32,9 +34,6 @@ from sdpose_core.types import (
     check_image,
     given_boxes,
 )
-
-Frame: TypeAlias = Image | Tensor
-"""RGB uint8 ``(height, width, 3)``: an array, or a tensor on the estimator's device."""
 
 NO_DETECTOR: Final = "none"
 LOWEST_BOX: Final = 0.1
@@ -78,14 +77,19 @@ class PoseEstimator:
         self.detector = detector
         self.config = config or getattr(backend, "config", None) or PRESETS["sdpose-t"]
         self.student_name = student_name
-        self._scores = None if scores is None else scores.to(backend.device)
-        self._calibration = calibration or ScoreCalibration()
-        self._max_refinement = max_refinement
         self._batch_sizes = tuple(
             size for size in backend.batch_sizes if max_batch is None or size <= max_batch
         )
         if not self._batch_sizes:
             raise ValueError(f"max_batch: expected at least 1, got {max_batch}")
+        self._upload = Uploader(backend.device)
+        self._decode = KeypointDecoder(
+            backend.device,
+            self._batch_sizes,
+            scores=scores,
+            calibration=calibration or ScoreCalibration(),
+            max_refinement=max_refinement,
+        )
 
     @classmethod
     def from_pretrained(
@@ -178,15 +182,18 @@ class PoseEstimator:
     def warm_up(self, *, max_cycles: int | None = None, detect_batch: int = 1) -> None:
         """Run everything once on black images, so that the first request is not slow.
 
-        The detector runs at the usual aspects, on one image and on ``detect_batch``; the student at
-        each of its batch sizes with the minimum to ``max_cycles`` cycles (None: the served number),
-        and once with the flip test; crops and keypoints are included.
+        The detector runs at the usual aspects, on one image, two, four and so on to
+        ``detect_batch``; the student at each of its batch sizes with the minimum to ``max_cycles``
+        cycles (None: the served number), and once with the flip test; crops and keypoints are
+        included.
         """
         most = self.cycles.served if max_cycles is None else min(max_cycles, self.cycles.highest)
         if self.detector is not None:
+            powers = [2**power for power in range(detect_batch.bit_length())]
+            counts = sorted({*powers, detect_batch})
             for height, width in USUAL_ASPECTS:
                 frame = self.upload(np.zeros((height, width, 3), np.uint8))
-                for count in sorted({1, detect_batch}):
+                for count in counts:
                     self.detect([frame] * count)
         frame = self.upload(np.zeros((*USUAL_ASPECTS[0], 3), np.uint8))
         for size in self._batch_sizes:
@@ -261,11 +268,7 @@ class PoseEstimator:
 
     def upload(self, image: Image) -> Frame:
         """The image on the models' device: unchanged on a CPU, copied once to a GPU."""
-        if self.backend.device.type == "cpu":
-            return image
-        # Contiguous, as PyTorch accepts no rotated or mirrored view.
-        array = np.ascontiguousarray(image)
-        return torch.from_numpy(array).to(self.backend.device, non_blocking=True)
+        return self._upload(image)
 
     def detect(self, frames: Sequence[Frame]) -> list[Detections]:
         """The people of each frame, most certain first.
@@ -314,14 +317,20 @@ class PoseEstimator:
             return torch.zeros((0, NUM_KEYPOINTS, *size), device=self.backend.device)
         people = torch.cat(pixels)
         cycles = self.cycles.check(cycles)
-        heatmaps = run_in_batches(self.backend, people, cycles, self._batch_sizes)
-        if flip_test:
-            mirrored = mirror(people, aligned=self.config.aligned_flip)
-            heatmaps = merge_flip(
-                heatmaps,
-                run_in_batches(self.backend, mirrored, cycles, self._batch_sizes),
+
+        def answers(seen: Tensor) -> Tensor:
+            return run_in_batches(
+                lambda part: self.backend.run(part, cycles),
+                seen,
+                self._batch_sizes,
+                pads=self.backend.pads,
             )
-        return heatmaps
+
+        heatmaps = answers(people)
+        if not flip_test:
+            return heatmaps
+        mirrored = mirror(people, aligned=self.config.aligned_flip)
+        return merge_flip(heatmaps, answers(mirrored))
 
     def keypoints(
         self, heatmaps: Tensor, crops: Sequence[PersonCrops]
@@ -331,17 +340,11 @@ class PoseEstimator:
         if sum(counts) == 0:
             empty = np.zeros((0, NUM_KEYPOINTS, 2), np.float32)
             return [(empty, empty[..., 0]) for _ in crops]
-        points, peaks = decode_tensor(heatmaps, self._max_refinement)
         regions = Regions(
             np.concatenate([one.regions.centres for one in crops]),
             np.concatenate([one.regions.sizes for one in crops]),
             self.config.view,
         )
-        keypoints = heatmap_to_image(points.cpu().numpy(), regions)
-        if self._scores is None:
-            scores = self._calibration(peaks.cpu().numpy())
-        else:
-            with torch.inference_mode():
-                scores = self._scores(points, peaks).cpu().numpy()
+        keypoints, scores = self._decode(heatmaps, regions)
         ends = np.cumsum(counts)[:-1]
         return list(zip(np.split(keypoints, ends), np.split(scores, ends), strict=True))

@@ -7,6 +7,7 @@ from typing import Final
 import torch
 from torch import Tensor
 
+from sdpose_core.cuda_graphs import GraphedCalls
 from sdpose_core.model import Student
 
 PRECISIONS: Final = {"fp32": torch.float32, "fp16": torch.float16, "bf16": torch.bfloat16}
@@ -20,12 +21,18 @@ class TorchBackend:
         device: Such as ``"cpu"``, ``"cuda"`` or ``"cuda:1"``.
         precision: ``"fp32"``, ``"fp16"`` or ``"bf16"``; ``"auto"`` is fp16 on a GPU and fp32 on
             a CPU.
+        graphs: On a GPU, replay every batch size from a CUDA graph (``cuda_graphs``).
     """
 
     name = "torch"
 
     def __init__(
-        self, student: Student, device: str | torch.device = "cpu", precision: str = "auto"
+        self,
+        student: Student,
+        device: str | torch.device = "cpu",
+        precision: str = "auto",
+        *,
+        graphs: bool = True,
     ) -> None:
         self.device = torch.device(device)
         gpu = self.device.type != "cpu"
@@ -42,10 +49,13 @@ class TorchBackend:
             dtype=PRECISIONS[self.precision],
             memory_format=torch.channels_last,  # type: ignore[call-overload]
         )
+        self._answer = GraphedCalls(self._compute) if gpu and graphs else self._compute
 
     @torch.inference_mode()
     def run(self, crops: Tensor, cycles: int | None = None) -> Tensor:
         """See ``PoseBackend.run``."""
-        crops = crops.contiguous(memory_format=torch.channels_last)
+        return self._answer(crops.contiguous(memory_format=torch.channels_last), cycles)
+
+    def _compute(self, crops: Tensor, cycles: int | None) -> Tensor:
         heatmaps: Tensor = self._student(crops, cycles)
         return heatmaps.float()

@@ -14,8 +14,8 @@ from ultralytics.utils import ASSETS
 
 from sdpose_core import PoseEstimator, Poses
 from sdpose_core.backends import make_backend
-from sdpose_core.backends.batches import split_batch
 from sdpose_core.backends.torch import TorchBackend
+from sdpose_core.batches import split_batch
 from sdpose_core.calibration import ScoreCalibration
 from sdpose_core.checkpoints import load_student
 from sdpose_core.estimator import USUAL_ASPECTS
@@ -144,7 +144,7 @@ def test_warm_up_runs_all_that_will_be_asked_for() -> None:
     assert runs.count((1, 1)) == 3, "the flip test looks twice"
     shapes = {image.shape[:2] for image in detector.images}
     assert shapes == set(USUAL_ASPECTS)
-    assert detector.counts == [1, 3] * len(USUAL_ASPECTS)
+    assert detector.counts == [1, 2, 3] * len(USUAL_ASPECTS)
     backend = BrightSpot()
     PoseEstimator(backend).warm_up()
     assert set(backend.cycles) == {1}

@@ -25,12 +25,14 @@ class ScoreHead(nn.Module):
 
     mean: Tensor
     scale: Tensor
+    size: Tensor
 
     def __init__(self, config: StudentConfig) -> None:
         super().__init__()
         inputs = 4 * config.keypoints
         self.keypoints = config.keypoints
-        self.heatmap_size = (config.heatmap_size[1], config.heatmap_size[0])
+        size = (config.heatmap_size[1], config.heatmap_size[0])
+        self.register_buffer("size", torch.tensor(size, dtype=torch.float32), persistent=False)
         self.register_buffer("mean", torch.zeros(inputs))
         self.register_buffer("scale", torch.ones(inputs))
         self.layers = nn.Sequential(
@@ -42,8 +44,7 @@ class ScoreHead(nn.Module):
 
     def features(self, points: Tensor, peaks: Tensor) -> Tensor:
         """``(N, 68)``: peaks, their logarithms, and positions from -0.5 to 0.5 over the map."""
-        size = points.new_tensor(self.heatmap_size)
-        places = (points / size - 0.5).flatten(1)
+        places = (points / self.size - 0.5).flatten(1)
         return torch.cat((peaks, peaks.clamp_min(SMALLEST_PEAK).log(), places), dim=1)
 
     def logits(self, points: Tensor, peaks: Tensor) -> tuple[Tensor, Tensor]:

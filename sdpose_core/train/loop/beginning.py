@@ -25,7 +25,7 @@ def first_student(config: TrainConfig) -> tuple[Student, str]:
     Raises:
         ValueError: an unknown preset, a ``start`` that cannot be read or is a student other than
             ``config.student``, a ``backbone_start`` that cannot be read or has no matching tensor,
-            or a teacher of the view labels that cannot be read.
+            or a teacher that cannot be read.
     """
     if config.student not in PRESETS:
         raise ValueError(
@@ -33,6 +33,8 @@ def first_student(config: TrainConfig) -> tuple[Student, str]:
         )
     if config.view_labels.paddings and config.view_labels.teacher:
         find_checkpoint(config.view_labels.teacher)  # fails now, not after reading all data
+    if config.teacher.network:
+        find_checkpoint(config.teacher.network)
     if config.start:
         student = without_scores(load_student(config.start))
         if student.config.name != config.student:

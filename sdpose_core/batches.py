@@ -2,32 +2,30 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 
 import torch
 from torch import Tensor
 
-from sdpose_core.backends.protocol import PoseBackend
-
 
 def run_in_batches(
-    backend: PoseBackend, crops: Tensor, cycles: int, sizes: Sequence[int]
+    run: Callable[[Tensor], Tensor], items: Tensor, sizes: Sequence[int], *, pads: bool
 ) -> Tensor:
-    """Heatmaps ``(N, 17, height, width)`` of crops ``(N, 3, height, width)``, N at least 1.
+    """What ``run`` gives for each of ``items`` (N, ...), N at least 1, in batches of ``sizes``.
 
-    ``sizes`` are the allowed batch sizes, ascending, from 1.
+    ``sizes`` are the allowed batch sizes, ascending, from 1; ``pads`` as in ``split_batch``.
     """
     parts = []
     start = 0
-    for size in split_batch(len(crops), sizes, pads=backend.pads):
-        part = crops[start : start + size]
+    for size in split_batch(len(items), sizes, pads=pads):
+        part = items[start : start + size]
         start += size
         if len(part) < size:
             filler = part.new_zeros((size - len(part), *part.shape[1:]))
-            parts.append(backend.run(torch.cat((part, filler)), cycles)[: len(part)])
+            parts.append(run(torch.cat((part, filler)))[: len(part)])
         else:
-            parts.append(backend.run(part, cycles))
-    return torch.cat(parts)
+            parts.append(run(part))
+    return parts[0] if len(parts) == 1 else torch.cat(parts)
 
 
 def split_batch(count: int, sizes: Sequence[int], *, pads: bool) -> list[int]:
