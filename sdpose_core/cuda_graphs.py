@@ -7,6 +7,7 @@ launches of one input shape once and repeats them with a single call (PyTorch,
 
 from __future__ import annotations
 
+import logging
 import threading
 from collections.abc import Callable, Hashable
 from typing import Any, Final, TypeAlias
@@ -19,6 +20,11 @@ Function: TypeAlias = Callable[..., Tensor]
 host."""
 Capture: TypeAlias = Callable[[Function, Tensor, tuple[Hashable, ...]], Callable[[Tensor], Tensor]]
 
+_log = logging.getLogger(__name__)
+
+TOLERANCE: Final = 0.02
+"""Largest difference between a replay and a call, in units of the largest value: libraries may pick
+other kernels for each."""
 WARM_RUNS: Final = 3
 """Calls before a capture, in which libraries pick kernels and allocate their workspaces."""
 
@@ -26,8 +32,10 @@ WARM_RUNS: Final = 3
 class GraphedCalls:
     """A function whose calls are replayed from a CUDA graph, one per shape of its input.
 
-    The first call with a shape records it, which takes a fraction of a second. Any number of
-    threads may call; their calls follow each other, on whatever streams.
+    The first call with a shape records it, which takes a fraction of a second, and compares the
+    replay with a call: where recording fails or the two differ, that shape runs without a graph and
+    a warning says so. Any number of threads may call; their calls follow each other, on whatever
+    streams.
 
     Args:
         function: See ``Function``. Its output must depend on nothing else that changes.
@@ -43,11 +51,11 @@ class GraphedCalls:
         self._limit = limit
         self._capture = capture or CudaCapture()
         self._lock = threading.Lock()
-        self._replays: dict[Hashable, Callable[[Tensor], Tensor]] = {}
+        self._replays: dict[Hashable, Callable[[Tensor], Tensor] | None] = {}
 
     @property
     def recorded(self) -> int:
-        """How many graphs there are."""
+        """For how many shapes recording was tried."""
         return len(self._replays)
 
     @torch.inference_mode()
@@ -55,12 +63,28 @@ class GraphedCalls:
         """As the function; the result is the caller's own."""
         key = (inputs.shape, inputs.dtype, inputs.stride(), options)
         with self._lock:
+            if key not in self._replays and self.recorded < self._limit:
+                self._replays[key] = self._record(inputs, options)
             replay = self._replays.get(key)
-            if replay is None:
-                if len(self._replays) >= self._limit:
-                    return self._function(inputs, *options)
-                replay = self._replays[key] = self._capture(self._function, inputs, options)
-            return replay(inputs)
+            return self._function(inputs, *options) if replay is None else replay(inputs)
+
+    def _record(
+        self, inputs: Tensor, options: tuple[Hashable, ...]
+    ) -> Callable[[Tensor], Tensor] | None:
+        expected = self._function(inputs, *options)
+        try:
+            replay = self._capture(self._function, inputs, options)
+            found = replay(inputs)
+        except torch.OutOfMemoryError:
+            raise
+        except RuntimeError as error:
+            _log.warning("no CUDA graph for inputs of %s: %s", tuple(inputs.shape), error)
+            return None
+        allowed = TOLERANCE * float(expected.abs().max())
+        if not float((found - expected).abs().max()) <= allowed:
+            _log.warning("no CUDA graph for inputs of %s: it replays wrongly", tuple(inputs.shape))
+            return None
+        return replay
 
 
 class CudaCapture:

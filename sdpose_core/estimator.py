@@ -189,10 +189,9 @@ class PoseEstimator:
         """
         most = self.cycles.served if max_cycles is None else min(max_cycles, self.cycles.highest)
         if self.detector is not None:
-            powers = [2**power for power in range(detect_batch.bit_length())]
-            counts = sorted({*powers, detect_batch})
-            for height, width in USUAL_ASPECTS:
-                frame = self.upload(np.zeros((height, width, 3), np.uint8))
+            counts = sorted({detect_batch, *(2**n for n in range(detect_batch.bit_length()))})
+            for size in USUAL_ASPECTS:
+                frame = self.upload(np.zeros((*size, 3), np.uint8))
                 for count in counts:
                     self.detect([frame] * count)
         frame = self.upload(np.zeros((*USUAL_ASPECTS[0], 3), np.uint8))
