@@ -190,8 +190,8 @@ class PoseEstimator:
         most = self.cycles.served if max_cycles is None else min(max_cycles, self.cycles.highest)
         if self.detector is not None:
             counts = sorted({detect_batch, *(2**n for n in range(detect_batch.bit_length()))})
-            for size in USUAL_ASPECTS:
-                frame = self.upload(np.zeros((*size, 3), np.uint8))
+            for shape in USUAL_ASPECTS:
+                frame = self.upload(np.zeros((*shape, 3), np.uint8))
                 for count in counts:
                     self.detect([frame] * count)
         frame = self.upload(np.zeros((*USUAL_ASPECTS[0], 3), np.uint8))

@@ -81,15 +81,20 @@ def parse_parameters(given: Mapping[str, object]) -> PoseParameters:
     try:
         parameters = PoseParameters.model_validate(given)
     except ValidationError as error:
-        first = error.errors()[0]
-        name = str(first["loc"][0]) if first["loc"] else "parameters"
-        if first["type"] == "extra_forbidden":
-            known = ", ".join(["boxes", *PoseParameters.model_fields])
-            raise invalid_argument(name, f"unknown parameter; known are {known}") from None
-        raise invalid_argument(name, first["msg"]) from None
+        known = ["boxes", *PoseParameters.model_fields]
+        raise rejected(error, "parameter", known) from None
     if parameters.deadline_ms is not None and not math.isfinite(parameters.deadline_ms):
         raise invalid_argument("deadline_ms", "must be finite")
     return parameters
+
+
+def rejected(error: ValidationError, what: str, known: Iterable[str]) -> ServiceError:
+    """The first complaint of pydantic as invalid_argument; `what` is one of the `known` names."""
+    first = error.errors()[0]
+    name = str(first["loc"][0]) if first["loc"] else f"{what}s"
+    if first["type"] == "extra_forbidden":
+        return invalid_argument(name, f"unknown {what}; known are {', '.join(known)}")
+    return invalid_argument(name, first["msg"])
 
 
 def time_left_s(deadline: float) -> float:

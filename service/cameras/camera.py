@@ -41,6 +41,14 @@ class CameraState(StrEnum):
 
 
 @dataclass(frozen=True, slots=True)
+class ImageSize:
+    """In pixels."""
+
+    width: int
+    height: int
+
+
+@dataclass(frozen=True, slots=True)
 class CameraStatus:
     """A camera at one moment.
 
@@ -49,8 +57,7 @@ class CameraStatus:
         address: without user and password.
         state: of its line.
         problem: why no frames come; None while they do.
-        width: of its frames in pixels; 0 before the first.
-        height: of its frames in pixels; 0 before the first.
+        image: size of its frames; None before the first.
         frames: that were processed.
         errors: of them, those without a result.
         dropped: frames left out because newer ones had come.
@@ -63,8 +70,7 @@ class CameraStatus:
     address: str
     state: CameraState
     problem: str | None
-    width: int
-    height: int
+    image: ImageSize | None
     frames: int
     errors: int
     dropped: int
@@ -132,7 +138,7 @@ class Camera:
         self._stopping = asyncio.Event()
         self._ended = False
         self._frames = self._errors = self._dropped = self._people = 0
-        self._size = (0, 0)
+        self._size: ImageSize | None = None
         self._published: CameraStatus | None = None
 
     @property
@@ -150,7 +156,7 @@ class Camera:
             shown(self.settings.address),
             state,
             problem,
-            *self._size,
+            self._size,
             self._frames,
             self._errors,
             self._dropped,
@@ -214,7 +220,7 @@ class Camera:
         self._dropped += frame.dropped
         self._frames += 1
         height, width = frame.image.shape[:2]
-        self._problem, self._size = None, (width, height)
+        self._problem, self._size = None, ImageSize(width, height)
         self._tell_changes()
         outcome = answer.outcome
         self.events.publish(CameraAnswer(replace(answer, dropped=frame.dropped), request_id))
@@ -243,9 +249,5 @@ class Camera:
 
     def _tell_changes(self) -> None:
         now, before = self.status, self._published
-        if before is None or (now.state, now.width, now.height) != (
-            before.state,
-            before.width,
-            before.height,
-        ):
+        if before is None or (now.state, now.image) != (before.state, before.image):
             self._tell()

@@ -11,7 +11,7 @@ from typing import Any
 from pydantic import BaseModel, ConfigDict, Field, ValidationError
 
 from service.errors import ServiceError, invalid_argument
-from service.parameters import PoseParameters
+from service.parameters import PoseParameters, rejected
 from service.streams.settings import Drop, StreamSettings, parse_stream_settings
 
 _OF_STREAMS_ONLY = ("drop", "resume_token")
@@ -65,15 +65,9 @@ def parse_camera(given: object, *, trusted: bool = False) -> CameraSettings:
     try:
         request = CameraRequest.model_validate(dict(given))
     except ValidationError as error:
-        first = error.errors()[0]
-        name = str(first["loc"][0])
-        if first["type"] == "extra_forbidden":
-            known = ", ".join(CameraRequest.model_fields)
-            raise invalid_argument(name, f"unknown in a camera; known are {known}") from None
-        if name == "name" and first["type"] == "string_pattern_mismatch":
-            reason = "1 to 64 letters, digits, _ and -"
-            raise invalid_argument(name, reason) from None
-        raise invalid_argument(name, first["msg"]) from None
+        if error.errors()[0]["type"] == "string_pattern_mismatch":
+            raise invalid_argument("name", "1 to 64 letters, digits, _ and -") from None
+        raise rejected(error, "field of a camera", CameraRequest.model_fields) from None
     for name in _OF_STREAMS_ONLY:
         if name in request.config:
             raise invalid_argument(name, "not for a camera, whose latest frame always wins")

@@ -12,6 +12,7 @@ import grpc
 
 from protos.sdpose.v1 import pose_pb2, pose_pb2_grpc
 from service.client.answers import Ask, PoseAnswer, StreamAnswer, StreamAsk, StreamFrame
+from service.client.following import AsyncFollowing, Following
 from service.client.frames import Frames, each_of
 from service.client.grpc_messages import (
     answer_from,
@@ -22,9 +23,7 @@ from service.client.grpc_messages import (
     stream_answer_from,
     stream_config,
 )
-from service.client.reconnect import Reconnect, follow
 from service.client.retry import Retry
-from service.client.threads import iterate
 
 _NOTHING_ASKED = Ask()
 _STREAM_AS_SERVED = StreamAsk()
@@ -36,7 +35,7 @@ _OPTIONS = (
 )
 
 
-class GrpcPoseClient:
+class GrpcPoseClient(Following):
     """Blocking client. `target` such as `localhost:8001`; close it, or use `with`.
 
     `tls` encrypts; `root_certificates` (PEM) are trusted then in place of gRPC's own.
@@ -89,26 +88,6 @@ class GrpcPoseClient:
 
         return self._retry.run(attempt, timeout_s)
 
-    def follow(
-        self,
-        frames: Frames,
-        ask: Ask | None = None,
-        stream: StreamAsk | None = None,
-        *,
-        reconnect: Reconnect | None = None,
-    ) -> Generator[StreamAnswer, None, None]:
-        """As `stream`, on and on where the connection breaks: see `Reconnect`."""
-
-        async def answers() -> AsyncGenerator[StreamAnswer, None]:
-            async with (
-                self._as_async() as client,
-                aclosing(client.follow(frames, ask, stream, reconnect=reconnect)) as followed,
-            ):
-                async for answer in followed:
-                    yield answer
-
-        return iterate(answers)
-
     def stream(
         self,
         frames: Iterable[bytes | StreamFrame],
@@ -152,14 +131,8 @@ class GrpcPoseClient:
         """Closes the channel."""
         self._channel.close()
 
-    def __enter__(self) -> GrpcPoseClient:
-        return self
 
-    def __exit__(self, *_: object) -> None:
-        self.close()
-
-
-class AsyncGrpcPoseClient:
+class AsyncGrpcPoseClient(AsyncFollowing):
     """The same on an event loop; close it, or use `async with`."""
 
     def __init__(
@@ -230,28 +203,9 @@ class AsyncGrpcPoseClient:
             sending.cancel()
             await asyncio.gather(sending, return_exceptions=True)
 
-    async def follow(
-        self,
-        frames: Frames,
-        ask: Ask | None = None,
-        stream: StreamAsk | None = None,
-        *,
-        reconnect: Reconnect | None = None,
-    ) -> AsyncGenerator[StreamAnswer, None]:
-        """As `stream`, on and on where the connection breaks: see `Reconnect`."""
-        async with aclosing(follow(self.stream, frames, ask, stream, reconnect)) as answers:
-            async for answer in answers:
-                yield answer
-
     async def close(self) -> None:
         """Closes the channel."""
         await self._channel.close(None)
-
-    async def __aenter__(self) -> AsyncGrpcPoseClient:
-        return self
-
-    async def __aexit__(self, *_: object) -> None:
-        await self.close()
 
 
 async def _send(

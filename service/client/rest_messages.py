@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import json
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import asdict
 from typing import Any, TypeVar
 
@@ -70,20 +70,27 @@ def checked_body(response: httpx.Response) -> bytes:
     """The body of a good response; raises the `ServiceError` that another one tells."""
     if response.status_code == httpx.codes.OK:
         return response.content
-    after = response.headers.get("retry-after", "")
+    raise problem_error(response.status_code, response.headers, response.content)
+
+
+def problem_error(status: int, headers: Mapping[str, str], body: bytes) -> ServiceError:
+    """What a response other than 200 tells; `headers` compare names without case."""
+    after = headers.get("retry-after", "")
     after_s = float(after) if after.isdecimal() else None
     try:
-        body = response.json()
-        code = ErrorCode(body["code"])
-    except (ValueError, KeyError, TypeError):
-        raise ServiceError(
-            _BY_STATUS.get(response.status_code, ErrorCode.INTERNAL),
-            f"an answer of status {response.status_code} that is not ours",
+        problem = json.loads(body)
+        return ServiceError(
+            ErrorCode(problem["code"]),
+            str(problem["detail"]),
+            field=problem.get("field"),
             retry_after_s=after_s,
-        ) from None
-    raise ServiceError(
-        code, str(body.get("detail", "")), field=body.get("field"), retry_after_s=after_s
-    )
+        )
+    except (ValueError, KeyError, TypeError):
+        return ServiceError(
+            _BY_STATUS.get(status, ErrorCode.INTERNAL),
+            f"an answer of status {status} that is not ours",
+            retry_after_s=after_s,
+        )
 
 
 def as_unreached(error: httpx.TransportError) -> ServiceError:

@@ -8,25 +8,25 @@ import time
 from collections.abc import AsyncGenerator, Generator
 from contextlib import aclosing, suppress
 from dataclasses import asdict
+from functools import partial
 from typing import Any, Final
 
 from websockets.asyncio.client import ClientConnection, connect
 from websockets.exceptions import ConnectionClosed, InvalidStatus, WebSocketException
 
 from service.client.answers import Ask, StreamAnswer, StreamAsk, StreamFrame
+from service.client.following import AsyncFollowing, Following
 from service.client.frames import Frames, each_of
-from service.client.reconnect import Reconnect, follow
-from service.client.rest_messages import stream_answer_of
+from service.client.rest_messages import problem_error, stream_answer_of
 from service.client.threads import iterate
 from service.errors import ErrorCode, ServiceError, invalid_argument
 
 _LARGEST_ANSWER: Final = 64 * 2**20
 # Closes without a reason of ours, such as those of a proxy (RFC 6455).
 _BY_CLOSE: Final = {1008: ErrorCode.INVALID_ARGUMENT, 1009: ErrorCode.PAYLOAD_TOO_LARGE}
-_BY_STATUS: Final = {401: ErrorCode.UNAUTHENTICATED, 429: ErrorCode.OVERLOADED}
 
 
-class AsyncWebSocketPoseClient:
+class AsyncWebSocketPoseClient(AsyncFollowing):
     """Streams over a WebSocket, on an event loop. `url` such as `http://localhost:8000`."""
 
     def __init__(self, url: str = "http://localhost:8000", *, api_key: str | None = None) -> None:
@@ -53,7 +53,10 @@ class AsyncWebSocketPoseClient:
                 self._url, additional_headers=headers, max_size=_LARGEST_ANSWER, compression=None
             )
         except InvalidStatus as error:
-            raise _refused(error) from None
+            refusal = error.response
+            raise problem_error(
+                refusal.status_code, refusal.headers, bytes(refusal.body or b"")
+            ) from None
         except (OSError, TimeoutError, WebSocketException) as error:
             raise ServiceError(
                 ErrorCode.UNAVAILABLE, f"the service cannot be reached: {error}"
@@ -71,25 +74,12 @@ class AsyncWebSocketPoseClient:
             with suppress(WebSocketException, OSError):
                 await connection.close()
 
-    async def follow(
-        self,
-        frames: Frames,
-        ask: Ask | None = None,
-        stream: StreamAsk | None = None,
-        *,
-        reconnect: Reconnect | None = None,
-    ) -> AsyncGenerator[StreamAnswer, None]:
-        """As `stream`, on and on where the connection breaks: see `Reconnect`."""
-        async with aclosing(follow(self.stream, frames, ask, stream, reconnect)) as answers:
-            async for answer in answers:
-                yield answer
 
-
-class WebSocketPoseClient:
+class WebSocketPoseClient(Following):
     """The same for blocking code. `frames` is read in another thread."""
 
     def __init__(self, url: str = "http://localhost:8000", *, api_key: str | None = None) -> None:
-        self._client = AsyncWebSocketPoseClient(url, api_key=api_key)
+        self._as_async = partial(AsyncWebSocketPoseClient, url, api_key=api_key)
 
     def stream(
         self,
@@ -102,21 +92,10 @@ class WebSocketPoseClient:
     ) -> Generator[StreamAnswer, None, None]:
         """The answers to the frames of one stream, in order, as they come."""
         return iterate(
-            lambda: self._client.stream(
+            lambda: self._as_async().stream(
                 frames, ask, stream, timeout_s=timeout_s, request_id=request_id
             )
         )
-
-    def follow(
-        self,
-        frames: Frames,
-        ask: Ask | None = None,
-        stream: StreamAsk | None = None,
-        *,
-        reconnect: Reconnect | None = None,
-    ) -> Generator[StreamAnswer, None, None]:
-        """As `stream`, on and on where the connection breaks: see `Reconnect`."""
-        return iterate(lambda: self._client.follow(frames, ask, stream, reconnect=reconnect))
 
 
 class _Sender:
@@ -195,24 +174,6 @@ def _about(frame: StreamFrame) -> dict[str, Any]:
     if frame.boxes is not None:
         about["boxes"] = [asdict(box) for box in frame.boxes]
     return about
-
-
-def _refused(error: InvalidStatus) -> ServiceError:
-    status = error.response.status_code
-    try:
-        body = json.loads(error.response.body or b"")
-        after = error.response.headers.get("Retry-After", "")
-        return ServiceError(
-            ErrorCode(body["code"]),
-            str(body["detail"]),
-            field=body.get("field"),
-            retry_after_s=float(after) if after.isdecimal() else None,
-        )
-    except (ValueError, KeyError, TypeError):
-        code = _BY_STATUS.get(
-            status, ErrorCode.UNAVAILABLE if status >= 500 else ErrorCode.INTERNAL
-        )
-        return ServiceError(code, f"an answer of status {status} that is not ours")
 
 
 def _closed(closed: ConnectionClosed) -> ServiceError:

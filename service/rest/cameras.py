@@ -4,18 +4,20 @@ from __future__ import annotations
 
 import asyncio
 from collections.abc import AsyncIterator, Callable, Coroutine
+from dataclasses import asdict
 from typing import Any, Final
 
 from fastapi import APIRouter, Depends, Request, Response
 from fastapi.sse import format_sse_event
-from pydantic_core import from_json, to_json
+from pydantic_core import to_json
 
 from service.cameras.camera import CameraAnswer, CameraEvent, CameraStatus
 from service.cameras.feed import Watcher
 from service.cameras.settings import CameraRequest, parse_camera
-from service.errors import ErrorCode, ServiceError, invalid_argument
+from service.errors import ErrorCode, ServiceError
 from service.rest.documentation import CAMERA_PROBLEMS
 from service.rest.errors import frame_entry
+from service.rest.json_body import read_json
 from service.rest.pushed import PushedResponse
 from service.rest.schemas import CameraModel, CamerasResponse
 from service.runtime.runtime import Runtime
@@ -106,13 +108,7 @@ _REQUEST: Final = {
 
 def camera_model(status: CameraStatus) -> CameraModel:
     """The JSON value of one camera."""
-    size = {"width": status.width, "height": status.height} if status.width else None
-    return CameraModel.model_validate(
-        {**{name: getattr(status, name) for name in _PLAIN}, "image": size}
-    )
-
-
-_PLAIN: Final = tuple(name for name in CameraModel.model_fields if name != "image")
+    return CameraModel.model_validate(asdict(status))
 
 
 async def _json_body(request: Request) -> object:
@@ -124,10 +120,7 @@ async def _json_body(request: Request) -> object:
         body += chunk
         if len(body) > _LARGEST_BODY:
             raise ServiceError(ErrorCode.PAYLOAD_TOO_LARGE, "a camera takes at most 64 KiB")
-    try:
-        return from_json(bytes(body))
-    except ValueError as error:
-        raise invalid_argument("body", f"not readable JSON: {error}") from None
+    return read_json(bytes(body))
 
 
 async def _events(status: CameraStatus, watcher: Watcher[CameraEvent]) -> AsyncIterator[bytes]:

@@ -25,10 +25,7 @@ def parse_json(text: bytes, field: str, max_images: int) -> tuple[list[bytes], d
 
     Raises `ServiceError` invalid_argument or payload_too_large.
     """
-    try:
-        body = from_json(text)
-    except ValueError as error:
-        raise invalid_argument("body", f"not readable JSON: {error}") from None
+    body = read_json(text)
     if not isinstance(body, dict):
         raise invalid_argument("body", f"expected a JSON object, got {type(body).__name__}")
     value = body.pop(field, None)
@@ -41,6 +38,14 @@ def parse_json(text: bytes, field: str, max_images: int) -> tuple[list[bytes], d
         )
     parameters = {name: _as_text(given) for name, given in body.items() if given is not None}
     return [_decode(image, field) for image in images], parameters
+
+
+def read_json(text: bytes) -> Any:
+    """The value of a JSON body; raises `ServiceError` invalid_argument."""
+    try:
+        return from_json(text)
+    except ValueError as error:
+        raise invalid_argument("body", f"not readable JSON: {error}") from None
 
 
 def _decode(text: Any, field: str) -> bytes:

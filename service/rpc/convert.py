@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from dataclasses import asdict
+
 from protos.sdpose.v1 import pose_pb2
 from sdpose_core.types import Floats
 from service.cameras.camera import CameraAnswer, CameraEvent, CameraState
@@ -104,18 +106,5 @@ def camera_event_of(event: CameraEvent) -> pose_pb2.WatchCameraResponse:
     """The message of what a camera saw, or of how it is now."""
     if isinstance(event, CameraAnswer):
         return pose_pb2.WatchCameraResponse(frame=frame_answer_of(event.answer, event.request_id))
-    status = pose_pb2.CameraStatus(
-        name=event.name,
-        address=event.address,
-        state=_STATES[event.state],
-        problem=event.problem,
-        frames=event.frames,
-        errors=event.errors,
-        dropped=event.dropped,
-        reconnects=event.reconnects,
-        people=event.people,
-        watchers=event.watchers,
-    )
-    if event.width:
-        status.image.width, status.image.height = event.width, event.height
-    return pose_pb2.WatchCameraResponse(status=status)
+    values = {**asdict(event), "state": _STATES[event.state]}
+    return pose_pb2.WatchCameraResponse(status=pose_pb2.CameraStatus(**values))

@@ -9,7 +9,7 @@ from typing import Annotated, Any, Literal
 from pydantic import BaseModel, ConfigDict, Field, ValidationError
 
 from service.errors import invalid_argument
-from service.parameters import PoseParameters, parse_parameters
+from service.parameters import PoseParameters, parse_parameters, rejected
 
 # A stream has no deadline; each of its frames has the server's.
 _OPTIONS = [name for name in PoseParameters.model_fields if name != "deadline_ms"]
@@ -65,14 +65,9 @@ def parse_stream_settings(given: Mapping[str, Any]) -> tuple[StreamSettings, Pos
             {name: value for name, value in given.items() if name != "options"}
         )
     except ValidationError as error:
-        first = error.errors()[0]
-        name = str(first["loc"][0]) if first["loc"] else "config"
-        if name == "detect_every":  # a union complains about each member in turn
-            raise invalid_argument(name, "must be 1 to 1000, or auto") from None
-        if first["type"] == "extra_forbidden":
-            known = ", ".join(["options", *StreamSettings.model_fields])
-            raise invalid_argument(
-                name, f"unknown setting of a stream; known are {known}"
-            ) from None
-        raise invalid_argument(name, first["msg"]) from None
+        names = ["options", *StreamSettings.model_fields]
+        refused = rejected(error, "setting of a stream", names)
+        if refused.field == "detect_every":  # a union complains about each member in turn
+            refused = invalid_argument("detect_every", "must be 1 to 1000, or auto")
+        raise refused from None
     return settings, parse_parameters(options)

@@ -220,7 +220,7 @@ export class PoseStream {
 }
 
 /** Options that are set, as the query of a request. */
-export function query(options) {
+function query(options) {
   const set = Object.entries(options).filter(([, value]) => value !== "" && value != null);
   return new URLSearchParams(set.map(([name, value]) => [name, String(value)]));
 }

@@ -3,14 +3,12 @@
 from __future__ import annotations
 
 import asyncio
-import io
 import json
 import re
 import shutil
 import subprocess
 import sys
-import zipfile
-from collections.abc import AsyncIterator, Iterator
+from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager
 from pathlib import Path
 
@@ -19,13 +17,10 @@ import httpx
 import numpy as np
 import pytest
 from playwright.async_api import BrowserContext, Page, async_playwright, expect
-from websockets.asyncio.client import connect
-from websockets.exceptions import InvalidStatus
 
 from sdpose_core import PoseEstimator
 from service.pipeline.estimator import Estimator
 from service.process import run_service
-from service.runtime.runtime import Runtime
 from tests.cameras import camera
 from tests.fakes import FakeEstimator
 from tests.service.conftest import Service, quiet_settings, serving
@@ -336,122 +331,3 @@ async def test_a_camera_of_the_service_from_a_page(fake: FakeEstimator) -> None:
                 }"""
             )
             assert missing == ["not_found", 404]
-
-
-@pytest.mark.skipif(shutil.which("node") is None, reason="runs the client in node")
-@pytest.mark.parametrize(
-    ("status", "body", "after", "told"),
-    [
-        (
-            413,
-            '{"code": "payload_too_large", "detail": "40 MB"}',
-            "",
-            ["payload_too_large", "40 MB", None],
-        ),
-        (429, '{"code": "overloaded", "detail": "full"}', "3", ["overloaded", "full", 3]),
-        (502, "<html>", "", ["unavailable", "An answer of status 502, perhaps of a proxy.", None]),
-        (0, "", "", ["unreachable", "The service cannot be reached.", None]),
-    ],
-)
-def test_errors_of_the_javascript_client(
-    status: int, body: str, after: str, told: list[object], tmp_path: Path
-) -> None:
-    shutil.copy(WEB / "pose-client.js", tmp_path / "client.mjs")
-    headers = {"Retry-After": after} if after else {}
-    answer = f"new Response({body!r}, {{status: {status}, headers: {json.dumps(headers)}}})"
-    script = f"""
-      import {{ PoseClient }} from "./client.mjs";
-      globalThis.fetch = async () => {answer if status else "{ throw new TypeError('no') }"};
-      try {{ await new PoseClient("http://a").models(); }}
-      catch (error) {{
-        console.log(JSON.stringify([error.code, error.message, error.retryAfter]));
-      }}
-    """
-    (tmp_path / "try.mjs").write_text(script)
-    done = subprocess.run(
-        ["node", tmp_path / "try.mjs"], capture_output=True, text=True, check=True
-    )
-    assert json.loads(done.stdout) == told
-
-
-def _luminance(colour: str) -> float:
-    digits = colour.lstrip("#")
-    digits = "".join(2 * digit for digit in digits) if len(digits) == 3 else digits
-    values = [int(digits[at : at + 2], 16) / 255 for at in (0, 2, 4)]
-    linear = [v / 12.92 if v <= 0.04045 else ((v + 0.055) / 1.055) ** 2.4 for v in values]
-    return float(np.dot(linear, [0.2126, 0.7152, 0.0722]))
-
-
-@pytest.mark.parametrize("scheme", [0, 1])
-def test_contrast(scheme: int) -> None:
-    """WCAG 2: text 4.5 to 1 on each ground it stands on, in both schemes."""
-    blocks = re.findall(r":root \{([^}]*)\}", (WEB / "style.css").read_text())
-    colours = dict(re.findall(r"--([\w-]+): (#\w+)", blocks[scheme]))
-    pairs = [
-        ("text", "back"), ("text", "panel"), ("quiet", "back"), ("accent", "back"),
-        ("on-accent", "accent"), ("bad", "back"),
-    ]  # fmt: skip
-    for text, ground in pairs:
-        dark, light = sorted([_luminance(colours[text]), _luminance(colours[ground])])
-        assert (light + 0.05) / (dark + 0.05) >= 4.5, (text, ground)
-
-
-@pytest.fixture
-def archive() -> Iterator[zipfile.ZipFile]:
-    from service.rest.page import _archive
-
-    with zipfile.ZipFile(io.BytesIO(_archive())) as opened:
-        yield opened
-
-
-async def test_the_source_that_runs(service: Service, archive: zipfile.ZipFile) -> None:
-    async with httpx.AsyncClient() as client:
-        answer = await client.get(f"{service.url}/source")
-        assert answer.headers["content-type"] == "application/zip"
-        page = await client.get(service.url)
-        assert 'href="/source"' in page.text
-        assert "default-src 'self'" in page.headers["content-security-policy"]
-        script = await client.get(f"{service.url}/web/page.js")
-        assert script.headers["content-type"].startswith("text/javascript")
-        assert script.headers["cache-control"] == "no-cache"
-        assert (await client.get(f"{service.url}/web/../settings.py")).status_code == 404
-    assert len(answer.content) == len(archive.fp.getvalue())  # type: ignore[union-attr]
-    names = archive.namelist()
-    assert {"service/rest/page.py", "sdpose_core/estimator.py", "LICENSE", "NOTICE"} <= set(names)
-    assert not [name for name in names if "weights/" in name or name.endswith(".pyc")]
-
-
-@pytest.mark.parametrize(
-    ("origins", "origin", "welcome"),
-    [
-        ("", "https://app.example", False),
-        ("https://app.example", "https://app.example", True),
-        ("https://app.example", "https://other.example", False),
-        ("*", "https://other.example", True),
-    ],
-)
-async def test_pages_of_other_origins(
-    fake: FakeEstimator, origins: str, origin: str, welcome: bool
-) -> None:
-    async with serving(fake, cors_origins=origins) as service:
-        headers = {"Origin": origin, "Access-Control-Request-Method": "POST"}
-        async with httpx.AsyncClient() as client:
-            asked = await client.options(f"{service.url}/pose", headers=headers)
-            answer = await client.get(f"{service.url}/models", headers={"Origin": origin})
-        allowed = {origin, "*"} & {asked.headers.get("access-control-allow-origin")}
-        assert bool(allowed) is welcome
-        assert ("access-control-allow-origin" in answer.headers) is welcome
-        url = f"{service.url.replace('http', 'ws')}/pose/stream"
-        if welcome:
-            async with connect(url, origin=origin, proxy=None):  # type: ignore[arg-type]
-                return
-        with pytest.raises(InvalidStatus):
-            await connect(url, origin=origin, proxy=None)  # type: ignore[arg-type]
-
-
-@pytest.mark.parametrize("origin", ["app.example", "https://app.example/", "https://*.example"])
-def test_origins_that_match_nothing(origin: str) -> None:
-    from service.settings import SettingsError
-
-    with pytest.raises(SettingsError, match="such as https"):
-        Runtime(quiet_settings(cors_origins=origin))
