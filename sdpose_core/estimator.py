@@ -103,6 +103,7 @@ class PoseEstimator:
         allow_untrained: bool = False,
         max_refinement: float | None = MAX_REFINEMENT,
         max_batch: int | None = None,
+        detector_size: int = 640,
     ) -> PoseEstimator:
         """An estimator from names or files.
 
@@ -117,6 +118,7 @@ class PoseEstimator:
             max_refinement: As in the class. With None, the published protocol, an uncalibrated
                 student's scores are its peaks, also above 1.
             max_batch: As in the class.
+            detector_size: Longest side of the detector's input, a multiple of 32.
 
         Raises:
             ValueError: an unknown name or a file that cannot be used (``CheckpointError`` and
@@ -135,6 +137,7 @@ class PoseEstimator:
                 backend=pose.name,
                 precision=precision,
                 min_score=LOWEST_BOX,
+                input_size=detector_size,
             )
         return cls(
             pose,
@@ -254,9 +257,7 @@ class PoseEstimator:
         return poses if min_score is not None else [one.select(confirmed(one)) for one in poses]
 
     def alive(self) -> bool:
-        """Whether the device still works: after a fault such as an illegal access every GPU call of
-        a process fails until that process is restarted.
-        """
+        """Whether the device still works; after a GPU's fault only a new process gets it back."""
         try:
             torch.zeros(1, device=self.backend.device).cpu()
         except torch.OutOfMemoryError:
@@ -294,9 +295,7 @@ class PoseEstimator:
     ) -> list[tuple[Floats, Floats]]:
         """Keypoints of crops from any number of images, in as few batches as possible.
 
-        Returns:
-            For each entry of ``crops``: keypoints ``(n, 17, 2)`` xy in pixels of its image, and
-            keypoint scores ``(n, 17)``.
+        For each entry of ``crops``: keypoints ``(n, 17, 2)`` in image pixels, scores ``(n, 17)``.
         """
         heatmaps = self.heatmaps(crops, flip_test=flip_test, cycles=cycles)
         return self.keypoints(heatmaps, crops)

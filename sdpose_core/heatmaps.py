@@ -90,7 +90,8 @@ def decode_tensor(heatmaps: Tensor, max_refinement: float | None = None) -> tupl
         Points ``(B, K, 2)`` xy in heatmap pixels ((-1, -1) for a map without a positive value)
         and scores ``(B, K)``: the peak before blurring. Both float32.
     """
-    batch, count, height, width = heatmaps.shape
+    # Sizes as plain numbers, but for the batch: a trace then serves any number of crops.
+    count, height, width = (int(side) for side in heatmaps.shape[1:])
     maps = heatmaps.detach().float().reshape(-1, height, width)
     scores, index = maps.flatten(1).max(dim=1)
     px, py = index % width, index // width
@@ -104,10 +105,11 @@ def decode_tensor(heatmaps: Tensor, max_refinement: float | None = None) -> tupl
 
     inside = (px >= 2) & (px <= width - 3) & (py >= 2) & (py <= height - 3)
     cx, cy = px.clamp(2, width - 3), py.clamp(2, height - 3)
-    item = torch.arange(len(maps), device=maps.device)
+    flat = blurred.flatten(1)
 
     def at(dx: int, dy: int) -> Tensor:
-        return (blurred[item, cy + dy, cx + dx] * gain).clamp_min(1e-10).log()
+        place = (cy + dy) * width + cx + dx
+        return (flat.gather(1, place[:, None])[:, 0] * gain).clamp_min(1e-10).log()
 
     middle = at(0, 0)
     gx = 0.5 * (at(1, 0) - at(-1, 0))
@@ -128,7 +130,7 @@ def decode_tensor(heatmaps: Tensor, max_refinement: float | None = None) -> tupl
     y = py + torch.where(usable, step_y, 0)
     points = torch.stack((x, y), dim=1)
     points = torch.where((scores > 0)[:, None], points, -1.0)
-    return points.reshape(batch, count, 2), scores.reshape(batch, count)
+    return points.reshape(-1, count, 2), scores.reshape(-1, count)
 
 
 def decode(heatmaps: Floats) -> tuple[Floats, Floats]:

@@ -65,6 +65,14 @@ class Settings(BaseSettings):
         description="Maximum number of crops in one batch of the student; unset: 32 on a CPU, 64 "
         "on a GPU.",
     )
+    detector_size: int = Field(
+        640,
+        ge=160,
+        le=1280,
+        multiple_of=32,
+        description="Longest side of the detector's input in pixels, a multiple of 32; smaller is "
+        "faster and misses smaller people.",
+    )
     max_detect_batch: int = Field(
         8, ge=1, le=128, description="Maximum number of images in one batch of the detector."
     )

@@ -13,7 +13,7 @@ import torch
 from openvino.preprocess import PrePostProcessor
 from torch import Tensor
 
-from sdpose_core.backends.folding import folded, folding_pays
+from sdpose_core.backends.folding import folded, folding_pays, has_shuffles
 from sdpose_core.model import ServedStudent, Student
 from sdpose_core.openvino_models import (
     cached,
@@ -97,9 +97,8 @@ class OpenVINOBackend:
         return compile_model(model, self.precision, self._threads).create_infer_request()
 
     def _converted(self, cycles: int) -> ov.Model:
-        return _cached_model(
-            self._student, self._digest, cycles, folding_pays(), self._cache_folder
-        )
+        fold = has_shuffles(self._student) and folding_pays(self.precision)
+        return _cached_model(self._student, self._digest, cycles, fold, self._cache_folder)
 
     @cached_property
     def _digest(self) -> str:
@@ -117,7 +116,7 @@ def fill_cache(student: Student, cache_folder: Path | None = None) -> None:
     """
     student = student.eval()
     digest = weights_digest(student)
-    for fold in (True, False):
+    for fold in {False, has_shuffles(student)}:
         _cached_model(student, digest, student.config.cycles.served, fold, cache_folder)
 
 

@@ -2,8 +2,6 @@
 
 from __future__ import annotations
 
-import time
-from collections import defaultdict
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from statistics import median
@@ -16,6 +14,7 @@ from sdpose_core.backends import make_backend
 from sdpose_core.checkpoints import load_student
 from sdpose_core.detector import load_detector
 from sdpose_core.model import PRESETS, Student
+from service.bench.alternate import alternate
 from service.bench.tables import markdown, spread
 
 HEAD = ("model", "backend", "batch", "crops or images/s", "ms a batch", "of the best")
@@ -159,22 +158,9 @@ def _side_by_side(
 ) -> dict[str, list[float]]:
     """Items per second of each candidate, `2 * rounds` values."""
     calls = {way: work(batch) for way, work in candidates.items()}
-    for call in calls.values():
-        call()  # what the first run of a size costs is none of a server's daily work
-    speeds: dict[str, list[float]] = defaultdict(list)
-    for number in range(bench.rounds):
-        progress(f"{title}: batch {batch}, round {number + 1} of {bench.rounds}")
-        there = list(calls.items())
-        for way, call in [*there, *reversed(there)]:
-            speeds[way].append(batch * _calls_per_second(call, bench.seconds))
-    return speeds
 
+    def told(text: str) -> None:
+        progress(f"{title}: batch {batch}, {text}")
 
-def _calls_per_second(call: Callable[[], object], seconds: float) -> float:
-    runs, started = 0, time.perf_counter()
-    while True:
-        call()
-        runs += 1
-        spent = time.perf_counter() - started
-        if spent >= seconds:
-            return runs / spent
+    rates = alternate(calls, bench.rounds, bench.seconds, told)
+    return {way: [batch * rate for rate in values] for way, values in rates.items()}

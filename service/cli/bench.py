@@ -9,6 +9,8 @@ from typing import TYPE_CHECKING, Annotated
 
 import typer
 
+from service.cli.bench_peers import peers
+
 if TYPE_CHECKING:
     from sdpose_core import PoseEstimator
     from service.bench.server import Server
@@ -16,6 +18,8 @@ if TYPE_CHECKING:
 bench = typer.Typer(
     no_args_is_help=True, help="Measure the networks alone, or the service under load."
 )
+
+bench.command("peers")(peers)
 
 Images = Annotated[
     list[Path] | None, typer.Argument(help="Image files; unset: the two of ultralytics.")
@@ -70,6 +74,28 @@ def core(
             _progress,
         )
     )
+
+
+@bench.command("people")
+def people(
+    images: Images = None,
+    counts: Annotated[str, typer.Option(help="Numbers of people.")] = "1,2,5,10,20",
+    rounds: Rounds = 3,
+    seconds: Seconds = 1.0,
+) -> None:
+    """A picture's cost by its people, beside the networks alone, and where the rest goes."""
+    from service.bench import people as measure
+    from service.bench.tables import machine
+
+    typer.echo(f"{machine()}\n")
+    estimator = _bare()
+    person = measure.cut_person(estimator, _read(images)[0])
+    numbers = [int(number) for number in _listed(counts)]
+    plan = (estimator, person)
+    typer.echo(measure.by_people(*plan, numbers, rounds, seconds, _progress))
+    typer.echo("")
+    ends = [numbers[0], numbers[-1]] if len(numbers) > 1 else numbers
+    typer.echo(measure.parts(*plan, ends, rounds, seconds, _progress))
 
 
 @bench.command("serve")
@@ -223,6 +249,7 @@ def _bare() -> PoseEstimator:
         backend=settings.backend,
         precision=settings.precision,
         max_batch=settings.max_batch,
+        detector_size=settings.detector_size,
     )
     estimator.warm_up()
     return estimator

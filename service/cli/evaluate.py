@@ -20,7 +20,7 @@ if TYPE_CHECKING:
     from service.client.rest_client import RestPoseClient
 
 
-_IN_PROCESS = ("student", "device", "backend", "precision", "bounded")
+_IN_PROCESS = ("student", "device", "backend", "precision", "bounded", "detector_size")
 """Options that say how a student runs here, which cannot be requested from a server."""
 
 
@@ -60,6 +60,9 @@ def evaluate(
     device: Annotated[str, typer.Option(help="auto, cpu, cuda or cuda:N.")] = "auto",
     backend: Annotated[str, typer.Option(help="auto, torch or openvino.")] = "auto",
     precision: Annotated[str, typer.Option(help="auto, fp32, fp16 or bf16.")] = "auto",
+    detector_size: Annotated[
+        int, typer.Option(help="Longest side of the detector's input, a multiple of 32.")
+    ] = 640,
     bounded: Annotated[
         bool,
         typer.Option(
@@ -132,6 +135,7 @@ def evaluate(
                 backend=backend,
                 precision=precision,
                 max_refinement=MAX_REFINEMENT if bounded else None,
+                detector_size=detector_size,
             )
             sources = [
                 (f"{student} ({estimator.backend_name}), {_name(c, f)}", _local(estimator, c, f))
@@ -169,7 +173,7 @@ def evaluate(
 
 def _refuse_in_process_options(context: typer.Context) -> None:
     typed = [
-        f"--{name}"
+        f"--{name.replace('_', '-')}"
         for name in _IN_PROCESS
         if (source := context.get_parameter_source(name)) and source.name == "COMMANDLINE"
     ]

@@ -9,24 +9,60 @@ import typer
 
 
 def export(
-    target: Annotated[
-        Path, typer.Argument(help="What to write: .onnx, or .xml for OpenVINO (weights beside it).")
+    output: Annotated[
+        Path,
+        typer.Option(
+            help="What to write: .onnx, .xml for OpenVINO (weights beside it), or .torchscript."
+        ),
     ],
     student: Annotated[
         str, typer.Option(help="Student to export, a name or a file.")
     ] = "sdpose-lite",
+    format: Annotated[
+        str | None, typer.Option(help="onnx, openvino or torchscript; unset: by the name's ending.")
+    ] = None,
+    keypoints: Annotated[
+        bool,
+        typer.Option(
+            "--keypoints",
+            help="uint8 crops in, keypoints (crop pixels) and scores out; else float crops in, "
+            "heatmaps out.",
+        ),
+    ] = False,
+    layout: Annotated[
+        str, typer.Option(help="With --keypoints, of the crops: nchw or nhwc.")
+    ] = "nchw",
     cycles: Annotated[
         int | None, typer.Option(min=0, help="Cycles that the network runs; its own if not given.")
     ] = None,
-    force: Annotated[bool, typer.Option(help="Replace a file that is there.")] = False,
+    force: Annotated[bool, typer.Option("--force", help="Replace a file that is there.")] = False,
 ) -> None:
-    """Write a student as ONNX or OpenVINO: RGB crops (B, 3, 256, 192) 0..255 in, heatmaps out."""
-    from sdpose_core.checkpoints import load_student
-    from sdpose_core.export import export_student
+    """Write a student as ONNX, OpenVINO or TorchScript for any batch size, and check the file."""
+    from sdpose_core.calibration import ScoreCalibration
+    from sdpose_core.checkpoints import load_student, training_facts
+    from sdpose_core.export import export_student, format_of
 
-    if target.exists() and not force:
-        raise ValueError(f"{target} exists; pass --force to replace it")
+    kind = format_of(output, format)
+    if output.exists() and not force:
+        raise ValueError(f"{output} exists; pass --force to replace it")
+    if not output.parent.is_dir():
+        raise ValueError(f"{output.parent}: no such folder")
     network = load_student(student)
+    facts = training_facts(student)
     count = network.config.cycles.check(cycles)
-    export_student(network, target, cycles=count)
-    typer.echo(f"{target}: {student}, {count} cycle{'' if count == 1 else 's'}, any batch size")
+    worst = export_student(
+        network,
+        output,
+        format=kind,
+        cycles=count,
+        keypoints=keypoints,
+        layout=layout,
+        calibration=ScoreCalibration.from_facts(facts),
+        facts={key: facts[key] for key in ("licence", "origin") if key in facts},
+    )
+    what = "keypoints" if keypoints else "heatmaps"
+    unit = " pixels" if keypoints else ""
+    typer.echo(
+        f"{output}: {kind}, {student}, {count} cycle{'' if count == 1 else 's'}, {what}, any batch "
+        f"size; differs from the student by at most {worst:.2g}{unit}"
+    )

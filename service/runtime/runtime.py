@@ -63,6 +63,7 @@ def build_estimator(settings: Settings) -> Estimator:
         backend=settings.backend,
         precision=settings.precision,
         max_batch=settings.max_batch,
+        detector_size=settings.detector_size,
     )
     if estimator.backend_name == "openvino":
         # All that is left to PyTorch is decoding, a few milliseconds. Its helper

@@ -85,7 +85,9 @@ def test_a_student_without_weights_ends_with_one_sentence(
     tmp_path: Path, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
 ) -> None:
     target = tmp_path / "out.onnx"
-    monkeypatch.setattr("sys.argv", ["sdpose", "export", str(target), "--student", "sdpose-t"])
+    monkeypatch.setattr(
+        "sys.argv", ["sdpose", "export", "--output", str(target), "--student", "sdpose-t"]
+    )
     with pytest.raises(SystemExit) as ended:
         main()
     assert ended.value.code == 2

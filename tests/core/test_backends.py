@@ -78,7 +78,7 @@ def test_a_folded_student_is_a_copy_without_shuffle_units(crops: Tensor) -> None
 def test_every_size_answers_as_the_student(
     folds: bool, cache: Path, crops: Tensor, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(backend_module, "folding_pays", lambda: folds)
+    monkeypatch.setattr(backend_module, "folding_pays", lambda precision: folds)
     student = _lite()
     backend: PoseBackend = OpenVINOBackend(student, "fp32", cache_folder=cache)
     for cycles in (0, 1, None):
@@ -130,7 +130,7 @@ def test_a_filled_cache_serves_every_processor(
     served = _lite().config.cycles.served
     assert converted == [served, served]
     for folds in (True, False):
-        monkeypatch.setattr(backend_module, "folding_pays", lambda answer=folds: answer)
+        monkeypatch.setattr(backend_module, "folding_pays", lambda _, answer=folds: answer)
         OpenVINOBackend(_lite(), "fp32", cache_folder=tmp_path).run(crops[:1])
     assert converted == [served, served]
 

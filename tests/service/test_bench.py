@@ -6,15 +6,18 @@ from collections.abc import Callable
 from dataclasses import replace
 from pathlib import Path
 
+import cv2
 import numpy as np
 import pytest
 from PIL import Image as PillowImage
 from typer.testing import CliRunner
+from ultralytics.utils import ASSETS
 
+from sdpose_core import PoseEstimator
 from sdpose_core.checkpoints import save_student
 from sdpose_core.model import PRESETS, Student
 from sdpose_core.types import Image, Poses
-from service.bench import core, serve
+from service.bench import core, people, serve
 from service.bench.load import RestConnection, RpcConnection, closed_loop
 from service.bench.server import Server
 from service.bench.tables import markdown, percentile, slope, spread
@@ -190,3 +193,36 @@ def test_core_leaves_out_what_a_backend_lacks(monkeypatch: pytest.MonkeyPatch) -
     nothing = replace(plan, precisions=["int8"])
     with pytest.raises(ValueError, match="no int8"):
         core.run_core(nothing, lambda _: None)
+
+
+def test_a_picture_of_several_people_and_what_it_costs() -> None:
+    person = np.full((60, 30, 3), 200, np.uint8)
+    for count in (1, 2, 5, 20):
+        picture = people.mosaic(person, count)
+        assert picture.shape == (480, 640, 3)
+        found, _ = cv2.connectedComponents((picture[..., 0] > 150).astype(np.uint8))
+        assert found - 1 == count
+    estimator = PoseEstimator.from_pretrained()
+    cut = people.cut_person(estimator, (ASSETS / "bus.jpg").read_bytes())
+    assert 300 < cut.shape[0] < 700
+    lines = people.by_people(estimator, cut, [1, 2], 1, 0.05, lambda text: None).splitlines()
+    assert len(lines) == 4
+    for line in lines[2:]:
+        whole, detector, student, share = (float(cell) for cell in line.split(" | ")[1:5])
+        assert whole > 0.5 * (detector + student) > 0
+        assert 0.2 < share < 1.5
+    steps = people.parts(estimator, cut, [1], 1, 0.05, lambda text: None)
+    assert [line.split(" | ")[0] for line in steps.splitlines()[2:]] == [
+        "| decode the JPEG",
+        "| detect, all of it",
+        "| crop",
+        "| student, all of it",
+        "| keypoints",
+        "| detector's network alone",
+    ]
+
+
+def test_a_picture_of_nobody_makes_no_pictures() -> None:
+    estimator = PoseEstimator.from_pretrained()
+    with pytest.raises(ValueError, match="shows nobody"):
+        people.cut_person(estimator, JPEG)

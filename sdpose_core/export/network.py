@@ -1,0 +1,110 @@
+"""The networks that are exported: a student, alone or with the decoding of its heatmaps."""
+
+from __future__ import annotations
+
+from typing import Any, Final, Literal, TypeAlias
+
+import torch
+from torch import Tensor, nn
+
+from sdpose_core.calibration import ScoreCalibration
+from sdpose_core.heatmaps import MAX_REFINEMENT, decode_tensor
+from sdpose_core.model import ServedStudent, Student
+from sdpose_core.skeleton import EDGES, KEYPOINT_NAMES
+
+Layout: TypeAlias = Literal["nchw", "nhwc"]
+LAYOUTS: Final[tuple[Layout, ...]] = ("nchw", "nhwc")
+SMALLEST_PEAK: Final = 1e-6
+
+
+class HeatmapNetwork(nn.Module):
+    """``(B, 3, H, W)`` float RGB crops 0..255 to heatmaps ``(B, 17, h, w)``."""
+
+    inputs: Final = ("images",)
+    outputs: Final = ("heatmaps",)
+
+    def __init__(self, student: Student, cycles: int) -> None:
+        super().__init__()
+        self.served = ServedStudent(student, cycles)
+
+    def forward(self, images: Tensor) -> Tensor:
+        """See the class."""
+        return self.served(images)  # type: ignore[no-any-return]
+
+    def facts(self) -> dict[str, Any]:
+        """What a user of the file has to know."""
+        return {"input": "float32, NCHW, RGB 0..255", "output": "heatmaps"}
+
+    def example(self, crops: Tensor) -> Tensor:
+        """Crops ``(B, 3, H, W)`` uint8 as its input."""
+        return crops.float()
+
+
+class KeypointNetwork(nn.Module):
+    """uint8 RGB crops to keypoints ``(B, 17, 2)`` in pixels of the crop and scores ``(B, 17)``.
+
+    Everything that serving does between the crop and the image: the decoder with its bound, and the
+    student's score head or ``calibration``.
+
+    Args:
+        layout: Of the crops: ``"nchw"`` is ``(B, 3, H, W)``, ``"nhwc"`` is ``(B, H, W, 3)``.
+    """
+
+    inputs: Final = ("images",)
+    outputs: Final = ("keypoints", "scores")
+    stride: Tensor
+
+    def __init__(
+        self, student: Student, cycles: int, layout: Layout, calibration: ScoreCalibration
+    ) -> None:
+        super().__init__()
+        self.served = ServedStudent(student, cycles)
+        self.layout = layout
+        self._calibration = calibration
+        view = student.config.view
+        stride = [a / b for a, b in zip(view.input_size, view.heatmap_size, strict=True)]
+        self.register_buffer("stride", torch.tensor(stride), persistent=False)
+
+    def forward(self, images: Tensor) -> tuple[Tensor, Tensor]:
+        """See the class."""
+        if self.layout == "nhwc":
+            images = images.permute(0, 3, 1, 2)
+        heatmaps = self.served(images.float())
+        points, peaks = decode_tensor(heatmaps, MAX_REFINEMENT)
+        head = self.served.student.scores
+        scores = self._calibrated(peaks) if head is None else head(points, peaks)
+        return points * self.stride, scores
+
+    def _calibrated(self, peaks: Tensor) -> Tensor:
+        """As ``ScoreCalibration`` for arrays."""
+        slope, offset = self._calibration.slope, self._calibration.offset
+        if slope is None:
+            return peaks.clamp(0, 1)
+        chance = torch.sigmoid(slope * peaks.clamp_min(SMALLEST_PEAK).log() + offset)
+        return chance * (peaks > 0)
+
+    def facts(self) -> dict[str, Any]:
+        """What a user of the file has to know."""
+        return {
+            "input": f"uint8, {self.layout.upper()}, RGB 0..255",
+            "output": "keypoints: x, y in pixels of the crop, 0 is the middle of the first pixel; "
+            "scores: 0..1",
+        }
+
+    def example(self, crops: Tensor) -> Tensor:
+        """Crops ``(B, 3, H, W)`` uint8 as its input."""
+        return crops.permute(0, 2, 3, 1).contiguous() if self.layout == "nhwc" else crops
+
+
+def facts_of(student: Student, cycles: int) -> dict[str, Any]:
+    """Metadata of a student's file, whatever its format."""
+    view = student.config.view
+    return {
+        "preset": student.config.name,
+        "cycles": cycles,
+        "input_size": list(view.input_size),
+        "heatmap_size": list(view.heatmap_size),
+        "padding": view.padding,
+        "keypoint_names": list(KEYPOINT_NAMES),
+        "skeleton": [list(edge) for edge in EDGES],
+    }

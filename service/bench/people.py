@@ -1,0 +1,154 @@
+"""What a picture costs by the number of people in it, and where the time goes."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping, Sequence
+from functools import partial
+from statistics import median
+
+import cv2
+import numpy as np
+
+from sdpose_core.detector import YoloPersonDetector
+from sdpose_core.estimator import PoseEstimator
+from sdpose_core.io.decode import ImageLimits, decode_image, encode_jpeg
+from sdpose_core.types import Floats, Image
+from service.bench.alternate import alternate
+from service.bench.tables import markdown
+
+Progress = Callable[[str], None]
+_GREY = 114
+_SURE = 0.5
+_LIMITS = ImageLimits()
+
+
+def mosaic(person: Image, count: int, size: tuple[int, int] = (480, 640)) -> Image:
+    """A picture `(height, width)` of one person several times, side by side on grey."""
+    height, width = size
+    canvas: Image = np.full((height, width, 3), _GREY, np.uint8)
+    rows = max(1, round((count * height * person.shape[1] / (width * person.shape[0])) ** 0.5))
+    columns = -(-count // rows)
+    cell = (height // rows, width // columns)
+    scale = 0.95 * min(cell[0] / person.shape[0], cell[1] / person.shape[1])
+    small = cv2.resize(person, None, fx=scale, fy=scale, interpolation=cv2.INTER_AREA)
+    for index in range(count):
+        top = (index // columns) * cell[0] + (cell[0] - small.shape[0]) // 2
+        left = (index % columns) * cell[1] + (cell[1] - small.shape[1]) // 2
+        canvas[top : top + small.shape[0], left : left + small.shape[1]] = small
+    return canvas
+
+
+def cut_person(estimator: PoseEstimator, file: bytes) -> Image:
+    """The largest person of an image file, with a little room."""
+    image = decode_image(file, _LIMITS)
+    [poses] = estimator.estimate([image], min_score=_SURE)
+    if not len(poses):
+        raise ValueError("the image shows nobody to make pictures of")
+    boxes = poses.boxes
+    areas = (boxes[:, 2] - boxes[:, 0]) * (boxes[:, 3] - boxes[:, 1])
+    x1, y1, x2, y2 = boxes[int(areas.argmax())].tolist()
+    room = 0.03 * (y2 - y1)
+    return image[
+        max(0, int(y1 - room)) : int(y2 + room), max(0, int(x1 - room)) : int(x2 + room)
+    ].copy()
+
+
+def by_people(
+    estimator: PoseEstimator,
+    person: Image,
+    counts: Sequence[int],
+    rounds: int,
+    seconds: float,
+    progress: Progress,
+) -> str:
+    """A table: the whole pipeline beside its two networks alone, on decoded pixels.
+
+    The networks get ready inputs, the student in the batches that serving uses.
+    """
+    rows = []
+    for count in counts:
+        image = mosaic(person, count)
+        found = _sure(estimator, image)
+        calls: dict[str, Callable[[], object]] = {
+            "pipeline": partial(estimator.estimate, [image], min_score=_SURE),
+            **_networks(estimator, image, found),
+        }
+        rates = alternate(calls, rounds, seconds, _told(progress, f"{count} people"))
+        ms = {name: [1e3 / rate for rate in values] for name, values in rates.items()}
+        floor = [a + b for a, b in zip(ms["detector"], ms["student"], strict=True)]
+        share = median(f / p for f, p in zip(floor, ms["pipeline"], strict=True))
+        rest = (median(ms["pipeline"]) - median(ms["detector"])) / max(1, len(found))
+        rows.append(
+            [
+                f"{count} ({len(found)} found)",
+                f"{median(ms['pipeline']):.1f}",
+                f"{median(ms['detector']):.1f}",
+                f"{median(ms['student']):.1f}",
+                f"{share:.2f}",
+                f"{rest:.2f}",
+                f"{median(ms['one crop']):.2f}",
+            ]
+        )
+    head = [
+        *("people in 640x480", "ms a picture", "ms detector alone", "ms student alone"),
+        *("networks of the whole", "ms a person beside the detector", "ms of one crop alone"),
+    ]
+    return markdown(head, rows)
+
+
+def parts(
+    estimator: PoseEstimator,
+    person: Image,
+    counts: Sequence[int],
+    rounds: int,
+    seconds: float,
+    progress: Progress,
+) -> str:
+    """A table: milliseconds of every step of a picture, from its JPEG to keypoints."""
+    columns: dict[int, Mapping[str, float]] = {}
+    for count in counts:
+        image = mosaic(person, count)
+        file = encode_jpeg(image)
+        frame = estimator.upload(image)
+        boxes = _sure(estimator, image)
+        crops = [estimator.crop(frame, boxes)]
+        heatmaps = estimator.heatmaps(crops)
+        calls: dict[str, Callable[[], object]] = {
+            "decode the JPEG": partial(decode_image, file, _LIMITS),
+            "detect, all of it": partial(estimator.detect, [frame]),
+            "crop": partial(estimator.crop, frame, boxes),
+            "student, all of it": partial(estimator.heatmaps, crops),
+            "keypoints": partial(estimator.keypoints, heatmaps, crops),
+        }
+        alone = _networks(estimator, image, boxes)
+        calls["detector's network alone"] = alone["detector"]
+        rates = alternate(calls, rounds, seconds, _told(progress, f"steps, {count} people"))
+        columns[count] = {name: 1e3 / median(values) for name, values in rates.items()}
+    names = list(columns[counts[0]])
+    rows = [[name, *(f"{columns[count][name]:.2f}" for count in counts)] for name in names]
+    return markdown(["step, ms", *(f"{count} people" for count in counts)], rows)
+
+
+def _sure(estimator: PoseEstimator, image: Image) -> Floats:
+    """Boxes of the people that are surely there; parts of one person are found, too."""
+    return estimator.detect([estimator.upload(image)])[0].select(_SURE).boxes
+
+
+def _told(progress: Progress, what: str) -> Progress:
+    return lambda text: progress(f"{what}, {text}")
+
+
+def _networks(
+    estimator: PoseEstimator, image: Image, boxes: Floats
+) -> dict[str, Callable[[], object]]:
+    """Both networks on inputs that are ready."""
+    if not isinstance(estimator.detector, YoloPersonDetector):
+        raise ValueError("this needs a YOLO detector")
+    frame = estimator.upload(image)
+    crops = [estimator.crop(frame, boxes)]
+    one = [estimator.crop(frame, boxes[:1])]
+    return {
+        "detector": estimator.detector.network_alone([frame]),
+        "student": partial(estimator.heatmaps, crops),
+        "one crop": partial(estimator.heatmaps, one),
+    }
