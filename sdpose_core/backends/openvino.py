@@ -90,13 +90,14 @@ class OpenVINOBackend:
     def _compile(self, cycles: int, size: int) -> ov.InferRequest:
         model = self._models.get(cycles)
         if model is None:
-            model = self._models[cycles] = self._converted(cycles)
+            model = self._models[cycles] = self.converted(cycles)
         if size != ANY_SIZE:
             model = model.clone()  # shares the weights
             model.reshape([size, *self.config.input_size, 3])
         return compile_model(model, self.precision, self._threads).create_infer_request()
 
-    def _converted(self, cycles: int) -> ov.Model:
+    def converted(self, cycles: int) -> ov.Model:
+        """The network of the served pass for uint8 crops, any batch size, not compiled."""
         fold = has_shuffles(self._student) and folding_pays(self.precision)
         return _cached_model(self._student, self._digest, cycles, fold, self._cache_folder)
 

@@ -51,6 +51,15 @@ class ImageTooLargeError(ImageFileError):
     code = "payload_too_large"
 
 
+# libjpeg's own scaling; OpenCV's names for it are flags to add, whatever they say of grey.
+_REDUCED = {
+    1: 0,
+    2: cv2.IMREAD_REDUCED_GRAYSCALE_2,
+    4: cv2.IMREAD_REDUCED_GRAYSCALE_4,
+    8: cv2.IMREAD_REDUCED_GRAYSCALE_8,
+}
+REDUCTIONS = (2, 4, 8)
+"""By how much a JPEG may be decoded smaller."""
 _FORMATS = ("JPEG", "PNG", "WEBP", "AVIF", "GIF", "BMP", "TIFF")
 _EXIF_ORIENTATION = 0x0112
 _TILE = 256
@@ -100,6 +109,12 @@ class Header:
         return self.width * self.height * a_pixel
 
     @property
+    def shown_size(self) -> tuple[int, int]:
+        """Width and height of the image as it is shown, upright."""
+        turned = self.orientation >= 5
+        return (self.height, self.width) if turned else (self.width, self.height)
+
+    @property
     def for_opencv(self) -> bool:
         """Whether OpenCV decodes it, not Pillow."""
         return self.kind in ("JPEG", "MPO") and self.mode in ("RGB", "L")
@@ -129,15 +144,21 @@ def read_header(data: bytes, limits: ImageLimits) -> Header:
     return Header(kind, mode, width, height, orientation)
 
 
-def decode_image(data: bytes, limits: ImageLimits, header: Header | None = None) -> Image:
+def decode_image(
+    data: bytes, limits: ImageLimits, header: Header | None = None, *, reduction: int = 1
+) -> Image:
     """RGB uint8 `(height, width, 3)`, turned as EXIF says, first frame of an animation.
 
-    16 bit values keep their high byte, transparent places show white. Raises as `read_header`
-    does, and `ImageFileError` where the pixels do not decode to the end.
+    16 bit values keep their high byte, transparent places show white. `reduction`, 1 or one of
+    `REDUCTIONS`, is for JPEG files `for_opencv` only: each pixel is the mean of a block of so many
+    by so many. Raises as `read_header` does, and `ImageFileError` where the pixels do not decode to
+    the end.
     """
     header = header or read_header(data, limits)
     if header.for_opencv:
-        return _decode_jpeg(data, header.orientation)
+        return _decode_jpeg(data, header.orientation, reduction)
+    if reduction != 1:
+        raise ValueError(f"reduction: a file of kind {header.kind} has none, got {reduction}")
     return _upright(*_decode_with_pillow(data, limits))
 
 
@@ -178,14 +199,16 @@ def _check_pixels(width: int, height: int, limits: ImageLimits) -> None:
         )
 
 
-def _decode_jpeg(data: bytes, orientation: int) -> Image:
-    flags = cv2.IMREAD_COLOR_RGB | cv2.IMREAD_IGNORE_ORIENTATION
+def _decode_jpeg(data: bytes, orientation: int, reduction: int) -> Image:
+    flags = cv2.IMREAD_COLOR_RGB | cv2.IMREAD_IGNORE_ORIENTATION | _REDUCED[reduction]
     try:
         pixels = cv2.imdecode(np.frombuffer(data, np.uint8), flags)
     except cv2.error as error:
         raise _invalid(error) from None
     if pixels is None:
         raise ImageFileError("the image does not decode; is it truncated?")
+    if pixels.ndim == 2:  # OpenCV leaves grey files grey when it reduces them
+        pixels = cv2.cvtColor(pixels, cv2.COLOR_GRAY2RGB)
     return _upright(np.asarray(pixels, dtype=np.uint8), orientation)
 
 

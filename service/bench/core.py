@@ -14,12 +14,16 @@ from sdpose_core.backends import make_backend
 from sdpose_core.checkpoints import load_student
 from sdpose_core.detector import load_detector
 from sdpose_core.model import PRESETS, Student
-from service.bench.alternate import alternate
+from sdpose_core.types import Image
+from service.bench.alternate import Call, alternate
+from service.bench.floor import detector_floor, student_floor
 from service.bench.tables import markdown, spread
 
-HEAD = ("model", "backend", "batch", "crops or images/s", "ms a batch", "of the best")
+HEAD = ("model", "backend", "batch", "crops or images/s", "ms a batch", "of the floor")
 PICTURE = (480, 640)
 """Height and width of the images that the detector gets."""
+
+FLOOR = "floor"
 
 Work: TypeAlias = Callable[[int], Callable[[], object]]
 """Makes a batch of the size given, ready on its device, and gives the call that runs it."""
@@ -37,6 +41,7 @@ class CoreBench:
         batches: Crops or images at once.
         precisions: Tried on every backend; what a backend lacks is left out.
         detectors: Names or files as `load_detector` takes them.
+        floor: Whether the floor of a CPU is measured, too.
     """
 
     variants: Sequence[str]
@@ -47,13 +52,15 @@ class CoreBench:
     seconds: float = 1.0
     precisions: Sequence[str] = ("fp32", "auto")
     detectors: Sequence[str] = ("embedded",)
+    floor: bool = False
 
 
 def run_core(bench: CoreBench, progress: Callable[[str], None]) -> str:
     """Measures and gives a Markdown table.
 
     The ways to run one model are visited in the order A B B A, so that a drift of the machine
-    meets all alike.
+    meets all alike. On a CPU one of them is the floor: the network alone in the fastest of several
+    settings (`bench.floor`). Without it, the measure is the best way.
 
     Raises:
         ValueError: an unknown model, backend or device.
@@ -66,16 +73,23 @@ def run_core(bench: CoreBench, progress: Callable[[str], None]) -> str:
         candidates = dict(_candidates(name, prepare, bench))
         title = _titled(name) if prepare is _student else f"detector {name}"
         for batch in bench.batches:
-            speeds = _side_by_side(title, candidates, batch, bench, progress)
-            best = max(median(values) for values in speeds.values())
+            calls = {way: work(batch) for way, work in candidates.items()}
+            if bench.floor:
+                setting, call = (_student_floor if prepare is _student else _detector_floor)(
+                    name, batch
+                )
+                calls[f"{FLOOR}: {setting}"] = call
+            speeds = _side_by_side(f"{title}: batch {batch}", calls, batch, bench, progress)
+            medians = {way: median(values) for way, values in speeds.items()}
+            floor = next((rate for way, rate in medians.items() if way.startswith(FLOOR)), None)
             rows.extend(
                 [
                     title,
                     way,
                     str(batch),
                     spread(values),
-                    f"{1000 * batch / median(values):.1f}",
-                    f"{median(values) / best:.2f}",
+                    f"{1000 * batch / medians[way]:.1f}",
+                    f"{medians[way] / (floor or max(medians.values())):.2f}",
                 ]
                 for way, values in speeds.items()
             )
@@ -112,11 +126,19 @@ def _titled(name: str) -> str:
     return f"{name}, random weights" if _split(name)[0] in PRESETS else name
 
 
+def _loaded(name: str) -> Student:
+    """One for each backend, which may convert it."""
+    variant, _ = _split(name)
+    return Student(PRESETS[variant]).eval() if variant in PRESETS else load_student(variant)
+
+
+def _picture() -> Image:
+    return np.random.default_rng(0).integers(0, 256, (*PICTURE, 3), dtype=np.uint8)
+
+
 def _student(name: str, backend: str, precision: str, device: str) -> tuple[str, Work]:
-    variant, number = _split(name)
-    # One for each backend, which may convert it.
-    student = Student(PRESETS[variant]).eval() if variant in PRESETS else load_student(variant)
-    cycles = student.config.cycles.check(number)
+    student = _loaded(name)
+    cycles = student.config.cycles.check(_split(name)[1])
     ready = make_backend(student, backend, device, precision)
     size = student.config.input_size
 
@@ -140,7 +162,7 @@ def _detector(name: str, backend: str, precision: str, device: str) -> tuple[str
     detector = load_detector(name, device=device, backend=backend, precision=precision)
 
     def prepared(batch: int) -> Callable[[], object]:
-        picture = np.random.default_rng(0).integers(0, 256, (*PICTURE, 3), dtype=np.uint8)
+        picture = _picture()
         on_cpu = detector.device == "cpu"
         frame = picture if on_cpu else torch.from_numpy(picture).to(detector.device)
         frames = [frame] * batch
@@ -149,18 +171,22 @@ def _detector(name: str, backend: str, precision: str, device: str) -> tuple[str
     return f"{detector.backend} {detector.precision}", prepared
 
 
+def _student_floor(name: str, batch: int) -> tuple[str, Call]:
+    student = _loaded(name)
+    return student_floor(student, student.config.cycles.check(_split(name)[1]), batch)
+
+
+def _detector_floor(name: str, batch: int) -> tuple[str, Call]:
+    return detector_floor(name, _picture(), batch)
+
+
 def _side_by_side(
     title: str,
-    candidates: Mapping[str, Work],
+    calls: Mapping[str, Call],
     batch: int,
     bench: CoreBench,
     progress: Callable[[str], None],
 ) -> dict[str, list[float]]:
     """Items per second of each candidate, `2 * rounds` values."""
-    calls = {way: work(batch) for way, work in candidates.items()}
-
-    def told(text: str) -> None:
-        progress(f"{title}: batch {batch}, {text}")
-
-    rates = alternate(calls, bench.rounds, bench.seconds, told)
+    rates = alternate(calls, bench.rounds, bench.seconds, lambda text: progress(f"{title}, {text}"))
     return {way: [batch * rate for rate in values] for way, values in rates.items()}

@@ -54,7 +54,11 @@ def core(
         str, typer.Option(help="Detectors, separated by commas; empty: none.")
     ] = "embedded",
 ) -> None:
-    """Students and detectors on every backend, side by side, without the service."""
+    """Students and detectors on every backend, side by side, without the service.
+
+    On a CPU beside their floor: the network alone in its fastest precision and thread setting.
+    Where the rest of a request goes, `sdpose bench people` shows.
+    """
     from service.bench.core import CoreBench, run_core
     from service.bench.tables import machine
 
@@ -70,6 +74,7 @@ def core(
                 seconds,
                 _listed(precisions),
                 _listed(detectors),
+                floor=device == "cpu",
             ),
             _progress,
         )

@@ -222,7 +222,8 @@ def draw(measured: Sequence[Measured], batch: int, path: Path) -> None:
     figure = Figure(figsize=(7, 4.5), layout="constrained")
     FigureCanvasAgg(figure)
     axes = figure.subplots()
-    for number, each in enumerate(measured):
+    below = False  # labels alternate, or neighbours would cover each other's
+    for each in sorted(measured, key=lambda one: one.ms[batch]):
         colour = "tab:orange" if each.contender.ours else "tab:blue"
         at = each.ms[batch]
         if each.ap is None:
@@ -233,7 +234,8 @@ def draw(measured: Sequence[Measured], batch: int, path: Path) -> None:
             continue
         axes.plot(at, each.ap, "o", color=colour)
         axes.annotate(each.contender.name, (at, each.ap), fontsize=8, color=colour,
-                      xytext=(5, -10 if number % 2 else 5), textcoords="offset points")  # fmt: skip
+                      xytext=(5, -12 if below else 5), textcoords="offset points")  # fmt: skip
+        below = not below
     axes.set_xscale("log")
     for axis in (axes.xaxis.set_major_formatter, axes.xaxis.set_minor_formatter):
         axis("{x:g}")

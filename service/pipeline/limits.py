@@ -12,7 +12,7 @@ from service.scheduling.batch_run import BatchLimits
 
 @dataclass(frozen=True, slots=True)
 class PipelineLimits:
-    """Bounds of the pipeline as plain values."""
+    """Bounds of the pipeline as plain values; `least_side` as `ImageDecoder` has it."""
 
     images: ImageLimits = field(default_factory=ImageLimits)
     detect: BatchLimits = field(default_factory=lambda: BatchLimits(8, 0.0, 64))
@@ -20,6 +20,7 @@ class PipelineLimits:
     decode_threads: int = 2
     max_decode_queue: int = 64
     max_decoded_bytes: int = 2**30
+    least_side: int = 1280
     max_people: int = 100
     cycles: int | Literal["auto"] | None = None
     max_cycles: int = 2

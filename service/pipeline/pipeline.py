@@ -7,7 +7,6 @@ requests). Knows neither HTTP nor gRPC. Deadlines are `time.monotonic()` moments
 from __future__ import annotations
 
 import time
-import weakref
 from collections.abc import Awaitable, Callable, Hashable, Sequence
 from dataclasses import dataclass
 from functools import partial
@@ -16,15 +15,11 @@ from typing import Literal, TypeVar
 import numpy as np
 
 from sdpose_core.calibration import confirmed
-from sdpose_core.io.decode import (
-    ImageFileError,
-    decode_image,
-    encode_jpeg,
-    read_header,
-)
+from sdpose_core.io.decode import encode_jpeg
 from sdpose_core.types import Detections, Floats, Image, Poses
-from service.errors import ErrorCode, ServiceError, invalid_argument
+from service.errors import invalid_argument
 from service.parameters import PoseParameters, check_boxes_touch
+from service.pipeline.decoding import Decoded, ImageDecoder
 from service.pipeline.estimator import Crops, Estimator, Frame
 from service.pipeline.limits import PipelineLimits, allowed_cycles
 from service.pipeline.results import ModelNames, PoseResult
@@ -85,10 +80,15 @@ class PosePipeline:
         self._tracer = tracer or SilentTracer()
         self._workers = (detect_worker, pose_worker)
         self._on_device = partial(on_device, self._workers, estimator.alive)
-        self._decoded = ByteBudget(
-            limits.max_decoded_bytes,
-            "decoded images in flight",
-            partial(metrics.shed, "decode", "memory"),
+        self._decoder = ImageDecoder(
+            limits.images,
+            ByteBudget(
+                limits.max_decoded_bytes,
+                "decoded images in flight",
+                partial(metrics.shed, "decode", "memory"),
+            ),
+            least_side=limits.least_side,
+            crop_size=estimator.input_size,
         )
         self._decode_pool = WorkPool(
             "decode",
@@ -141,8 +141,8 @@ class PosePipeline:
         # An image that is being decoded will join the batch that forms in the meantime.
         next_batch = self._pose if boxes is not None else self._detect
         with next_batch.expecting():
-            image, frame = await self._frame(source, deadline, timings)
-        height, width = image.shape[:2]
+            decode = partial(self._decode, source, whole=keep_image, boxes=boxes)
+            image, frame = await self._frame(decode, deadline, timings)
         if boxes is None:
             done = await self._detect.submit(
                 frame, priority=parameters.priority.order, deadline=deadline
@@ -151,21 +151,26 @@ class PosePipeline:
             self._tracer.stage("detect", done.ran_s, done.waited_s)
             timings["queue"] += done.waited_s
             maximum = min(parameters.max_people or self.limits.max_people, self.limits.max_people)
-            people = done.value.select(parameters.min_score, maximum)
+            people = image.inside(done.value.select(parameters.min_score, maximum))
+            if image.reduction > 1 and not self._decoder.large_enough(people.boxes):
+                people = image.grown(people)
+                decode = partial(self._decode, source, whole=True, instead_of=image)
+                image, frame = await self._frame(decode, deadline, timings)
         else:
-            check_boxes_touch(boxes, width, height)
-            people = _given(boxes).select(parameters.min_score, parameters.max_people)
+            check_boxes_touch(boxes, image.width, image.height)
+            people = image.shrunk(_given(boxes).select(parameters.min_score, parameters.max_people))
         poses = await self._poses(frame, people, parameters, deadline, timings)
+        poses = image.grown_poses(poses)
         self._metrics.people_per_image.observe(len(poses))
         timings["total"] = time.monotonic() - started
         return PoseResult(
             poses,
-            width,
-            height,
+            image.width,
+            image.height,
             self.models,
             {stage: seconds * 1e3 for stage, seconds in timings.items()},
             parameters.min_keypoint_score,
-            image if keep_image else None,
+            image.pixels if keep_image else None,
         )
 
     async def draw(self, result: PoseResult, *, deadline: float | None = None) -> bytes:
@@ -189,13 +194,16 @@ class PosePipeline:
         self._crop_pool.stop()
 
     async def _frame(
-        self, source: bytes | Image, deadline: float | None, timings: dict[str, float]
-    ) -> tuple[Image, Frame]:
+        self,
+        decode: Callable[[], tuple[Decoded, Frame]],
+        deadline: float | None,
+        timings: dict[str, float],
+    ) -> tuple[Decoded, Frame]:
         return await self._timed(
             "decode",
             timings,
             lambda work: self._decode_pool.run(work, deadline=deadline),
-            partial(self._decode, source),
+            decode,
         )
 
     async def _poses(
@@ -242,19 +250,20 @@ class PosePipeline:
     ) -> T:
         """Runs work elsewhere and notes how long it waited and how long the work itself took."""
         asked = time.monotonic()
-        waited_s = 0.0
+        waited_s = worked_s = 0.0
 
         def timed() -> T:
-            nonlocal waited_s
+            nonlocal waited_s, worked_s
             started = time.monotonic()
             waited_s = started - asked
             result = work()
-            timings[stage] = time.monotonic() - started
-            self._metrics.stage_seconds.labels(stage).observe(timings[stage])
+            worked_s = time.monotonic() - started
+            self._metrics.stage_seconds.labels(stage).observe(worked_s)
             return result
 
         result = await run(timed)
-        self._tracer.stage(stage, timings[stage], waited_s)
+        timings[stage] = timings.get(stage, 0.0) + worked_s
+        self._tracer.stage(stage, worked_s, waited_s)
         timings["queue"] += waited_s
         return result
 
@@ -272,25 +281,17 @@ class PosePipeline:
         except ValueError:
             raise invalid_argument("cycles", f"must be {self.cycles.described}, or auto") from None
 
-    def _decode(self, source: bytes | Image) -> tuple[Image, Frame]:
-        try:
-            image = self._decoded_file(source) if isinstance(source, bytes) else source
-        except ImageFileError as error:
-            raise ServiceError(ErrorCode(error.code), str(error)) from None
+    def _decode(
+        self,
+        source: bytes | Image,
+        *,
+        whole: bool,
+        boxes: Floats | None = None,
+        instead_of: Decoded | None = None,
+    ) -> tuple[Decoded, Frame]:
+        image = self._decoder.decode(source, whole=whole, boxes=boxes, instead_of=instead_of)
         with self._on_device():
-            return image, self._estimator.upload(image)
-
-    def _decoded_file(self, data: bytes) -> Image:
-        header = read_header(data, self.limits.images)
-        self._decoded.take(header.peak_bytes)
-        try:
-            image = decode_image(data, self.limits.images, header)
-        except BaseException:
-            self._decoded.give_back(header.peak_bytes)
-            raise
-        self._decoded.give_back(header.peak_bytes - image.nbytes)
-        weakref.finalize(image, self._decoded.give_back, image.nbytes)
-        return image
+            return image, self._estimator.upload(image.pixels)
 
     def _crop(self, frame: Frame, boxes: Floats) -> Crops:
         with self._on_device():

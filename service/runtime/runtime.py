@@ -327,6 +327,7 @@ def pipeline_limits(settings: Settings, *, on_cpu: bool) -> PipelineLimits:
         decode_threads=settings.threads_for_decoding,
         max_decode_queue=settings.max_decode_queue,
         max_decoded_bytes=settings.max_decoded_mb * 2**20,
+        least_side=2 * settings.detector_size,
         max_people=settings.max_boxes,
         cycles=settings.cycles,
         max_cycles=settings.max_cycles,

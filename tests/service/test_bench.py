@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 from collections.abc import Callable
 from dataclasses import replace
 from pathlib import Path
@@ -156,6 +157,7 @@ def test_core_command_shows_the_papers_student_beside_the_default(
 
     monkeypatch.setattr(core, "run_core", note)
     assert CliRunner().invoke(app, ["bench", "core"]).exit_code == 0
+    assert plans[0].floor
     assert plans[0].variants == ["sdpose-lite:0", "sdpose-lite:1", "sdpose-t"]
 
 
@@ -226,3 +228,22 @@ def test_a_picture_of_nobody_makes_no_pictures() -> None:
     estimator = PoseEstimator.from_pretrained()
     with pytest.raises(ValueError, match="shows nobody"):
         people.cut_person(estimator, JPEG)
+
+
+def test_the_floor_is_the_fastest_setting_of_the_network_alone() -> None:
+    """Measured beside what serving uses, which takes a little longer."""
+    plan = core.CoreBench(
+        ["sdpose-lite:0"], ["openvino"], [2], "cpu", 1, 0.1, ["auto"], ["embedded"], floor=True
+    )
+    rows = [
+        [cell.strip() for cell in line.strip("| ").split("|")]
+        for line in core.run_core(plan, lambda text: None).splitlines()[2:]
+    ]
+    assert [row[0] for row in rows] == ["sdpose-lite:0, random weights"] * 2 + [
+        "detector embedded"
+    ] * 2
+    for served, floor in (rows[:2], rows[2:]):
+        assert served[1].startswith("openvino ")
+        assert re.fullmatch(r"floor: \w+, (all cores|\d cores?), [12] streams?", floor[1])
+        assert float(floor[5]) == 1
+        assert 0.2 < float(served[5]) < 1.5

@@ -64,7 +64,8 @@ def stand(fake: FakeEstimator, **limits: object) -> Iterator[Stand]:
     try:
         yield made
     finally:
-        fake.gate.set()
+        if isinstance(fake, FakeEstimator):
+            fake.gate.set()
         made.pipeline.close()
         made.worker.stop(5)
 
