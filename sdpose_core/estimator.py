@@ -16,7 +16,7 @@ from sdpose_core.backends import PoseBackend, make_backend
 from sdpose_core.batches import run_in_batches
 from sdpose_core.calibration import ScoreCalibration, confirmed
 from sdpose_core.checkpoints import DEFAULT_STUDENT, load_student, training_facts
-from sdpose_core.crops import PersonCrops, crop_image, crop_tensor
+from sdpose_core.crops import PersonCrops, crop_image, crop_tensor, joined
 from sdpose_core.detector import PersonDetector, load_detector
 from sdpose_core.frames import Frame, Uploader
 from sdpose_core.geometry import regions_from_boxes
@@ -84,7 +84,7 @@ class PoseEstimator:
             raise ValueError(f"max_batch: expected at least 1, got {max_batch}")
         self._upload = Uploader(backend.device)
         self._decode = KeypointDecoder(
-            backend.device,
+            backend,
             self._batch_sizes,
             scores=scores,
             calibration=calibration or ScoreCalibration(),
@@ -313,7 +313,7 @@ class PoseEstimator:
         if not pixels:
             size = self.config.heatmap_size
             return torch.zeros((0, NUM_KEYPOINTS, *size), device=self.backend.device)
-        people = torch.cat(pixels)
+        people = joined(pixels)
         cycles = self.cycles.check(cycles)
 
         def answers(seen: Tensor) -> Tensor:

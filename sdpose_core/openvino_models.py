@@ -25,8 +25,8 @@ import torch
 
 from sdpose_core.whole_file import whole_file
 
-HINTS: Final = {"fp32": "f32", "fp16": "f16", "bf16": "bf16", "int8": "f32"}
-"""OpenVINO's name of each precision; the other layers of a quantised network run in fp32."""
+HINTS: Final = {"fp32": "f32", "fp16": "f16", "bf16": "bf16"}
+"""OpenVINO's name of each precision; int8 is in the network itself."""
 
 MAGIC: Final = b"sdpose-openvino-1\n"
 SUFFIX: Final = ".ovmodel"
@@ -58,19 +58,21 @@ def capabilities() -> frozenset[str]:
 def int8_pays() -> bool:
     """Whether ``auto`` takes int8 on this processor.
 
-    On an x86 it takes half the time of fp32 with VNNI, two thirds to three quarters without
-    (decision 7). OpenVINO reports "INT8" for every x86, which is no indication. Processors that
-    compute in bf16 keep bf16, and ARM keeps fp32: int8 was not measured there.
+    On an x86 it takes half the time of fp32 with VNNI, two thirds to three quarters without, and
+    two thirds of bf16 where AVX-512 computes in it (decision 7). OpenVINO reports "INT8" for every
+    x86, which is no indication. Processors with AMX keep bf16, and ARM keeps its own: int8 was not
+    measured there.
     """
-    return bool(torch.cpu.get_capabilities().get("avx2")) and "BF16" not in capabilities()
+    able = torch.cpu.get_capabilities()
+    return bool(able.get("avx2")) and not able.get("amx_bf16")
 
 
 def choose_precision(asked: str, offered: Iterable[str]) -> str:
     """The precision to compute in.
 
     Args:
-        asked: One of ``offered``, or ``"auto"``: bf16 where the processor computes in it, else int8
-            where it is offered and faster (``int8_pays``), else fp32.
+        asked: One of ``offered``, or ``"auto"``: int8 where it is offered and faster
+            (``int8_pays``), else bf16 where the processor computes in it, else fp32.
         offered: The precisions available for the network.
 
     Raises:
@@ -78,9 +80,9 @@ def choose_precision(asked: str, offered: Iterable[str]) -> str:
     """
     names = tuple(offered)
     if asked == "auto":
-        if "BF16" in capabilities():
-            return "bf16"
-        return "int8" if "int8" in names and int8_pays() else "fp32"
+        if "int8" in names and int8_pays():
+            return "int8"
+        return "bf16" if "BF16" in capabilities() else "fp32"
     if asked not in names:
         raise ValueError(f"precision {asked!r}: the openvino backend has {', '.join(names)}")
     return asked
@@ -90,9 +92,12 @@ def compile_model(model: ov.Model, precision: str, threads: int | None = None) -
     """The network ready to run on the CPU, where one inference uses all cores.
 
     Args:
-        precision: One of ``HINTS``.
+        precision: One of ``HINTS``, or ``int8``, whose other layers run in bf16 where the processor
+            computes in it.
         threads: Cores of one inference; None or 0 leaves it to OpenVINO.
     """
+    if precision == "int8":
+        precision = "bf16" if "BF16" in capabilities() else "fp32"
     settings: dict[str, Any] = {
         "INFERENCE_PRECISION_HINT": HINTS[precision],
         "PERFORMANCE_HINT": "LATENCY",

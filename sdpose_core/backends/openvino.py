@@ -2,19 +2,22 @@
 
 from __future__ import annotations
 
+import queue
 import threading
 import warnings
-from functools import cached_property
+from collections.abc import Callable
+from functools import cache, cached_property
 from pathlib import Path
 from typing import Final
 
 import openvino as ov
 import torch
 from openvino.preprocess import PrePostProcessor
-from torch import Tensor
+from torch import Tensor, nn
 
 from sdpose_core.backends.folding import folded, folding_pays, has_shuffles
-from sdpose_core.model import ServedStudent, Student
+from sdpose_core.heatmaps import MAX_REFINEMENT
+from sdpose_core.model import JointReader, ServedStudent, Student, StudentConfig
 from sdpose_core.openvino_models import (
     cached,
     choose_precision,
@@ -87,6 +90,28 @@ class OpenVINOBackend:
             # A copy: the request writes its next output into the same memory.
             return torch.from_numpy(results[0].copy())
 
+    def reader(self, module: JointReader) -> Callable[[Tensor], Tensor]:
+        """See ``PoseBackend.reader``; the first call compiles it."""
+        requests: queue.SimpleQueue[ov.InferRequest] = queue.SimpleQueue()
+
+        @cache
+        def compiled() -> ov.CompiledModel:
+            model = _cached_reader(module, self.config, self._cache_folder)
+            return compile_model(model, "fp32", self._threads)
+
+        def read(heatmaps: Tensor) -> Tensor:
+            try:
+                request = requests.get_nowait()
+            except queue.Empty:
+                request = compiled().create_infer_request()
+            try:
+                results = request.infer([heatmaps.contiguous().numpy()], share_inputs=True)
+                return torch.from_numpy(results[0].copy())
+            finally:
+                requests.put(request)
+
+        return read
+
     def _compile(self, cycles: int, size: int) -> ov.InferRequest:
         model = self._models.get(cycles)
         if model is None:
@@ -107,7 +132,7 @@ class OpenVINOBackend:
 
 
 def fill_cache(student: Student, cache_folder: Path | None = None) -> None:
-    """Convert the served pass now, for every kind of processor, and keep it in the cache.
+    """Convert the served pass and its decoding now, for every kind of processor, for the cache.
 
     For images: they are built on one machine and run on another.
 
@@ -119,6 +144,18 @@ def fill_cache(student: Student, cache_folder: Path | None = None) -> None:
     digest = weights_digest(student)
     for fold in {False, has_shuffles(student)}:
         _cached_model(student, digest, student.config.cycles.served, fold, cache_folder)
+    _cached_reader(JointReader(student.scores, MAX_REFINEMENT), student.config, cache_folder)
+
+
+def _cached_reader(module: JointReader, config: StudentConfig, folder: Path | None) -> ov.Model:
+    shape = (config.keypoints, *config.heatmap_size)
+    key = make_key(
+        joints=weights_digest(module),
+        shape=shape,
+        max_refinement=module.max_refinement,
+        revision=_REVISION,
+    )
+    return cached(key, lambda: _converted(module, shape), folder)
 
 
 def _cached_model(
@@ -148,15 +185,17 @@ def with_pixels(model: ov.Model) -> ov.Model:
 
 def convert(student: Student, cycles: int) -> ov.Model:
     """The served pass as an OpenVINO model, ``(B, 3, 256, 192)`` float 0..255 with any B."""
-    height, width = student.config.input_size
-    example = torch.zeros(2, 3, height, width)
+    return _converted(ServedStudent(student, cycles), (3, *student.config.input_size))
+
+
+def _converted(module: nn.Module, shape: tuple[int, ...]) -> ov.Model:
+    """A module of one float32 input ``(B, *shape)`` with any B."""
+    example = torch.zeros(2, *shape)
     with torch.inference_mode(), warnings.catch_warnings():
         # The shape checks in ``forward`` become constants in the trace, which is fine.
         warnings.simplefilter("ignore")
         # Traced here, since the converter's own tracing runs the network several times.
-        traced = torch.jit.trace(  # type: ignore[no-untyped-call]
-            ServedStudent(student, cycles).eval(), example, check_trace=False
-        )
+        traced = torch.jit.trace(module.eval(), example, check_trace=False)  # type: ignore[no-untyped-call]
         return ov.convert_model(
-            traced, example_input=example, input=[ov.PartialShape([-1, 3, height, width])]
+            traced, example_input=example, input=[ov.PartialShape([-1, *shape])]
         )

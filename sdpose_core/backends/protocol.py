@@ -2,10 +2,13 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from typing import Protocol
 
 import torch
 from torch import Tensor
+
+from sdpose_core.model import JointReader
 
 
 class PoseBackend(Protocol):
@@ -35,5 +38,14 @@ class PoseBackend(Protocol):
 
         Returns:
             ``(B, 17, 64, 48)`` float32 on ``device``, peaks of about 1 where the student is sure.
+        """
+        ...
+
+    def reader(self, module: JointReader) -> Callable[[Tensor], Tensor]:
+        """The decoding of heatmaps on ``device`` in this backend's way; for any thread.
+
+        On a GPU the launches of its some forty small operations would take longer than the work; on
+        a CPU PyTorch's helper threads spin for milliseconds on the cores that the next inference
+        needs.
         """
         ...

@@ -2,13 +2,14 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from typing import Final
 
 import torch
 from torch import Tensor
 
 from sdpose_core.cuda_graphs import GraphedCalls
-from sdpose_core.model import Student
+from sdpose_core.model import JointReader, Student
 
 PRECISIONS: Final = {"fp32": torch.float32, "fp16": torch.float16, "bf16": torch.bfloat16}
 
@@ -49,7 +50,8 @@ class TorchBackend:
             dtype=PRECISIONS[self.precision],
             memory_format=torch.channels_last,  # type: ignore[call-overload]
         )
-        self._answer = GraphedCalls(self._compute) if gpu and graphs else self._compute
+        self._graphs = gpu and graphs
+        self._answer = GraphedCalls(self._compute) if self._graphs else self._compute
 
     @torch.inference_mode()
     def run(self, crops: Tensor, cycles: int | None = None) -> Tensor:
@@ -59,3 +61,14 @@ class TorchBackend:
     def _compute(self, crops: Tensor, cycles: int | None) -> Tensor:
         heatmaps: Tensor = self._student(crops, cycles)
         return heatmaps.float()
+
+    def reader(self, module: JointReader) -> Callable[[Tensor], Tensor]:
+        """See ``PoseBackend.reader``."""
+        module = module.to(self.device)
+
+        @torch.inference_mode()
+        def read(heatmaps: Tensor) -> Tensor:
+            joints: Tensor = module(heatmaps)
+            return joints
+
+        return GraphedCalls(read) if self._graphs else read

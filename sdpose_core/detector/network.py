@@ -12,6 +12,7 @@ It differs from ultralytics' own forward pass in two ways:
 from __future__ import annotations
 
 from collections.abc import Mapping
+from functools import lru_cache
 from typing import Any, cast
 
 import numpy as np
@@ -115,10 +116,14 @@ class PersonNetwork(nn.Module):
         return [previous if index == -1 else outputs[index] for index in layer.f]
 
 
+@lru_cache(maxsize=16)
 def anchor_grid(
     height: int, width: int, strides: tuple[int, ...]
 ) -> tuple[NDArray[np.float32], NDArray[np.float32]]:
-    """Anchor centres ``(A, 2)`` (xy, in cells) and strides ``(A,)`` (input pixels per cell)."""
+    """Anchor centres ``(A, 2)`` (xy, in cells) and strides ``(A,)`` (input pixels per cell).
+
+    Kept, so not to be written to.
+    """
     centres, steps = [], []
     for stride in strides:
         rows, columns = height // stride, width // stride

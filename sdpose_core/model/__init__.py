@@ -2,12 +2,14 @@
 
 from sdpose_core.model.config import PAPER, PRESETS, StudentConfig
 from sdpose_core.model.heads import ScoreHead
+from sdpose_core.model.joints import JointReader
 from sdpose_core.model.student import CycleOutput, ServedStudent, Student
 
 __all__ = [
     "PAPER",
     "PRESETS",
     "CycleOutput",
+    "JointReader",
     "ScoreHead",
     "ServedStudent",
     "Student",

@@ -66,8 +66,8 @@ def build_estimator(settings: Settings) -> Estimator:
         detector_size=settings.detector_size,
     )
     if estimator.backend_name == "openvino":
-        # All that is left to PyTorch is decoding, a few milliseconds. Its helper
-        # threads would wait for cores on which OpenVINO's still spin: up to 30 ms a batch.
+        # All that is left to PyTorch is the flip test's mirroring. Its helper threads would wait
+        # for cores on which OpenVINO's still spin: up to 30 ms a batch.
         torch.set_num_threads(1)
     return estimator
 

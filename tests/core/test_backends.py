@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 
 import pytest
@@ -12,7 +13,8 @@ from sdpose_core.backends import PoseBackend
 from sdpose_core.backends import openvino as backend_module
 from sdpose_core.backends.folding import FoldedUnit, folded
 from sdpose_core.backends.openvino import OpenVINOBackend, fill_cache
-from sdpose_core.model import PRESETS, Student, StudentConfig
+from sdpose_core.heatmaps import MAX_REFINEMENT, encode
+from sdpose_core.model import PRESETS, JointReader, ScoreHead, Student, StudentConfig
 from sdpose_core.model.backbones.lite_hrnet import ShuffleUnit
 
 # Converted in a second.
@@ -129,10 +131,40 @@ def test_a_filled_cache_serves_every_processor(
     fill_cache(_lite(), tmp_path)
     served = _lite().config.cycles.served
     assert converted == [served, served]
+    monkeypatch.setattr(backend_module, "_converted", None)
     for folds in (True, False):
         monkeypatch.setattr(backend_module, "folding_pays", lambda _, answer=folds: answer)
-        OpenVINOBackend(_lite(), "fp32", cache_folder=tmp_path).run(crops[:1])
+        backend = OpenVINOBackend(_lite(), "fp32", cache_folder=tmp_path)
+        read = backend.reader(JointReader(_lite().scores, MAX_REFINEMENT))
+        assert read(backend.run(crops[:1])).shape == (1, 17, 3)
     assert converted == [served, served]
+
+
+@pytest.mark.parametrize("bound", [MAX_REFINEMENT, None])
+def test_joints_are_read_as_by_the_module(
+    tmp_path: Path, bound: float | None, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """From maps with and without peaks, at the border and flat, in any number and thread."""
+    torch.manual_seed(2)
+    config = PRESETS["sdpose-lite"]
+    scores = ScoreHead(config)
+    for values in scores.parameters():
+        values.data.normal_(std=0.1)
+    module = JointReader(scores, bound).eval()
+    joints = torch.rand(7, 17, 2) * torch.tensor([52.0, 68.0]) - 2
+    heatmaps = encode(joints, torch.ones(7, 17))[0] + 0.01 * torch.rand(7, 17, 64, 48)
+    heatmaps[0], heatmaps[1] = 0, -1
+    with torch.inference_mode():
+        expected = module(heatmaps)
+    backend = OpenVINOBackend(_lite(), "bf16", cache_folder=tmp_path)
+    read = backend.reader(module)
+    with ThreadPoolExecutor(4) as pool:
+        parts = list(pool.map(read, [heatmaps[:n] for n in (1, 7, 3, 2, 7, 1)]))
+    for part in parts:
+        torch.testing.assert_close(part, expected[: len(part)], atol=1e-3, rtol=1e-4)
+    monkeypatch.setattr(backend_module, "_converted", None)  # a second start has it on disk
+    again = OpenVINOBackend(_lite(), "bf16", cache_folder=tmp_path).reader(module)
+    torch.testing.assert_close(again(heatmaps), parts[1], atol=1e-4, rtol=1e-5)
 
 
 def test_no_cache_is_no_obstacle(

@@ -48,9 +48,10 @@ def test_finds_the_people_that_fp32_finds(name: str) -> None:
 
 
 def _as_if(monkeypatch: pytest.MonkeyPatch, pays: bool) -> None:
-    """As on an x86 without bf16, or with."""
+    """As on an x86 without AMX, or with."""
     able = {"FP32", "INT8"} if pays else {"FP32", "INT8", "BF16"}
-    monkeypatch.setattr(torch.cpu, "get_capabilities", lambda: {"avx2": True})
+    processor = {"avx2": True, "amx_bf16": not pays}
+    monkeypatch.setattr(torch.cpu, "get_capabilities", lambda: processor)
     monkeypatch.setattr(openvino_models, "capabilities", lambda: able)
 
 

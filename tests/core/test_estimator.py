@@ -21,6 +21,7 @@ from sdpose_core.checkpoints import load_student
 from sdpose_core.estimator import USUAL_ASPECTS
 from sdpose_core.geometry import image_to_heatmap, regions_from_boxes
 from sdpose_core.heatmaps import encode
+from sdpose_core.model import JointReader
 from sdpose_core.types import Detections, Image
 
 
@@ -57,6 +58,9 @@ class BrightSpot:
         self.batch_sizes = sizes
         self.seen: list[int] = []
         self.cycles: list[int] = []
+
+    def reader(self, module: JointReader) -> JointReader:
+        return module
 
     def run(self, crops: Tensor, cycles: int = 1) -> Tensor:
         self.seen.append(len(crops))

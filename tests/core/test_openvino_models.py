@@ -208,10 +208,11 @@ def test_the_digest_knows_every_weight() -> None:
         ({"avx2": True}, ["FP32", "INT8"], True),
         ({"avx2": False}, ["FP32", "INT8"], False),
         ({}, ["FP32", "INT8"], False),  # not an x86
-        ({"avx2": True}, ["FP32", "BF16", "INT8"], False),
+        ({"avx2": True, "avx512_bf16": True}, ["FP32", "BF16", "INT8"], True),
+        ({"avx2": True, "amx_bf16": True}, ["FP32", "BF16", "INT8"], False),
     ],
 )
-def test_int8_pays_on_an_x86_without_bf16(
+def test_int8_pays_on_an_x86_without_amx(
     monkeypatch: pytest.MonkeyPatch, processor: dict[str, bool], able: list[str], expected: bool
 ) -> None:
     monkeypatch.setattr(torch.cpu, "get_capabilities", lambda: processor)

@@ -12,7 +12,7 @@ from torch import Tensor
 
 from sdpose_core import PoseEstimator
 from sdpose_core.heatmaps import encode
-from sdpose_core.model import PRESETS, Student, StudentConfig
+from sdpose_core.model import PRESETS, JointReader, Student, StudentConfig
 
 SMALL = replace(
     PRESETS["sdpose-t"],
@@ -35,6 +35,9 @@ class BrightSpot:
 
     def __init__(self, config: StudentConfig) -> None:
         self.config = config
+
+    def reader(self, module: JointReader) -> JointReader:
+        return module
 
     def run(self, crops: Tensor, cycles: int | None = None) -> Tensor:
         assert tuple(crops.shape[2:]) == self.config.input_size
