@@ -88,19 +88,22 @@ def choose_precision(asked: str, offered: Iterable[str]) -> str:
     return asked
 
 
-def compile_model(model: ov.Model, precision: str, threads: int | None = None) -> ov.CompiledModel:
+def compile_model(
+    model: ov.Model, precision: str, threads: int | None = None, *, throughput: bool = False
+) -> ov.CompiledModel:
     """The network ready to run on the CPU, where one inference uses all cores.
 
     Args:
         precision: One of ``HINTS``, or ``int8``, whose other layers run in bf16 where the processor
             computes in it.
-        threads: Cores of one inference; None or 0 leaves it to OpenVINO.
+        threads: Cores to use; None or 0 leaves it to OpenVINO.
+        throughput: Several inferences at once share the cores instead.
     """
     if precision == "int8":
         precision = "bf16" if "BF16" in capabilities() else "fp32"
     settings: dict[str, Any] = {
         "INFERENCE_PRECISION_HINT": HINTS[precision],
-        "PERFORMANCE_HINT": "LATENCY",
+        "PERFORMANCE_HINT": "THROUGHPUT" if throughput else "LATENCY",
     }
     if threads:
         settings["INFERENCE_NUM_THREADS"] = threads

@@ -10,12 +10,15 @@ from functools import cache, cached_property
 from pathlib import Path
 from typing import Final
 
+import numpy as np
 import openvino as ov
 import torch
+from numpy.typing import NDArray
 from openvino.preprocess import PrePostProcessor
 from torch import Tensor, nn
 
 from sdpose_core.backends.folding import folded, folding_pays, has_shuffles
+from sdpose_core.backends.lanes import Lanes
 from sdpose_core.heatmaps import MAX_REFINEMENT
 from sdpose_core.model import JointReader, ServedStudent, Student, StudentConfig
 from sdpose_core.openvino_models import (
@@ -35,12 +38,13 @@ _REVISION: Final = 1
 class OpenVINOBackend:
     """A ``PoseBackend`` on the CPU.
 
-    The network takes uint8 crops with channels last, as OpenCV makes them. One inference uses all
-    cores, so calls from several threads run one at a time.
+    The network takes uint8 crops with channels last, as OpenCV makes them. A batch uses all cores,
+    so calls from several threads run one at a time: as many crops as fill all ``Lanes`` in parts,
+    the rest in one inference.
 
-    Each of ``batch_sizes`` has a network of its own at the served number of cycles: OpenVINO then
-    knows all shapes in advance. Other sizes and cycles share one for any size, since each network
-    takes half a second to compile at startup.
+    At the served number of cycles a rest of each of ``batch_sizes`` has a network of its own:
+    OpenVINO then knows all shapes in advance. Other sizes and cycles share one for any size, since
+    each network takes half a second to compile at startup.
 
     Args:
         student: In float32 and evaluation mode; it is kept to convert further cycle counts.
@@ -80,15 +84,23 @@ class OpenVINOBackend:
             crops = crops.round().clamp(0, 255).to(torch.uint8)
         pixels = crops.permute(0, 2, 3, 1).contiguous().numpy()
         cycles = self.config.cycles.check(cycles)
-        own = len(pixels) in self.batch_sizes and cycles == self.config.cycles.served
-        size = len(pixels) if own else ANY_SIZE
+        served = cycles == self.config.cycles.served
         with self._lock:
-            request = self._requests.get((cycles, size))
-            if request is None:
-                request = self._requests[cycles, size] = self._compile(cycles, size)
-            results = request.infer([pixels], share_inputs=True)
-            # A copy: the request writes its next output into the same memory.
-            return torch.from_numpy(results[0].copy())
+            answers = self._served_lanes.run(pixels) if served and len(pixels) > 1 else []
+            rest = pixels[sum(map(len, answers)) :]
+            if len(rest):
+                answers.append(self._infer(rest, cycles, own=served))
+        return torch.from_numpy(answers[0] if len(answers) == 1 else np.concatenate(answers))
+
+    def _infer(self, pixels: NDArray[np.uint8], cycles: int, *, own: bool) -> NDArray[np.float32]:
+        size = len(pixels) if own and len(pixels) in self.batch_sizes else ANY_SIZE
+        request = self._requests.get((cycles, size))
+        if request is None:
+            request = self._requests[cycles, size] = self._compile(cycles, size)
+        results = request.infer([pixels], share_inputs=True)
+        # A copy: the request writes its next output into the same memory.
+        heatmaps: NDArray[np.float32] = results[0].copy()
+        return heatmaps
 
     def reader(self, module: JointReader) -> Callable[[Tensor], Tensor]:
         """See ``PoseBackend.reader``; the first call compiles it."""
@@ -112,14 +124,24 @@ class OpenVINOBackend:
 
         return read
 
-    def _compile(self, cycles: int, size: int) -> ov.InferRequest:
+    def _model(self, cycles: int) -> ov.Model:
         model = self._models.get(cycles)
         if model is None:
             model = self._models[cycles] = self.converted(cycles)
+        return model
+
+    def _compile(self, cycles: int, size: int) -> ov.InferRequest:
+        model = self._model(cycles)
         if size != ANY_SIZE:
             model = model.clone()  # shares the weights
             model.reshape([size, *self.config.input_size, 3])
         return compile_model(model, self.precision, self._threads).create_infer_request()
+
+    @cached_property
+    def _served_lanes(self) -> Lanes:
+        cycles = self.config.cycles.served
+        shape = (*self.config.input_size, 3)
+        return Lanes(self._model(cycles), shape, self.precision, self._threads)
 
     def converted(self, cycles: int) -> ov.Model:
         """The network of the served pass for uint8 crops, any batch size, not compiled."""

@@ -1,0 +1,60 @@
+"""A batch in equal parts that run at once, each on cores of its own.
+
+Where all cores share one inference they meet after each of its some four hundred operations, and
+the slowest sets the pace: with anything else running on a core that doubles the time. Parts wait
+for each other only at the end.
+"""
+
+from __future__ import annotations
+
+from typing import Any, Final
+
+import numpy as np
+import openvino as ov
+from numpy.typing import NDArray
+
+from sdpose_core.openvino_models import compile_model
+
+PARTS: Final = (2, 1)
+"""Items of a part; larger ones are no faster, and each size is a network to compile."""
+
+
+class Lanes:
+    """One network for parts of each of ``PARTS``; one caller at a time.
+
+    Args:
+        model: Takes ``(B, *shape)`` and has one output.
+        shape: Of one item.
+        precision: As for ``compile_model``.
+        threads: Cores to use; 0 leaves the choice to OpenVINO.
+
+    Attributes:
+        count: How many parts run at once, as OpenVINO sees fit for this processor.
+    """
+
+    def __init__(
+        self, model: ov.Model, shape: tuple[int, ...], precision: str, threads: int
+    ) -> None:
+        self._requests: dict[int, list[ov.InferRequest]] = {}
+        for part in PARTS:
+            sized = model.clone()  # shares the weights
+            sized.reshape([part, *shape])
+            compiled = compile_model(sized, precision, threads, throughput=True)
+            lanes = compiled.get_property("OPTIMAL_NUMBER_OF_INFER_REQUESTS")
+            self._requests[part] = [compiled.create_infer_request() for _ in range(lanes)]
+        self.count = min(len(requests) for requests in self._requests.values())
+
+    def run(self, items: NDArray[Any]) -> list[NDArray[Any]]:
+        """Answers to as many of the first items as fill all lanes, part by part."""
+        answers: list[NDArray[Any]] = []
+        start = 0
+        for part in PARTS:
+            requests = self._requests[part][: self.count]
+            while len(items) - start >= part * self.count:
+                for request in requests:
+                    request.start_async([items[start : start + part]], share_inputs=True)
+                    start += part
+                for request in requests:
+                    request.wait()
+                    answers.append(np.array(request.get_output_tensor(0).data))
+        return answers
