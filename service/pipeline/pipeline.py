@@ -173,6 +173,10 @@ class PosePipeline:
             image.pixels if keep_image else None,
         )
 
+    def announce(self) -> Callable[[], None]:
+        """Lets a batch wait a little for a call whose image still arrives; see `Batcher`."""
+        return self._detect.announce()
+
     async def draw(self, result: PoseResult, *, deadline: float | None = None) -> bytes:
         """The kept image of a result with its poses drawn, as JPEG."""
         assert result.image is not None, "estimate() must be asked to keep the image"

@@ -66,13 +66,14 @@ class PoseCallInterceptor(_Interceptor):
                 handler.response_serializer,
             )
         return grpc.unary_unary_rpc_method_handler(
-            self._unary(api, handler.unary_unary),
+            self._unary(api, handler.unary_unary, self._runtime.check_admission().announce()),
             handler.request_deserializer,
             handler.response_serializer,
         )
 
-    def _unary(self, api: str, behaviour: Any) -> Any:
+    def _unary(self, api: str, behaviour: Any, arrived: Callable[[], None]) -> Any:
         async def call(request: Any, context: ServicerContext[Any, Any]) -> Any:
+            arrived()
             async with self._call(api, context):
                 return await behaviour(request, context)
 

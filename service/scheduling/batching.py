@@ -13,9 +13,9 @@ from __future__ import annotations
 import asyncio
 import time
 from bisect import insort
-from collections.abc import Hashable, Iterator
+from collections.abc import Callable, Hashable, Iterator
 from concurrent.futures import Future
-from contextlib import contextmanager
+from contextlib import ExitStack, contextmanager
 from math import ceil
 from typing import Generic
 
@@ -126,6 +126,21 @@ class Batcher(Generic[In, Out]):
         finally:
             self._expected -= 1
             self._plan_pump()
+
+    def announce(self) -> Callable[[], None]:
+        """As `expecting`, at most for the longest wait: for an item whose bytes still arrive.
+
+        Returns what ends it sooner, one turn of the loop later, when the item is expected itself.
+        """
+        loop = asyncio.get_running_loop()
+        announced = ExitStack()
+        announced.enter_context(self.expecting())
+        loop.call_later(self.limits.max_wait_s, announced.close)
+
+        def arrived() -> None:
+            loop.call_soon(announced.close)
+
+        return arrived
 
     async def drain(self) -> None:
         """Dispatches what is queued without waiting for company; returns when all is done."""

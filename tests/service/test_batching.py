@@ -188,6 +188,37 @@ async def test_company_that_fails_to_come_is_not_waited_for(
     assert ear.batches == [(1, "idle")]
 
 
+async def test_announced_company_is_waited_for_until_it_is_there(
+    doubler: Doubler, worker: OwnerThread, ear: Ear
+) -> None:
+    box = batcher(doubler, worker, ear, max_cost=8, max_wait_s=30)
+
+    async def slow() -> None:
+        arrived = box.announce()
+        await asyncio.sleep(0.01)
+        assert not ear.batches
+        arrived()
+        with box.expecting():  # in the same turn, as it is decoded
+            await asyncio.sleep(0.01)
+            assert not ear.batches
+        await box.submit(2)
+        arrived()  # nothing more to end
+
+    await asyncio.wait_for(asyncio.gather(slow(), box.submit(1)), 5)
+    assert ear.batches == [(2, "idle")]
+
+
+async def test_an_announced_item_that_never_comes_holds_batches_for_the_longest_wait_only(
+    doubler: Doubler, worker: OwnerThread, ear: Ear
+) -> None:
+    box = batcher(doubler, worker, ear, max_cost=8, max_wait_s=0.1)
+    box.announce()
+    await asyncio.sleep(0.06)
+    alone = await asyncio.wait_for(box.submit(1), 5)
+    assert 0.02 < alone.waited_s < 0.09  # less than a whole wait of its own
+    assert (await box.submit(2)).waited_s < 0.02
+
+
 async def test_expected_company_does_not_hold_a_full_batch(
     doubler: Doubler, worker: OwnerThread, ear: Ear
 ) -> None:

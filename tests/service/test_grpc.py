@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import asyncio
-from collections.abc import AsyncIterator
+from collections.abc import AsyncIterator, Callable
 from pathlib import Path
 
 import grpc
@@ -15,6 +15,7 @@ from grpc_reflection.v1alpha import reflection_pb2, reflection_pb2_grpc
 from protos.sdpose.v1 import pose_pb2
 from service.client.grpc_messages import error_from
 from service.errors import ErrorCode, ServiceError
+from service.pipeline.pipeline import PosePipeline
 from tests.fakes import FakeEstimator, marked_image
 from tests.pictures import encoded
 from tests.service.conftest import Service, serving
@@ -125,6 +126,26 @@ async def test_stream_needs_a_key() -> None:
         with pytest.raises(grpc.aio.AioRpcError) as refused:
             await call.read()
         assert refused.value.code() is grpc.StatusCode.UNAUTHENTICATED
+
+
+async def test_a_call_is_announced_until_its_message_is_there(
+    service: Service, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """So that calls which are sent together share a batch, however long their images take."""
+    steps: list[str] = []
+
+    def announce(pipeline: PosePipeline) -> Callable[[], None]:
+        steps.append("announced")
+        return lambda: steps.append("arrived")
+
+    monkeypatch.setattr(PosePipeline, "announce", announce)
+    await service.grpc.estimate(encoded(marked_image(5), "PNG"))
+    assert steps == ["announced", "arrived"]
+    call = service.grpc.stub.StreamPose()
+    await call.write(frame(1))
+    await call.read()
+    await call.done_writing()
+    assert len(steps) == 2
 
 
 async def test_health(service: Service) -> None:
