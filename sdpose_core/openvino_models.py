@@ -76,7 +76,7 @@ def choose_precision(asked: str, offered: Iterable[str]) -> str:
         offered: The precisions available for the network.
 
     Raises:
-        ValueError: another precision was requested.
+        ValueError: another precision was requested, or one that the processor does not compute in.
     """
     names = tuple(offered)
     if asked == "auto":
@@ -85,6 +85,9 @@ def choose_precision(asked: str, offered: Iterable[str]) -> str:
         return "bf16" if "BF16" in capabilities() else "fp32"
     if asked not in names:
         raise ValueError(f"precision {asked!r}: the openvino backend has {', '.join(names)}")
+    if asked == "bf16" and "BF16" not in capabilities():
+        # OpenVINO would compute in fp32 without a word.
+        raise ValueError("precision 'bf16': not on this processor; take fp32 or auto")
     return asked
 
 

@@ -7,6 +7,7 @@ for each other only at the end.
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from typing import Any, Final
 
 import numpy as np
@@ -20,23 +21,29 @@ PARTS: Final = (2, 1)
 
 
 class Lanes:
-    """One network for parts of each of ``PARTS``; one caller at a time.
+    """One network for parts of each size; one caller at a time.
 
     Args:
-        model: Takes ``(B, *shape)`` and has one output.
+        model: Takes ``(B, *shape)``.
         shape: Of one item.
         precision: As for ``compile_model``.
         threads: Cores to use; 0 leaves the choice to OpenVINO.
+        parts: Sizes of the parts, descending to 1.
 
     Attributes:
         count: How many parts run at once, as OpenVINO sees fit for this processor.
     """
 
     def __init__(
-        self, model: ov.Model, shape: tuple[int, ...], precision: str, threads: int
+        self,
+        model: ov.Model,
+        shape: tuple[int, ...],
+        precision: str,
+        threads: int,
+        parts: Sequence[int] = PARTS,
     ) -> None:
         self._requests: dict[int, list[ov.InferRequest]] = {}
-        for part in PARTS:
+        for part in parts:
             sized = model.clone()  # shares the weights
             sized.reshape([part, *shape])
             compiled = compile_model(sized, precision, threads, throughput=True)
@@ -44,17 +51,17 @@ class Lanes:
             self._requests[part] = [compiled.create_infer_request() for _ in range(lanes)]
         self.count = min(len(requests) for requests in self._requests.values())
 
-    def run(self, items: NDArray[Any]) -> list[NDArray[Any]]:
-        """Answers to as many of the first items as fill all lanes, part by part."""
-        answers: list[NDArray[Any]] = []
+    def run(self, items: NDArray[Any]) -> list[list[NDArray[Any]]]:
+        """All outputs for as many of the first items as fill all lanes, part by part."""
+        answers: list[list[NDArray[Any]]] = []
         start = 0
-        for part in PARTS:
-            requests = self._requests[part][: self.count]
+        for part, made in self._requests.items():
+            requests = made[: self.count]
             while len(items) - start >= part * self.count:
                 for request in requests:
                     request.start_async([items[start : start + part]], share_inputs=True)
                     start += part
                 for request in requests:
                     request.wait()
-                    answers.append(np.array(request.get_output_tensor(0).data))
+                    answers.append([np.array(tensor.data) for tensor in request.output_tensors])
         return answers

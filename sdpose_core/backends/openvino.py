@@ -86,7 +86,8 @@ class OpenVINOBackend:
         cycles = self.config.cycles.check(cycles)
         served = cycles == self.config.cycles.served
         with self._lock:
-            answers = self._served_lanes.run(pixels) if served and len(pixels) > 1 else []
+            parts = self._served_lanes.run(pixels) if served and len(pixels) > 1 else []
+            answers = [heatmaps for [heatmaps] in parts]
             rest = pixels[sum(map(len, answers)) :]
             if len(rest):
                 answers.append(self._infer(rest, cycles, own=served))

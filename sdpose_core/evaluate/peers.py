@@ -122,7 +122,8 @@ class Peer:
     ) -> None:
         import openvino as ov
 
-        from sdpose_core.openvino_models import choose_precision, core
+        from sdpose_core.backends.lanes import PARTS, Lanes
+        from sdpose_core.openvino_models import choose_precision, compile_model, core
 
         self.description = description
         self.precision = choose_precision(precision, ("fp32", "bf16"))
@@ -139,12 +140,16 @@ class Peer:
         self.any_batch = True
         try:
             model.reshape(ov.PartialShape([-1, *shape]))
-            self._request = _compiled(model, description, self.precision, threads)
-            self._request.infer([blank])
+            ready = _with_pixels(model, description)
+            compile_model(ready, self.precision, threads).create_infer_request().infer([blank])
+            ready.clone().reshape([2, height, width, 3])
         except RuntimeError:  # its graph holds a batch of one somewhere
             self.any_batch = False
-            model = core().read_model(path)
-            self._request = _compiled(model, description, self.precision, threads)
+            ready = _with_pixels(core().read_model(path), description)
+        # As our own student runs: one crop on all cores, more of them in lanes.
+        self._request = compile_model(ready, self.precision, threads).create_infer_request()
+        parts = PARTS if self.any_batch else (1,)
+        self._lanes = Lanes(ready, (height, width, 3), self.precision, threads, parts)
         self(blank)  # a wrong description fails here
 
     def __call__(self, crops: Image) -> tuple[Floats, Floats]:
@@ -153,8 +158,11 @@ class Peer:
         Args:
             crops: ``(N, height, width, 3)`` uint8 RGB.
         """
-        step = len(crops) if self.any_batch else 1
-        parts = [self._run(crops[at : at + step]) for at in range(0, len(crops), step)]
+        answers = self._lanes.run(crops) if len(crops) > 1 else []
+        for at in range(sum(map(self._count, answers)), len(crops)):
+            results = self._request.infer([crops[at : at + 1]], share_inputs=True)
+            answers.append([np.array(output) for output in results.values()])
+        parts = [self._keypoints(outputs) for outputs in answers]
         return np.concatenate([p for p, _ in parts]), np.concatenate([s for _, s in parts])
 
     def poses(self, image: CocoImage, boxes: NDArray[np.float32] | None) -> Poses:
@@ -167,11 +175,14 @@ class Peer:
             heatmap_to_image(points, regions), scores, boxes, np.ones(len(boxes), np.float32)
         )
 
-    def _run(self, crops: Image) -> tuple[Floats, Floats]:
-        results = list(self._request.infer([crops], share_inputs=True).values())
-        found = [np.asarray(part, np.float32) for part in results]
+    def _count(self, outputs: list[NDArray[Any]]) -> int:
+        # A network of one crop may leave the batch out of its answer.
+        return len(outputs[0]) if self.any_batch else 1
+
+    def _keypoints(self, outputs: list[NDArray[Any]]) -> tuple[Floats, Floats]:
+        found = [np.asarray(part, np.float32) for part in outputs]
         width, height = self.description.input_size
-        kind, count = self.description.output, len(crops)
+        kind, count = self.description.output, self._count(outputs)
         if kind == "simcc":
             return _simcc(found, count, (width, height), self.description.file)
         [answer] = found[:1]
@@ -204,14 +215,6 @@ def _check_input(model: Any, description: PeerFile, path: Path) -> None:
             f"{path}: its input is {shape}, which is not (B, {', '.join(map(str, expected))}) of "
             f"input_size {description.input_size} and layout {description.layout}"
         )
-
-
-def _compiled(model: Any, description: PeerFile, precision: str, threads: int) -> Any:
-    from sdpose_core.openvino_models import compile_model
-
-    return compile_model(
-        _with_pixels(model, description), precision, threads
-    ).create_infer_request()
 
 
 def _with_pixels(model: Any, description: PeerFile) -> Any:

@@ -63,8 +63,11 @@ def peers(
     plot: Annotated[Path | None, typer.Option(help="PNG of AP against milliseconds.")] = None,
 ) -> None:
     """Our students with weights, and peers, alternating: crops in memory to keypoints."""
+    import torch
+
     from service.bench.tables import machine
 
+    torch.set_num_threads(1)  # as the service does: its helpers would spin beside OpenVINO's
     if (annotations is None) != (images is None):
         raise ValueError("--annotations and --images belong together")
     if plot is not None and annotations is None:
@@ -234,7 +237,8 @@ def draw(measured: Sequence[Measured], batch: int, path: Path) -> None:
             continue
         axes.plot(at, each.ap, "o", color=colour)
         axes.annotate(each.contender.name, (at, each.ap), fontsize=8, color=colour,
-                      xytext=(5, -12 if below else 5), textcoords="offset points")  # fmt: skip
+                      xytext=(-5, -12) if below else (5, 5), textcoords="offset points",
+                      ha="right" if below else "left")  # fmt: skip
         below = not below
     axes.set_xscale("log")
     for axis in (axes.xaxis.set_major_formatter, axes.xaxis.set_minor_formatter):

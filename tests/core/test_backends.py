@@ -105,7 +105,7 @@ def test_the_second_start_converts_nothing(
     tmp_path: Path, crops: Tensor, converted: list[int]
 ) -> None:
     for _ in range(2):
-        for precision in ("fp32", "bf16"):  # the same file: it is compiled to the precision
+        for precision in ("fp32", "auto"):  # the same file: it is compiled to the precision
             backend = OpenVINOBackend(_student(), precision, cache_folder=tmp_path)
             for cycles in (1, 2):
                 backend.run(crops[:1], cycles)
@@ -156,14 +156,14 @@ def test_joints_are_read_as_by_the_module(
     heatmaps[0], heatmaps[1] = 0, -1
     with torch.inference_mode():
         expected = module(heatmaps)
-    backend = OpenVINOBackend(_lite(), "bf16", cache_folder=tmp_path)
+    backend = OpenVINOBackend(_lite(), "auto", cache_folder=tmp_path)
     read = backend.reader(module)
     with ThreadPoolExecutor(4) as pool:
         parts = list(pool.map(read, [heatmaps[:n] for n in (1, 7, 3, 2, 7, 1)]))
     for part in parts:
         torch.testing.assert_close(part, expected[: len(part)], atol=1e-3, rtol=1e-4)
     monkeypatch.setattr(backend_module, "_converted", None)  # a second start has it on disk
-    again = OpenVINOBackend(_lite(), "bf16", cache_folder=tmp_path).reader(module)
+    again = OpenVINOBackend(_lite(), "auto", cache_folder=tmp_path).reader(module)
     torch.testing.assert_close(again(heatmaps), parts[1], atol=1e-4, rtol=1e-5)
 
 

@@ -225,3 +225,8 @@ def test_int8_pays_on_an_x86_without_amx(
     assert choose_precision("fp32", both) == "fp32"
     with pytest.raises(ValueError, match="precision 'int8': the openvino backend has fp32, bf16"):
         choose_precision("int8", one)
+    if "BF16" in able:
+        assert choose_precision("bf16", one) == "bf16"
+    else:  # never a silent other choice
+        with pytest.raises(ValueError, match="not on this processor; take fp32 or auto"):
+            choose_precision("bf16", one)
