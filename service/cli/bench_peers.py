@@ -225,7 +225,8 @@ def draw(measured: Sequence[Measured], batch: int, path: Path) -> None:
     figure = Figure(figsize=(7, 4.5), layout="constrained")
     FigureCanvasAgg(figure)
     axes = figure.subplots()
-    below = False  # labels alternate, or neighbours would cover each other's
+    # Labels of ours above and of theirs below, to either side in turn, so that they keep apart.
+    left = {True: True, False: True}
     for each in sorted(measured, key=lambda one: one.ms[batch]):
         colour = "tab:orange" if each.contender.ours else "tab:blue"
         at = each.ms[batch]
@@ -236,10 +237,11 @@ def draw(measured: Sequence[Measured], batch: int, path: Path) -> None:
                       transform=axes.get_xaxis_transform(), va="bottom", ha="right")  # fmt: skip
             continue
         axes.plot(at, each.ap, "o", color=colour)
+        ours = each.contender.ours
         axes.annotate(each.contender.name, (at, each.ap), fontsize=8, color=colour,
-                      xytext=(-5, -12) if below else (5, 5), textcoords="offset points",
-                      ha="right" if below else "left")  # fmt: skip
-        below = not below
+                      xytext=(-5 if left[ours] else 5, 5 if ours else -12),
+                      textcoords="offset points", ha="right" if left[ours] else "left")  # fmt: skip
+        left[ours] = not left[ours]
     axes.set_xscale("log")
     for axis in (axes.xaxis.set_major_formatter, axes.xaxis.set_minor_formatter):
         axis("{x:g}")
