@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import json
 from collections import deque
 from collections.abc import Iterator, Sequence
 from concurrent.futures import Future, ThreadPoolExecutor
@@ -14,6 +13,7 @@ import cv2
 import numpy as np
 from numpy.typing import NDArray
 
+from sdpose_core.data.coco_file import read_coco
 from sdpose_core.data.shards import CONTEXT_SIZE, VIEW_SIZE, CropSample, decode_rgb
 from sdpose_core.geometry import regions_from_boxes
 from sdpose_core.types import Image
@@ -27,7 +27,7 @@ class CocoPerson:
     (0 unlabelled, 1 hidden, 2 visible); ``area`` of the segment in square pixels.
     """
 
-    annotation_id: int
+    annotation_id: str
     box: NDArray[np.float32]
     keypoints: NDArray[np.float32]
     area: float
@@ -66,54 +66,31 @@ def load_coco(annotations: Path, images: Path) -> list[CocoImage]:
     """Images of a COCO keypoint set in file order, including those without people.
 
     People: not crowd, at least one labelled joint, a box with area inside the image. Raises
-    ``ValueError`` when the file is not a COCO keypoint set.
+    ``ValueError`` as ``read_coco`` does.
     """
-    try:
-        content = json.loads(annotations.read_text())
-    except ValueError as error:
-        raise ValueError(f"{annotations}: not JSON ({error})") from error
-    if not isinstance(content, dict) or not {"images", "annotations"} <= set(content):
-        raise ValueError(f"{annotations}: expected a COCO file with images and annotations")
-    people: dict[int, list[CocoPerson]] = {}
-    listed = []
-    for entry in content["images"]:
-        try:
-            listed.append(
-                CocoImage(
-                    image_id=int(entry["id"]),
-                    path=images / entry["file_name"],
-                    width=int(entry["width"]),
-                    height=int(entry["height"]),
-                    people=(),
-                    fully_annotated=bool(entry.get("fully_annotated", True)),
-                )
-            )
-        except (KeyError, TypeError, ValueError, AttributeError) as error:
-            said = f"has no {error}" if isinstance(error, KeyError) else f"is damaged ({error})"
-            raise ValueError(f"{annotations}: image {len(listed)} of the list {said}") from error
+    file = read_coco(annotations)
+    listed = [
+        CocoImage(
+            image_id=entry["id"],
+            path=images / entry["file_name"],
+            width=entry["width"],
+            height=entry["height"],
+            people=(),
+            fully_annotated=bool(entry.get("fully_annotated", True)),
+        )
+        for entry in file.images
+    ]
     sizes = {image.image_id: (image.width, image.height) for image in listed}
-    for annotation in content["annotations"]:
-        try:
-            image_id = int(annotation["image_id"])
-            if image_id not in sizes:
-                raise ValueError(f"image {image_id} is not in the file")
-            person = _person(annotation, *sizes[image_id])
-        except KeyError as error:
-            number = annotation.get("id", "without an id")
-            raise ValueError(f"{annotations}: annotation {number} has no {error}") from error
-        except (TypeError, ValueError) as error:
-            number = annotation.get("id", "without an id")
-            raise ValueError(f"{annotations}: annotation {number}: {error}") from error
+    people: dict[int, list[CocoPerson]] = {}
+    for entry in file.people:
+        person = _person(entry, *sizes[entry["image_id"]])
         if person is not None:
-            people.setdefault(image_id, []).append(person)
+            people.setdefault(entry["image_id"], []).append(person)
     return [replace(image, people=tuple(people.get(image.image_id, ()))) for image in listed]
 
 
 def _person(annotation: dict[str, Any], width: int, height: int) -> CocoPerson | None:
-    if annotation.get("iscrowd") or "keypoints" not in annotation:
-        return None
-    keypoints = np.asarray(annotation["keypoints"], np.float32).reshape(17, 3)
-    if not (keypoints[:, 2] > 0).any() or annotation["area"] <= 0:
+    if annotation["iscrowd"] or not annotation["num_keypoints"] or annotation["area"] <= 0:
         return None
     x, y, w, h = annotation["bbox"]
     # As in the published code: the last pixel of a clipped box lies inside the image.
@@ -123,10 +100,10 @@ def _person(annotation: dict[str, Any], width: int, height: int) -> CocoPerson |
     if x2 <= x1 or y2 <= y1:
         return None
     return CocoPerson(
-        annotation_id=int(annotation["id"]),
+        annotation_id=annotation["said_id"],
         box=np.array([x1, y1, x2, y2], np.float32),
-        keypoints=keypoints,
-        area=float(annotation["area"]),
+        keypoints=np.asarray(annotation["keypoints"], np.float32).reshape(17, 3),
+        area=annotation["area"],
     )
 
 

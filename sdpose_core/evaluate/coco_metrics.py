@@ -12,11 +12,10 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
+from sdpose_core.data.coco_file import PERSON, read_coco
+
 NAMES = ("AP", "AP50", "AP75", "APm", "APl", "AR", "AR50", "AR75", "ARm", "ARl")
 """The ten metrics of ``COCOeval.summarize`` for keypoints, in its order."""
-
-PERSON = 1
-"""COCO's category id."""
 
 
 @dataclass(frozen=True)
@@ -38,22 +37,14 @@ def coco_numbers(
     """Evaluate COCO keypoint results on the named images.
 
     ``bootstrap``: number of resamplings of the images for the interval of AP, 0 = none. Raises
-    ``ValueError`` when the file's people are not of COCO's category 1.
+    ``ValueError`` as ``read_coco`` does, by which ids and categories are to be understood.
     """
-    from pycocotools.coco import COCO
     from pycocotools.cocoeval import COCOeval
 
     if not results:
         return CocoNumbers(dict.fromkeys(NAMES, 0.0), None)
     with contextlib.redirect_stdout(io.StringIO()):
-        truth = COCO(str(annotations))
-        for person in truth.anns.values():  # required by pycocotools, missing in many files
-            person.setdefault("iscrowd", 0)
-            flags = person.get("keypoints", ())[2::3]
-            person.setdefault("num_keypoints", sum(flag > 0 for flag in flags))
-        truth.dataset.setdefault("categories", [{"id": PERSON, "name": "person"}])
-        if truth.anns and not truth.getAnnIds(catIds=[PERSON]):
-            raise ValueError(f"{annotations}: people must have category {PERSON}, as in COCO")
+        truth = read_coco(annotations).truth()
         run = COCOeval(truth, truth.loadRes(list(results)), "keypoints")
         run.params.imgIds = sorted(image_ids)
         run.params.catIds = [PERSON]

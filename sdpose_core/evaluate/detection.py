@@ -26,6 +26,7 @@ from typing import Any
 import cv2
 import numpy as np
 
+from sdpose_core.data.coco_file import read_coco
 from sdpose_core.detector import YoloPersonDetector, load_detector
 from sdpose_core.types import Detections, Image
 
@@ -45,12 +46,9 @@ def read_annotated(annotations: Path, images: Path) -> Annotated:
     """The fully annotated images of a COCO person file.
 
     Raises:
-        ValueError: an image cannot be read.
+        ValueError: as ``read_coco``, or an image cannot be read.
     """
-    from pycocotools.coco import COCO
-
-    with contextlib.redirect_stdout(io.StringIO()):
-        truth = COCO(str(annotations))
+    truth = read_coco(annotations).truth()
     pictures = {}
     for number, entry in sorted(truth.imgs.items()):
         if not entry.get("fully_annotated", True):

@@ -13,11 +13,11 @@ from numpy.typing import NDArray
 
 from sdpose_core.calibration import joint_means
 from sdpose_core.data.coco import CocoImage
+from sdpose_core.data.coco_file import PERSON, CocoFile, id_text
 from sdpose_core.geometry import regions_from_boxes
 from sdpose_core.oks import oks_nms
 from sdpose_core.types import Detections, Poses
 
-PERSON_CATEGORY = 1
 NMS_THRESHOLD = 0.9
 
 
@@ -80,22 +80,37 @@ def _answer(source: PoseSource, image: CocoImage, boxes: NDArray[np.float32]) ->
     return poses
 
 
-def read_boxes(path: Path, minimum: float = 0.0) -> dict[int, Detections]:
+def read_boxes(path: Path, of: CocoFile, minimum: float = 0.0) -> dict[int, Detections]:
     """Person boxes of a COCO detection results file by image id.
 
-    The published results use such a file (person AP 56.4). Raises ``ValueError`` when the file is
-    not a list of COCO detections.
+    The published results use such a file (person AP 56.4).
+
+    Args:
+        of: The annotations that its ids of images and of the category refer to.
+        minimum: Boxes of a lower score are left out.
+
+    Raises:
+        ValueError: it is not a list of COCO detections, or not of these images.
     """
     rows: dict[int, list[tuple[list[float], float]]] = {}
+    elsewhere = 0
     try:
         for row in json.loads(path.read_text()):
-            x, y, width, height = row["bbox"]
-            kept = row["category_id"] == PERSON_CATEGORY and row["score"] >= minimum
-            if kept and width > 0 and height > 0:
-                box = [x, y, x + width, y + height]
-                rows.setdefault(int(row["image_id"]), []).append((box, float(row["score"])))
+            box, score = [float(value) for value in row["bbox"]], float(row["score"])
+            x, y, width, height = box
+            if not np.isfinite([*box, score]).all():
+                raise ValueError(f"a number is not finite: {row}")
+            if row["category_id"] != of.category or score < minimum or min(width, height) <= 0:
+                continue
+            number = of.numbers.get(id_text(row["image_id"]))
+            if number is None:
+                elsewhere += 1
+            else:
+                rows.setdefault(number, []).append(([x, y, x + width, y + height], score))
     except (KeyError, TypeError, ValueError) as error:
         raise ValueError(f"{path}: not a file of COCO detections ({error})") from error
+    if elsewhere and not rows:
+        raise ValueError(f"{path}: its images are not those of {of.path}")
     return {
         image_id: Detections(
             np.array([box for box, _ in found], np.float32),
@@ -125,7 +140,7 @@ def coco_results(found: Sequence[ImagePoses]) -> list[dict[str, Any]]:
             rows.append(
                 {
                     "image_id": entry.image.image_id,
-                    "category_id": PERSON_CATEGORY,
+                    "category_id": PERSON,
                     "keypoints": [round(float(v), 3) for v in values.ravel()],
                     "score": float(scores[i]),
                 }

@@ -97,6 +97,7 @@ def evaluate(
 
     need("train", "pycocotools")
     from sdpose_core.data.coco import load_coco
+    from sdpose_core.data.coco_file import read_coco
     from sdpose_core.evaluate.report import evaluate as measure
     from sdpose_core.evaluate.report import write_report
     from sdpose_core.evaluate.results import read_boxes
@@ -115,7 +116,7 @@ def evaluate(
     closing = ExitStack()
     try:
         pictures = load_coco(annotations, images)[:limit]
-        known = None if boxes is None else read_boxes(boxes)
+        known = None if boxes is None else read_boxes(boxes, read_coco(annotations))
         sources: list[tuple[str, PoseSource]] = []
         if server is not None:
             from service.client.rest_client import RestPoseClient

@@ -15,6 +15,7 @@ from numpy.typing import NDArray
 
 from sdpose_core.checkpoints import save_student
 from sdpose_core.data.coco import CocoImage, load_coco
+from sdpose_core.data.coco_file import read_coco
 from sdpose_core.estimator import PoseEstimator
 from sdpose_core.evaluate.breakdown import by_joint, by_size, score_people
 from sdpose_core.evaluate.calibrate import calibrate_scores, fit_calibration
@@ -142,9 +143,8 @@ def test_people_of_another_category_are_told(tmp_path: Path) -> None:
     for person in content["annotations"]:
         person["category_id"] = 0
     annotations.write_text(json.dumps(content))
-    rows = rows_of(load_coco(annotations, folder))
-    with pytest.raises(ValueError, match=r"people\.json: people must have category 1"):
-        coco_numbers(annotations, rows, [1], bootstrap=0)
+    with pytest.raises(ValueError, match=r"people\.json: persons have category 1, annotations onl"):
+        load_coco(annotations, folder)
 
 
 def test_a_source_must_answer_every_box(tmp_path: Path) -> None:
@@ -205,18 +205,21 @@ def test_boxes_of_a_file_bring_their_scores(tmp_path: Path) -> None:
     rows.append({"image_id": first.image_id, "category_id": 2, "bbox": [0, 0, 5, 5], "score": 1})
     path = tmp_path / "boxes.json"
     path.write_text(json.dumps(rows))
-    boxes = read_boxes(path)
+    boxes = read_boxes(path, read_coco(annotations))
     np.testing.assert_allclose(boxes[first.image_id].scores, [0.8, 0.3])
     found = run([first, second], answer(exact), given_boxes=False, boxes=boxes)
     assert [len(f.poses) for f in found] == [2, 0]
     np.testing.assert_allclose(found[0].poses.scores, [0.8, 0.3])
-    assert read_boxes(path, minimum=0.5)[first.image_id].boxes.shape == (1, 4)
+    assert read_boxes(path, read_coco(annotations), minimum=0.5)[first.image_id].boxes.shape == (
+        1,
+        4,
+    )
     path.write_text('{"images": []}')
     with pytest.raises(ValueError, match="COCO detections"):
-        read_boxes(path)
+        read_boxes(path, read_coco(annotations))
     path.write_text("[")
     with pytest.raises(ValueError, match=r"boxes\.json: not a file of COCO detections"):
-        read_boxes(path)
+        read_boxes(path, read_coco(annotations))
 
 
 def test_person_score_is_box_score_times_mean_of_sure_joints() -> None:

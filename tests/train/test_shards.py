@@ -173,7 +173,7 @@ def test_coco_people_become_crops_with_their_joints_in_place(tmp_path: Path) -> 
 @pytest.mark.parametrize(
     ("change", "said"),
     [
-        ({"area": None}, "annotation 10 has no 'area'"),
+        ({"bbox": None}, "annotation 10 has no 'bbox'"),
         ({"image_id": 77}, "annotation 10: image 77 is not in the file"),
         ({"keypoints": [1, 2]}, "annotation 10: "),
     ],

@@ -1,0 +1,230 @@
+"""COCO annotation files as label tools write them, read once, for our own code and pycocotools.
+
+pycocotools takes whatever it is given: an annotation whose id is 0 never counts as found, repeated
+ids hide people, a NaN passes every comparison. So images and people are numbered here, and what is
+ambiguous is refused by name.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import io
+import json
+import logging
+import math
+from collections.abc import Iterable, Mapping, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any, Final
+
+from sdpose_core.skeleton import KEYPOINT_NAMES, NUM_KEYPOINTS
+
+PERSON: Final = 1
+"""COCO's category id of a person, and that of every person here."""
+
+_log = logging.getLogger(__name__)
+
+
+@dataclass(frozen=True)
+class CocoFile:
+    """Images and people of one file, checked.
+
+    Attributes:
+        path: The file, for messages.
+        images: Entries with ``id`` (int), ``file_name``, ``width`` and ``height``, in file order.
+        people: Annotations of persons with ``id`` (from 1, in file order), ``image_id``, ``bbox``
+            (x, y, width, height), ``area``, ``iscrowd``, ``keypoints`` (51 numbers) and
+            ``num_keypoints``; ``said_id`` is the id in the file.
+        numbers: Image ids by ``id_text`` of the id in the file.
+        category: The id of persons in the file.
+    """
+
+    path: Path
+    images: tuple[dict[str, Any], ...]
+    people: tuple[dict[str, Any], ...]
+    numbers: Mapping[str, int]
+    category: int | str
+
+    def truth(self) -> Any:
+        """A ``pycocotools.coco.COCO`` of exactly these people, of category ``PERSON``."""
+        from pycocotools.coco import COCO
+
+        with contextlib.redirect_stdout(io.StringIO()):
+            truth = COCO()
+            truth.dataset = {
+                "images": [dict(image) for image in self.images],
+                "annotations": [dict(person) for person in self.people],
+                "categories": [{"id": PERSON, "name": "person"}],
+            }
+            truth.createIndex()
+        return truth
+
+
+def read_coco(path: Path) -> CocoFile:
+    """Read a COCO keypoint (or person) file.
+
+    People are those of the category named person, of the one with COCO's keypoints, or of the only
+    one. A missing ``area`` is that of the box, with a warning.
+
+    Raises:
+        ValueError: not such a file, or an ambiguous one; the message names file and entry.
+    """
+    try:
+        content = json.loads(path.read_text(encoding="utf-8"))
+    except (ValueError, RecursionError) as error:
+        raise ValueError(f"{path}: not JSON ({error})") from error
+    if not isinstance(content, dict) or not {"images", "annotations"} <= set(content):
+        raise ValueError(f"{path}: expected a COCO file with images and annotations")
+    for name in ("images", "annotations"):
+        if not isinstance(content[name], list):
+            raise ValueError(f"{path}: {name} must be a list")
+    images = _images(path, content["images"])
+    numbers = {key: image["id"] for key, image in images.items()}
+    category = _person_category(path, content)
+    people = _people(path, content["annotations"], category, numbers)
+    return CocoFile(path, tuple(images.values()), tuple(people), numbers, category)
+
+
+def _images(path: Path, entries: Sequence[Any]) -> dict[str, dict[str, Any]]:
+    """By the text of their id, with numbers of our own unless all ids are whole numbers."""
+    found: dict[str, dict[str, Any]] = {}
+    files: dict[str, str] = {}
+    for index, entry in enumerate(entries):
+        try:
+            key = id_text(entry["id"])
+            name = str(entry["file_name"])
+            image = {**entry, "width": int(entry["width"]), "height": int(entry["height"])}
+        except (KeyError, TypeError, ValueError, OverflowError, AttributeError) as error:
+            said = f"has no {error}" if isinstance(error, KeyError) else f"is damaged ({error})"
+            raise ValueError(f"{path}: image {index} of the list {said}") from error
+        if key in found:
+            raise ValueError(f"{path}: image {key} is listed twice")
+        if name in files:
+            raise ValueError(f"{path}: {name} is listed twice, as image {files[name]} and {key}")
+        found[key], files[name] = image, key
+    own = not all(_is_whole(key) for key in found)
+    for number, (key, image) in enumerate(found.items(), 1):
+        image["id"] = number if own else int(key)
+    return found
+
+
+def _people(
+    path: Path, entries: Sequence[Any], category: int | str, numbers: Mapping[str, int]
+) -> list[dict[str, Any]]:
+    people: list[dict[str, Any]] = []
+    seen: dict[str, int] = {}
+    without_area = 0
+    for index, entry in enumerate(entries):
+        where = f"{path}: annotation {_named(entry, index)}"
+        if not isinstance(entry, dict):
+            raise ValueError(f"{where} is no object")
+        if entry.get("category_id", category) != category:
+            continue
+        try:
+            key = id_text(entry["id"]) if "id" in entry else f"number {index} of the list"
+            if key in seen:
+                raise ValueError(f"its id is given twice, also to number {seen[key]} of the list")
+            seen[key] = index
+            image = id_text(entry["image_id"])
+            if image not in numbers:
+                raise ValueError(f"image {image} is not in the file")
+            person = _person(entry)
+        except KeyError as error:
+            raise ValueError(f"{where} has no {error}") from error
+        except (TypeError, ValueError, OverflowError, AttributeError) as error:
+            raise ValueError(f"{where}: {error}") from error
+        without_area += "area" not in entry
+        person |= {"id": len(people) + 1, "said_id": key, "image_id": numbers[image]}
+        people.append(person)
+    if entries and not people:
+        used = sorted({str(entry.get("category_id")) for entry in entries})
+        raise ValueError(
+            f"{path}: persons have category {category}, annotations only {', '.join(used)}"
+        )
+    if without_area:
+        _log.warning(
+            "%s: %d people have no area; that of their boxes is taken, which is larger than a "
+            "body's and makes OKS kinder",
+            path,
+            without_area,
+        )
+    return people
+
+
+def _person(entry: Mapping[str, Any]) -> dict[str, Any]:
+    box = _finite("bbox", entry["bbox"], 4)
+    area = entry.get("area", max(0.0, box[2]) * max(0.0, box[3]))
+    [area] = _finite("area", [area], 1)
+    keypoints = entry.get("keypoints", [0] * 3 * NUM_KEYPOINTS)
+    if len(keypoints) != 3 * NUM_KEYPOINTS:
+        raise ValueError(
+            f"it has {len(keypoints) / 3:g} keypoints of 3 numbers, and a person has "
+            f"{NUM_KEYPOINTS} ({', '.join(KEYPOINT_NAMES[:3])} ...)"
+        )
+    keypoints = _finite("keypoints", keypoints, 3 * NUM_KEYPOINTS)
+    return {
+        "bbox": box,
+        "area": area,
+        "iscrowd": int(bool(entry.get("iscrowd", 0))),
+        "keypoints": keypoints,
+        "num_keypoints": sum(flag > 0 for flag in keypoints[2::3]),
+        "category_id": PERSON,
+    }
+
+
+def _person_category(path: Path, content: dict[str, Any]) -> int | str:
+    """The id of persons in this file; COCO's where annotations have none."""
+    used = {
+        entry["category_id"]
+        for entry in content["annotations"]
+        if isinstance(entry, dict) and isinstance(entry.get("category_id"), int | str)
+    }
+    listed = content.get("categories") or []
+    if not isinstance(listed, list) or not all(isinstance(one, dict) for one in listed):
+        raise ValueError(f"{path}: categories must be a list of objects")
+    named = [one.get("id") for one in listed if str(one.get("name")).lower() == "person"]
+    jointed = [one.get("id") for one in listed if _joints(one) == list(KEYPOINT_NAMES)]
+    only = [one.get("id") for one in listed] if len(listed) == 1 else []
+    for found in (named, jointed, only, [] if listed else sorted(used, key=str)):
+        if len(found) == 1 and isinstance(found[0], int | str):
+            return found[0]
+        if len(found) > 1:
+            break
+    if not used or (not listed and PERSON in used):
+        return PERSON
+    names = ", ".join(f"{one.get('id')} {one.get('name')}" for one in listed) or "none is listed"
+    raise ValueError(
+        f"{path}: which category is a person ({names})? Name one so, or give one COCO's keypoints"
+    )
+
+
+def _joints(category: Mapping[str, Any]) -> list[str]:
+    joints = category.get("keypoints")
+    return [str(name) for name in joints] if isinstance(joints, Iterable) else []
+
+
+def id_text(said: object) -> str:
+    """The text of an id: the same for 7, 7.0 and "7"."""
+    if isinstance(said, float) and said.is_integer():
+        said = int(said)
+    if isinstance(said, bool) or not isinstance(said, int | str):
+        raise ValueError(f"an id is a whole number or a text, not {said!r}")
+    return str(int(said)) if _is_whole(str(said)) else str(said)
+
+
+def _is_whole(key: str) -> bool:
+    return key.isascii() and key.lstrip("-").isdigit() and len(key) <= 18
+
+
+def _named(entry: Any, index: int) -> str:
+    said = entry.get("id") if isinstance(entry, dict) else None
+    return f"number {index} of the list" if said is None else str(said)
+
+
+def _finite(name: str, values: Any, count: int) -> list[float]:
+    numbers = [float(value) for value in values]
+    if len(numbers) != count:
+        raise ValueError(f"{name} has {len(numbers)} numbers instead of {count}")
+    if not all(math.isfinite(number) for number in numbers):
+        raise ValueError(f"{name} holds {next(n for n in numbers if not math.isfinite(n))}")
+    return numbers
