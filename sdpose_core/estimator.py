@@ -4,8 +4,9 @@ from __future__ import annotations
 
 import copy
 import os
-from collections.abc import Sequence
-from typing import Final
+from collections.abc import Callable, Sequence
+from functools import partial
+from typing import Any, Final
 
 import numpy as np
 import torch
@@ -21,19 +22,12 @@ from sdpose_core.detector import PersonDetector, load_detector
 from sdpose_core.frames import Frame, Uploader
 from sdpose_core.geometry import regions_from_boxes
 from sdpose_core.heatmaps import MAX_REFINEMENT, merge_flip, mirror
+from sdpose_core.inputs import ImageLike, as_image
 from sdpose_core.keypoints import KeypointDecoder
 from sdpose_core.model import PRESETS, ScoreHead, StudentConfig
+from sdpose_core.processes import loading
 from sdpose_core.skeleton import NUM_KEYPOINTS
-from sdpose_core.types import (
-    Cycles,
-    Detections,
-    Floats,
-    Image,
-    Poses,
-    Regions,
-    check_image,
-    given_boxes,
-)
+from sdpose_core.types import Cycles, Detections, Floats, Image, Poses, Regions, given_boxes
 
 NO_DETECTOR: Final = "none"
 LOWEST_BOX: Final = 0.1
@@ -49,16 +43,14 @@ class PoseEstimator:
     Args:
         backend: The student, ready to run.
         detector: Finds the people; without one every call needs ``boxes``.
-        config: The student's sizes and cycles; None uses the backend's, or SDPose-T's if it has
-            none.
+        config: The student's sizes and cycles; None uses the backend's, else SDPose-T's.
         student_name: The student's name in answers.
         scores: Computes keypoint scores from all peaks and positions of a person; without one each
             comes from its own peak through ``calibration``.
         calibration: How a heatmap's peak becomes a keypoint's score.
         max_refinement: Bound of the decoder's sub-pixel step, heatmap pixels; None is the published
             protocol, for scores comparable with published ones.
-        max_batch: Maximum crops per student batch, which bounds a GPU's memory; None uses the
-            backend's own.
+        max_batch: Maximum crops per batch, which bounds a GPU's memory; None uses the backend's.
     """
 
     def __init__(
@@ -77,6 +69,7 @@ class PoseEstimator:
         self.detector = detector
         self.config = config or getattr(backend, "config", None) or PRESETS["sdpose-t"]
         self.student_name = student_name
+        self._recipe: dict[str, Any] | None = None
         self._batch_sizes = tuple(
             size for size in backend.batch_sizes if max_batch is None or size <= max_batch
         )
@@ -123,7 +116,10 @@ class PoseEstimator:
         Raises:
             ValueError: an unknown name or a file that cannot be used (``CheckpointError`` and
                 ``DetectorError`` are ``ValueError``).
+            ForkedError: networks had been loaded before this process was forked.
         """
+        loading()
+        recipe = {key: value for key, value in locals().items() if key != "cls"}
         name = os.fspath(student)
         network = load_student(name, allow_untrained=allow_untrained)
         # A copy: a backend may convert its student to half precision.
@@ -139,7 +135,7 @@ class PoseEstimator:
                 min_score=LOWEST_BOX,
                 input_size=detector_size,
             )
-        return cls(
+        made = cls(
             pose,
             people,
             config=network.config,
@@ -151,6 +147,14 @@ class PoseEstimator:
             max_refinement=max_refinement,
             max_batch=max_batch,
         )
+        made._recipe = recipe
+        return made
+
+    def __reduce__(self) -> tuple[Callable[..., PoseEstimator], tuple[()]]:
+        """Pickled is what to load, not what is loaded: the other process loads it itself."""
+        if self._recipe is None:
+            raise TypeError("only an estimator of from_pretrained can be pickled")
+        return partial(type(self).from_pretrained, **self._recipe), ()
 
     @property
     def detector_name(self) -> str:
@@ -185,10 +189,9 @@ class PoseEstimator:
     def warm_up(self, *, max_cycles: int | None = None, detect_batch: int = 1) -> None:
         """Run everything once on black images, so that the first request is not slow.
 
-        The detector runs at the usual aspects, on one image, two, four and so on to
-        ``detect_batch``; the student at each of its batch sizes with the minimum to ``max_cycles``
-        cycles (None: the served number), and once with the flip test; crops and keypoints are
-        included.
+        The detector runs at the usual aspects, on 1, 2, 4 and so on to ``detect_batch`` images; the
+        student at each of its batch sizes with the minimum to ``max_cycles`` cycles (None: the
+        served number), and with the flip test.
         """
         most = self.cycles.served if max_cycles is None else min(max_cycles, self.cycles.highest)
         if self.detector is not None:
@@ -206,7 +209,7 @@ class PoseEstimator:
 
     def estimate(
         self,
-        images: Sequence[Image],
+        images: Sequence[ImageLike],
         boxes: Sequence[ArrayLike] | None = None,
         *,
         flip_test: bool = False,
@@ -217,35 +220,32 @@ class PoseEstimator:
         """The people of each image, most certain first.
 
         Args:
-            images: RGB uint8 arrays ``(height, width, 3)`` of any sizes.
+            images: RGB uint8 arrays ``(height, width, 3)`` of any sizes, paths or Pillow images.
             boxes: One ``(N, 4)`` xyxy array per image, in pixels; the detector is not run, the
                 order is kept and every score is 1.
             flip_test: Average with the mirrored crop: slightly better, at twice the time.
-            cycles: How often the student's transformer runs; 1 is what it is deployed with. More
-                helps only weights trained for it (the official ones).
+            cycles: How often the student's transformer runs; None is the student's own number.
             max_people: Keep only this many of the most certain people of each image.
             min_score: Only people whose box has at least this score, 0..1.
 
         Raises:
             ValueError: an image or a box of the wrong kind or shape, or a number out of range.
+            OSError: a file that cannot be read.
         """
         if max_people is not None and max_people < 0:
             raise ValueError(f"max_people: expected at least 0, got {max_people}")
+        if min_score is not None and not 0 <= min_score <= 1:
+            raise ValueError(f"min_score: expected 0 to 1, got {min_score}")
         self.cycles.check(cycles)
-        if isinstance(images, np.ndarray):  # type: ignore[unreachable]
-            raise ValueError("images: expected a sequence of images, got one array; pass [image]")
-        frames = [
-            self.upload(check_image(image, f"images[{index}]"))
-            for index, image in enumerate(images)
-        ]
+        if not isinstance(images, Sequence) or isinstance(images, str):
+            raise ValueError("images: expected a sequence of images, got one; pass [image]")
+        frames = [self.upload(as_image(one, f"images[{i}]")) for i, one in enumerate(images)]
         if boxes is None:
             found = self.detect(frames)
         else:
-            if len(boxes) != len(frames):
-                raise ValueError(
-                    f"boxes: expected one array for each of the {len(frames)} images, "
-                    f"got {len(boxes)}"
-                )
+            if (count := len(frames)) != len(boxes):
+                wanted = f"expected one array for each of the {count} images"
+                raise ValueError(f"boxes: {wanted}, got {len(boxes)}")
             found = [given_boxes(array, f"boxes[{i}]") for i, array in enumerate(boxes)]
         people = [one.select(min_score, max_people) for one in found]
         crops = [self.crop(frame, one.boxes) for frame, one in zip(frames, people, strict=True)]

@@ -8,6 +8,7 @@ import numpy as np
 import torch
 from torch import Tensor
 
+from sdpose_core.processes import loading
 from sdpose_core.types import Image
 
 Frame: TypeAlias = Image | Tensor
@@ -26,7 +27,12 @@ class Uploader:
         self._copies = torch.cuda.Stream(device) if device.type == "cuda" else None  # type: ignore[no-untyped-call]
 
     def __call__(self, image: Image) -> Frame:
-        """The image itself on a CPU, else a tensor on the device."""
+        """The image itself on a CPU, else a tensor on the device.
+
+        Raises:
+            ForkedError: the process was forked since; here, where every image passes.
+        """
+        loading()
         if self._device.type == "cpu":
             return image
         # Contiguous, as PyTorch accepts no rotated or mirrored view.

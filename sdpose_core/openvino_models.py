@@ -23,6 +23,7 @@ from typing import Any, Final
 import openvino as ov
 import torch
 
+from sdpose_core.processes import loading
 from sdpose_core.whole_file import whole_file
 
 HINTS: Final = {"fp32": "f32", "fp16": "f16", "bf16": "bf16"}
@@ -45,9 +46,18 @@ class _DamagedError(Exception):
 
 
 @functools.cache
-def core() -> ov.Core:
-    """OpenVINO in this process; any number of threads may use it."""
+def _core() -> ov.Core:
     return ov.Core()
+
+
+def core() -> ov.Core:
+    """OpenVINO in this process; any number of threads may use it.
+
+    Raises:
+        ForkedError: it was used before the process was forked.
+    """
+    loading()
+    return _core()
 
 
 def capabilities() -> frozenset[str]:

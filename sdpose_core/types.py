@@ -28,8 +28,8 @@ def check_image(image: Any, name: str = "image") -> Image:
     """
     if not isinstance(image, np.ndarray):
         raise ValueError(
-            f"{name}: expected a uint8 array of shape (height, width, 3) in RGB order, "
-            f"got {type(image).__name__}"
+            f"{name}: expected a uint8 array of shape (height, width, 3) in RGB order, a path or a "
+            f"Pillow image, got {type(image).__name__}"
         )
     if image.dtype != np.uint8 or image.ndim != 3 or image.shape[2] != 3 or 0 in image.shape:
         raise ValueError(

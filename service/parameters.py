@@ -83,6 +83,9 @@ def parse_parameters(given: Mapping[str, object]) -> PoseParameters:
     except ValidationError as error:
         known = ["boxes", *PoseParameters.model_fields]
         raise rejected(error, "parameter", known) from None
+    for name, value in given.items():  # Python's own way to write numbers, and nobody else's
+        if isinstance(value, str) and "_" in value:
+            raise invalid_argument(name, f"must be a number, not {value[:40]!r}")
     if parameters.deadline_ms is not None and not math.isfinite(parameters.deadline_ms):
         raise invalid_argument("deadline_ms", "must be finite")
     return parameters

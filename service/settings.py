@@ -36,6 +36,12 @@ class Settings(BaseSettings):
     host: str = Field("127.0.0.1", description="Address that both servers listen on.")
     http_port: int = Field(8000, ge=0, le=65535, description="Port of REST; 0 takes a free one.")
     grpc_port: int = Field(8001, ge=0, le=65535, description="Port of gRPC; 0 takes a free one.")
+    root_path: str = Field(
+        "",
+        pattern=r"^(/[^/\s?#]+)*$",
+        description="Path before all paths behind a proxy, such as `/pose-api`; requests are "
+        "understood with it and without.",
+    )
     student: str = Field("sdpose-lite", description="Pose model: a preset name or a path.")
     detector: str = Field("embedded", description="Person detector: `embedded`, a name or a path.")
     device: str = Field("auto", description="`auto`, `cpu`, `cuda` or `cuda:N`.")

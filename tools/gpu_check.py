@@ -16,7 +16,7 @@ from pathlib import Path
 
 import torch
 
-from sdpose_core.io.decode import ImageLimits, decode_image
+from sdpose_core.image_files import ImageLimits, decode_image
 from sdpose_core.types import Image
 from tools.gpu import agreement, roofline, speed
 

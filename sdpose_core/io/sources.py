@@ -10,7 +10,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Final
 
-from sdpose_core.io.decode import ImageFileError, ImageLimits, decode_image
+from sdpose_core.image_files import ImageFileError, ImageLimits, decode_image
 from sdpose_core.types import Image
 
 IMAGE_SUFFIXES: Final = frozenset(

@@ -11,7 +11,7 @@ import numpy as np
 
 from sdpose_core.detector import YoloPersonDetector
 from sdpose_core.estimator import PoseEstimator
-from sdpose_core.io.decode import ImageLimits, decode_image, encode_jpeg
+from sdpose_core.image_files import ImageLimits, decode_image, encode_jpeg
 from sdpose_core.types import Floats, Image
 from service.bench.alternate import alternate
 from service.bench.tables import markdown

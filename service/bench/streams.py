@@ -10,7 +10,7 @@ from dataclasses import dataclass, field
 import cv2
 import numpy as np
 
-from sdpose_core.io.decode import ImageLimits, decode_image, encode_jpeg
+from sdpose_core.image_files import ImageLimits, decode_image, encode_jpeg
 from sdpose_core.types import Image
 from service.bench.server import Server
 from service.bench.tables import markdown, percentile

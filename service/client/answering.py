@@ -8,7 +8,7 @@ from typing import Final
 
 import numpy as np
 
-from sdpose_core.io.decode import encode_jpeg
+from sdpose_core.image_files import encode_jpeg
 from sdpose_core.io.live import TimedImage
 from sdpose_core.skeleton import NUM_KEYPOINTS
 from sdpose_core.types import Poses

@@ -12,7 +12,7 @@ from dataclasses import dataclass, replace
 
 import numpy as np
 
-from sdpose_core.io.decode import (
+from sdpose_core.image_files import (
     REDUCTIONS,
     Header,
     ImageFileError,

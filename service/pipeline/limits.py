@@ -5,7 +5,7 @@ from __future__ import annotations
 from dataclasses import dataclass, field
 from typing import Literal
 
-from sdpose_core.io.decode import ImageLimits
+from sdpose_core.image_files import ImageLimits
 from sdpose_core.types import Cycles
 from service.scheduling.batch_run import BatchLimits
 

@@ -15,7 +15,7 @@ from typing import Literal, TypeVar
 import numpy as np
 
 from sdpose_core.calibration import confirmed
-from sdpose_core.io.decode import encode_jpeg
+from sdpose_core.image_files import encode_jpeg
 from sdpose_core.types import Detections, Floats, Image, Poses
 from service.errors import invalid_argument
 from service.parameters import PoseParameters, check_boxes_touch

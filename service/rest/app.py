@@ -30,6 +30,7 @@ def create_app(runtime: Runtime) -> FastAPI:
         description="Real-time human pose: 17 named keypoints in pixels for everyone in an image.",
         favicon_url="data:,",
         redoc_url=None,
+        redirect_slashes=False,  # `CallMiddleware` takes a path with and without one
     )
     app.include_router(pose_routes(runtime))
     app.include_router(stream_routes(runtime))

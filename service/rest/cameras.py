@@ -56,7 +56,7 @@ def camera_routes(
     async def add(request: Request, response: Response) -> CameraModel:
         runtime.check_admission()
         status = cameras.add(parse_camera(await _json_body(request)))
-        response.headers["Location"] = f"{PATH}/{status.name}"
+        response.headers["Location"] = f"{request.scope.get('root_path', '')}{PATH}/{status.name}"
         return camera_model(status)
 
     @router.get("", summary="The cameras that are read")

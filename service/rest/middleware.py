@@ -24,7 +24,14 @@ class CallMiddleware:
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
         """One ASGI connection."""
-        if scope["type"] != "http":
+        if scope["type"] not in ("http", "websocket"):
+            await self._app(scope, receive, send)
+            return
+        prefix = self._runtime.settings.root_path
+        path = _path(scope["path"], prefix)
+        # As ASGI wants it, whether or not a proxy has taken the prefix away.
+        scope = {**scope, "path": prefix + path, "root_path": prefix}
+        if scope["type"] == "websocket":
             await self._app(scope, receive, send)
             return
 
@@ -36,8 +43,8 @@ class CallMiddleware:
                 )
             await send(message)
 
-        name = f"{scope['method']} {scope['path']}"
-        api = _APIS.get(scope["path"])
+        name = f"{scope['method']} {path}"
+        api = _APIS.get(path)
         try:
             with self._runtime.calls.open(name, Headers(scope=scope).get, api) as call:
                 await self._app(scope, receive, send_with_id)
@@ -47,3 +54,10 @@ class CallMiddleware:
             ):  # half an answer is out: only breaking off tells the client
                 raise
             await problem(error, call.request_id)(scope, receive, send_with_id)
+
+
+def _path(path: str, prefix: str) -> str:
+    """The path without the prefix of a proxy, and without a slash at its end."""
+    if prefix and path.startswith(f"{prefix}/"):
+        path = path.removeprefix(prefix)
+    return path.rstrip("/") or "/"

@@ -8,16 +8,19 @@ from __future__ import annotations
 import asyncio
 from collections.abc import AsyncIterator, Awaitable, Callable
 from contextlib import asynccontextmanager
-from typing import TYPE_CHECKING, Any
+from functools import partial
+from typing import TYPE_CHECKING, Any, TypeAlias
 
 import grpc
+from google.protobuf.message import DecodeError
 from grpc.aio import ServicerContext
 
 from service.access import check_key
-from service.errors import ErrorCode, ServiceError
+from service.errors import ErrorCode, ServiceError, invalid_argument
 from service.rpc.errors import GRPC_STATUS, REQUEST_ID_KEY, error_metadata
 from service.runtime.runtime import Runtime
 
+_Read: TypeAlias = Callable[[Any], Any]
 _SERVICE = "/sdpose.v1.PoseService/"
 _APIS = {"EstimatePose": "grpc_estimate", "StreamPose": "grpc_stream", "WatchCamera": "grpc_watch"}
 _NAMES = {api: f"{_SERVICE[1:]}{method}" for method, api in _APIS.items()}
@@ -49,40 +52,37 @@ class PoseCallInterceptor(_Interceptor):
         if refusal is not None:
             # Whatever the method's kind: only this one answers without waiting for a message.
             return grpc.stream_stream_rpc_method_handler(
-                self._refused(api, refusal),
-                handler.request_deserializer,
-                handler.response_serializer,
+                self._refused(api, refusal), None, handler.response_serializer
             )
+        # Without a deserializer of the library's: for bytes that are no message it would blame us.
+        read = partial(_message, handler.request_deserializer)
         if handler.response_streaming and not handler.request_streaming:
             return grpc.unary_stream_rpc_method_handler(
-                self._stream(api, handler.unary_stream),
-                handler.request_deserializer,
-                handler.response_serializer,
+                self._stream(api, handler.unary_stream, read), None, handler.response_serializer
             )
         if handler.response_streaming:
             return grpc.stream_stream_rpc_method_handler(
-                self._stream(api, handler.stream_stream),
-                handler.request_deserializer,
+                self._stream(api, handler.stream_stream, partial(_messages, read)),
+                None,
                 handler.response_serializer,
             )
+        arrived = self._runtime.check_admission().announce()
         return grpc.unary_unary_rpc_method_handler(
-            self._unary(api, handler.unary_unary, self._runtime.check_admission().announce()),
-            handler.request_deserializer,
-            handler.response_serializer,
+            self._unary(api, handler.unary_unary, read, arrived), None, handler.response_serializer
         )
 
-    def _unary(self, api: str, behaviour: Any, arrived: Callable[[], None]) -> Any:
-        async def call(request: Any, context: ServicerContext[Any, Any]) -> Any:
+    def _unary(self, api: str, behaviour: Any, read: _Read, arrived: Callable[[], None]) -> Any:
+        async def call(data: bytes, context: ServicerContext[Any, Any]) -> Any:
             arrived()
             async with self._call(api, context):
-                return await behaviour(request, context)
+                return await behaviour(read(data), context)
 
         return call
 
-    def _stream(self, api: str, behaviour: Any) -> Any:
-        async def call(requests: Any, context: ServicerContext[Any, Any]) -> None:
+    def _stream(self, api: str, behaviour: Any, read: _Read) -> Any:
+        async def call(data: Any, context: ServicerContext[Any, Any]) -> None:
             async with self._call(api, context):
-                await behaviour(requests, context)
+                await behaviour(read(data), context)
 
         return call
 
@@ -123,6 +123,18 @@ class PoseCallInterceptor(_Interceptor):
         except ServiceError as error:
             trailing = error_metadata(error, call.request_id)
             await context.abort(GRPC_STATUS[error.code], error.message, trailing)
+
+
+def _message(deserialize: _Read, data: bytes) -> Any:
+    try:
+        return deserialize(data)
+    except DecodeError as error:
+        raise invalid_argument("message", f"does not parse: {error}") from None
+
+
+async def _messages(read: _Read, data: AsyncIterator[bytes]) -> AsyncIterator[Any]:
+    async for each in data:
+        yield read(each)
 
 
 def _text(value: str | bytes | None) -> str | None:

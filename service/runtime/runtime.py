@@ -11,7 +11,7 @@ from functools import partial
 
 import structlog
 
-from sdpose_core.io.decode import ImageLimits
+from sdpose_core.image_files import ImageLimits
 from sdpose_core.types import Cycles, Floats, Image
 from service.cameras.addresses import AddressRules
 from service.cameras.camera import Host

@@ -176,7 +176,7 @@ function choose(file) {
 }
 
 async function example() {
-  const response = await fetch("/web/example.jpg");
+  const response = await fetch(new URL("example.jpg", import.meta.url));
   choose(new File([await response.blob()], "example.jpg", { type: "image/jpeg" }));
 }
 
@@ -201,7 +201,7 @@ function save(blob, name) {
 }
 
 const stem = () => (subject.name ?? subject.kind).replace(/\.[^.]*$/, "");
-const request = () => ({ kind: subject.kind, name: subject.name, options: options(), origin: location.origin, key: client.key });
+const request = () => ({ kind: subject.kind, name: subject.name, options: options(), origin: client.base, key: client.key });
 
 $("choose").onclick = () => $("file").click();
 $("file").onchange = () => { choose($("file").files[0]); $("file").value = ""; };

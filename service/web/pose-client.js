@@ -24,9 +24,9 @@ export class PoseError extends Error {
 }
 
 export class PoseClient {
-  /** `base` is the address of the service, such as "https://pose.example"; "" is the page's own. */
+  /** `base` is the address of the service, such as "https://pose.example"; "" is that of this file. */
   constructor(base = "", key = null) {
-    this.base = base.replace(/\/$/, "");
+    this.base = (base || new URL("..", import.meta.url).href).replace(/\/$/, "");
     this.key = key;
   }
 
@@ -160,7 +160,7 @@ export class PoseStream {
   }
 
   #connect() {
-    const base = new URL(this.#client.base || location.origin);
+    const base = new URL(this.#client.base);
     base.protocol = base.protocol === "https:" ? "wss:" : "ws:";
     base.pathname = `${base.pathname.replace(/\/$/, "")}/pose/stream`;
     const protocols = ["sdpose.v1"];

@@ -10,8 +10,8 @@ import numpy as np
 import pytest
 from PIL import Image as PillowImage
 
-from sdpose_core.io import decode as images
-from sdpose_core.io.decode import ImageFileError, ImageLimits, decode_image
+from sdpose_core import image_files as images
+from sdpose_core.image_files import ImageFileError, ImageLimits, decode_image
 from sdpose_core.types import Image
 from tests.pictures import corners, encoded, jpeg_with_orientation
 
@@ -70,7 +70,7 @@ def test_want_of_memory_is_not_blamed_on_the_file(monkeypatch: pytest.MonkeyPatc
     def no_memory(opened: PillowImage.Image) -> Image:
         raise MemoryError
 
-    monkeypatch.setattr(images, "_to_rgb", no_memory)
+    monkeypatch.setattr(images, "to_rgb", no_memory)
     with pytest.raises(MemoryError):
         decode_image(encoded(corners(), "PNG"), LIMITS)
 

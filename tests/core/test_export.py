@@ -26,7 +26,7 @@ from sdpose_core.checkpoints import DEFAULT_STUDENT, load_student
 from sdpose_core.crops import crop_image
 from sdpose_core.export import FORMATS, export, export_student
 from sdpose_core.geometry import apply_matrices, image_to_crop_matrices, regions_from_boxes
-from sdpose_core.io.decode import ImageLimits, decode_image
+from sdpose_core.image_files import ImageLimits, decode_image
 from sdpose_core.model import Student
 from sdpose_core.skeleton import KEYPOINT_NAMES
 from tests.core.parity import filled_student

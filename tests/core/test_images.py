@@ -8,7 +8,7 @@ import numpy as np
 import pytest
 from PIL import Image as PillowImage
 
-from sdpose_core.io.decode import (
+from sdpose_core.image_files import (
     ImageFileError,
     ImageLimits,
     decode_image,

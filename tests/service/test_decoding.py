@@ -11,7 +11,7 @@ import pytest
 from PIL import Image as PillowImage
 
 from sdpose_core import PoseEstimator
-from sdpose_core.io.decode import ImageLimits, decode_image, read_header
+from sdpose_core.image_files import ImageLimits, decode_image, read_header
 from sdpose_core.types import Detections, Image, Poses
 from service.errors import ServiceError
 from service.parameters import PoseParameters

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import logging
 from collections.abc import AsyncIterator, Callable
 from pathlib import Path
 
@@ -16,9 +17,10 @@ from protos.sdpose.v1 import pose_pb2
 from service.client.grpc_messages import error_from
 from service.errors import ErrorCode, ServiceError
 from service.pipeline.pipeline import PosePipeline
+from service.rpc.interceptor import _APIS
 from tests.fakes import FakeEstimator, marked_image
 from tests.pictures import encoded
-from tests.service.conftest import Service, serving
+from tests.service.conftest import Service, serving, until_metrics_have
 from tools import protos
 from tools.protos import stale
 
@@ -194,6 +196,29 @@ async def test_message_over_the_limit() -> None:
             )
         assert refused.value.code() is grpc.StatusCode.RESOURCE_EXHAUSTED
         assert error_from(refused.value).code is ErrorCode.PAYLOAD_TOO_LARGE
+
+
+@pytest.mark.parametrize("method", ["EstimatePose", "StreamPose", "WatchCamera"])
+@pytest.mark.parametrize("data", [b"\x0a\xff", b"\xff", bytes(range(256)), b"\x0a\x05ab"])
+async def test_bytes_that_are_no_message_are_the_callers_fault(
+    service: Service, method: str, data: bytes, caplog: pytest.LogCaptureFixture
+) -> None:
+    api = _APIS[method]
+    async with grpc.aio.insecure_channel(service.target) as channel:
+        path = f"/sdpose.v1.PoseService/{method}"
+        if method == "EstimatePose":
+            answer = channel.unary_unary(path)(data)
+        elif method == "StreamPose":
+            answer = channel.stream_stream(path)(iter([data])).read()
+        else:
+            answer = channel.unary_stream(path)(data).read()
+        with pytest.raises(grpc.aio.AioRpcError) as refused:
+            await answer
+    assert refused.value.code() is grpc.StatusCode.INVALID_ARGUMENT
+    assert error_from(refused.value).field == "message"
+    counted = f'sdpose_requests_total{{api="{api}",outcome="invalid_argument"}} 1.0'
+    await until_metrics_have(service, counted)
+    assert [record for record in caplog.records if record.levelno >= logging.ERROR] == []
 
 
 async def test_unknown_priority(service: Service) -> None:

@@ -35,12 +35,14 @@ FLAGS = [
     "--use-fake-ui-for-media-stream", "--use-fake-device-for-media-stream",
 ]  # fmt: skip
 SLOW_MS = 30_000
+
 TWO_PEOPLE = "2 people"
 
 
 @pytest.fixture(scope="module")
 def estimator() -> PoseEstimator:
-    return PoseEstimator.from_pretrained()
+    # In fp32: who is half out of the example counts or not, as other precisions round.
+    return PoseEstimator.from_pretrained(precision="fp32")
 
 
 @pytest.fixture(scope="module")
@@ -118,7 +120,7 @@ async def test_the_example_and_what_to_do_with_its_answer(
         await page.get_by_role("button", name="Example").click()
         await expect(status).to_contain_text(TWO_PEOPLE, timeout=SLOW_MS)
         await expect(page.get_by_role("img")).to_have_attribute(
-            "aria-label", re.compile("2 people")
+            "aria-label", re.compile(TWO_PEOPLE)
         )
         assert {LEFT, RIGHT} <= await colours(page)
 

@@ -96,7 +96,7 @@ async def test_the_source_that_runs(service: Service, archive: zipfile.ZipFile) 
         answer = await client.get(f"{service.url}/source")
         assert answer.headers["content-type"] == "application/zip"
         page = await client.get(service.url)
-        assert 'href="/source"' in page.text
+        assert 'href="source"' in page.text
         assert "default-src 'self'" in page.headers["content-security-policy"]
         script = await client.get(f"{service.url}/web/page.js")
         assert script.headers["content-type"].startswith("text/javascript")

@@ -4,21 +4,24 @@ from __future__ import annotations
 
 import asyncio
 import json
+import re
 from collections.abc import AsyncIterator
 from pathlib import Path
 
 import httpx
 import pytest
+from websockets.asyncio.client import connect
 
-from sdpose_core.io.decode import ImageLimits, decode_image
+from sdpose_core.image_files import ImageLimits, decode_image
 from service.client import PoseAnswer, ServiceError
 from service.client.answers import Ask
 from service.errors import ErrorCode
 from service.rest.errors import PROBLEM_TYPE
 from service.rest.schemas import PoseResponse, PoseResponses
+from service.settings import SettingsError
 from tests.fakes import FakeEstimator, marked_image
 from tests.pictures import encoded, png_bomb
-from tests.service.conftest import Service, serving
+from tests.service.conftest import Service, quiet_settings, serving
 from tests.service.processes import process
 
 pytestmark = pytest.mark.anyio
@@ -227,6 +230,43 @@ async def test_unknown_paths_and_methods_are_problems_too(http: httpx.AsyncClien
     refused = await http.get("/pose")
     assert_problem(refused, 405, "invalid_argument")
     assert refused.headers["allow"] == "POST"
+
+
+async def test_a_slash_at_the_end_is_none(http: httpx.AsyncClient) -> None:
+    answer = await http.post("/pose/", content=PNG, headers={"content-type": "image/png"})
+    assert (answer.status_code, len(answer.json()["people"])) == (200, 1)
+    assert (await http.get("/livez/")).status_code == 200
+    assert (await http.get("/nowhere/")).status_code == 404
+
+
+@pytest.mark.parametrize("sent", ["/pose-api", ""], ids=["kept by the proxy", "taken away"])
+async def test_behind_a_proxy_with_a_prefix(sent: str) -> None:
+    async with (
+        serving(FakeEstimator(), root_path="/pose-api") as service,
+        httpx.AsyncClient(base_url=service.url) as http,
+    ):
+        answer = await http.post(f"{sent}/pose", content=PNG, headers={"content-type": "image/png"})
+        assert answer.status_code == 200
+        page = (await http.get(f"{sent}/")).text
+        for name in re.findall(r'(?:src|href)="([^"#:]+)"', page):
+            assert not name.startswith("/"), "would leave the prefix"
+            assert (await http.get(f"{sent}/{name}")).status_code == 200
+        assert "/pose-api/openapi.json" in (await http.get(f"{sent}/docs")).text
+        assert (await http.get(f"{sent}/openapi.json")).json()["servers"] == [{"url": "/pose-api"}]
+        assert (await http.get(f"{sent}/nowhere")).status_code == 404
+        text = service.runtime.metrics.exposition().decode()
+        assert 'sdpose_requests_total{api="rest_pose",outcome="ok"} 1.0' in text
+        async with connect(f"ws{service.url[4:]}{sent}/pose/stream") as socket:
+            await socket.send(json.dumps({"config": {}}))
+            await socket.send(json.dumps({"frame": {"sequence": 1}}))
+            await socket.send(PNG)
+            assert "people" in await socket.recv()
+
+
+@pytest.mark.parametrize("prefix", ["pose", "/pose/", "/a b", "/a?b", "//"])
+def test_a_prefix_is_a_path(prefix: str) -> None:
+    with pytest.raises(SettingsError, match=r"root_path|ROOT_PATH"):
+        quiet_settings(root_path=prefix)
 
 
 async def test_retry_after(fake: FakeEstimator) -> None:

@@ -116,7 +116,7 @@ def test_the_command_fits_scores_and_leaves_keypoints_alone(tmp_path: Path, peop
     labelled = np.stack([one.keypoints[:, 2] > 0 for one in fresh])
     before, old = answers("sdpose-lite", fresh)
     after, new = answers(target, fresh)
-    np.testing.assert_array_equal(after, before)
+    np.testing.assert_allclose(after, before, atol=1e-3)  # another graph, other roundings
     assert new[labelled].mean() > 2 * new[~labelled].mean()
     # Not by the joint alone, but by what is seen of the person: legs against legs.
     legs, there = new[:, LEGS], labelled[:, LEGS]

@@ -12,7 +12,7 @@ import torch
 
 from sdpose_core import PoseEstimator
 from sdpose_core.backends.torch import TorchBackend
-from sdpose_core.io.decode import ImageLimits, decode_image, encode_jpeg
+from sdpose_core.image_files import ImageLimits, decode_image, encode_jpeg
 from sdpose_core.model import PRESETS, Student
 from sdpose_core.types import Image
 from service.bench.serve import ServeBench, against_bare

@@ -168,7 +168,7 @@ def _decode_with_pillow(data: bytes, limits: ImageLimits) -> tuple[Image, int]:
         opened.load()
         _check_pixels(*opened.size, limits)  # a GIF frame may outgrow its header
         orientation = _orientation(opened)  # 1 for a TIFF, which Pillow has turned by now
-        return _to_rgb(opened), orientation
+        return to_rgb(opened), orientation
 
 
 def encode_jpeg(image: Image, quality: int = 90) -> bytes:
@@ -261,8 +261,12 @@ _TURNS: dict[int, Callable[[Image], Image]] = {
 }
 
 
-def _to_rgb(opened: PillowImage.Image) -> Image:
-    """The loaded pixels in RGB, tile by tile: a whole image's copies would each cost its size."""
+def to_rgb(opened: PillowImage.Image) -> Image:
+    """An image of Pillow as RGB uint8, turned no further; transparent places show white.
+
+    Tile by tile: a whole image's copies would each cost its size. Raises `ImageFileError` for
+    values that are not those of a picture.
+    """
     width, height = opened.size
     pixels = np.empty((height, width, 3), np.uint8)
     for top in range(0, height, _TILE):
@@ -276,6 +280,8 @@ def _to_rgb(opened: PillowImage.Image) -> Image:
 
 def _tile_to_rgb(tile: PillowImage.Image) -> NDArray[np.uint8]:
     """Pixels that broadcast to `(height, width, 3)`."""
+    if tile.mode == "F":
+        raise ImageFileError("pixels in floating point; save it with 8 or 16 bits")
     if tile.mode.startswith("I"):
         return _from_16_bit(np.asarray(tile))[:, :, None]
     if tile.has_transparency_data:
@@ -286,8 +292,8 @@ def _tile_to_rgb(tile: PillowImage.Image) -> NDArray[np.uint8]:
 
 
 def _from_16_bit(values: NDArray[np.generic]) -> NDArray[np.uint8]:
-    if values.dtype.itemsize > 2:  # 16 bits in 32, of which a damaged file may use more
-        values = np.clip(values, 0, 65535)
+    if values.dtype.itemsize > 2 and not np.array_equal(values, values.astype(np.uint16)):
+        raise ImageFileError("pixels of more than 16 bits; save it with 8 or 16 bits")
     return (values.astype(np.uint16, copy=False) >> 8).astype(np.uint8)
 
 
