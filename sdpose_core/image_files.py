@@ -131,7 +131,7 @@ def read_header(data: bytes, limits: ImageLimits) -> Header:
         raise ImageTooLargeError(
             f"the image has {len(data)} bytes, more than the {limits.max_bytes} allowed",
         )
-    if not _known(data):
+    if not is_image(data):
         raise UnsupportedImageError(
             f"not an image of an accepted type: {', '.join(ACCEPTED_TYPES)}",
         )
@@ -181,8 +181,8 @@ def encode_jpeg(image: Image, quality: int = 90) -> bytes:
     return data.tobytes()
 
 
-def _known(data: bytes) -> bool:
-    """Whether the first bytes are those of an accepted type."""
+def is_image(data: bytes) -> bool:
+    """Whether the first bytes (64 or more) are those of an accepted type."""
     if data.startswith((b"\xff\xd8\xff", b"\x89PNG\r\n\x1a\n", b"GIF8", b"BM", b"II*\0", b"MM\0*")):
         return True
     if data[:4] == b"RIFF" and data[8:12] == b"WEBP":

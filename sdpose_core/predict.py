@@ -121,10 +121,9 @@ class Prediction:
         return True
 
     def _video(self, source: Source, place: Path) -> None:
-        assert source.path is not None
         self._tracker = None if self.tracking is None else PeopleTracker(self.tracking)
         try:
-            with VideoReader(source.path) as reader:
+            with VideoReader(source.file()) as reader:
                 self.expect(reader.frames or 0)
                 begin = None
                 if self.drawings is not None:
@@ -132,7 +131,10 @@ class Prediction:
                 with _VideoDrawing(begin, partial(self._skip, source)) as drawing:
                     self._all_frames(source, reader, drawing)
         except MediaError as error:
-            self._skip(source, error)
+            if source.named_video:
+                self._skip(source, error)
+            else:
+                self._skip(source, MediaError(f"neither an image nor a video ({error})"))
 
     def _all_frames(self, source: Source, reader: VideoReader, drawing: _VideoDrawing) -> None:
         batch: list[VideoFrame] = []
@@ -155,7 +157,7 @@ class Prediction:
             if self._tracker is not None and poses.finite:
                 poses = self._tracker.update(poses, frame.time_s)
             written = self._write(source, frame.image, poses, frame)
-            drawing.add(frame.image, poses if written else Poses.empty())
+            drawing.add(frame, poses if written else Poses.empty())
         self.advance(len(batch))
 
 
@@ -181,12 +183,13 @@ class _VideoDrawing:
                 self._tell(error)
         return self
 
-    def add(self, image: Image, poses: Poses) -> None:
-        """One more frame."""
+    def add(self, frame: VideoFrame, poses: Poses) -> None:
+        """One more frame, to be shown when and as long as the frame was."""
         if self._file is None:
             return
         try:
-            self._file.write(draw_poses(image, poses))
+            drawing = draw_poses(frame.image, poses)
+            self._file.write(drawing, frame.time_s, frame.duration_s)
         except MediaError as error:
             self._end(type(error), error, error.__traceback__)
             self._tell(error)

@@ -234,7 +234,6 @@ def _images(source: Source) -> Iterator[tuple[float, Image]]:
     if not source.is_video:
         yield 0.0, read_picture(source)
         return
-    assert source.path is not None
-    with VideoReader(source.path) as reader:
+    with VideoReader(source.file()) as reader:
         for frame in reader:
             yield frame.time_s, frame.image

@@ -2,23 +2,30 @@
 
 from __future__ import annotations
 
+import contextlib
 import glob
+import io
 import os
 import sys
 from collections.abc import Sequence
 from dataclasses import dataclass
+from functools import lru_cache
 from pathlib import Path
-from typing import Final
+from typing import BinaryIO, Final
 
-from sdpose_core.image_files import ImageFileError, ImageLimits, decode_image
+from sdpose_core.image_files import ImageFileError, ImageLimits, decode_image, is_image
 from sdpose_core.types import Image
 
 IMAGE_SUFFIXES: Final = frozenset(
     (".jpg", ".jpeg", ".png", ".webp", ".avif", ".gif", ".bmp", ".tif", ".tiff")
 )
 VIDEO_SUFFIXES: Final = frozenset(
-    (".mp4", ".m4v", ".mov", ".avi", ".mkv", ".webm", ".mpg", ".mpeg", ".ts", ".wmv")
+    (
+        *(".mp4", ".m4v", ".mov", ".avi", ".mkv", ".webm", ".mpg", ".mpeg", ".ts", ".wmv"),
+        *(".3gp", ".3g2", ".flv", ".mts", ".m2ts", ".ogv", ".vob", ".mxf", ".asf"),
+    )
 )
+"""Of the files of a folder; a file that is named itself is asked what it holds."""
 STANDARD_INPUT: Final = "-"
 
 # One's own files, so wider than what a server accepts from strangers.
@@ -30,7 +37,7 @@ class MediaError(Exception):
 
 
 class BrokenVideo(MediaError):
-    """A video that is damaged from some frame on."""
+    """A video of which some frames could not be read."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -48,8 +55,26 @@ class Source:
     place: Path
 
     @property
-    def is_video(self) -> bool:
+    def named_video(self) -> bool:
+        """Whether its name says that it is a video."""
         return self.path is not None and self.path.suffix.lower() in VIDEO_SUFFIXES
+
+    @property
+    def is_video(self) -> bool:
+        """Whether its content is to be read as a video: it is no image, nor called one."""
+        if self.path is None:
+            return not is_image(_standard_input())
+        if self.path.suffix.lower() in IMAGE_SUFFIXES:
+            return False
+        try:
+            with self.path.open("rb") as file:
+                return not is_image(file.read(64))
+        except OSError:
+            return self.named_video
+
+    def file(self) -> Path | BinaryIO:
+        """What a reader opens."""
+        return io.BytesIO(_standard_input()) if self.path is None else self.path
 
 
 def find_sources(inputs: Sequence[str]) -> tuple[list[Source], list[str]]:
@@ -64,34 +89,74 @@ def find_sources(inputs: Sequence[str]) -> tuple[list[Source], list[str]]:
     sources: dict[str, Source] = {}
     problems = []
     for given in inputs:
-        if given == STANDARD_INPUT:
-            found = [Source(None, STANDARD_INPUT, Path("stdin.jpg"))]
-        elif Path(given).is_dir():
-            found = _in_folder(Path(given))
-            if not found:
-                problems.append(f"{given}: no images or videos in this folder")
-        elif os.path.lexists(given):
-            found = [_file(Path(given))]
-        elif glob.has_magic(given):
-            matches = (Path(match) for match in sorted(glob.glob(given, recursive=True)))
-            found = [_file(match) for match in matches if _known(match)]
-            if not found:
-                problems.append(f"{given}: nothing matches")
+        try:
+            found = _found(given)
+        except MediaError as problem:
+            problems.append(str(problem))
+        except (OSError, ValueError) as error:  # a name that is too long, or holds a zero byte
+            reason = getattr(error, "strerror", None) or str(error)
+            problems.append(f"{shortened(printable(given))}: {reason}")
         else:
-            found = []
-            problems.append(f"{given}: no such file or folder")
-        for source in found:
-            sources.setdefault(source.name, source)
+            for source in found:
+                sources.setdefault(_identity(source), source)
     return list(sources.values()), problems
 
 
+def _found(given: str) -> list[Source]:
+    """Raises ``MediaError`` with the whole sentence for an input that stands for nothing."""
+    name = shortened(printable(given))
+    if given == STANDARD_INPUT:
+        return [Source(None, STANDARD_INPUT, Path("stdin.jpg"))]
+    if Path(given).is_dir():
+        if found := _in_folder(Path(given)):
+            return found
+        raise MediaError(f"{name}: no images or videos in this folder")
+    if os.path.lexists(given):
+        return [_file(Path(given))]
+    if not glob.has_magic(given):
+        with contextlib.suppress(FileNotFoundError):
+            os.stat(given)  # says more, such as of a name that is too long
+        raise MediaError(f"{name}: no such file or folder")
+    matches = (Path(match) for match in sorted(glob.glob(given, recursive=True)))
+    if found := [_file(match) for match in matches if _known(match)]:
+        return found
+    raise MediaError(f"{name}: nothing matches")
+
+
+def printable(name: str) -> str:
+    """A file's name as text; bytes of it that are no UTF-8 as ``\\xe9``."""
+    return os.fsencode(name).decode("utf-8", "backslashreplace")
+
+
+def shortened(name: str) -> str:
+    """A name for a message."""
+    return name if len(name) <= 120 else f"{name[:80]}...{name[-30:]}"
+
+
+def _identity(source: Source) -> str:
+    """The same for all spellings of a path; links to one file are files of their own."""
+    if source.path is None:
+        return source.name
+    return os.path.join(os.path.realpath(source.path.parent), source.path.name)
+
+
 def _file(path: Path) -> Source:
-    return Source(path, str(path), Path(path.name))
+    return Source(path, printable(str(path)), Path(path.name))
 
 
 def _in_folder(folder: Path) -> list[Source]:
     paths = sorted(path for path in folder.rglob("*") if _known(path))
-    return [Source(path, str(path), path.relative_to(folder)) for path in paths]
+    return [Source(path, printable(str(path)), path.relative_to(folder)) for path in paths]
+
+
+def _standard_input() -> bytes:
+    """All of it: whether it is an image or a video, only its content says."""
+    return _all_of(sys.stdin.buffer)
+
+
+@lru_cache(maxsize=1)
+def _all_of(stream: BinaryIO) -> bytes:
+    return stream.read()
 
 
 def _known(path: Path) -> bool:
@@ -105,7 +170,7 @@ def read_picture(source: Source) -> Image:
         MediaError: it cannot be read or does not decode.
     """
     try:
-        data = sys.stdin.buffer.read() if source.path is None else source.path.read_bytes()
+        data = _standard_input() if source.path is None else source.path.read_bytes()
         return decode_image(data, _LIMITS)
     except OSError as error:
         raise MediaError(error.strerror or "cannot be read") from error

@@ -6,7 +6,7 @@ from collections.abc import Iterator
 from dataclasses import dataclass
 from fractions import Fraction
 from pathlib import Path
-from typing import Any
+from typing import Any, BinaryIO
 
 import numpy as np
 
@@ -14,20 +14,33 @@ from sdpose_core.io.sources import BrokenVideo, MediaError
 from sdpose_core.types import Image
 from sdpose_core.whole_file import PartialFile
 
-_TICK = Fraction(1, 1000)  # seconds; of files whose frames have times of their own
+_TICK = Fraction(1, 90_000)  # seconds, as in transport streams; of frames with times of their own
 
 
 @dataclass(frozen=True, slots=True)
 class VideoFrame:
-    """One frame: its number from 0, its time in seconds from the start, and its pixels."""
+    """One frame of a video.
+
+    Attributes:
+        number: From 0.
+        time_s: Seconds from the first frame, whatever the file's own clock says.
+        image: Its pixels.
+        duration_s: How long the file says it is shown; 0 where it does not say.
+    """
 
     number: int
     time_s: float
     image: Image
+    duration_s: float = 0.0
 
 
 class VideoReader:
     """Frames of a video file in order, upright.
+
+    Damaged parts are left out, and what comes after them is read.
+
+    Args:
+        file: Its path, or the file itself.
 
     Attributes:
         rate: frames a second, as the file says.
@@ -35,15 +48,15 @@ class VideoReader:
 
     Raises:
         MediaError: not a video, or no image in it.
-        BrokenVideo: while reading, at the first damaged frame.
+        BrokenVideo: after all frames that can be read, if there were others.
     """
 
-    def __init__(self, path: Path) -> None:
+    def __init__(self, file: Path | BinaryIO) -> None:
         import av
 
         self._error = (av.FFmpegError, OSError)
         try:
-            self._container: Any = av.open(str(path))
+            self._container: Any = av.open(str(file) if isinstance(file, Path) else file)
         except self._error as error:
             raise MediaError(f"the video cannot be opened: {_reason(error)}") from error
         if not self._container.streams.video:
@@ -69,12 +82,34 @@ class VideoReader:
         self._container.close()
 
     def __iter__(self) -> Iterator[VideoFrame]:
-        try:
-            for number, frame in enumerate(self._container.decode(self._stream)):
-                time_s = frame.time if frame.time is not None else number / float(self.rate)
-                yield VideoFrame(number, float(time_s), upright(frame))
-        except self._error as error:
-            raise BrokenVideo(f"the video breaks off: {_reason(error)}") from error
+        start: float | None = None
+        for number, frame in enumerate(self._decoded()):
+            time_s = frame.time if frame.time is not None else number / float(self.rate)
+            start = time_s if start is None else start
+            duration_s = float((frame.duration or 0) * (frame.time_base or 0))
+            yield VideoFrame(number, max(0.0, float(time_s - start)), upright(frame), duration_s)
+
+    def _decoded(self) -> Iterator[Any]:
+        damaged = 0
+        reason = ""
+        packets = self._container.demux(self._stream)
+        while True:
+            try:
+                packet = next(packets, None)
+            except self._error as error:
+                raise BrokenVideo(f"the video breaks off: {_reason(error)}") from error
+            if packet is None:
+                break
+            try:
+                frames = packet.decode()
+            except self._error as error:
+                damaged += 1
+                reason = _reason(error)
+            else:
+                yield from frames
+        if damaged:
+            parts = f"{damaged} part{'s' * (damaged > 1)}"
+            raise BrokenVideo(f"{parts} of the video left out as damaged: {reason}")
 
 
 class VideoWriter:
@@ -96,15 +131,18 @@ class VideoWriter:
         self._rate = rate
         self._container: Any = None
         self._stream: Any = None
+        self._last = -1
+        self._durations: dict[int, int] = {}
 
     def __enter__(self) -> VideoWriter:
         return self
 
-    def write(self, image: Image, time_s: float | None = None) -> None:
+    def write(self, image: Image, time_s: float | None = None, duration_s: float = 0.0) -> None:
         """Add a frame; an odd last row or column is dropped, as the format needs even sides.
 
         ``time_s`` is when it is shown, from the start and rising; None follows ``rate``. All frames
-        of a file have it or none has.
+        of a file have it or none has. ``duration_s`` counts for the last frame; 0 is as long as the
+        one before.
         """
         import av
 
@@ -117,10 +155,19 @@ class VideoWriter:
             pixels = np.ascontiguousarray(image[:height, :width])
             frame = av.VideoFrame.from_ndarray(pixels, format="rgb24")
             if time_s is not None:
-                frame.pts, frame.time_base = round(time_s / _TICK), _TICK
-            self._container.mux(self._stream.encode(frame))
+                # Rising, whatever the file says: equal times are an error to the encoder.
+                self._last = max(round(time_s / _TICK), self._last + 1)
+                frame.pts, frame.time_base = self._last, _TICK
+                self._durations[self._last] = round(duration_s / _TICK)
+            self._mux(frame)
         except (av.FFmpegError, OSError, ValueError) as error:
             raise MediaError(f"its drawing cannot be written: {_reason(error)}") from error
+
+    def _mux(self, frame: Any) -> None:
+        for packet in self._stream.encode(frame):
+            if ticks := self._durations.pop(packet.pts, 0):
+                packet.duration = ticks
+            self._container.mux(packet)
 
     def _open(self, width: int, height: int, tick: Fraction | None) -> None:
         import av
@@ -132,6 +179,8 @@ class VideoWriter:
         self._stream.pix_fmt = "yuv420p"
         if tick is not None:
             self._stream.codec_context.time_base = tick
+            # Frames that are stored out of order would leave the last one's end unsaid.
+            self._stream.codec_context.max_b_frames = 0
         self._stream.options = {"crf": "20", "preset": "veryfast"}
 
     def __exit__(self, kind: type[BaseException] | None, *_: object) -> None:
@@ -141,7 +190,7 @@ class VideoWriter:
 
         try:
             if kind is None:
-                self._container.mux(self._stream.encode(None))
+                self._mux(None)
             self._container.close()
             if kind is None:
                 self._partial.finish()

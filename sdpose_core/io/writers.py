@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import csv
 import io
+import itertools
 import json
 from collections.abc import Callable
 from dataclasses import dataclass
@@ -121,13 +122,11 @@ class Coco:
         self._put = put
         self._images: list[dict[str, Any]] = []
         self._annotations: list[dict[str, Any]] = []
-        self._used: set[int] = set()
-        self._next = 1
 
     def write(self, record: Record) -> None:
-        number = self._number(record)
+        position = len(self._images)
         image: dict[str, Any] = {
-            "id": number,
+            "id": 0,  # known at the end, when all names are
             "file_name": record.source,
             "width": record.width,
             "height": record.height,
@@ -143,7 +142,7 @@ class Coco:
             self._annotations.append(
                 {
                     "id": len(self._annotations) + 1,
-                    "image_id": number,
+                    "image_id": position,
                     "category_id": 1,
                     "bbox": rounded((x1, y1, x2 - x1, y2 - y1), 3),
                     "area": rounded((x2 - x1) * (y2 - y1), 3),
@@ -156,17 +155,23 @@ class Coco:
                 }
             )
 
-    def _number(self, record: Record) -> int:
-        stem = Path(record.source).stem
-        number = int(stem) if record.frame is None and stem.isdecimal() else 0
-        if number < 1 or number in self._used:
-            while self._next in self._used:
-                self._next += 1
-            number = self._next
-        self._used.add(number)
-        return number
+    def _number_images(self) -> None:
+        """Names that are numbers first, whatever the order: nobody else gets theirs."""
+        taken: set[int] = set()
+        for image in self._images:
+            stem = Path(image["file_name"]).stem
+            number = int(stem) if "frame" not in image and stem.isdecimal() else 0
+            if number > 0 and number not in taken:
+                image["id"] = number
+                taken.add(number)
+        free = (number for number in itertools.count(1) if number not in taken)
+        for image in self._images:
+            image["id"] = image["id"] or next(free)
+        for annotation in self._annotations:
+            annotation["image_id"] = self._images[annotation["image_id"]]["id"]
 
     def finish(self) -> None:
+        self._number_images()
         category = {
             "id": 1,
             "name": "person",

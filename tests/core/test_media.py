@@ -4,8 +4,11 @@ from __future__ import annotations
 
 import contextlib
 import io
+import os
+import re
 from fractions import Fraction
 from pathlib import Path
+from types import SimpleNamespace
 
 import numpy as np
 import pytest
@@ -89,6 +92,103 @@ def test_standard_input(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr("sys.stdin", Input)
     sources, _ = find_sources(["-"])
     assert (read_picture(sources[0]) == corners()).all()
+
+
+def test_one_file_under_two_spellings_comes_once_and_a_link_is_another(folder: Path) -> None:
+    (folder / "link.jpg").symlink_to(folder / "b.jpg")
+    spelled = [folder / "b.jpg", f"{folder}/./b.jpg", f"{folder}/../{folder.name}//b.jpg"]
+    sources, _ = find_sources([*map(str, spelled), str(folder / "link.jpg")])
+    assert [source.path.name for source in sources] == ["b.jpg", "link.jpg"]  # type: ignore[union-attr]
+
+
+def test_names_that_are_no_text_or_no_names(folder: Path) -> None:
+    odd = os.fsdecode(b"caf\xe9.jpg")
+    (folder / odd).write_bytes(encoded(corners(), "PNG"))
+    sources, _ = find_sources([str(folder / odd)])
+    assert sources[0].name.endswith("caf\\xe9.jpg")
+    sources[0].name.encode()  # can be written
+    assert (read_picture(sources[0]) == corners()).all()
+    sources, problems = find_sources(["a" * 300, "a\0b", str(folder / "b.jpg")])
+    assert len(sources) == 1
+    assert re.fullmatch(r"a{80}\.{3}a{30}: File name too long", problems[0])
+    assert "null" in problems[1]
+
+
+@pytest.mark.parametrize("name", ["clip", "clip.3gp", "clip.bin", "clip.jpeg.part", "-"])
+def test_a_video_is_known_by_its_content(
+    tmp_path: Path, name: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    data = _video(tmp_path / "v.mp4", 3).read_bytes()
+    if name == "-":
+        monkeypatch.setattr("sys.stdin", SimpleNamespace(buffer=io.BytesIO(data)))
+    else:
+        (tmp_path / name).write_bytes(data)
+        name = str(tmp_path / name)
+    [source], _ = find_sources([name])
+    assert source.is_video
+    with VideoReader(source.file()) as reader:
+        assert len(list(reader)) == 3
+    (tmp_path / "really.mp4").write_bytes(encoded(corners(), "PNG"))
+    [source], _ = find_sources([str(tmp_path / "really.mp4")])
+    assert not source.is_video
+
+
+def test_times_count_from_the_first_frame_and_the_last_keeps_its_duration(tmp_path: Path) -> None:
+    """Uneven frames of a clock that starts at 1.6 s, read, written and read again."""
+    import av
+
+    at = [1600, 1633, 1700, 2400, 2650]
+    path = tmp_path / "v.mkv"
+    with av.open(str(path), "w") as container:
+        stream = container.add_stream("libx264", rate=30)
+        stream.width, stream.height, stream.pix_fmt = 64, 48, "yuv420p"
+        stream.codec_context.time_base = Fraction(1, 1000)
+        for number, ms in enumerate(at):
+            image = np.full((48, 64, 3), 40 * number, np.uint8)
+            frame = av.VideoFrame.from_ndarray(image, format="rgb24")
+            frame.pts, frame.time_base = ms, Fraction(1, 1000)
+            container.mux(stream.encode(frame))
+        container.mux(stream.encode(None))
+    with VideoReader(path) as reader:
+        frames = list(reader)
+    expected = [(ms - at[0]) / 1000 for ms in at]
+    assert [frame.time_s for frame in frames] == pytest.approx(expected, abs=0.002)
+    copy = tmp_path / "copy.mp4"
+    with VideoWriter(copy, Fraction(30)) as writer:
+        for frame in frames[:-1]:
+            writer.write(frame.image, frame.time_s, frame.duration_s)
+        writer.write(frames[-1].image, frames[-1].time_s, 0.5)
+        writer.write(frames[-1].image, frames[-1].time_s, 0.5)  # not later: moved behind
+    with VideoReader(copy) as reader:
+        whole_s = float(reader._container.duration) / 1e6
+        assert whole_s == pytest.approx(expected[-1] + 0.5, abs=0.01)
+        again = [frame.time_s for frame in reader]
+    assert again[:-1] == pytest.approx(expected, abs=0.002)
+
+
+def test_damage_in_the_middle_costs_what_is_damaged(tmp_path: Path) -> None:
+    import av
+
+    path = tmp_path / "v.mp4"
+    random = np.random.default_rng(0)
+    with av.open(str(path), "w") as container:
+        stream = container.add_stream("libx264", rate=15)
+        stream.width, stream.height, stream.pix_fmt = 128, 128, "yuv420p"
+        stream.codec_context.gop_size = 5
+        for _ in range(30):
+            noise = random.integers(0, 256, (128, 128, 3), dtype=np.uint8)
+            container.mux(stream.encode(av.VideoFrame.from_ndarray(noise, format="rgb24")))
+        container.mux(stream.encode(None))
+    data = bytearray(path.read_bytes())
+    start = data.find(b"mdat") + len(data) // 3
+    data[start : start + 400] = random.bytes(400)
+    path.write_bytes(data)
+    seen = []
+    with VideoReader(path) as reader, contextlib.suppress(BrokenVideo):
+        seen.extend(reader)
+    assert 20 <= len(seen) <= 30
+    assert seen[-1].time_s > 1.8
+    assert [frame.number for frame in seen] == list(range(len(seen)))
 
 
 @pytest.mark.parametrize("data", [b"", b"hello", encoded(corners(), "PNG")[:60]])

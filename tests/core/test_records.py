@@ -125,3 +125,8 @@ def test_coco_keeps_numbers_that_are_names() -> None:
     assert numbers[0] == 139
     assert len(set(numbers)) == len(names)
     assert min(numbers) >= 1
+    assert numbers[2] == 1  # though another image was there before it
+    document = _coco(replace(RECORDS[0], source="a.jpg"), replace(RECORDS[0], source="1.jpg"))
+    assert [image["id"] for image in document["images"]] == [2, 1]
+    people = len(document["annotations"]) // 2
+    assert [one["image_id"] for one in document["annotations"]] == [2] * people + [1] * people
