@@ -172,7 +172,8 @@ def cached(key: str, convert: Callable[[], ov.Model], folder: Path | None = None
             return model
         model = convert()
         try:
-            _write(model, path)
+            # The one that was read back: PyTorch's memory, which the other one shares, can go.
+            return _write(model, path)
         except (OSError, RuntimeError, _DamagedError) as error:
             reason = str(error).strip().splitlines() or [type(error).__name__]
             _warn(
@@ -207,8 +208,11 @@ def _read(path: Path) -> ov.Model:
         raise _DamagedError("not a network that OpenVINO can read") from error
 
 
-def _write(model: ov.Model, path: Path) -> None:
-    """Graph and weights in one file, written atomically: no reader sees a partial file."""
+def _write(model: ov.Model, path: Path) -> ov.Model:
+    """Graph and weights in one file, written atomically: no reader sees a partial file.
+
+    Returns the network as it is in the file.
+    """
     path.parent.mkdir(parents=True, exist_ok=True)
     with (
         whole_file(path) as whole,
@@ -224,8 +228,9 @@ def _write(model: ov.Model, path: Path) -> None:
         weights.unlink()  # a small disk need not hold it twice
         digest = hashlib.sha256(length + rest).digest()
         whole.write_bytes(b"".join((MAGIC, digest, length, rest)))
-        _read(whole)
+        kept = _read(whole)
     _prune(path.parent)
+    return kept
 
 
 def _prune(folder: Path) -> None:

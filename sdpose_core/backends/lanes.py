@@ -43,10 +43,14 @@ class Lanes:
         parts: Sequence[int] = PARTS,
     ) -> None:
         self._requests: dict[int, list[ov.InferRequest]] = {}
+        # Kept so that they outlive their requests, and so end in the thread that drops them: a
+        # request may be released last by a thread of the network that would go with it.
+        self._networks: list[ov.CompiledModel] = []
         for part in parts:
             sized = model.clone()  # shares the weights
             sized.reshape([part, *shape])
             compiled = compile_model(sized, precision, threads, throughput=True)
+            self._networks.append(compiled)
             lanes = compiled.get_property("OPTIMAL_NUMBER_OF_INFER_REQUESTS")
             self._requests[part] = [compiled.create_infer_request() for _ in range(lanes)]
         self.count = min(len(requests) for requests in self._requests.values())
