@@ -10,6 +10,7 @@ from dataclasses import dataclass
 from typing import Generic, TypeVar
 
 from service.errors import deadline_exceeded
+from service.scheduling.line import Order
 
 In = TypeVar("In")
 Out = TypeVar("Out")
@@ -45,11 +46,11 @@ class Entry(Generic[In, Out]):
     item: In
     cost: int
     group: Hashable
-    order: tuple[int, int]
+    share: Hashable
+    order: Order
     enqueued: float
     deadline: float | None
     future: asyncio.Future[Done[Out]]
-    waiting: bool = True
     begun: bool = False
     timer: asyncio.TimerHandle | None = None
 

@@ -12,15 +12,16 @@ from __future__ import annotations
 
 import asyncio
 import time
-from bisect import insort
 from collections.abc import Callable, Hashable, Iterator
 from concurrent.futures import Future
 from contextlib import ExitStack, contextmanager
+from functools import partial
 from math import ceil
 from typing import Generic
 
 from service.errors import ErrorCode, ServiceError, deadline_exceeded
 from service.scheduling.batch_run import BatchLimits, BatchRun, Done, Entry, In, Out, Outcome, Run
+from service.scheduling.line import Line, Order
 from service.scheduling.owner_thread import OwnerThread, WorkerLostError
 from service.telemetry.observers import BatchObserver, SilentObserver
 
@@ -47,12 +48,10 @@ class Batcher(Generic[In, Out]):
         self._run = BatchRun(name, run)
         self._worker = worker
         self._observer = observer or SilentObserver()
-        self._waiting: list[Entry[In, Out]] = []
-        self._queued_cost = 0
+        self._waiting: Line[Entry[In, Out]] = Line(partial(self._observer.queue_depth, name))
         self._running_cost = 0
         self._expected = 0
         self._seconds_per_batch = 0.0
-        self._sequence = 0
         self._draining = False
         self._closed = False
         self._ready_since: float | None = None
@@ -64,16 +63,19 @@ class Batcher(Generic[In, Out]):
     @property
     def queued_cost(self) -> int:
         """The summed cost of the items that wait for a batch."""
-        return self._queued_cost
+        return self._waiting.cost
 
     @property
     def expected_wait_s(self) -> float:
-        """A forecast for a newcomer: the batches ahead at the pace of the recent ones.
+        """A forecast for a newcomer at the end: the batches ahead at the pace of the recent ones.
 
         Counted in batches, not in costs: a small batch takes more time a crop than a full one.
         The pace includes what a batch that was ready waited for the thread, where others share it.
         """
-        batches = ceil(self._queued_cost / self.limits.max_cost) + (self._running_cost > 0)
+        return self._wait_s(self._waiting.cost)
+
+    def _wait_s(self, ahead: int) -> float:
+        batches = ceil(ahead / self.limits.max_cost) + (self._running_cost > 0)
         return batches * self._seconds_per_batch
 
     async def submit(
@@ -83,27 +85,27 @@ class Batcher(Generic[In, Out]):
         cost: int = 1,
         group: Hashable = None,
         priority: int = 0,
+        share: Hashable = None,
         deadline: float | None = None,
     ) -> Done[Out]:
         """Queues one item and waits for its result.
 
-        Lower `priority` numbers go first. `deadline` is a `time.monotonic()` moment. Raises
+        Lower `priority` numbers go first, and within one the shares take turns. `deadline` is a `time.monotonic()` moment. Raises
         `ServiceError` overloaded, deadline_exceeded or unavailable, or what `run` raised for
         this item. Cancelling the caller takes the item out of the queue.
         """
         if cost < 1:
             raise ValueError(f"cost must be at least 1, got {cost}")
         now = time.monotonic()
-        self._refuse(cost, now, deadline)
+        order = self._waiting.order(share, priority)
+        self._refuse(cost, share, order, now, deadline)
         loop = asyncio.get_running_loop()
-        self._sequence += 1
         entry: Entry[In, Out] = Entry(
-            item, cost, group, (priority, self._sequence), now, deadline, loop.create_future()
+            item, cost, group, share, order, now, deadline, loop.create_future()
         )
         if deadline is not None:
             entry.timer = loop.call_later(deadline - now, self._expire, entry)
-        insort(self._waiting, entry, key=lambda waiting: waiting.order)
-        self._queue_changed(cost)
+        self._waiting.join(entry)
         self._plan_pump()
         try:
             return await entry.future
@@ -155,12 +157,19 @@ class Batcher(Generic[In, Out]):
         """Refuses newcomers and fails what still waits with `unavailable`."""
         self._draining = self._closed = True
         for entry in list(self._waiting):
-            self._take_out(entry)
+            self._waiting.withdraw(entry)
             if not entry.future.done():
                 entry.future.set_exception(_stopping())
         self._tell_if_idle()
 
-    def _refuse(self, cost: int, now: float, deadline: float | None) -> None:
+    def _refuse(
+        self,
+        cost: int,
+        share: Hashable,
+        order: Order,
+        now: float,
+        deadline: float | None,
+    ) -> None:
         if self._worker.lost:
             raise WorkerLostError(self._worker.name)
         if self._closed:
@@ -169,7 +178,7 @@ class Batcher(Generic[In, Out]):
             self._observer.shed(self.name, "expired")
             raise deadline_exceeded(f"before {self.name}")
         # An empty queue takes any single item, however dear: it could never get in otherwise.
-        if self._waiting and self._queued_cost + cost > self.limits.max_queue_cost:
+        if self._waiting and self._waiting.full(share, cost, self.limits.max_queue_cost):
             self._observer.shed(self.name, "queue_full")
             raise ServiceError(
                 ErrorCode.OVERLOADED,
@@ -178,7 +187,7 @@ class Batcher(Generic[In, Out]):
             )
         # With nothing ahead the forecast is not asked: a stale pace must not shut the door.
         if deadline is not None and self._waiting:
-            late_s = now + self.expected_wait_s - deadline
+            late_s = now + self._wait_s(self._waiting.ahead(order)) - deadline
             if late_s > 0:
                 self._observer.shed(self.name, "predicted_late")
                 raise ServiceError(
@@ -214,9 +223,10 @@ class Batcher(Generic[In, Out]):
 
     def _choose(self) -> tuple[list[Entry[In, Out]], bool]:
         """The first entry and those of its group behind it that still fit, and if it is full."""
-        head = self._waiting[0]
+        waiting = iter(self._waiting)
+        head = next(waiting)
         batch, cost = [head], head.cost
-        for entry in self._waiting[1:]:
+        for entry in waiting:
             if cost >= self.limits.max_cost:
                 break
             if entry.group != head.group:
@@ -239,7 +249,7 @@ class Batcher(Generic[In, Out]):
         ready_since = self._ready_since or time.monotonic()
         self._ready_since = None
         for entry in batch:
-            self._take_out(entry)
+            self._waiting.begin(entry)
         self._worker.turns.take(self._pump)
         cost = sum(entry.cost for entry in batch)
         self._running_cost = cost
@@ -295,27 +305,17 @@ class Batcher(Generic[In, Out]):
             self._seconds_per_batch = pace if known == 0 else 0.8 * known + 0.2 * pace
 
     def _expire(self, entry: Entry[In, Out]) -> None:
-        where = f"in the {self.name} queue" if entry.waiting else f"in {self.name}"
+        where = f"in the {self.name} queue" if not entry.begun else f"in {self.name}"
         self._withdraw(entry, "expired")
         if not entry.future.done():
             entry.future.set_exception(deadline_exceeded(where))
 
     def _withdraw(self, entry: Entry[In, Out], reason: str) -> None:
-        if entry.waiting:
-            self._take_out(entry)
+        if self._waiting.withdraw(entry):
+            if not self._waiting:
+                self._ready_since = None
             self._observer.shed(self.name, reason)
             self._tell_if_idle()
-
-    def _take_out(self, entry: Entry[In, Out]) -> None:
-        entry.waiting = False
-        self._waiting.remove(entry)
-        if not self._waiting:
-            self._ready_since = None
-        self._queue_changed(-entry.cost)
-
-    def _queue_changed(self, cost: int) -> None:
-        self._queued_cost += cost
-        self._observer.queue_depth(self.name, self._queued_cost)
 
     def _tell_if_idle(self) -> None:
         if self._waiting or self._running_cost:

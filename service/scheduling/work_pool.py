@@ -3,27 +3,31 @@
 from __future__ import annotations
 
 import asyncio
-import logging
 import threading
 import time
-from collections.abc import Callable
-from concurrent.futures import ThreadPoolExecutor
-from dataclasses import dataclass
-from typing import TypeVar
+from collections.abc import Callable, Hashable
+from concurrent.futures import Future, ThreadPoolExecutor
+from dataclasses import dataclass, field
+from functools import partial
+from typing import Any, TypeVar
 
 from service.errors import ErrorCode, ServiceError, deadline_exceeded
+from service.scheduling.line import Line, Order
 from service.telemetry.observers import QueueObserver, SilentObserver
 
 T = TypeVar("T")
 
-_log = logging.getLogger(__name__)
-
 
 @dataclass(eq=False, slots=True)
 class _Job:
+    work: Callable[[], Any]
+    share: Hashable
+    order: Order
+    deadline: float | None
     enqueued: float
-    begun: bool = False
+    cost: int = 1
     dropped: bool = False
+    future: Future[Any] = field(default_factory=Future)
 
 
 class _TooLateError(Exception):
@@ -31,16 +35,21 @@ class _TooLateError(Exception):
 
 
 class WorkPool:
-    """A thread pool that refuses work beyond a bound instead of queueing without end."""
+    """A thread pool that refuses work beyond a bound instead of queueing without end.
+
+    Shares take turns (`service.scheduling.line`), and none may fill the queue alone.
+    """
 
     def __init__(
         self, name: str, *, threads: int, max_waiting: int, observer: QueueObserver | None = None
     ) -> None:
         self.name = name
-        self._bound = threads + max_waiting
+        self._threads = threads
+        self._max_waiting = max_waiting
         self._observer = observer or SilentObserver()
-        self._pending = 0
-        self._waiting = 0
+        self._running = 0
+        # Told with the lock held: else an older depth might be told last.
+        self._line: Line[_Job] = Line(partial(self._observer.queue_depth, name))
         self._stopped = False
         self._lock = threading.Lock()
         self._pool = ThreadPoolExecutor(threads, thread_name_prefix=f"sdpose-{name}")
@@ -48,14 +57,16 @@ class WorkPool:
     @property
     def waiting(self) -> int:
         """Calls that no thread has taken up yet."""
-        return self._waiting
+        return len(self._line)
 
-    async def run(self, work: Callable[[], T], *, deadline: float | None = None) -> T:
+    async def run(
+        self, work: Callable[[], T], *, share: Hashable = None, deadline: float | None = None
+    ) -> T:
         """Runs `work` in a pool thread.
 
         `deadline` is a `time.monotonic()` moment; work not begun by then, or when the caller is
-        cancelled, is dropped. Raises `ServiceError` overloaded (the pool is full),
-        deadline_exceeded or unavailable (stopped), and what `work` raises.
+        cancelled, is dropped. Raises `ServiceError` overloaded (the pool is full, or of this
+        share), deadline_exceeded or unavailable (stopped), and what `work` raises.
         """
         now = time.monotonic()
         if self._stopped:
@@ -63,37 +74,25 @@ class WorkPool:
         if deadline is not None and deadline <= now:
             self._observer.shed(self.name, "expired")
             raise deadline_exceeded(f"before {self.name}")
-        job = _Job(now)
-        if not self._enter():
-            self._observer.shed(self.name, "queue_full")
-            raise ServiceError(
-                ErrorCode.OVERLOADED, f"the {self.name} queue is full", retry_after_s=1.0
-            )
-
-        def begin() -> T:
-            self._begin(job)
-            if deadline is not None and deadline <= time.monotonic():
-                job.dropped = True
-                raise _TooLateError
-            return work()
-
-        inner = self._pool.submit(begin)
-        inner.add_done_callback(lambda _: self._leave(job))
+        job = self._queued(work, share, deadline, now)
+        # The thread that comes to this call takes whose turn it is then, not necessarily this job.
+        self._pool.submit(self._next)
         scope = asyncio.timeout(None if deadline is None else deadline - now)
         try:
             async with scope:
-                return await asyncio.wrap_future(inner)
+                result: T = await asyncio.wrap_future(job.future)
+                return result
         except _TooLateError:
             self._observer.shed(self.name, "expired")
         except TimeoutError:
             if not scope.expired():  # the work's own
                 raise
-            if inner.cancel() or job.dropped:
+            if self._withdraw(job):
                 self._observer.shed(self.name, "expired")
         except asyncio.CancelledError:
             if self._stopped_alone():
                 raise self._stopping() from None
-            if inner.cancel():
+            if self._withdraw(job):
                 self._observer.shed(self.name, "cancelled")
             raise
         raise deadline_exceeded(f"in {self.name}")
@@ -102,6 +101,9 @@ class WorkPool:
         """Fails what has not begun with `unavailable`, as all that comes; the rest may finish."""
         self._stopped = True
         self._pool.shutdown(wait=False, cancel_futures=True)
+        for job in list(self._line):
+            self._withdraw(job)
+            job.future.cancel()
 
     def _stopped_alone(self) -> bool:
         """Whether it was `stop` that dropped the work of this task, and not the task's end."""
@@ -111,27 +113,49 @@ class WorkPool:
     def _stopping(self) -> ServiceError:
         return ServiceError(ErrorCode.UNAVAILABLE, "the service is stopping", retry_after_s=2.0)
 
-    def _enter(self) -> bool:
+    def _queued(
+        self, work: Callable[[], T], share: Hashable, deadline: float | None, now: float
+    ) -> _Job:
         with self._lock:
-            if self._pending >= self._bound:
-                return False
-            self._pending += 1
-            self._waits(1)
-            return True
+            room = self._threads + self._max_waiting - self._running
+            if self._line.full(share, 1, room):
+                self._observer.shed(self.name, "queue_full")
+                raise ServiceError(
+                    ErrorCode.OVERLOADED, f"the {self.name} queue is full", retry_after_s=1.0
+                )
+            job = _Job(work, share, self._line.order(share), deadline, now)
+            self._line.join(job)
+            return job
 
-    def _begin(self, job: _Job) -> None:
+    def _next(self) -> None:
+        """In a pool thread: the job whose turn it is, if the one it was meant for was not dropped."""
         with self._lock:
-            job.begun = True
-            self._waits(-1)
+            job = next(iter(self._line), None)
+            if job is None:
+                return
+            self._line.begin(job)
+            self._running += 1
             self._observer.queue_wait(self.name, time.monotonic() - job.enqueued)
+        if not job.future.set_running_or_notify_cancel():
+            self._done()
+            return
+        try:
+            if job.deadline is not None and job.deadline <= time.monotonic():
+                job.dropped = True
+                raise _TooLateError
+            result = job.work()
+        except BaseException as error:  # noqa: BLE001 - it travels to the caller in the future
+            self._done()
+            job.future.set_exception(error)
+        else:
+            self._done()
+            job.future.set_result(result)
 
-    def _leave(self, job: _Job) -> None:
+    def _done(self) -> None:
         with self._lock:
-            self._pending -= 1
-            if not job.begun:
-                self._waits(-1)
+            self._running -= 1
 
-    def _waits(self, more: int) -> None:
-        # Reported with the lock held: else an older depth might be reported last.
-        self._waiting += more
-        self._observer.queue_depth(self.name, self._waiting)
+    def _withdraw(self, job: _Job) -> bool:
+        """Takes a job out of the queue; False where it has begun."""
+        with self._lock:
+            return self._line.withdraw(job) or job.dropped

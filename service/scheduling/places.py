@@ -1,0 +1,94 @@
+"""Requests in flight: how many are let in, and of whom; whether one would be answered in time."""
+
+from __future__ import annotations
+
+import time
+from collections import Counter
+from collections.abc import Callable, Hashable, Iterator
+from contextlib import contextmanager
+
+from service.errors import ErrorCode, ServiceError
+from service.scheduling.fairness import crowds
+
+_MARGIN = 1.2
+"""The forecast knows nothing of what the requests ahead contain."""
+_RECENT = 50
+"""Answers over which the pace is averaged."""
+
+
+class Place:
+    """What one request holds; `answered` is set by whoever answers it as it should be."""
+
+    answered = False
+
+
+class Places:
+    """At most `most` requests at once, shared fairly. All of it belongs to the event loop.
+
+    Args:
+        most: requests in flight.
+        shed: called with the reason of each refusal.
+    """
+
+    def __init__(self, most: int, shed: Callable[[str], None]) -> None:
+        self._most = most
+        self._shed = shed
+        self._held: Counter[Hashable] = Counter()
+        self._seconds_each = 0.0
+        self._answers = 0
+        self._since = 0.0
+        self.in_flight = 0
+
+    def expected_wait_s(self, share: Hashable) -> float:
+        """A forecast of the time to the answer of one more request of a share.
+
+        The requests ahead at the pace of the recent answers. Of another share only as many are
+        ahead as this one would have: they take turns.
+        """
+        mine = self._held[share] + 1
+        ahead = sum(min(held, mine) for held in self._held.values())
+        return ahead * self._seconds_each
+
+    def check(self, share: Hashable, patience_s: float) -> None:
+        """Raises `ServiceError` overloaded where a request could not be let in now.
+
+        `patience_s` is the time in which its answer is wanted.
+        """
+        free = self._most - self.in_flight
+        if free <= 0 or crowds(self._held[share], free):
+            raise self._refusal("too_many_requests", "too many requests are in flight", 1.0)
+        late_s = _MARGIN * self.expected_wait_s(share) - patience_s
+        if late_s > 0:
+            raise self._refusal(
+                "predicted_late", "too many requests are ahead for this deadline", late_s
+            )
+
+    @contextmanager
+    def taken(self, share: Hashable, patience_s: float) -> Iterator[Place]:
+        """Lets one request in until the block ends. Raises `ServiceError` as `check` does."""
+        self.check(share, patience_s)
+        if not self.in_flight:
+            self._since = time.monotonic()
+        self.in_flight += 1
+        self._held[share] += 1
+        place = Place()
+        try:
+            yield place
+        finally:
+            self.in_flight -= 1
+            self._held[share] -= 1
+            if not self._held[share]:
+                del self._held[share]
+            if place.answered:
+                self._note_pace()
+
+    def _note_pace(self) -> None:
+        now = time.monotonic()
+        self._answers += 1
+        weight = 1 / min(self._answers, _RECENT)
+        self._seconds_each += weight * (now - self._since - self._seconds_each)
+        self._since = now
+
+    def _refusal(self, reason: str, message: str, after_s: float) -> ServiceError:
+        self._shed(reason)
+        return ServiceError(ErrorCode.OVERLOADED, message, retry_after_s=after_s)
