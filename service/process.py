@@ -7,26 +7,23 @@ import os
 import signal
 import socket
 from collections.abc import Callable, Iterator
-from contextlib import contextmanager
+from contextlib import ExitStack, contextmanager
 from dataclasses import dataclass
 
 import structlog
-import uvicorn
 
-from service.rest.app import create_app
-from service.rest.protocol import BoundedHttpProtocol
+from service.reloading import Reloading
+from service.rest.server import HttpServers
 from service.rpc.server import RpcServer
-from service.runtime.runtime import Build, Runtime, State, build_estimator
+from service.runtime.models import Build, build_estimator
+from service.runtime.runtime import Runtime, State
 from service.settings import Settings
 from service.telemetry.tracing import Tracer, TracingError, make_tracer
+from service.tls import TlsError
 
 _HEALTH_EVERY_S = 0.25
 # Time for clients to get the reason, and for a suspended process to catch up.
 _GIVE_UP_S = 5.0
-# For answers that are on their way; the work itself has had its grace time before.
-_HTTP_GRACE_S = 1
-# Longer than a proxy keeps an idle connection (nginx: 60 s), which must not meet a closed one.
-_KEEP_ALIVE_S = 75
 
 _log = structlog.get_logger(__name__)
 
@@ -42,19 +39,15 @@ class Addresses:
     host: str
     http_port: int
     grpc_port: int
+    metrics_port: int | None = None
+    encrypted: bool = False
 
     @property
     def page(self) -> str:
         """The address of the page that takes an image, for a browser on this machine."""
         everywhere = self.host in ("", "0.0.0.0", "::")
-        return f"http://{_address('localhost' if everywhere else self.host, self.http_port)}/"
-
-
-class _HttpServer(uvicorn.Server):
-    @contextmanager
-    def capture_signals(self) -> Iterator[None]:
-        """Signals belong to the process as a whole, not to one of its servers."""
-        yield
+        scheme = "https" if self.encrypted else "http"
+        return f"{scheme}://{_address('localhost' if everywhere else self.host, self.http_port)}/"
 
 
 @dataclass(frozen=True, slots=True)
@@ -89,7 +82,7 @@ async def run_service(
             raise StartError(str(error)) from None
         try:
             runtime = Runtime(settings, build=build, tracer=tracer)
-        except ValueError as error:  # a camera file or a pattern
+        except ValueError as error:  # a camera file, a pattern or a key file
             raise StartError(str(error)) from None
         return await _run(runtime, on_listening, stop)
 
@@ -100,37 +93,47 @@ async def _run(
     stop: asyncio.Event,
 ) -> Ending:
     settings = runtime.settings
-    http_socket = _listen(settings.host, settings.http_port)
-    http = _HttpServer(
-        uvicorn.Config(
-            create_app(runtime),
-            log_config=None,
-            access_log=False,
-            lifespan="off",
-            server_header=False,
-            http=BoundedHttpProtocol,
-            timeout_keep_alive=_KEEP_ALIVE_S,
-            # A margin over the image bound, so that a frame just over it gets our own error.
-            ws_max_size=int(settings.max_image_mb * 2**20) + 2**20,
-            ws_per_message_deflate=False,  # image files do not get smaller
-            timeout_graceful_shutdown=_HTTP_GRACE_S,
-        )
-    )
-    rpc = RpcServer(runtime)
+    tls = settings.tls
     try:
-        grpc_port = await rpc.start(_address(settings.host, settings.grpc_port))
-    except OSError as error:
-        http_socket.close()
-        raise StartError(f"{error} (SDPOSE_GRPC_PORT)") from None
-    serving = asyncio.create_task(http.serve(sockets=[http_socket]))
-    addresses = Addresses(settings.host, http_socket.getsockname()[1], grpc_port)
-    _log.info("listening", host=settings.host, http=addresses.http_port, grpc=grpc_port)
+        context = None if tls is None else tls.context()
+    except TlsError as error:
+        raise StartError(f"{error} (SDPOSE_TLS_CERTIFICATE)") from None
+    with ExitStack() as sockets:
+        callers = sockets.enter_context(_listen(settings.host, settings.http_port))
+        operator = None
+        if settings.metrics_port is not None:
+            operator = sockets.enter_context(_listen(settings.host, settings.metrics_port))
+        rpc = RpcServer(runtime, tls)
+        try:
+            grpc_port = await rpc.start(_address(settings.host, settings.grpc_port))
+        except OSError as error:
+            raise StartError(f"{error} (SDPOSE_GRPC_PORT)") from None
+        http = HttpServers(runtime, context)
+        serving = asyncio.create_task(http.serve(callers, operator))
+        addresses = Addresses(
+            settings.host,
+            callers.getsockname()[1],
+            grpc_port,
+            None if operator is None else operator.getsockname()[1],
+            encrypted=tls is not None,
+        )
+        sockets.pop_all()  # the servers close them
+    _log.info(
+        "listening",
+        host=settings.host,
+        http=addresses.http_port,
+        grpc=grpc_port,
+        metrics=addresses.metrics_port,
+        encrypted=addresses.encrypted,
+    )
     if on_listening is not None:
         on_listening(addresses, runtime)
+    reloading = Reloading(runtime, tls, context)
     try:
-        finished = await _serve(runtime, rpc, serving, stop, addresses)
+        with reloading.on_hangup():
+            finished = await _serve(runtime, rpc, serving, stop, addresses, reloading)
     finally:
-        http.should_exit = True
+        http.stop()
         clean = runtime.stop()
         await rpc.stop(1.0)
         await asyncio.gather(serving, return_exceptions=True)
@@ -146,6 +149,7 @@ async def _serve(
     serving: asyncio.Task[None],
     stop: asyncio.Event,
     addresses: Addresses,
+    reloading: Reloading,
 ) -> bool:
     """Start, wait for the stop, drain; returns whether the stop was requested and all work done."""
     starting = asyncio.create_task(runtime.start())
@@ -159,7 +163,7 @@ async def _serve(
             if (error := starting.exception()) is not None:
                 raise StartError(f"the models do not start: {error}") from error
             _log.info("open in a browser", page=addresses.page)
-            telling = asyncio.create_task(_tell_health(runtime, rpc))
+            telling = asyncio.create_task(_tell_health(runtime, rpc, reloading))
             await asyncio.wait({stopping, serving, telling}, return_when=asyncio.FIRST_COMPLETED)
             if telling.done() and not stop.is_set():
                 broken = True
@@ -180,8 +184,10 @@ async def _serve(
         await asyncio.gather(starting, stopping, return_exceptions=True)
 
 
-async def _tell_health(runtime: Runtime, rpc: RpcServer) -> None:
+async def _tell_health(runtime: Runtime, rpc: RpcServer, reloading: Reloading) -> None:
     """Keeps gRPC's health service true to the runtime, until the process should be replaced.
+
+    It looks at files that may have changed on the way.
 
     It returns after `_GIVE_UP_S` of checks that all found a worker lost or stuck: a supervisor
     (compose, systemd) restarts what has ended, not what is merely unhealthy.
@@ -189,6 +195,7 @@ async def _tell_health(runtime: Runtime, rpc: RpcServer) -> None:
     reported: str | None = State.STARTING
     ill = 0
     while ill * _HEALTH_EVERY_S < _GIVE_UP_S:
+        reloading.look()
         reason = runtime.not_ready()
         if (reason is None) != (reported is None):
             await rpc.tell_ready(reason is None)

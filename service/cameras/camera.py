@@ -101,13 +101,13 @@ class Host:
 
     Attributes:
         calls: envelopes.
-        open_stream: one more stream; raises `ServiceError`.
+        open_stream: one more stream for the camera of that name; raises `ServiceError`.
         draw: the kept image of a result with its poses, as JPEG; raises `ServiceError`.
         max_pixels: of a frame.
     """
 
     calls: Calls
-    open_stream: Callable[[], AbstractContextManager[PoseStream]]
+    open_stream: Callable[[str], AbstractContextManager[PoseStream]]
     draw: Callable[[PoseResult], Awaitable[bytes]]
     max_pixels: int
 
@@ -199,7 +199,7 @@ class Camera:
         name = f"camera {self.settings.name}"
         with self._host.calls.open(name, lambda _: None, None) as call:
             try:
-                with self._host.open_stream() as stream:
+                with self._host.open_stream(self.settings.name) as stream:
                     stream.configure(self.settings.stream, self.settings.parameters)
                     while (frame := await self._next()) is not None:
                         await self._process(stream, frame, call.request_id)

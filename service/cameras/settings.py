@@ -82,11 +82,13 @@ def parse_camera(given: object, *, trusted: bool = False) -> CameraSettings:
     )
 
 
-def read_camera_file(path: Path) -> list[CameraSettings]:
+def read_camera_file(path: Path | None, most: int) -> list[CameraSettings]:
     """The cameras of a TOML file: tables `[[camera]]` with the fields of `CameraRequest`.
 
-    Raises `CameraFileError`.
+    Raises `CameraFileError`, also where there are more than `most`.
     """
+    if path is None:
+        return []
     try:
         content = tomllib.loads(path.read_text(encoding="utf-8"))
     except OSError as error:
@@ -106,6 +108,10 @@ def read_camera_file(path: Path) -> list[CameraSettings]:
     twice = sorted({name for name in names if names.count(name) > 1})
     if twice:
         raise CameraFileError(f"{path}: two cameras are named {twice[0]}")
+    if len(cameras) > most:
+        raise CameraFileError(
+            f"{path}: {len(cameras)} cameras, more than SDPOSE_MAX_CAMERAS, {most}"
+        )
     return cameras
 
 

@@ -13,6 +13,7 @@ from service.cli.convert import convert
 from service.cli.convert_detector import convert_detector
 from service.cli.evaluate import evaluate
 from service.cli.export import export
+from service.cli.keys import keys
 from service.cli.models import models
 from service.cli.pack import pack
 from service.cli.predict import predict
@@ -43,6 +44,7 @@ for command in (
     export,
 ):
     app.command()(command)
+app.add_typer(keys, name="keys")
 app.add_typer(bench, name="bench")
 
 

@@ -38,7 +38,8 @@ _OPTIONS = (
 class GrpcPoseClient(Following):
     """Blocking client. `target` such as `localhost:8001`; close it, or use `with`.
 
-    `tls` encrypts; `root_certificates` (PEM) are trusted then in place of gRPC's own.
+    `tls` encrypts; `root_certificates` (PEM) are trusted then in place of gRPC's own, and
+    `client_certificate` (key and certificate, PEM) is shown where the service wants one.
     """
 
     def __init__(
@@ -49,8 +50,9 @@ class GrpcPoseClient(Following):
         retry: Retry | None = None,
         tls: bool = False,
         root_certificates: bytes | None = None,
+        client_certificate: tuple[bytes, bytes] | None = None,
     ) -> None:
-        credentials = _credentials(tls, root_certificates)
+        credentials = _credentials(tls, root_certificates, client_certificate)
         if credentials is None:
             self._channel = grpc.insecure_channel(target, options=_OPTIONS)
         else:
@@ -64,6 +66,7 @@ class GrpcPoseClient(Following):
             api_key=api_key,
             tls=tls,
             root_certificates=root_certificates,
+            client_certificate=client_certificate,
         )
 
     def estimate(
@@ -143,8 +146,9 @@ class AsyncGrpcPoseClient(AsyncFollowing):
         retry: Retry | None = None,
         tls: bool = False,
         root_certificates: bytes | None = None,
+        client_certificate: tuple[bytes, bytes] | None = None,
     ) -> None:
-        credentials = _credentials(tls, root_certificates)
+        credentials = _credentials(tls, root_certificates, client_certificate)
         if credentials is None:
             self._channel = grpc.aio.insecure_channel(target, options=_OPTIONS)
         else:
@@ -226,7 +230,10 @@ async def _send(
         raise
 
 
-def _credentials(tls: bool, root_certificates: bytes | None) -> grpc.ChannelCredentials | None:
-    if not tls and root_certificates is None:
+def _credentials(
+    tls: bool, root_certificates: bytes | None, client_certificate: tuple[bytes, bytes] | None
+) -> grpc.ChannelCredentials | None:
+    if not tls and root_certificates is None and client_certificate is None:
         return None
-    return grpc.ssl_channel_credentials(root_certificates)
+    key, certificate = client_certificate or (None, None)
+    return grpc.ssl_channel_credentials(root_certificates, key, certificate)

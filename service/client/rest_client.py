@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import ssl
 from collections.abc import Sequence
 from typing import Any, TypeVar
 
@@ -63,7 +64,10 @@ class _Calls:
 
 
 class RestPoseClient:
-    """Blocking client. `base_url` such as `http://localhost:8000`; close it, or use `with`."""
+    """Blocking client. `base_url` such as `http://localhost:8000`; close it, or use `with`.
+
+    `tls` says whom to trust over HTTPS and what certificate to show, in place of the usual.
+    """
 
     def __init__(
         self,
@@ -71,12 +75,16 @@ class RestPoseClient:
         *,
         api_key: str | None = None,
         retry: Retry | None = None,
+        tls: ssl.SSLContext | None = None,
         transport: httpx.BaseTransport | None = None,
     ) -> None:
         self.base_url = base_url
         self._calls = _Calls(api_key, retry)
         self._http = httpx.Client(
-            base_url=base_url, headers=self._calls.headers, transport=transport
+            base_url=base_url,
+            headers=self._calls.headers,
+            transport=transport,
+            verify=tls or True,
         )
 
     def estimate(
@@ -169,6 +177,7 @@ class AsyncRestPoseClient:
         *,
         api_key: str | None = None,
         retry: Retry | None = None,
+        tls: ssl.SSLContext | None = None,
         transport: httpx.AsyncBaseTransport | None = None,
     ) -> None:
         self._calls = _Calls(api_key, retry)
@@ -176,6 +185,7 @@ class AsyncRestPoseClient:
             base_url=base_url,
             headers=self._calls.headers,
             transport=transport,
+            verify=tls or True,
             limits=httpx.Limits(max_connections=None, max_keepalive_connections=64),
         )
 

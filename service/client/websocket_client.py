@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import json
+import ssl
 import time
 from collections.abc import AsyncGenerator, Generator
 from contextlib import aclosing, suppress
@@ -29,7 +30,14 @@ _BY_CLOSE: Final = {1008: ErrorCode.INVALID_ARGUMENT, 1009: ErrorCode.PAYLOAD_TO
 class AsyncWebSocketPoseClient(AsyncFollowing):
     """Streams over a WebSocket, on an event loop. `url` such as `http://localhost:8000`."""
 
-    def __init__(self, url: str = "http://localhost:8000", *, api_key: str | None = None) -> None:
+    def __init__(
+        self,
+        url: str = "http://localhost:8000",
+        *,
+        api_key: str | None = None,
+        tls: ssl.SSLContext | None = None,
+    ) -> None:
+        self._tls = tls
         scheme, _, rest = url.rstrip("/").partition("://")
         self._url = f"{'wss' if scheme in ('https', 'wss') else 'ws'}://{rest}/pose/stream"
         self._api_key = api_key
@@ -50,7 +58,11 @@ class AsyncWebSocketPoseClient(AsyncFollowing):
         deadline = None if timeout_s is None else time.monotonic() + timeout_s
         try:
             connection = await connect(
-                self._url, additional_headers=headers, max_size=_LARGEST_ANSWER, compression=None
+                self._url,
+                additional_headers=headers,
+                max_size=_LARGEST_ANSWER,
+                compression=None,
+                ssl=self._tls,
             )
         except InvalidStatus as error:
             refusal = error.response
@@ -78,8 +90,14 @@ class AsyncWebSocketPoseClient(AsyncFollowing):
 class WebSocketPoseClient(Following):
     """The same for blocking code. `frames` is read in another thread."""
 
-    def __init__(self, url: str = "http://localhost:8000", *, api_key: str | None = None) -> None:
-        self._as_async = partial(AsyncWebSocketPoseClient, url, api_key=api_key)
+    def __init__(
+        self,
+        url: str = "http://localhost:8000",
+        *,
+        api_key: str | None = None,
+        tls: ssl.SSLContext | None = None,
+    ) -> None:
+        self._as_async = partial(AsyncWebSocketPoseClient, url, api_key=api_key, tls=tls)
 
     def stream(
         self,

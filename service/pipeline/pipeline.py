@@ -8,7 +8,6 @@ from __future__ import annotations
 
 import time
 from collections.abc import Awaitable, Callable, Hashable, Sequence
-from dataclasses import dataclass
 from functools import partial
 from typing import Literal, TypeVar
 
@@ -21,6 +20,7 @@ from service.errors import invalid_argument
 from service.parameters import PoseParameters, check_boxes_touch
 from service.pipeline.decoding import Decoded, ImageDecoder
 from service.pipeline.estimator import Crops, Estimator, Frame
+from service.pipeline.items import Posed, PoseGroup, Turn
 from service.pipeline.limits import PipelineLimits, allowed_cycles
 from service.pipeline.results import ModelNames, PoseResult
 from service.scheduling.batching import Batcher
@@ -33,24 +33,6 @@ from service.telemetry.tracing import SilentTracer, Tracer
 T = TypeVar("T")
 NO_DETECTOR = "none"
 DEFAULTS = PoseParameters()
-
-
-@dataclass(frozen=True, slots=True)
-class _PoseGroup:
-    """Only crops with the same options may share a batch."""
-
-    cycles: int
-    flip_test: bool
-
-
-@dataclass(frozen=True, slots=True)
-class _Posed:
-    """The keypoints and scores of one image's people; the seconds are those of its batch."""
-
-    keypoints: Floats
-    scores: Floats
-    pose_s: float
-    keypoints_s: float
 
 
 class PosePipeline:
@@ -109,7 +91,7 @@ class PosePipeline:
             limits=limits.detect,
             observer=metrics,
         )
-        self._pose: Batcher[Crops, _Posed] = Batcher(
+        self._pose: Batcher[Crops, Posed] = Batcher(
             "pose", self._run_pose, worker=pose_worker, limits=limits.pose, observer=metrics
         )
 
@@ -126,15 +108,18 @@ class PosePipeline:
         *,
         deadline: float | None = None,
         keep_image: bool = False,
+        share: Hashable = None,
     ) -> PoseResult:
         """Finds the people of one image file (or decoded image).
 
         `boxes` `(N, 4)` xyxy pixels are people known already: the detector is skipped. Of the
         parameters, `deadline_ms` is the front end's, which knows when the request began; here
-        `deadline` counts. Raises `ServiceError`.
+        `deadline` counts. Those with the same `share` take their turns together. Raises
+        `ServiceError`.
         """
         started = time.monotonic()
         timings = {"queue": 0.0}
+        turn = Turn(parameters.priority.order, share, deadline)
         self._cycles(parameters.cycles)  # a bad value is rejected before any work is done
         if boxes is None and self.models.detector == NO_DETECTOR:
             raise invalid_argument("boxes", "needed, as this service runs without a detector")
@@ -142,10 +127,10 @@ class PosePipeline:
         next_batch = self._pose if boxes is not None else self._detect
         with next_batch.expecting():
             decode = partial(self._decode, source, whole=keep_image, boxes=boxes)
-            image, frame = await self._frame(decode, deadline, timings)
+            image, frame = await self._frame(decode, turn, timings)
         if boxes is None:
             done = await self._detect.submit(
-                frame, priority=parameters.priority.order, deadline=deadline
+                frame, priority=turn.priority, share=share, deadline=deadline
             )
             timings["detect"] = done.ran_s
             self._tracer.stage("detect", done.ran_s, done.waited_s)
@@ -155,11 +140,11 @@ class PosePipeline:
             if image.reduction > 1 and not self._decoder.large_enough(people.boxes):
                 people = image.grown(people)
                 decode = partial(self._decode, source, whole=True, instead_of=image)
-                image, frame = await self._frame(decode, deadline, timings)
+                image, frame = await self._frame(decode, turn, timings)
         else:
             check_boxes_touch(boxes, image.width, image.height)
             people = image.shrunk(_given(boxes).select(parameters.min_score, parameters.max_people))
-        poses = await self._poses(frame, people, parameters, deadline, timings)
+        poses = await self._poses(frame, people, parameters, turn, timings)
         poses = image.grown_poses(poses)
         self._metrics.people_per_image.observe(len(poses))
         timings["total"] = time.monotonic() - started
@@ -177,11 +162,14 @@ class PosePipeline:
         """Lets a batch wait a little for a call whose image still arrives; see `Batcher`."""
         return self._detect.announce()
 
-    async def draw(self, result: PoseResult, *, deadline: float | None = None) -> bytes:
+    async def draw(
+        self, result: PoseResult, *, deadline: float | None = None, share: Hashable = None
+    ) -> bytes:
         """The kept image of a result with its poses drawn, as JPEG."""
         assert result.image is not None, "estimate() must be asked to keep the image"
         return await self._crop_pool.run(
             partial(_annotated, result.image, result.poses, result.min_keypoint_score),
+            share=share,
             deadline=deadline,
         )
 
@@ -200,13 +188,13 @@ class PosePipeline:
     async def _frame(
         self,
         decode: Callable[[], tuple[Decoded, Frame]],
-        deadline: float | None,
+        turn: Turn,
         timings: dict[str, float],
     ) -> tuple[Decoded, Frame]:
         return await self._timed(
             "decode",
             timings,
-            lambda work: self._decode_pool.run(work, deadline=deadline),
+            lambda work: self._decode_pool.run(work, share=turn.share, deadline=turn.deadline),
             decode,
         )
 
@@ -215,7 +203,7 @@ class PosePipeline:
         frame: Frame,
         people: Detections,
         parameters: PoseParameters,
-        deadline: float | None,
+        turn: Turn,
         timings: dict[str, float],
     ) -> Poses:
         if not len(people):
@@ -224,15 +212,16 @@ class PosePipeline:
             crops = await self._timed(
                 "crop",
                 timings,
-                lambda work: self._crop_pool.run(work, deadline=deadline),
+                lambda work: self._crop_pool.run(work, share=turn.share, deadline=turn.deadline),
                 partial(self._crop, frame, people.boxes),
             )
         done = await self._pose.submit(
             crops,
             cost=len(people),
-            group=_PoseGroup(self._cycles(parameters.cycles), parameters.flip_test),
-            priority=parameters.priority.order,
-            deadline=deadline,
+            group=PoseGroup(self._cycles(parameters.cycles), parameters.flip_test),
+            priority=turn.priority,
+            share=turn.share,
+            deadline=turn.deadline,
         )
         posed = done.value
         timings["pose"], timings["keypoints"] = posed.pose_s, posed.keypoints_s
@@ -305,8 +294,8 @@ class PosePipeline:
         with self._on_device(), self._metrics.stage_seconds.labels("detect").time():
             return self._estimator.detect(frames)
 
-    def _run_pose(self, crops: Sequence[Crops], group: Hashable) -> list[_Posed]:
-        assert isinstance(group, _PoseGroup)
+    def _run_pose(self, crops: Sequence[Crops], group: Hashable) -> list[Posed]:
+        assert isinstance(group, PoseGroup)
         started = time.monotonic()
         with self._on_device():
             heatmaps = self._estimator.heatmaps(
@@ -317,7 +306,7 @@ class PosePipeline:
         pose_s, keypoints_s = seen - started, time.monotonic() - seen
         self._metrics.stage_seconds.labels("pose").observe(pose_s)
         self._metrics.stage_seconds.labels("keypoints").observe(keypoints_s)
-        return [_Posed(points, scores, pose_s, keypoints_s) for points, scores in found]
+        return [Posed(points, scores, pose_s, keypoints_s) for points, scores in found]
 
 
 def _given(boxes: Floats) -> Detections:

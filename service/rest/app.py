@@ -11,12 +11,13 @@ from starlette.middleware.cors import CORSMiddleware
 from starlette.requests import Request
 from starlette.responses import Response
 
+from service.rest.admin import admin_routes
 from service.rest.cameras import camera_routes
 from service.rest.connection import ClientGoneError
 from service.rest.errors import CLIENT_CLOSED_REQUEST, on_http_error
 from service.rest.middleware import CallMiddleware
 from service.rest.page import mount_page
-from service.rest.routes import key_check, operator_routes, pose_routes
+from service.rest.routes import operator_routes, pose_routes
 from service.rest.stream import stream_routes
 from service.runtime.runtime import Runtime
 from service.telemetry.calls import CLIENT_GONE, current_call
@@ -34,8 +35,9 @@ def create_app(runtime: Runtime) -> FastAPI:
     )
     app.include_router(pose_routes(runtime))
     app.include_router(stream_routes(runtime))
-    app.include_router(camera_routes(runtime, key_check(runtime.settings.api_keys)))
-    app.include_router(operator_routes(runtime))
+    app.include_router(camera_routes(runtime))
+    app.include_router(admin_routes(runtime))
+    app.include_router(operator_routes(runtime, metrics=runtime.settings.metrics_port is None))
     app.add_exception_handler(HTTPException, on_http_error)
     app.add_exception_handler(ClientGoneError, _on_client_gone)
     mount_page(app)
@@ -49,6 +51,15 @@ def create_app(runtime: Runtime) -> FastAPI:
             allow_headers=["Authorization", "Content-Type", "X-API-Key", "X-Request-ID"],
             expose_headers=["Location", "Retry-After", "X-Request-ID"],
         )
+    return app
+
+
+def create_operator_app(runtime: Runtime) -> FastAPI:
+    """Health and metrics alone, for a port of their own: without keys and in plain HTTP."""
+    app = FastAPI(openapi_url=None, redirect_slashes=False)
+    app.include_router(operator_routes(runtime, metrics=True))
+    app.add_exception_handler(HTTPException, on_http_error)
+    app.add_middleware(CallMiddleware, runtime=runtime)
     return app
 
 

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import asyncio
-from collections.abc import AsyncIterator
+from collections.abc import AsyncIterator, Hashable
 from dataclasses import dataclass
 
 from starlette.datastructures import FormData, Headers, UploadFile
@@ -46,10 +46,13 @@ class PoseBody:
 
 
 class BodyShare:
-    """What one request holds of the memory for all bodies; given back at the end of the block."""
+    """What one request of a caller's `share` holds of the memory for all bodies; given back at the
+    end of the block.
+    """
 
-    def __init__(self, budget: ByteBudget) -> None:
+    def __init__(self, budget: ByteBudget, share: Hashable) -> None:
         self._budget = budget
+        self._share = share
         self._held = 0
 
     def expect(self, size: int) -> None:
@@ -57,18 +60,18 @@ class BodyShare:
 
         Nothing is set aside for them: else a client that never sends them would shut out others.
         """
-        self._budget.check(size, held=self._held)
+        self._budget.check(size, held=self._held, share=self._share)
 
     def add(self, size: int) -> None:
         """So many bytes have come; raises `ServiceError` overloaded where they do not fit."""
-        self._budget.take(size, held=self._held)
+        self._budget.take(size, held=self._held, share=self._share)
         self._held += size
 
     def __enter__(self) -> BodyShare:
         return self
 
     def __exit__(self, *_: object) -> None:
-        self._budget.give_back(self._held)
+        self._budget.give_back(self._held, share=self._share)
 
 
 # Both are form errors too: the parser then closes its files.

@@ -3,27 +3,27 @@
 from __future__ import annotations
 
 import asyncio
-from collections.abc import AsyncIterator, Callable, Coroutine
+from collections.abc import AsyncIterator
 from dataclasses import asdict
-from typing import Any, Final
+from typing import Final
 
 from fastapi import APIRouter, Depends, Request, Response
 from fastapi.sse import format_sse_event
 from pydantic_core import to_json
 
+from service.access.callers import Caller
 from service.cameras.camera import CameraAnswer, CameraEvent, CameraStatus
 from service.cameras.feed import Watcher
 from service.cameras.settings import CameraRequest, parse_camera
-from service.errors import ErrorCode, ServiceError
+from service.rest.callers import callers_of
 from service.rest.documentation import CAMERA_PROBLEMS
 from service.rest.errors import frame_entry
-from service.rest.json_body import read_json
+from service.rest.json_body import read_small_json
 from service.rest.pushed import PushedResponse
 from service.rest.schemas import CameraModel, CamerasResponse
 from service.runtime.runtime import Runtime
 
 PATH: Final = "/cameras"
-_LARGEST_BODY: Final = 64 * 2**10
 _QUIET_S: Final = 15.0
 """After so long without news a comment is sent, since proxies end what is silent."""
 _BOUNDARY: Final = "frame"
@@ -31,15 +31,14 @@ _BOUNDARY: Final = "frame"
 Watched = tuple[CameraStatus, Watcher[CameraEvent]]
 
 
-def camera_routes(
-    runtime: Runtime, require_key: Callable[..., Coroutine[Any, Any, None]]
-) -> APIRouter:
+def camera_routes(runtime: Runtime) -> APIRouter:
     """Cameras are added, listed, watched and removed here; behind the keys where there are any."""
     cameras = runtime.cameras
+    identify = callers_of(runtime.access)
     longest_send_s = runtime.settings.max_deadline_ms / 1e3
     router = APIRouter(
         prefix=PATH,
-        dependencies=[Depends(require_key)],
+        dependencies=[Depends(identify)],
         tags=["cameras"],
         responses=CAMERA_PROBLEMS,
     )
@@ -53,9 +52,11 @@ def camera_routes(
             yield watcher
 
     @router.post("", status_code=201, summary="Read one more camera", openapi_extra=_REQUEST)
-    async def add(request: Request, response: Response) -> CameraModel:
-        runtime.check_admission()
-        status = cameras.add(parse_camera(await _json_body(request)))
+    async def add(
+        request: Request, response: Response, caller: Caller = Depends(identify)
+    ) -> CameraModel:
+        runtime.check_admission(caller, runtime.settings.default_deadline_ms / 1e3)
+        status = cameras.add(parse_camera(await read_small_json(request, "a camera")))
         response.headers["Location"] = f"{request.scope.get('root_path', '')}{PATH}/{status.name}"
         return camera_model(status)
 
@@ -109,18 +110,6 @@ _REQUEST: Final = {
 def camera_model(status: CameraStatus) -> CameraModel:
     """The JSON value of one camera."""
     return CameraModel.model_validate(asdict(status))
-
-
-async def _json_body(request: Request) -> object:
-    kind = request.headers.get("content-type", "").split(";")[0].strip().lower()
-    if kind != "application/json":  # pages of other sites cannot send it unless CORS allows them
-        raise ServiceError(ErrorCode.UNSUPPORTED_MEDIA_TYPE, "send a camera as application/json")
-    body = bytearray()
-    async for chunk in request.stream():
-        body += chunk
-        if len(body) > _LARGEST_BODY:
-            raise ServiceError(ErrorCode.PAYLOAD_TOO_LARGE, "a camera takes at most 64 KiB")
-    return read_json(bytes(body))
 
 
 async def _events(status: CameraStatus, watcher: Watcher[CameraEvent]) -> AsyncIterator[bytes]:

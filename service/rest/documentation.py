@@ -11,6 +11,7 @@ from service.rest.schemas import PoseResponse, PoseResponses, Problem
 _WHEN = {
     400: "The bytes do not decode as an image.",
     401: "The key is missing or wrong.",
+    403: "The key does not open this, or not at this priority.",
     413: "More bytes, pixels, images or boxes than allowed.",
     415: "Not an image of an accepted type.",
     422: "A bad parameter; `field` names it.",
@@ -32,6 +33,11 @@ CAMERA_PROBLEMS = {
     **PROBLEMS,
     404: {**PROBLEMS[422], "description": "There is no such camera."},
     409: {**PROBLEMS[422], "description": "There is a camera of that name already."},
+}
+
+ADMIN_PROBLEMS = {
+    **PROBLEMS,
+    409: {**PROBLEMS[422], "description": "Models are being loaded already."},
 }
 
 _BOXES = {

@@ -1,4 +1,4 @@
-"""Images in base64 inside a JSON object, with the parameters beside them."""
+"""JSON bodies: images in base64 with the parameters beside them, and small objects."""
 
 from __future__ import annotations
 
@@ -8,9 +8,11 @@ import re
 from typing import Any
 
 from pydantic_core import from_json, to_json
+from starlette.requests import Request
 
 from service.errors import ErrorCode, ServiceError, invalid_argument, shortened
 
+_SMALL = 64 * 2**10
 _DATA_URL = re.compile(r"data:[^,]{0,200};base64,", re.IGNORECASE)
 
 
@@ -63,3 +65,19 @@ def _decode(text: Any, field: str) -> bytes:
 def _as_text(value: Any) -> str:
     """A parameter as the query would carry it."""
     return value if isinstance(value, str) else to_json(value).decode()
+
+
+async def read_small_json(request: Request, what: str) -> object:
+    """The JSON value of a body of at most 64 KiB; `what` names it in errors.
+
+    Raises `ServiceError` unsupported_media_type, payload_too_large or invalid_argument.
+    """
+    kind = request.headers.get("content-type", "").split(";")[0].strip().lower()
+    if kind != "application/json":  # pages of other sites cannot send it unless CORS allows them
+        raise ServiceError(ErrorCode.UNSUPPORTED_MEDIA_TYPE, f"send {what} as application/json")
+    body = bytearray()
+    async for chunk in request.stream():
+        body += chunk
+        if len(body) > _SMALL:
+            raise ServiceError(ErrorCode.PAYLOAD_TOO_LARGE, f"{what} takes at most 64 KiB")
+    return read_json(bytes(body))

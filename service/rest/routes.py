@@ -3,32 +3,29 @@
 from __future__ import annotations
 
 import asyncio
-from collections.abc import AsyncIterator, Callable, Collection, Coroutine, Sequence
+from collections.abc import AsyncIterator, Callable, Sequence
 from dataclasses import dataclass
-from typing import Annotated, Any
 
 from fastapi import APIRouter, Depends, Request, Response
-from fastapi.security import APIKeyHeader, HTTPAuthorizationCredentials, HTTPBearer
 from prometheus_client import CONTENT_TYPE_LATEST
 from pydantic_core import to_json
 
 from sdpose_core.skeleton import EDGES, KEYPOINT_NAMES
 from sdpose_core.types import Floats
-from service.access import check_key
+from service.access.callers import Caller
 from service.errors import ErrorCode, ServiceError, as_service_error
 from service.parameters import PoseParameters, parse_boxes, parse_parameters
-from service.pipeline.pipeline import PosePipeline
 from service.pipeline.results import PoseResult
 from service.rest.body import BodyLimits, BodyShare, read_body
+from service.rest.callers import callers_of
 from service.rest.connection import while_connected
 from service.rest.documentation import OVERLAY_DOCUMENT, POSE_DOCUMENT, PROBLEMS
 from service.rest.errors import answer_entry
 from service.rest.schemas import CyclesModel, Health, ModelsModel, ModelsResponse, SizeModel
+from service.runtime.permit import Permit
 from service.runtime.runtime import Runtime
+from service.settings import Settings
 from service.telemetry.calls import current_call
-
-_api_key = APIKeyHeader(name="X-API-Key", auto_error=False, description="One of SDPOSE_API_KEYS.")
-_bearer = HTTPBearer(auto_error=False, description="One of SDPOSE_API_KEYS.")
 
 
 @dataclass(frozen=True, slots=True)
@@ -38,11 +35,11 @@ class _Admitted:
     images: list[bytes]
     parameters: PoseParameters
     boxes: Sequence[Floats | None]
-    pipeline: PosePipeline
+    permit: Permit
     deadline: float
 
     async def estimate(self, index: int, *, keep_image: bool = False) -> PoseResult:
-        return await self.pipeline.estimate(
+        return await self.permit.estimate(
             self.images[index],
             self.parameters,
             self.boxes[index],
@@ -56,19 +53,7 @@ class _Admitted:
 
     async def draw(self) -> bytes:
         result = await self.estimate(0, keep_image=True)
-        return await self.pipeline.draw(result, deadline=self.deadline)
-
-
-def key_check(keys: Collection[str]) -> Callable[..., Coroutine[Any, Any, None]]:
-    """The dependency of routes that are behind the keys, where there are any."""
-
-    async def require_key(  # async: a plain function would take a thread hop
-        api_key: Annotated[str | None, Depends(_api_key)],
-        bearer: Annotated[HTTPAuthorizationCredentials | None, Depends(_bearer)],
-    ) -> None:
-        check_key(keys, api_key, f"Bearer {bearer.credentials}" if bearer else None)
-
-    return require_key
+        return await self.permit.draw(result, deadline=self.deadline)
 
 
 def pose_routes(runtime: Runtime) -> APIRouter:
@@ -81,12 +66,19 @@ def pose_routes(runtime: Runtime) -> APIRouter:
         max_seconds=settings.max_deadline_ms / 1e3,
     )
 
-    router = APIRouter(dependencies=[Depends(key_check(settings.api_keys))], tags=["pose"])
+    identify = callers_of(runtime.access)
+    router = APIRouter(dependencies=[Depends(identify)], tags=["pose"])
 
-    async def admitted(request: Request) -> AsyncIterator[_Admitted]:
+    async def admitted(
+        request: Request, caller: Caller = Depends(identify)
+    ) -> AsyncIterator[_Admitted]:
         """The checked request; a drain waits, and its body counts, until the answer is sent."""
-        # The permit comes first: a service that takes no request reads no body.
-        with runtime.permit() as pipeline, BodyShare(runtime.bodies) as share:
+        # All that can refuse it comes first: then its body is not read.
+        caller.check(requests=1)
+        with (
+            runtime.permit(caller, _patience_s(request, settings)) as permit,
+            BodyShare(runtime.bodies, caller.share) as share,
+        ):
             body = await read_body(request, limits, share)
             raw = dict(body.parameters)
             boxes = raw.pop("boxes", None)
@@ -94,7 +86,7 @@ def pose_routes(runtime: Runtime) -> APIRouter:
             many = len(body.images)
             each = [None] * many if boxes is None else parse_boxes(boxes, many, settings.max_boxes)
             deadline = current_call().deadline(parameters.deadline_ms)
-            yield _Admitted(body.images, parameters, each, pipeline, deadline)
+            yield _Admitted(body.images, parameters, each, permit, deadline)
 
     @router.post("/pose", summary="Find people and their keypoints", **POSE_DOCUMENT)
     async def pose(request: Request, asked: _Admitted = Depends(admitted)) -> Response:
@@ -141,8 +133,8 @@ def pose_routes(runtime: Runtime) -> APIRouter:
     return router
 
 
-def operator_routes(runtime: Runtime) -> APIRouter:
-    """Health and metrics; open to everyone who reaches the port."""
+def operator_routes(runtime: Runtime, *, metrics: bool) -> APIRouter:
+    """Health, and `metrics` where wanted; open to everyone who reaches the port."""
     router = APIRouter(tags=["operation"])
 
     @router.head("/livez", include_in_schema=False)
@@ -155,11 +147,23 @@ def operator_routes(runtime: Runtime) -> APIRouter:
     async def readyz() -> Health:
         return _healthy(runtime.not_ready, "ready")
 
-    @router.get("/metrics", summary="Metrics for Prometheus", response_class=Response)
-    async def metrics() -> Response:
-        return Response(runtime.metrics.exposition(), media_type=CONTENT_TYPE_LATEST)
+    if metrics:
+
+        @router.get("/metrics", summary="Metrics for Prometheus", response_class=Response)
+        async def exposition() -> Response:
+            return Response(runtime.metrics.exposition(), media_type=CONTENT_TYPE_LATEST)
 
     return router
+
+
+def _patience_s(request: Request, settings: Settings) -> float:
+    """The time in which the answer is wanted, as far as is known before the body."""
+    limits = [settings.max_deadline_ms]
+    try:
+        limits.append(float(request.query_params["deadline_ms"]))
+    except (KeyError, ValueError):  # it may be in the body, and is checked there
+        limits.append(settings.default_deadline_ms)
+    return min(limits) / 1e3
 
 
 def _healthy(trouble: Callable[[], str | None], word: str) -> Health:

@@ -11,19 +11,16 @@ the former. A key in the query would be in the logs of every proxy.
 from __future__ import annotations
 
 import asyncio
-import base64
-import binascii
-from collections.abc import Collection, Iterator
+from collections.abc import Iterator
 from contextlib import contextmanager, suppress
-from urllib.parse import urlsplit
 
 from fastapi import APIRouter, WebSocket, WebSocketDisconnect
 from pydantic_core import to_json
 from starlette.websockets import WebSocketState
 
-from service.access import check_key
 from service.errors import ErrorCode, ServiceError
 from service.parameters import each_once
+from service.rest.callers import caller_of_socket
 from service.rest.errors import frame_entry, problem
 from service.rest.stream_messages import FrameAbout, frame_about, text_message
 from service.runtime.runtime import Runtime, State
@@ -34,13 +31,13 @@ from service.telemetry.calls import CLIENT_GONE, Call, current_call
 
 PATH = "/pose/stream"
 PROTOCOL = "sdpose.v1"
-KEY_PROTOCOL = "sdpose.key."
 CLOSE_CODE: dict[ErrorCode, int] = {
     ErrorCode.INVALID_IMAGE: 1007,
     ErrorCode.UNSUPPORTED_MEDIA_TYPE: 1003,
     ErrorCode.INVALID_ARGUMENT: 1008,
     ErrorCode.PAYLOAD_TOO_LARGE: 1009,
     ErrorCode.UNAUTHENTICATED: 1008,
+    ErrorCode.PERMISSION_DENIED: 1008,
     ErrorCode.NOT_FOUND: 1008,
     ErrorCode.ALREADY_EXISTS: 1008,
     ErrorCode.OVERLOADED: 1013,
@@ -68,13 +65,14 @@ def stream_routes(runtime: Runtime) -> APIRouter:
                 runtime.calls.open(f"WS {PATH}", websocket.headers.get, _API) as call,
                 _disconnects_noted(call),
             ):
-                _check_caller(websocket, runtime.settings.api_keys, runtime.settings.cors_origins)
+                caller = caller_of_socket(websocket, runtime.access, runtime.settings.cors_origins)
+                caller.check()
                 await websocket.accept(
                     PROTOCOL if PROTOCOL in websocket.scope["subprotocols"] else None,
                     [(b"x-request-id", call.request_id.encode("latin-1"))],
                 )
                 options = each_once(websocket.query_params.multi_items())
-                with runtime.open_stream() as stream:
+                with runtime.open_stream(caller) as stream:
                     stream.configure(*parse_stream_settings({"options": options}))
                     await _exchange(websocket, stream, options, runtime.settings)
         except ServiceError as error:
@@ -134,39 +132,6 @@ async def _answer(websocket: WebSocket, stream: PoseStream, longest_send_s: floa
                 await websocket.send_text(text)
         except TimeoutError:
             raise WebSocketDisconnect(1006, "the client does not read") from None
-
-
-def _check_caller(websocket: WebSocket, keys: Collection[str], origins: Collection[str]) -> None:
-    """Raises unauthenticated for a missing key, and for pages of other sites where none is set.
-
-    Pages of `origins` are as welcome as the service's own.
-
-    Browsers let any page open a WebSocket to any host, unlike a request whose answer it reads.
-    """
-    origin = websocket.headers.get("origin")
-    if not keys and origin is not None and not {"*", origin} & set(origins):
-        host = websocket.headers.get("host", "")
-        if urlsplit(origin).netloc.lower() != host.lower():
-            raise ServiceError(
-                ErrorCode.UNAUTHENTICATED, "pages of other origins need an API key to be set"
-            )
-    check_key(
-        keys,
-        websocket.headers.get("x-api-key", _offered_key(websocket.scope["subprotocols"])),
-        websocket.headers.get("authorization"),
-    )
-
-
-def _offered_key(protocols: list[str]) -> str | None:
-    for protocol in protocols:
-        if protocol.startswith(KEY_PROTOCOL):
-            encoded = protocol.removeprefix(KEY_PROTOCOL)
-            try:
-                padded = encoded + "=" * (-len(encoded) % 4)
-                return base64.urlsafe_b64decode(padded).decode("latin-1")
-            except binascii.Error:
-                return ""  # a key was shown, and it is none of ours
-    return None
 
 
 @contextmanager

@@ -15,10 +15,12 @@ import grpc
 from google.protobuf.message import DecodeError
 from grpc.aio import ServicerContext
 
-from service.access import check_key
-from service.errors import ErrorCode, ServiceError, invalid_argument
+from service.errors import ErrorCode, ServiceError, deadline_exceeded, invalid_argument
+from service.rpc.arrivals import Arrivals
+from service.rpc.callers import CURRENT, identified, text
 from service.rpc.errors import GRPC_STATUS, REQUEST_ID_KEY, error_metadata
 from service.runtime.runtime import Runtime
+from service.telemetry.calls import Call
 
 _Read: TypeAlias = Callable[[Any], Any]
 _SERVICE = "/sdpose.v1.PoseService/"
@@ -32,10 +34,15 @@ else:  # generic in its type stubs only
 
 
 class PoseCallInterceptor(_Interceptor):
-    """Wraps the methods of `PoseService`; health and reflection pass untouched."""
+    """Wraps the methods of `PoseService`; health and reflection pass untouched.
 
-    def __init__(self, runtime: Runtime) -> None:
+    `largest_message` is the bound of a message in bytes.
+    """
+
+    def __init__(self, runtime: Runtime, largest_message: int) -> None:
         self._runtime = runtime
+        self._arrivals = Arrivals(runtime.bodies, largest_message)
+        self._longest_s = runtime.settings.max_deadline_ms / 1e3
 
     async def intercept_service(
         self,
@@ -48,73 +55,71 @@ class PoseCallInterceptor(_Interceptor):
         if handler is None or not method.startswith(_SERVICE):
             return handler
         api = _APIS[method.removeprefix(_SERVICE)]
-        refusal = self._refusal(dict(handler_call_details.invocation_metadata or ()))
-        if refusal is not None:
-            # Whatever the method's kind: only this one answers without waiting for a message.
-            return grpc.stream_stream_rpc_method_handler(
-                self._refused(api, refusal), None, handler.response_serializer
-            )
         # Without a deserializer of the library's: for bytes that are no message it would blame us.
         read = partial(_message, handler.request_deserializer)
-        if handler.response_streaming and not handler.request_streaming:
-            return grpc.unary_stream_rpc_method_handler(
-                self._stream(api, handler.unary_stream, read), None, handler.response_serializer
-            )
-        if handler.response_streaming:
-            return grpc.stream_stream_rpc_method_handler(
-                self._stream(api, handler.stream_stream, partial(_messages, read)),
-                None,
-                handler.response_serializer,
-            )
-        arrived = self._runtime.check_admission().announce()
-        return grpc.unary_unary_rpc_method_handler(
-            self._unary(api, handler.unary_unary, read, arrived), None, handler.response_serializer
-        )
+        if handler.request_streaming:
+            call = self._stream(api, handler.stream_stream, read)
+        elif handler.response_streaming:
+            call = self._single(api, handler.unary_stream, read)
+        else:
+            call = self._single(api, handler.unary_unary, read)
+        # Whatever the method's kind: only this one leaves it to us when a message is read.
+        return grpc.stream_stream_rpc_method_handler(call, None, handler.response_serializer)
 
-    def _unary(self, api: str, behaviour: Any, read: _Read, arrived: Callable[[], None]) -> Any:
-        async def call(data: bytes, context: ServicerContext[Any, Any]) -> Any:
-            arrived()
-            async with self._call(api, context):
-                return await behaviour(read(data), context)
+    def _single(self, api: str, behaviour: Any, read: _Read) -> Any:
+        async def call(data: AsyncIterator[bytes], context: ServicerContext[Any, Any]) -> None:
+            async with self._call(api, context) as call:
+                caller = CURRENT.get()
+                caller.check(requests=1)
+                patience_s = self._patience_s(call, context)
+                pipeline = self._runtime.check_admission(caller, patience_s)
+                arrived = pipeline.announce()
+                try:
+                    async with self._arrivals.one(caller.share, patience_s):
+                        message = await self._first(data)
+                finally:
+                    arrived()
+                answer = await behaviour(read(message), context)
+                if answer is not None:
+                    await context.write(answer)
 
         return call
 
     def _stream(self, api: str, behaviour: Any, read: _Read) -> Any:
-        async def call(data: Any, context: ServicerContext[Any, Any]) -> None:
+        async def call(data: AsyncIterator[bytes], context: ServicerContext[Any, Any]) -> None:
             async with self._call(api, context):
-                await behaviour(read(data), context)
+                await behaviour(_messages(read, data), context)
 
         return call
 
-    def _refused(self, api: str, refusal: ServiceError) -> Any:
-        async def call(requests: Any, context: ServicerContext[Any, Any]) -> None:
-            async with self._call(api, context):
-                raise refusal
-
-        return call
-
-    def _refusal(self, metadata: dict[str, str | bytes]) -> ServiceError | None:
+    async def _first(self, data: AsyncIterator[bytes]) -> bytes:
         try:
-            check_key(
-                self._runtime.settings.api_keys,
-                _text(metadata.get("x-api-key")),
-                _text(metadata.get("authorization")),
-            )
-            self._runtime.check_admission()
-        except ServiceError as error:
-            return error
-        return None
+            async with asyncio.timeout(self._longest_s):
+                message = await anext(data, None)
+        except TimeoutError:
+            raise deadline_exceeded("while the message was read") from None
+        if message is None:
+            raise invalid_argument("message", "none came")
+        return message
+
+    def _patience_s(self, call: Call, context: ServicerContext[Any, Any]) -> float:
+        """The time in which the answer is wanted."""
+        left_s = context.time_remaining()
+        return (call.default_deadline_ms / 1e3) if left_s is None else min(left_s, self._longest_s)
 
     @asynccontextmanager
-    async def _call(self, api: str, context: ServicerContext[Any, Any]) -> AsyncIterator[None]:
+    async def _call(self, api: str, context: ServicerContext[Any, Any]) -> AsyncIterator[Call]:
         metadata = dict(context.invocation_metadata() or ())
         try:
             with self._runtime.calls.open(
-                _NAMES[api], lambda name: _text(metadata.get(name)), api
+                _NAMES[api], lambda name: text(metadata.get(name)), api
             ) as call:
                 context.set_trailing_metadata(((REQUEST_ID_KEY, call.request_id),))
+                caller = identified(self._runtime.access, metadata, context.peer())
+                call.key = caller.name
+                CURRENT.set(caller)
                 try:
-                    yield
+                    yield call
                 except asyncio.CancelledError:  # the client is gone or its deadline passed
                     left_s = context.time_remaining()
                     if left_s is not None and left_s <= 0:
@@ -135,7 +140,3 @@ def _message(deserialize: _Read, data: bytes) -> Any:
 async def _messages(read: _Read, data: AsyncIterator[bytes]) -> AsyncIterator[Any]:
     async for each in data:
         yield read(each)
-
-
-def _text(value: str | bytes | None) -> str | None:
-    return value.decode("latin-1") if isinstance(value, bytes) else value

@@ -2,7 +2,10 @@
 
 from __future__ import annotations
 
+from typing import Any
+
 import grpc
+import structlog
 from grpc_health.v1 import health, health_pb2, health_pb2_grpc
 from grpc_reflection.v1alpha import reflection
 
@@ -10,14 +13,18 @@ from protos.sdpose.v1 import pose_pb2, pose_pb2_grpc
 from service.rpc.interceptor import PoseCallInterceptor
 from service.rpc.servicer import PoseServicer
 from service.runtime.runtime import Runtime
+from service.tls import TlsError, TlsFiles, WatchedFiles
+
+_log = structlog.get_logger(__name__)
 
 SERVICE_NAME = pose_pb2.DESCRIPTOR.services_by_name["PoseService"].full_name
 
 
 class RpcServer:
-    """One gRPC server on the running event loop."""
+    """One gRPC server on the running event loop; `tls` encrypts it."""
 
-    def __init__(self, runtime: Runtime) -> None:
+    def __init__(self, runtime: Runtime, tls: TlsFiles | None = None) -> None:
+        self._tls = tls
         settings = runtime.settings
         # A margin over the image bound, so that an image just over it gets our own error.
         largest = int(settings.max_image_mb * 2**20) + 2**20
@@ -25,7 +32,7 @@ class RpcServer:
         # for health checks and reflection.
         most_calls = settings.max_requests + settings.max_streams + 64
         self._server = grpc.aio.server(
-            interceptors=[PoseCallInterceptor(runtime)],
+            interceptors=[PoseCallInterceptor(runtime, largest)],
             options=[
                 ("grpc.max_receive_message_length", largest),
                 ("grpc.max_send_message_length", 64 * 2**20),
@@ -54,7 +61,10 @@ class RpcServer:
     async def start(self, address: str) -> int:
         """Listens on `host:port` and gives the port; raises OSError when that is taken."""
         try:
-            port = self._server.add_insecure_port(address)
+            if self._tls is None:
+                port = self._server.add_insecure_port(address)
+            else:
+                port = self._server.add_secure_port(address, _credentials(self._tls))
         except RuntimeError as error:
             raise OSError(f"cannot listen on {address}") from error
         await self.tell_ready(False)
@@ -71,3 +81,22 @@ class RpcServer:
     async def stop(self, grace_s: float) -> None:
         """Rejects new calls and ends those in flight after the grace time."""
         await self._server.stop(grace_s)
+
+
+def _credentials(tls: TlsFiles) -> grpc.ServerCredentials:
+    """Those of the files, read again when they have changed."""
+    files = WatchedFiles(*tls.paths)
+
+    def read() -> grpc.ServerCertificateConfiguration:
+        key, certificate, ca = tls.read()
+        return grpc.ssl_server_certificate_configuration([(key, certificate)], ca)
+
+    def renewed() -> Any:
+        """Called by gRPC at each handshake, in a thread of its own; None keeps what there is."""
+        try:
+            return read() if files.changed() else None
+        except TlsError as error:
+            _log.error("certificate not renewed", reason=str(error))
+            return None
+
+    return grpc.dynamic_ssl_server_credentials(read(), renewed, tls.client_ca is not None)

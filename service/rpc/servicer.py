@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import time
 from collections.abc import AsyncIterator
 from typing import Any
 
@@ -10,6 +11,7 @@ from grpc.aio import ServicerContext
 
 from protos.sdpose.v1 import pose_pb2, pose_pb2_grpc
 from service.errors import deadline_exceeded, invalid_argument
+from service.rpc.callers import current_caller
 from service.rpc.convert import (
     answer_of,
     boxes_of,
@@ -40,9 +42,14 @@ class PoseServicer(pose_pb2_grpc.PoseServiceServicer):
         parameters = parameters_of(request.options)
         boxes = boxes_of(request, self._settings.max_boxes)
         left_s = context.time_remaining()
-        deadline = call.deadline(None if left_s is None else max(0.0, left_s) * 1e3)
-        with self._runtime.permit() as pipeline, self._runtime.holding(len(request.image)):
-            result = await pipeline.estimate(request.image, parameters, boxes, deadline=deadline)
+        deadline = call.deadline() if left_s is None else call.due_in(left_s)
+        caller = current_caller()
+        patience_s = deadline - time.monotonic()
+        with (
+            self._runtime.permit(caller, patience_s) as permit,
+            self._runtime.holding(len(request.image), caller),
+        ):
+            result = await permit.estimate(request.image, parameters, boxes, deadline=deadline)
         return answer_of(result, call.request_id)
 
     async def StreamPose(
@@ -50,7 +57,7 @@ class PoseServicer(pose_pb2_grpc.PoseServiceServicer):
     ) -> None:
         """Frames in, answers out in order."""
         unread: asyncio.Task[None] | None = None
-        with self._runtime.open_stream() as stream:
+        with self._runtime.open_stream(current_caller()) as stream:
             async with stream.session.fed_by(self._read(request_iterator, stream)):
                 while unread is None and (answer := await stream.answer()) is not None:
                     message = frame_answer_of(

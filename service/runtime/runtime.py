@@ -3,29 +3,31 @@
 from __future__ import annotations
 
 import asyncio
+import gc
 import time
-from collections.abc import Callable, Iterator
+from collections.abc import Iterator
 from contextlib import AbstractContextManager, contextmanager
 from enum import StrEnum
 from functools import partial
 
 import structlog
 
-from sdpose_core.image_files import ImageLimits
 from sdpose_core.types import Cycles, Floats, Image
+from service.access.callers import Access, Caller
+from service.access.keys import known_keys
 from service.cameras.addresses import AddressRules
 from service.cameras.camera import Host
 from service.cameras.cameras import Cameras
-from service.cameras.settings import CameraFileError, CameraSettings, read_camera_file
+from service.cameras.settings import read_camera_file
 from service.errors import ErrorCode, ServiceError
 from service.parameters import PoseParameters
-from service.pipeline.estimator import Estimator
-from service.pipeline.limits import PipelineLimits
 from service.pipeline.pipeline import PosePipeline
 from service.pipeline.results import ModelNames, PoseResult
-from service.scheduling.batch_run import BatchLimits
+from service.runtime.models import Build, Models, build_estimator
+from service.runtime.permit import Permit
 from service.scheduling.budget import ByteBudget
 from service.scheduling.owner_thread import OwnerThread
+from service.scheduling.places import Places
 from service.settings import Settings
 from service.streams.pose_stream import PoseStream, open_stream
 from service.streams.resume import Resumable
@@ -34,8 +36,6 @@ from service.telemetry.calls import Calls
 from service.telemetry.gpu import gpu_reader
 from service.telemetry.metrics import Metrics
 from service.telemetry.tracing import SilentTracer, Tracer
-
-Build = Callable[[Settings], Estimator]
 
 _log = structlog.get_logger(__name__)
 
@@ -48,28 +48,6 @@ class State(StrEnum):
     DRAINING = "draining"
     STOPPED = "stopped"
     FAILED = "failed"
-
-
-def build_estimator(settings: Settings) -> Estimator:
-    """The estimator that the settings describe; called in the thread that will own the models."""
-    import torch
-
-    from sdpose_core import PoseEstimator
-
-    estimator = PoseEstimator.from_pretrained(
-        student=settings.student,
-        detector=settings.detector,
-        device=settings.device,
-        backend=settings.backend,
-        precision=settings.precision,
-        max_batch=settings.max_batch,
-        detector_size=settings.detector_size,
-    )
-    if estimator.backend_name == "openvino":
-        # All that is left to PyTorch is the flip test's mirroring. Its helper threads would wait
-        # for cores on which OpenVINO's still spin: up to 30 ms a batch.
-        torch.set_num_threads(1)
-    return estimator
 
 
 class Runtime:
@@ -90,112 +68,146 @@ class Runtime:
         self.tracer = tracer or SilentTracer()
         self.metrics = metrics or Metrics()
         self.metrics.ready.set_function(lambda: self.not_ready() is None)
+        self.access = Access(
+            known_keys(settings.api_keys, settings.key_file),
+            settings.max_priority,
+            partial(self.metrics.shed, "access", "key_limit"),
+        )
+        self._places = Places(settings.max_requests, partial(self.metrics.shed, "requests"))
         self.bodies = ByteBudget(
             settings.max_bodies_mb * 2**20,
             "request bodies in memory",
             partial(self.metrics.shed, "body", "memory"),
         )
-        self.calls = Calls(self.metrics, self.tracer, settings.max_deadline_ms)
+        self.calls = Calls(
+            self.metrics, self.tracer, settings.max_deadline_ms, settings.default_deadline_ms
+        )
         self.streams = Streams(
             settings.max_streams, self.metrics, self.bodies, settings.stream_idle_seconds
         )
         self._resumable = Resumable(settings.max_streams, settings.stream_resume_seconds)
         self.cameras = Cameras(
             AddressRules(settings.camera_addresses),
-            Host(self.calls, self.open_stream, self.draw_frame, int(settings.max_megapixels * 1e6)),
+            Host(
+                self.calls, self._camera_stream, self.draw_frame, int(settings.max_megapixels * 1e6)
+            ),
             max_cameras=settings.max_cameras,
             max_watchers=settings.max_watchers,
         )
         self.metrics.watch_cameras(self.cameras.all)
-        self._own_cameras = _cameras_of(settings)
+        self._own_cameras = read_camera_file(settings.camera_file, settings.max_cameras)
         self.state = State.STARTING
         self._build = build
-        self._pipeline: PosePipeline | None = None
+        self._models: Models | None = None
+        self._loading: asyncio.Lock = asyncio.Lock()
+        self._retiring: set[asyncio.Task[None]] = set()
         self._workers: list[OwnerThread] = []
-        self._in_flight = 0
         self._quiet = asyncio.Event()
         self._quiet.set()
 
     @contextmanager
-    def permit(self) -> Iterator[PosePipeline]:
+    def permit(self, caller: Caller, patience_s: float) -> Iterator[Permit]:
         """Lets one request in until the block ends, for which `drain` waits.
 
-        Raises `ServiceError` as `check_admission` does.
+        `patience_s` is the time in which its answer is wanted. Raises `ServiceError` as
+        `check_admission` does.
         """
-        pipeline = self.check_admission()
-        self._in_flight += 1
-        self._quiet.clear()
-        try:
-            yield pipeline
-        finally:
-            self._in_flight -= 1
-            if not self._in_flight:
-                self._quiet.set()
+        models = self._ready_models()
+        with self._places.taken(caller.share, patience_s) as place:
+            self._quiet.clear()
+            free = models.use()
+            try:
+                yield Permit(models.pipeline, caller, place)
+            finally:
+                free()
+                if self._places.in_flight == 1:  # this one, whose block is about to end
+                    self._quiet.set()
 
-    def check_admission(self) -> PosePipeline:
+    def check_admission(self, caller: Caller, patience_s: float) -> PosePipeline:
         """The pipeline, where a request would be let in now.
 
-        Raises `ServiceError` unavailable unless ready, overloaded at the maximum of requests.
+        Raises `ServiceError` unavailable unless ready; overloaded at the maximum of requests, at
+        this caller's part of it, or where the answer would come too late.
         """
+        models = self._ready_models()
+        self._places.check(caller.share, patience_s)
+        return models.pipeline
+
+    def _ready_models(self) -> Models:
         reason = self.not_ready()
-        if reason is not None or self._pipeline is None:
+        if reason is not None or self._models is None:
             raise ServiceError(
                 ErrorCode.UNAVAILABLE, f"the service is {reason or 'starting'}", retry_after_s=2.0
             )
-        if self._in_flight >= self.settings.max_requests:
-            self.metrics.shed("requests", "too_many_requests")
-            raise ServiceError(
-                ErrorCode.OVERLOADED, "too many requests are in flight", retry_after_s=1.0
-            )
-        return self._pipeline
+        return self._models
 
     @contextmanager
-    def holding(self, size: int) -> Iterator[None]:
+    def holding(self, size: int, caller: Caller) -> Iterator[None]:
         """Holds `size` bytes of memory for a request; raises overloaded if they do not fit."""
-        self.bodies.take(size)
+        self.bodies.take(size, share=caller.share)
         try:
             yield
         finally:
-            self.bodies.give_back(size)
+            self.bodies.give_back(size, share=caller.share)
 
-    def open_stream(self) -> AbstractContextManager[PoseStream]:
+    @contextmanager
+    def open_stream(self, caller: Caller) -> Iterator[PoseStream]:
         """One more stream for a front end. Raises `ServiceError` as `permit`, or overloaded."""
-        self.check_admission()
-        return open_stream(self.streams, self._resumable, self.estimate_frame, self.metrics)
+        self.check_admission(caller, self._longest_s)
+        estimate = partial(self.estimate_frame, caller)
+        with (
+            caller.stream(),
+            open_stream(
+                self.streams, self._resumable, estimate, self.metrics, caller.share
+            ) as stream,
+        ):
+            yield stream
+
+    def _camera_stream(self, name: str) -> AbstractContextManager[PoseStream]:
+        return self.open_stream(Caller(("camera", name)))
 
     async def estimate_frame(
-        self, image: bytes | Image, parameters: PoseParameters, boxes: Floats | None = None
+        self,
+        caller: Caller,
+        image: bytes | Image,
+        parameters: PoseParameters,
+        boxes: Floats | None = None,
     ) -> PoseResult:
         """One frame of a stream, as a separate request. Raises `ServiceError`."""
-        deadline = time.monotonic() + self.settings.max_deadline_ms / 1e3
-        with self.permit() as pipeline:
-            return await pipeline.estimate(image, parameters, boxes, deadline=deadline)
+        caller.check()
+        deadline = time.monotonic() + self._longest_s
+        with self.permit(caller, self._longest_s) as permit:
+            return await permit.estimate(image, parameters, boxes, deadline=deadline)
 
     async def draw_frame(self, result: PoseResult) -> bytes:
         """The kept image of a result with its poses drawn, as JPEG. Raises `ServiceError`."""
-        deadline = time.monotonic() + self.settings.max_deadline_ms / 1e3
-        with self.permit() as pipeline:
-            return await pipeline.draw(result, deadline=deadline)
+        deadline = time.monotonic() + self._longest_s
+        with self.permit(Caller("drawing"), self._longest_s) as permit:
+            return await permit.draw(result, deadline=deadline)
+
+    @property
+    def _longest_s(self) -> float:
+        return self.settings.max_deadline_ms / 1e3
 
     @property
     def in_flight(self) -> int:
         """Requests that hold a permit."""
-        return self._in_flight
+        return self._places.in_flight
 
     @property
     def models(self) -> ModelNames | None:
         """What is loaded; None before that."""
-        return None if self._pipeline is None else self._pipeline.models
+        return None if self._models is None else self._models.pipeline.models
 
     @property
     def input_size(self) -> tuple[int, int] | None:
         """Width and height of the student's crops; None before it is loaded."""
-        return None if self._pipeline is None else self._pipeline.input_size
+        return None if self._models is None else self._models.pipeline.input_size
 
     @property
     def cycles(self) -> Cycles | None:
         """What a request may set; None before the student is loaded."""
-        return None if self._pipeline is None else self._pipeline.cycles
+        return None if self._models is None else self._models.pipeline.cycles
 
     def not_ready(self) -> str | None:
         """Why new work is refused; None when ready."""
@@ -218,59 +230,82 @@ class Runtime:
 
     async def start(self) -> None:
         """Loads the models and warms them up; raises what made that fail."""
-        settings = self.settings
         began = time.monotonic()
-        _log.info(
-            "loading", student=settings.student, detector=settings.detector, device=settings.device
-        )
-        pose_worker = OwnerThread("pose")
-        self._workers = [pose_worker]
+        worker = OwnerThread("pose")
+        self._workers = [worker]
         try:
-            estimator = await asyncio.wrap_future(pose_worker.call(lambda: self._build(settings)))
-            loaded = time.monotonic()
-            _log.info(
-                "loaded",
-                student=estimator.student_name,
-                detector=estimator.detector_name,
-                backend=estimator.backend_name,
-                device=str(estimator.device),
-                seconds=round(loaded - began, 2),
+            models = await Models.load(
+                self.settings, self._build, worker, self.metrics, self.tracer
             )
-            on_cpu = str(estimator.device).startswith("cpu")
-            # On a CPU the detector's full batches would take seconds here, one for each aspect,
-            # to save a fraction of a second later.
-            warm_up = partial(
-                estimator.warm_up,
-                max_cycles=settings.max_cycles,
-                detect_batch=1 if on_cpu else settings.max_detect_batch,
-            )
-            await asyncio.wrap_future(pose_worker.call(warm_up))
         except BaseException:
             self.state = State.FAILED
             raise
-        # On a CPU one inference takes all cores: detector and student share a thread and so
-        # alternate. On a GPU each has its own, and their work overlaps.
-        detect_worker = pose_worker
-        if not on_cpu:
-            detect_worker = OwnerThread("detect")
-            self._workers.append(detect_worker)
-            self.metrics.watch_gpu(gpu_reader(str(estimator.device)))
-        self._pipeline = PosePipeline(
-            estimator,
-            limits=pipeline_limits(settings, on_cpu=on_cpu),
-            detect_worker=detect_worker,
-            pose_worker=pose_worker,
-            metrics=self.metrics,
-            tracer=self.tracer,
-        )
-        names = self._pipeline.models
-        self.metrics.model_info.labels(
-            names.student, names.detector, names.backend, names.device
-        ).set(1)
+        device = models.pipeline.models.device
+        if not device.startswith("cpu"):
+            self.metrics.watch_gpu(gpu_reader(device))
+        self._take_over(models)
         if self.state is State.STARTING:
             self.state = State.READY
             self.cameras.start(self._own_cameras)
         _log.info("ready", seconds=round(time.monotonic() - began, 2))
+
+    async def reload(self, **changed: str) -> ModelNames:
+        """Loads the models anew and swaps: requests in flight finish on those before.
+
+        Args:
+            **changed: settings in place of those now, such as `student`.
+
+        Raises:
+            ServiceError: already_exists while another is loading, unavailable unless ready, and
+                invalid_argument where the models do not load; then those before stay.
+        """
+        before = self._ready_models()
+        if self._loading.locked():
+            raise ServiceError(ErrorCode.ALREADY_EXISTS, "models are being loaded already")
+        async with self._loading:
+            settings = self.settings.model_copy(update=dict(changed))
+            worker = OwnerThread("pose")
+            try:
+                models = await Models.load(settings, self._build, worker, self.metrics, self.tracer)
+            except Exception as error:
+                await asyncio.to_thread(worker.stop, 10.0)
+                _log.error("not reloaded", reason=str(error))
+                raise ServiceError(
+                    ErrorCode.INVALID_ARGUMENT, f"the models do not load: {error}"
+                ) from error
+            except BaseException:
+                worker.give_up()
+                raise
+        if self.state is not State.READY:
+            models.stop()
+            self._ready_models()
+        self.settings = settings
+        self._take_over(models)
+        retiring = asyncio.create_task(before.retire(self._longest_s))
+        self._retiring.add(retiring)
+        retiring.add_done_callback(self._retired)
+        names = models.pipeline.models
+        _log.info("reloaded", student=names.student, detector=names.detector)
+        return names
+
+    def _retired(self, retiring: asyncio.Task[None]) -> None:
+        self._retiring.discard(retiring)
+        # Their objects refer to each other, and are few: of the memory behind them Python knows
+        # nothing, so that it would be in no hurry.
+        asyncio.get_running_loop().call_soon(gc.collect)
+
+    def _take_over(self, models: Models) -> None:
+        self._models = models
+        self._workers = list(models.workers)
+        names = models.pipeline.models
+        self.metrics.model_info.clear()
+        self.metrics.model_info.labels(
+            names.student, names.detector, names.backend, names.device
+        ).set(1)
+
+    def reload_keys(self) -> None:
+        """Reads the key file again. Raises `ValueError` with a sentence; the keys then stay."""
+        self.access.replace(known_keys(self.settings.api_keys, self.settings.key_file))
 
     def refuse_new_work(self) -> None:
         """From now on no permit is given; what is in flight goes on."""
@@ -285,50 +320,20 @@ class Runtime:
         try:
             async with asyncio.timeout(self.settings.drain_seconds):
                 await self._quiet.wait()
-                if self._pipeline is not None:
-                    await self._pipeline.drain()
+                if self._models is not None:
+                    await self._models.pipeline.drain()
         except TimeoutError:
             return False
         return True
 
     def stop(self) -> bool:
         """Fails what is left and ends the threads; False when one is still running."""
-        if self._pipeline is not None:
-            self._pipeline.close()
+        for retiring in self._retiring:
+            retiring.cancel()
+        if self._models is not None:
+            self._models.pipeline.close()
         ended = [worker.stop(timeout_s=1.0) for worker in self._workers]
         ended.append(self.cameras.ended(timeout_s=1.0))
         if self.state is not State.FAILED:
             self.state = State.STOPPED
         return all(ended)
-
-
-def _cameras_of(settings: Settings) -> list[CameraSettings]:
-    cameras = read_camera_file(settings.camera_file) if settings.camera_file else []
-    if len(cameras) > settings.max_cameras:
-        raise CameraFileError(
-            f"{settings.camera_file}: {len(cameras)} cameras, more than SDPOSE_MAX_CAMERAS, "
-            f"{settings.max_cameras}"
-        )
-    return cameras
-
-
-def pipeline_limits(settings: Settings, *, on_cpu: bool) -> PipelineLimits:
-    """The settings as the values that the rooms below understand."""
-    wait_ms = settings.max_wait_ms
-    wait_s = (30.0 if on_cpu else 2.0) / 1e3 if wait_ms is None else wait_ms / 1e3
-    max_batch = settings.max_batch or (32 if on_cpu else 64)
-    return PipelineLimits(
-        images=ImageLimits(
-            max_bytes=int(settings.max_image_mb * 2**20),
-            max_pixels=int(settings.max_megapixels * 1e6),
-        ),
-        detect=BatchLimits(settings.max_detect_batch, wait_s, settings.max_detect_queue),
-        pose=BatchLimits(max_batch, wait_s, settings.max_queue),
-        decode_threads=settings.threads_for_decoding,
-        max_decode_queue=settings.max_decode_queue,
-        max_decoded_bytes=settings.max_decoded_mb * 2**20,
-        least_side=2 * settings.detector_size,
-        max_people=settings.max_boxes,
-        cycles=settings.cycles,
-        max_cycles=settings.max_cycles,
-    )

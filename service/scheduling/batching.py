@@ -90,9 +90,10 @@ class Batcher(Generic[In, Out]):
     ) -> Done[Out]:
         """Queues one item and waits for its result.
 
-        Lower `priority` numbers go first, and within one the shares take turns. `deadline` is a `time.monotonic()` moment. Raises
-        `ServiceError` overloaded, deadline_exceeded or unavailable, or what `run` raised for
-        this item. Cancelling the caller takes the item out of the queue.
+        Lower `priority` numbers go first, and within one the shares take turns. `deadline` is
+        a `time.monotonic()` moment. Raises `ServiceError` overloaded, deadline_exceeded or
+        unavailable, or what `run` raised for this item. Cancelling the caller takes the item out
+        of the queue.
         """
         if cost < 1:
             raise ValueError(f"cost must be at least 1, got {cost}")

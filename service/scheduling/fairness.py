@@ -50,6 +50,6 @@ class FairOrder:
                 self._ends = {share: end for share, end in self._ends.items() if end > start}
 
     def withdrawn(self, share: Hashable, cost: float) -> None:
-        """An item will not have its turn: those of its share that come later need not pay for it."""
+        """An item will not have its turn; later ones of its share need not pay for it."""
         if share in self._ends:
             self._ends[share] -= cost

@@ -128,7 +128,7 @@ class WorkPool:
             return job
 
     def _next(self) -> None:
-        """In a pool thread: the job whose turn it is, if the one it was meant for was not dropped."""
+        """In a pool thread: the job whose turn it is; none where one was dropped."""
         with self._lock:
             job = next(iter(self._line), None)
             if job is None:

@@ -5,7 +5,7 @@ from __future__ import annotations
 import math
 import secrets
 import time
-from collections.abc import Awaitable, Iterator
+from collections.abc import Awaitable, Hashable, Iterator
 from contextlib import contextmanager
 from dataclasses import replace
 from typing import Protocol
@@ -24,11 +24,18 @@ from service.telemetry.metrics import Metrics
 
 @contextmanager
 def open_stream(
-    streams: Streams, resumable: Resumable, estimate: Estimate, metrics: Metrics
+    streams: Streams,
+    resumable: Resumable,
+    estimate: Estimate,
+    metrics: Metrics,
+    share: Hashable = None,
 ) -> Iterator[PoseStream]:
-    """One more stream, which the front end feeds and reads. Raises `ServiceError` overloaded."""
+    """One more stream, which the front end feeds and reads; `share` is whose it is.
+
+    Raises `ServiceError` overloaded.
+    """
     stream = PoseStream(estimate, metrics, resumable)
-    with streams.open(stream.look) as session:
+    with streams.open(stream.look, share) as session:
         stream.session = session
         try:
             yield stream

@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import asyncio
 import time
-from collections.abc import AsyncIterator, Awaitable, Callable, Coroutine, Iterator
+from collections.abc import AsyncIterator, Awaitable, Callable, Coroutine, Hashable, Iterator
 from contextlib import asynccontextmanager, contextmanager
 from dataclasses import dataclass, field
 from typing import Any, Generic, TypeVar
@@ -18,11 +18,13 @@ import structlog
 from sdpose_core.types import Floats, Image
 from service.errors import ErrorCode, ServiceError, as_service_error, invalid_argument
 from service.scheduling.budget import ByteBudget
+from service.scheduling.fairness import crowds
 from service.telemetry.calls import CLIENT_GONE, OK
 from service.telemetry.metrics import Metrics
 
 R = TypeVar("R")
 MAX_SEQUENCE = 2**64 - 1
+_OF_THE_STREAM = (ErrorCode.UNAVAILABLE, ErrorCode.UNAUTHENTICATED, ErrorCode.PERMISSION_DENIED)
 
 _log = structlog.get_logger(__name__)
 
@@ -68,6 +70,7 @@ class Session(Generic[R]):
         metrics: Metrics,
         budget: ByteBudget,
         idle_s: float,
+        share: Hashable = None,
     ) -> None:
         self.answered = 0
         self.dropped = 0
@@ -75,6 +78,7 @@ class Session(Generic[R]):
         self._idle_s = idle_s
         self._count = metrics.stream_frames
         self._budget = budget
+        self._share = share
         self._held = 0
         self._waiting: ReceivedFrame | None = None
         self._dropped = 0
@@ -114,7 +118,7 @@ class Session(Generic[R]):
             self._count.labels("dropped").inc()
             self._release(self._waiting)
         try:
-            self._budget.take(_size(image), held=self._held)
+            self._budget.take(_size(image), held=self._held, share=self._share)
         except ServiceError as error:
             self._waiting = ReceivedFrame(b"", sequence, timestamp, refusal=error)
         else:
@@ -166,7 +170,7 @@ class Session(Generic[R]):
 
     def _release(self, frame: ReceivedFrame) -> None:
         self._held -= _size(frame.image)
-        self._budget.give_back(_size(frame.image))
+        self._budget.give_back(_size(frame.image), share=self._share)
 
     async def _feed(self, reading: Coroutine[Any, Any, None]) -> None:
         try:
@@ -210,7 +214,7 @@ class Session(Generic[R]):
             return result
         except ServiceError as error:
             outcome = error.code.value
-            if error.code is ErrorCode.UNAVAILABLE:
+            if error.code in _OF_THE_STREAM:
                 raise  # nothing of this one frame: the stream itself cannot go on
             return error
         except Exception as error:  # noqa: BLE001 - logged here, sent without detail
@@ -234,23 +238,31 @@ class Streams:
         self._idle_s = idle_s
         self._budget = budget
         self._metrics = metrics
-        self._open: set[Session[Any]] = set()
+        self._open: dict[Session[Any], Hashable] = {}
 
     @contextmanager
-    def open(self, estimate: Callable[[ReceivedFrame], Awaitable[R]]) -> Iterator[Session[R]]:
-        """One more stream; `estimate` processes one frame. Raises `ServiceError` overloaded."""
-        if len(self._open) >= self._most:
+    def open(
+        self, estimate: Callable[[ReceivedFrame], Awaitable[R]], share: Hashable = None
+    ) -> Iterator[Session[R]]:
+        """One more stream of a share; `estimate` processes one frame.
+
+        Raises `ServiceError` overloaded at the maximum, or at what one share may have of it.
+        """
+        free = self._most - len(self._open)
+        if free <= 0 or crowds(sum(each == share for each in self._open.values()), free):
             self._metrics.shed("streams", "too_many_streams")
             raise ServiceError(
-                ErrorCode.OVERLOADED, f"{self._most} streams are open already", retry_after_s=5.0
+                ErrorCode.OVERLOADED,
+                f"{len(self._open)} streams are open already",
+                retry_after_s=5.0,
             )
-        session = Session(estimate, self._metrics, self._budget, self._idle_s)
-        self._open.add(session)
+        session = Session(estimate, self._metrics, self._budget, self._idle_s, share)
+        self._open[session] = share
         self._metrics.streams_active.inc()
         try:
             yield session
         finally:
-            self._open.remove(session)
+            del self._open[session]
             self._metrics.streams_active.dec()
             session.give_up()
 

@@ -33,19 +33,31 @@ _log = structlog.get_logger(__name__)
 class Call:
     """One call in flight. `started` and deadlines are `time.monotonic()` moments.
 
-    `outcome` is `OK`, `CLIENT_GONE` or the value of an `ErrorCode`; `details` go into the log line.
+    `outcome` is `OK`, `CLIENT_GONE` or the value of an `ErrorCode`; `key` is the name of the key
+    that was shown; `details` go into the log line.
     """
 
     request_id: str
     max_deadline_ms: float
+    default_deadline_ms: float
     started: float = field(default_factory=time.monotonic)
     outcome: str = OK
+    key: str | None = None
     details: dict[str, object] = field(default_factory=dict)
 
     def deadline(self, requested_ms: float | None = None) -> float:
-        """When the answer is due: after what the client requested, at most the server's limit."""
-        limit = self.max_deadline_ms
-        return self.started + (limit if requested_ms is None else min(requested_ms, limit)) / 1e3
+        """When the answer is due: after what the client requested, at most the server's limit.
+
+        The server's default counts from now, when the request has been read: a slow line is not
+        the caller's fault.
+        """
+        if requested_ms is None:
+            return self.due_in(self.default_deadline_ms / 1e3)
+        return self.started + min(requested_ms, self.max_deadline_ms) / 1e3
+
+    def due_in(self, seconds: float) -> float:
+        """When the answer is due that is wanted in so many seconds from now."""
+        return min(self.started + self.max_deadline_ms / 1e3, time.monotonic() + seconds)
 
 
 def current_call() -> Call:
@@ -56,10 +68,13 @@ def current_call() -> Call:
 class Calls:
     """Opens envelopes; one object per runtime."""
 
-    def __init__(self, metrics: Metrics, tracer: Tracer, max_deadline_ms: float) -> None:
+    def __init__(
+        self, metrics: Metrics, tracer: Tracer, max_deadline_ms: float, default_deadline_ms: float
+    ) -> None:
         self._metrics = metrics
         self._tracer = tracer
         self._max_deadline_ms = max_deadline_ms
+        self._default_deadline_ms = default_deadline_ms
 
     @contextmanager
     def open(
@@ -76,7 +91,11 @@ class Calls:
             ServiceError: for any exception of the block; unknown ones are logged and become
                 `internal` without detail. Cancellation passes through.
         """
-        call = Call(request_id_from(header("x-request-id")), self._max_deadline_ms)
+        call = Call(
+            request_id_from(header("x-request-id")),
+            self._max_deadline_ms,
+            self._default_deadline_ms,
+        )
         token = _current.set(call)
         with structlog.contextvars.bound_contextvars(request_id=call.request_id):
             try:
@@ -102,7 +121,9 @@ class Calls:
     def _end(self, call: Call, name: str, api: str | None) -> None:
         seconds = time.monotonic() - call.started
         if api:
-            self._metrics.request(api, call.outcome, seconds)
+            self._metrics.request(api, call.outcome, seconds, call.key)
+        if call.key is not None:
+            call.details["key"] = call.key
         _log.log(
             logging.DEBUG if call.outcome == OK or not api else logging.INFO,
             "call",

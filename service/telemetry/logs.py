@@ -9,6 +9,16 @@ from typing import TextIO
 import structlog
 from structlog.typing import Processor
 
+_CHATTY = (
+    "uvicorn.access",
+    "uvicorn.error",  # a line for every WebSocket, and at debug level its headers, with the key
+    "websockets",
+    "httpx",
+    "httpcore",
+    "grpc._cython.cygrpc",
+    "asyncio",
+)
+
 
 def configure_logs(level: str = "info", form: str = "auto", stream: TextIO | None = None) -> None:
     """Sends structlog and the standard library's logs through one chain to `stream` (stderr)."""
@@ -39,8 +49,9 @@ def configure_logs(level: str = "info", form: str = "auto", stream: TextIO | Non
     root = logging.getLogger()
     root.handlers[:] = [handler]
     root.setLevel(level.upper())
-    for chatty in ("uvicorn.access", "httpx", "httpcore", "grpc._cython.cygrpc", "asyncio"):
+    for chatty in _CHATTY:
         logging.getLogger(chatty).setLevel(logging.WARNING)
+    logging.getLogger("uvicorn.error").addFilter(_worth_a_line)
     structlog.configure(
         processors=[
             structlog.stdlib.filter_by_level,
@@ -51,3 +62,8 @@ def configure_logs(level: str = "info", form: str = "auto", stream: TextIO | Non
         wrapper_class=structlog.stdlib.BoundLogger,
         cache_logger_on_first_use=False,
     )
+
+
+def _worth_a_line(record: logging.LogRecord) -> bool:
+    """False for a WebSocket that was refused before its handshake: the call's own line has it."""
+    return record.msg != "ASGI callable returned without completing handshake."

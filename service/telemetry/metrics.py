@@ -58,6 +58,12 @@ class Metrics:
             ["api", "outcome"],
             registry=registry,
         )
+        self.key_requests = Counter(
+            "sdpose_key_requests_total",
+            "Requests by the name of the key that was shown, and outcome.",
+            ["key", "outcome"],
+            registry=registry,
+        )
         self.request_seconds = Histogram(
             "sdpose_request_seconds",
             "Time from request to answer.",
@@ -102,7 +108,7 @@ class Metrics:
         self.shed_total = Counter(
             "sdpose_shed_total",
             "Work dropped: queue_full, too_many_requests, too_many_streams, predicted_late, "
-            "expired, cancelled or memory.",
+            "expired, cancelled, key_limit or memory.",
             ["reason"],
             registry=registry,
         )
@@ -151,8 +157,10 @@ class Metrics:
         """Work was dropped at a stage."""
         self.shed_total.labels(reason).inc()
 
-    def request(self, api: str, outcome: str, seconds: float) -> None:
-        """One request was answered."""
+    def request(self, api: str, outcome: str, seconds: float, key: str | None) -> None:
+        """One request was answered; `key` is the name of the key it showed."""
+        if key is not None:
+            self.key_requests.labels(key, outcome).inc()
         self.requests.labels(api, outcome).inc()
         self.request_seconds.labels(api).observe(seconds)
 

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import io
-from collections.abc import AsyncIterator
+from collections.abc import AsyncIterator, Iterator
 from contextlib import asynccontextmanager
 from dataclasses import dataclass
 
@@ -14,10 +14,12 @@ from service.client import AsyncGrpcPoseClient, AsyncRestPoseClient, Retry
 from service.pipeline.estimator import Estimator
 from service.process import Addresses, run_service
 from service.runtime.runtime import Runtime, State
+from service.scheduling.owner_thread import OwnerThread
 from service.settings import Settings, load_settings
 from service.telemetry.logs import configure_logs
 from service.telemetry.tracing import Tracer
 from tests.fakes import FakeEstimator
+from tests.service.doubler import Doubler, Ear
 
 
 @pytest.fixture(scope="session", autouse=True)
@@ -106,3 +108,20 @@ def fake() -> FakeEstimator:
 async def service(fake: FakeEstimator) -> AsyncIterator[Service]:
     async with serving(fake) as running:
         yield running
+
+
+@pytest.fixture
+def worker() -> Iterator[OwnerThread]:
+    thread = OwnerThread("test")
+    yield thread
+    thread.stop(timeout_s=5)
+
+
+@pytest.fixture
+def doubler() -> Doubler:
+    return Doubler()
+
+
+@pytest.fixture
+def ear() -> Ear:
+    return Ear()

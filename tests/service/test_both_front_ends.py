@@ -358,12 +358,13 @@ async def test_no_answer_reaches_another() -> None:
         seen[mark] = {point.x for point in person.keypoints}, person.box.width, person.box.height
 
     admitted = dict.fromkeys(
-        ("max_requests", "max_decode_queue", "max_detect_queue", "max_queue"), len(marks)
-    )
+        ("max_requests", "max_decode_queue", "max_detect_queue", "max_queue"), 2 * len(marks)
+    )  # twice as many, since one caller may not have all
     with many_files(len(marks) + 500):  # both ends of every HTTP connection are here
         # No deadline to speak of: the batch behind the gate takes as long as all the others need to
         # come, and on a busy machine a forecast from that would refuse them as late.
-        async with serving(fake, max_deadline_ms=3_600_000, **admitted) as service:
+        hour = dict.fromkeys(("max_deadline_ms", "default_deadline_ms"), 3_600_000)
+        async with serving(fake, **hour, **admitted) as service:
             asking = asyncio.gather(
                 *(
                     (over_rest if index % 2 else over_grpc)(service, mark)

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import time
 
 import pytest
 from structlog.testing import capture_logs
@@ -18,7 +19,7 @@ HEADERS = {"x-request-id": "mine"}
 class Stand:
     def __init__(self) -> None:
         self.metrics = Metrics()
-        self.calls = Calls(self.metrics, SilentTracer(), 5000.0)
+        self.calls = Calls(self.metrics, SilentTracer(), 5000.0, 2000.0)
 
     def end_by(self, error: BaseException | None, api: str | None = "rest_pose") -> None:
         with self.calls.open("POST /pose", HEADERS.get, api):
@@ -85,9 +86,16 @@ def test_what_is_no_api_is_not_counted() -> None:
     assert stand.counted("ok") == 0
 
 
-@pytest.mark.parametrize(
-    ("requested_ms", "due"), [(None, 15.0), (1000.0, 11.0), (9000.0, 15.0), (0.0, 10.0)]
-)
+@pytest.mark.parametrize(("requested_ms", "due"), [(1000.0, 11.0), (9000.0, 15.0), (0.0, 10.0)])
 def test_deadline(requested_ms: float | None, due: float) -> None:
-    """Without a request the limit counts; 0 is a deadline that has passed already."""
-    assert Call("id", 5000.0, started=10.0).deadline(requested_ms) == due
+    """0 is a deadline that has passed already."""
+    assert Call("id", 5000.0, 2000.0, started=10.0).deadline(requested_ms) == due
+
+
+@pytest.mark.parametrize(("read_after_s", "due_s"), [(0.0, 2.0), (1.5, 3.5), (4.0, 5.0)])
+def test_the_default_deadline_counts_from_when_the_request_was_read(
+    read_after_s: float, due_s: float
+) -> None:
+    started = time.monotonic() - read_after_s
+    due = Call("id", 5000.0, 2000.0, started=started).deadline()
+    assert due - started == pytest.approx(due_s, abs=0.05)

@@ -301,9 +301,9 @@ def test_bad_camera_files(tmp_path: Path, text: str, sentence: str) -> None:
     file = tmp_path / "cameras.toml"
     file.write_text(text)
     with pytest.raises(CameraFileError, match=sentence):
-        read_camera_file(file)
+        read_camera_file(file, 16)
     with pytest.raises(CameraFileError, match="cannot be read"):
-        read_camera_file(tmp_path / "none.toml")
+        read_camera_file(tmp_path / "none.toml", 16)
 
 
 def test_a_number_means_a_device() -> None:

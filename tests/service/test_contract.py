@@ -66,7 +66,7 @@ def test_no_request_is_a_fault_of_ours(url: str, mode: GenerationMode) -> None:
             case.call_and_validate(checks=CHECKS)
 
         answers_as_documented()
-    with_body = {"/pose", "/pose/overlay", "/cameras"}
+    with_body = {"/pose", "/pose/overlay", "/cameras", "/admin/reload"}
     others = {"/models", "/livez", "/readyz", "/metrics", *_OF_A_CAMERA}
     assert set(tried) == (with_body | others if mode is GenerationMode.POSITIVE else with_body)
 
@@ -77,6 +77,7 @@ def test_document_describes_every_parameter_and_answer() -> None:
         "/pose",
         "/pose/overlay",
         "/cameras",
+        "/admin/reload",
         *_OF_A_CAMERA,
         "/models",
         "/livez",
@@ -92,7 +93,7 @@ def test_document_describes_every_parameter_and_answer() -> None:
         "image/*",
     }
     assert set(pose["responses"]) == {
-        "200", "400", "401", "413", "415", "422", "429", "500", "503", "504",
+        "200", "400", "401", "403", "413", "415", "422", "429", "500", "503", "504",
     }  # fmt: skip
     for status, response in pose["responses"].items():
         kind = "application/json" if status == "200" else "application/problem+json"

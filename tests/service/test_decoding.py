@@ -17,7 +17,7 @@ from service.errors import ServiceError
 from service.parameters import PoseParameters
 from service.pipeline.decoding import Decoded, ImageDecoder
 from service.pipeline.limits import PipelineLimits
-from service.runtime.runtime import pipeline_limits
+from service.runtime.models import pipeline_limits
 from service.scheduling.budget import ByteBudget
 from tests.fakes import FakeEstimator, marked_image
 from tests.pictures import encoded

@@ -211,7 +211,7 @@ def certificate(tmp_path_factory: pytest.TempPathFactory) -> tuple[bytes, bytes]
 @asynccontextmanager
 async def behind_tls(service: Service, certificate: tuple[bytes, bytes]) -> AsyncIterator[str]:
     """The running service's methods on one more port, as a balancer would offer them."""
-    server = grpc.aio.server(interceptors=[PoseCallInterceptor(service.runtime)])
+    server = grpc.aio.server(interceptors=[PoseCallInterceptor(service.runtime, 2**20)])
     pose_pb2_grpc.add_PoseServiceServicer_to_server(PoseServicer(service.runtime), server)  # type: ignore[no-untyped-call]
     port = server.add_secure_port("localhost:0", grpc.ssl_server_credentials([certificate]))
     await server.start()

@@ -8,7 +8,7 @@ from contextlib import asynccontextmanager
 
 import pytest
 
-from service import process as process_module
+from service.rest import server as server_module
 from service.rest.protocol import MAX_HEAD_BYTES
 from tests.fakes import FakeEstimator, marked_image
 from tests.pictures import encoded
@@ -87,14 +87,14 @@ async def test_a_body_in_tiny_chunks_is_none_of_it(service: Service) -> None:
 async def test_a_head_that_does_not_come_ends_the_connection(
     monkeypatch: pytest.MonkeyPatch, beginning: bytes
 ) -> None:
-    monkeypatch.setattr(process_module, "_KEEP_ALIVE_S", 0.1)
+    monkeypatch.setattr(server_module, "_KEEP_ALIVE_S", 0.1)
     async with serving(FakeEstimator()) as service, connected(service) as (reader, writer):
         writer.write(beginning)
         assert await reader.read() == b""
 
 
 async def test_a_slow_body_is_none_of_it(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(process_module, "_KEEP_ALIVE_S", 0.1)
+    monkeypatch.setattr(server_module, "_KEEP_ALIVE_S", 0.1)
     async with serving(FakeEstimator()) as service, connected(service) as (reader, writer):
         writer.write(ASK)
         await asyncio.sleep(0.3)

@@ -22,10 +22,13 @@ from sdpose_core import PoseEstimator
 from sdpose_core.backends.openvino import OpenVINOBackend
 from sdpose_core.backends.torch import TorchBackend
 from service import process as process_module
+from service.access.callers import Caller
 from service.client import ErrorCode, ServiceError
 from service.parameters import PoseParameters
 from service.process import Addresses, StartError, run_service
-from service.runtime.runtime import Runtime, State, build_estimator
+from service.rest import server as server_module
+from service.runtime.models import build_estimator
+from service.runtime.runtime import Runtime, State
 from service.settings import Settings
 from tests.fakes import FakeEstimator, marked_image
 from tests.pictures import encoded
@@ -35,6 +38,7 @@ from tests.service.processes import process
 pytestmark = pytest.mark.anyio
 
 PNG = encoded(marked_image(0x010203), "PNG")
+CALLER = Caller("a test")
 
 
 async def test_not_ready_until_warm() -> None:
@@ -173,7 +177,7 @@ async def test_a_worker_lost_or_stuck_for_good_ends_the_process(
         fake.fatal = frozenset({0x010203})
     else:
         fake.gate.clear()
-    estimate = asyncio.create_task(runtime.estimate_frame(PNG, PoseParameters()))
+    estimate = asyncio.create_task(runtime.estimate_frame(CALLER, PNG, PoseParameters()))
     ending = await asyncio.wait_for(running, 10)
     fake.gate.set()
     assert ending.status == 1
@@ -244,7 +248,7 @@ async def test_grace_time_is_kept(fake: FakeEstimator) -> None:
         await asyncio.wait({in_flight})
 
 
-class SeenHttpServer(process_module._HttpServer):
+class SeenHttpServer(server_module._Server):
     """The HTTP server, within reach of a test."""
 
     made: ClassVar[list[SeenHttpServer]] = []
@@ -256,7 +260,7 @@ class SeenHttpServer(process_module._HttpServer):
 
 @pytest.fixture
 def seen_http(monkeypatch: pytest.MonkeyPatch) -> list[SeenHttpServer]:
-    monkeypatch.setattr(process_module, "_HttpServer", SeenHttpServer)
+    monkeypatch.setattr(server_module, "_Server", SeenHttpServer)
     SeenHttpServer.made.clear()
     return SeenHttpServer.made
 
@@ -341,18 +345,18 @@ async def test_on_a_gpu_each_model_has_its_own_thread(monkeypatch: pytest.Monkey
     async with serving(fake) as service:
         assert fake.warmed == [(2, 8)], "the detector's largest batch too"
         assert (await service.rest.estimate(PNG)).models["device"] == "cuda:1"
-        names = {worker.name for worker in service.runtime.check_admission().workers}
+        names = {worker.name for worker in service.runtime.check_admission(CALLER, 1.0).workers}
         assert names == {"detect", "pose"}
-        assert service.runtime.check_admission().limits.pose.max_cost == 64
-        assert service.runtime.check_admission().limits.pose.max_wait_s == 0.002
+        assert service.runtime.check_admission(CALLER, 1.0).limits.pose.max_cost == 64
+        assert service.runtime.check_admission(CALLER, 1.0).limits.pose.max_wait_s == 0.002
         text = service.runtime.metrics.exposition().decode()
         assert 'sdpose_gpu_memory_used_bytes{gpu="1"} 2e+09' in text
         assert 'sdpose_gpu_utilisation_ratio{gpu="1"} 0.5' in text
     async with serving(FakeEstimator(device="cpu")) as service:
-        first, second = service.runtime.check_admission().workers
+        first, second = service.runtime.check_admission(CALLER, 1.0).workers
         assert first is second
-        assert service.runtime.check_admission().limits.pose.max_cost == 32
-        assert service.runtime.check_admission().limits.pose.max_wait_s == 0.03
+        assert service.runtime.check_admission(CALLER, 1.0).limits.pose.max_cost == 32
+        assert service.runtime.check_admission(CALLER, 1.0).limits.pose.max_wait_s == 0.03
 
 
 @pytest.mark.parametrize("backend", [OpenVINOBackend, TorchBackend])

@@ -24,6 +24,6 @@ def test_gpu_is_read_anew_at_every_scrape() -> None:
 
 def test_registries_are_apart() -> None:
     one, other = Metrics(), Metrics()
-    one.request("rest_pose", "ok", 0.1)
+    one.request("rest_pose", "ok", 0.1, None)
     assert b'outcome="ok"' in one.exposition()
     assert b'outcome="ok"' not in other.exposition()

@@ -92,7 +92,7 @@ async def test_latest_frame_wins(service: Service, fake: FakeEstimator) -> None:
 
 async def test_parameters(service: Service, fake: FakeEstimator) -> None:
     fake.people = 3
-    query = "?max_people=1&min_keypoint_score=0.88&cycles=2&flip_test=true&priority=high"
+    query = "?max_people=1&min_keypoint_score=0.88&cycles=2&flip_test=true&priority=low"
     async with stream(service, query) as connection:
         await connection.send(frame(1))
         (person,) = (await answer(connection))["people"]

@@ -1,29 +1,19 @@
-"""All settings of the service, read once: options, environment (prefix `SDPOSE_`), TOML file.
-
-Only `service.runtime` and the rooms above it see this object; the rooms below get values.
-"""
+"""The settings: names, bounds, defaults and what each means."""
 
 from __future__ import annotations
 
 import os
 import re
-import tomllib
-from difflib import get_close_matches
 from pathlib import Path
-from typing import Annotated, Any, Literal
+from typing import Annotated, Literal
 
-from pydantic import Field, ValidationError, field_validator, model_validator
+from pydantic import Field, field_validator, model_validator
 from pydantic_settings import BaseSettings, NoDecode, SettingsConfigDict
 
-from service.errors import shortened
+from service.parameters import Priority
+from service.tls import TlsFiles
 
 PREFIX = "SDPOSE_"
-CONFIG = "SDPOSE_CONFIG"
-"""Names a TOML file with settings; not a setting itself."""
-
-
-class SettingsError(ValueError):
-    """One sentence that says which setting is wrong and why."""
 
 
 class Settings(BaseSettings):
@@ -36,6 +26,24 @@ class Settings(BaseSettings):
     host: str = Field("127.0.0.1", description="Address that both servers listen on.")
     http_port: int = Field(8000, ge=0, le=65535, description="Port of REST; 0 takes a free one.")
     grpc_port: int = Field(8001, ge=0, le=65535, description="Port of gRPC; 0 takes a free one.")
+    metrics_port: int | None = Field(
+        None,
+        ge=0,
+        le=65535,
+        description="Port of its own for `/metrics`, `/livez` and `/readyz`, always in plain HTTP; "
+        "unset: `/metrics` is on the HTTP port. Health stays there too.",
+    )
+    tls_certificate: Path | None = Field(
+        None,
+        description="PEM file with the certificate and its chain, for HTTPS and gRPC; read again "
+        "when it changes. Unset: plain text.",
+    )
+    tls_key: Path | None = Field(None, description="PEM file with the certificate's key.")
+    tls_client_ca: Path | None = Field(
+        None,
+        description="PEM file with the CAs whose clients are let in: each must show a certificate "
+        "(mutual TLS). Unset: none need.",
+    )
     root_path: str = Field(
         "",
         pattern=r"^(/[^/\s?#]+)*$",
@@ -56,6 +64,17 @@ class Settings(BaseSettings):
         repr=False,
         description="Keys of which clients must send one, separated by commas; empty: no key "
         "needed.",
+    )
+
+    key_file: Path | None = Field(
+        None,
+        description="TOML file with keys, their names and limits, as `sdpose keys` writes it; "
+        "read again when it changes. Unset: only SDPOSE_API_KEYS.",
+    )
+    max_priority: Priority = Field(
+        Priority.NORMAL,
+        description="Highest priority a caller may request whose key does not say: `high`, "
+        "`normal` or `low`.",
     )
 
     cors_origins: Annotated[frozenset[str], NoDecode] = Field(
@@ -161,6 +180,13 @@ class Settings(BaseSettings):
     max_boxes: int = Field(
         100, ge=1, le=1000, description="Maximum number of boxes or people in one image."
     )
+    default_deadline_ms: float = Field(
+        5_000.0,
+        gt=0,
+        le=86_400_000,
+        description="Time in which a request that sets no deadline is answered, counted from when "
+        "it has been read.",
+    )
     max_deadline_ms: float = Field(
         60_000.0,
         gt=0,
@@ -244,62 +270,22 @@ class Settings(BaseSettings):
             )
         return self
 
+    @model_validator(mode="after")
+    def _check_tls(self) -> Settings:
+        if (self.tls_certificate is None) != (self.tls_key is None):
+            raise ValueError("SDPOSE_TLS_CERTIFICATE and SDPOSE_TLS_KEY go together")
+        if self.tls_client_ca is not None and self.tls_certificate is None:
+            raise ValueError("SDPOSE_TLS_CLIENT_CA needs SDPOSE_TLS_CERTIFICATE")
+        return self
+
+    @property
+    def tls(self) -> TlsFiles | None:
+        """The files of the certificate, where there is one."""
+        if self.tls_certificate is None or self.tls_key is None:
+            return None
+        return TlsFiles(self.tls_certificate, self.tls_key, self.tls_client_ca)
+
     @property
     def threads_for_decoding(self) -> int:
         """The number of decode threads, with 0 made into a number."""
         return self.decode_threads or min(8, os.cpu_count() or 1)
-
-
-def load_settings(config: str | os.PathLike[str] | None = None, **overrides: object) -> Settings:
-    """Settings from `overrides` (those that are not None), the environment and a TOML file.
-
-    Of these the first that has a setting decides. The file is `config`, else what `SDPOSE_CONFIG`
-    names; its keys are the names of the fields.
-
-    Raises `SettingsError` with one sentence that names the setting or the file.
-    """
-    path = config or os.environ.get(CONFIG)
-    known = {name.upper() for name in os.environ}
-    filed = {
-        name: value
-        for name, value in (_read_file(Path(path)) if path else {}).items()
-        if PREFIX + name.upper() not in known
-    }
-    given = {name: value for name, value in overrides.items() if value is not None}
-    try:
-        return Settings(**{**filed, **given})
-    except ValidationError as error:
-        raise SettingsError(_sentence(error)) from None
-
-
-def unknown_settings() -> list[str]:
-    """Names in the environment that carry the prefix but that no setting reads: likely typos."""
-    known = {CONFIG, *(PREFIX + name.upper() for name in Settings.model_fields)}
-    return sorted(
-        name for name in os.environ if name.upper().startswith(PREFIX) and name.upper() not in known
-    )
-
-
-def _read_file(path: Path) -> dict[str, Any]:
-    try:
-        settings = tomllib.loads(path.read_text(encoding="utf-8"))
-    except OSError as error:
-        raise SettingsError(f"{path}: cannot be read: {error.strerror}") from None
-    except ValueError as error:  # also bytes that are not UTF-8
-        raise SettingsError(f"{path}: not a TOML file: {error}") from None
-    for name in settings:
-        if name not in Settings.model_fields:
-            similar = get_close_matches(name, Settings.model_fields, n=1)
-            hint = f"; did you mean {similar[0]}?" if similar else ""
-            raise SettingsError(f"{path}: there is no setting {shortened(name)}{hint}")
-    return settings
-
-
-def _sentence(error: ValidationError) -> str:
-    first = error.errors()[0]
-    reason = first["msg"].removeprefix("Value error, ")
-    if not first["loc"]:
-        return reason
-    name = str(first["loc"][0])
-    shown = "" if name == "api_keys" else f" (got {shortened(first['input'])})"
-    return f"{PREFIX}{name.upper()} is wrong: {reason}{shown}"

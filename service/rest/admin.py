@@ -1,0 +1,80 @@
+"""What an operator does to the running service: `/admin`, for keys with the scope `admin`."""
+
+from __future__ import annotations
+
+from typing import Final
+
+from fastapi import APIRouter, Depends, Request
+from pydantic import BaseModel, ConfigDict, Field, ValidationError
+
+from service.access.keys import Scope
+from service.errors import invalid_argument
+from service.parameters import rejected
+from service.rest.callers import callers_of
+from service.rest.documentation import ADMIN_PROBLEMS
+from service.rest.json_body import read_small_json
+from service.rest.schemas import ModelsModel
+from service.runtime.runtime import Runtime
+
+
+class ReloadRequest(BaseModel):
+    """Models to load in place of those that run; what is left out is loaded again as it was."""
+
+    model_config = ConfigDict(extra="forbid")
+
+    student: str | None = Field(
+        default=None, description="As SDPOSE_STUDENT: a preset name or a path."
+    )
+    detector: str | None = Field(default=None, description="As SDPOSE_DETECTOR.")
+
+
+_REQUEST: Final = {
+    "requestBody": {
+        "required": False,
+        "content": {"application/json": {"schema": ReloadRequest.model_json_schema()}},
+    }
+}
+
+
+def admin_routes(runtime: Runtime) -> APIRouter:
+    """Loading other models without a restart."""
+    router = APIRouter(
+        prefix="/admin",
+        dependencies=[Depends(callers_of(runtime.access, Scope.ADMIN))],
+        tags=["administration"],
+        responses=ADMIN_PROBLEMS,
+    )
+
+    @router.post(
+        "/reload", summary="Load the models anew, or others, and swap", openapi_extra=_REQUEST
+    )
+    async def reload(request: Request) -> ModelsModel:
+        """Answers when the new models serve. Requests in flight finish on those before; where the
+        new ones do not load, those before stay.
+        """
+        wanted = _parsed(await read_small_json(request, "the models")) if _has_body(request) else {}
+        names = await runtime.reload(**wanted)
+        return ModelsModel(
+            student=names.student,
+            detector=names.detector,
+            backend=names.backend,
+            device=names.device,
+        )
+
+    return router
+
+
+def _has_body(request: Request) -> bool:
+    return (
+        request.headers.get("content-length", "0") != "0" or "transfer-encoding" in request.headers
+    )
+
+
+def _parsed(given: object) -> dict[str, str]:
+    """Raises `ServiceError` invalid_argument."""
+    if not isinstance(given, dict):
+        raise invalid_argument("body", "expected a JSON object")
+    try:
+        return ReloadRequest.model_validate(given).model_dump(exclude_none=True)
+    except ValidationError as error:
+        raise rejected(error, "field", ReloadRequest.model_fields) from None

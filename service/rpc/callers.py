@@ -1,0 +1,41 @@
+"""Who calls over gRPC, told by the key in the metadata."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from contextvars import ContextVar
+from urllib.parse import unquote
+
+from service.access.callers import Access, Caller
+from service.access.keys import Scope
+
+CURRENT: ContextVar[Caller] = ContextVar("current_caller")
+
+
+def current_caller() -> Caller:
+    """The caller that the running method works for."""
+    return CURRENT.get()
+
+
+def identified(access: Access, metadata: Mapping[str, str | bytes], peer: str) -> Caller:
+    """Raises `ServiceError` unauthenticated or permission_denied.
+
+    `peer` is gRPC's own word for the other side, such as `ipv4:127.0.0.1:50123`.
+    """
+    caller = access.identify(
+        text(metadata.get("x-api-key")), text(metadata.get("authorization")), _address(peer)
+    )
+    access.check_scope(caller, Scope.POSE)
+    return caller
+
+
+def text(value: str | bytes | None) -> str | None:
+    """A value of metadata as text."""
+    return value.decode("latin-1") if isinstance(value, bytes) else value
+
+
+def _address(peer: str) -> str:
+    kind, _, rest = unquote(peer).partition(":")
+    if kind in ("ipv4", "ipv6"):
+        return rest.rpartition(":")[0].strip("[]")
+    return peer

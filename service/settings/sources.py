@@ -1,0 +1,76 @@
+"""Where settings come from, and one sentence about what is wrong with one."""
+
+from __future__ import annotations
+
+import os
+import tomllib
+from difflib import get_close_matches
+from pathlib import Path
+from typing import Any
+
+from pydantic import ValidationError
+
+from service.errors import shortened
+from service.settings.fields import PREFIX, Settings
+
+CONFIG = "SDPOSE_CONFIG"
+"""Names a TOML file with settings; not a setting itself."""
+
+
+class SettingsError(ValueError):
+    """One sentence that says which setting is wrong and why."""
+
+
+def load_settings(config: str | os.PathLike[str] | None = None, **overrides: object) -> Settings:
+    """Settings from `overrides` (those that are not None), the environment and a TOML file.
+
+    Of these the first that has a setting decides. The file is `config`, else what `SDPOSE_CONFIG`
+    names; its keys are the names of the fields.
+
+    Raises `SettingsError` with one sentence that names the setting or the file.
+    """
+    path = config or os.environ.get(CONFIG)
+    known = {name.upper() for name in os.environ}
+    filed = {
+        name: value
+        for name, value in (_read_file(Path(path)) if path else {}).items()
+        if PREFIX + name.upper() not in known
+    }
+    given = {name: value for name, value in overrides.items() if value is not None}
+    try:
+        return Settings(**{**filed, **given})
+    except ValidationError as error:
+        raise SettingsError(_sentence(error)) from None
+
+
+def unknown_settings() -> list[str]:
+    """Names in the environment that carry the prefix but that no setting reads: likely typos."""
+    known = {CONFIG, *(PREFIX + name.upper() for name in Settings.model_fields)}
+    return sorted(
+        name for name in os.environ if name.upper().startswith(PREFIX) and name.upper() not in known
+    )
+
+
+def _read_file(path: Path) -> dict[str, Any]:
+    try:
+        settings = tomllib.loads(path.read_text(encoding="utf-8"))
+    except OSError as error:
+        raise SettingsError(f"{path}: cannot be read: {error.strerror}") from None
+    except ValueError as error:  # also bytes that are not UTF-8
+        raise SettingsError(f"{path}: not a TOML file: {error}") from None
+    for name in settings:
+        if name not in Settings.model_fields:
+            similar = get_close_matches(name, Settings.model_fields, n=1)
+            hint = f"; did you mean {similar[0]}?" if similar else ""
+            raise SettingsError(f"{path}: there is no setting {shortened(name)}{hint}")
+    return settings
+
+
+def _sentence(error: ValidationError) -> str:
+    first = error.errors()[0]
+    reason = first["msg"].removeprefix("Value error, ")
+    if not first["loc"]:
+        return reason
+    name = str(first["loc"][0])
+    shown = "" if name == "api_keys" else f" (got {shortened(first['input'])})"
+    return f"{PREFIX}{name.upper()} is wrong: {reason}{shown}"

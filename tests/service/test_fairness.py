@@ -1,0 +1,250 @@
+"""One caller floods, others are slow: who gets what, in each queue and in the whole service."""
+
+from __future__ import annotations
+
+import asyncio
+import random
+import threading
+import time
+from collections.abc import Iterator
+from contextlib import suppress
+
+import pytest
+
+from service.client import AsyncGrpcPoseClient, AsyncRestPoseClient, Retry
+from service.errors import ErrorCode, ServiceError
+from service.scheduling.budget import ByteBudget
+from service.scheduling.fairness import FairOrder, crowds
+from service.scheduling.owner_thread import OwnerThread
+from service.scheduling.places import Places
+from service.scheduling.work_pool import WorkPool
+from tests.fakes import FakeEstimator, marked_image
+from tests.pictures import encoded
+from tests.service.conftest import Service, serving
+from tests.service.doubler import Doubler, Ear, batcher, held
+
+pytestmark = pytest.mark.anyio
+PNG = encoded(marked_image(0x010203), "PNG")
+
+
+@pytest.mark.parametrize(
+    ("room", "shares", "expected"), [(256, 1, [205]), (90, 2, [40, 40]), (2, 1, [2]), (1, 1, [1])]
+)
+def test_nobody_fills_a_room_alone(room: int, shares: int, expected: list[int]) -> None:
+    held = [0] * shares
+    while True:
+        before = list(held)
+        for share in range(shares):
+            free = room - sum(held)
+            if free > 0 and not crowds(held[share], free):
+                held[share] += 1
+        if held == before:
+            break
+    assert held == expected
+    assert not crowds(0, 1), "the last place is for whoever has none"
+
+
+def test_shares_get_equal_work_whatever_they_queued() -> None:
+    """Costs differ; a share that queued 10 times as much gets no more than the others."""
+    dice = random.Random(1)
+    order = FairOrder()
+    queue = [
+        (order.queued(share, cost), share, cost)
+        for share, count in (("flood", 1000), ("a", 100), ("b", 100))
+        for cost in (dice.choice((1, 2, 5)) for _ in range(count))
+    ]
+    queue.sort(key=lambda each: each[0])
+    served = {"flood": 0, "a": 0, "b": 0}
+    for start, share, cost in queue:
+        order.begun(start)
+        served[share] += cost
+        if min(served.values()) > 100:
+            break
+    assert max(served.values()) - min(served.values()) <= 10  # two items, at most
+
+
+def test_who_comes_late_owes_nothing_and_is_owed_nothing() -> None:
+    order = FairOrder()
+    for _ in range(50):
+        order.begun(order.queued("old", 1))
+    new = order.queued("new", 1)
+    assert new == order.start("old") - 1 or new == order.start("old")
+    for _ in range(3):
+        order.queued("gone", 100)
+        order.withdrawn("gone", 100)
+    assert order.start("gone") <= order.start("old")
+
+
+async def test_a_batcher_goes_round_by_share_within_a_priority(
+    doubler: Doubler, worker: OwnerThread, ear: Ear
+) -> None:
+    box = batcher(doubler, worker, ear, max_cost=2)
+    first = await held(box, doubler)
+    asked = [(item, "flood", 1) for item in range(6)]
+    asked += [(10, "a", 1), (11, "a", 1), (20, "b", 1), (30, "flood", 0)]
+    rest = []
+    for item, share, priority in asked:
+        rest.append(asyncio.create_task(box.submit(item, share=share, priority=priority)))
+        await asyncio.sleep(0)
+    doubler.gate.set()
+    await asyncio.gather(first, *rest)
+    order = [item for items, _ in doubler.batches[1:] for item in items]
+    assert order == [30, 0, 10, 20, 1, 11, 2, 3, 4, 5]
+
+
+async def test_a_full_batcher_still_takes_who_has_nothing_there(
+    doubler: Doubler, worker: OwnerThread, ear: Ear
+) -> None:
+    box = batcher(doubler, worker, ear, max_queue_cost=10)
+    first = await held(box, doubler)
+    flood = [asyncio.create_task(box.submit(item, share="flood")) for item in range(12)]
+    await asyncio.sleep(0)
+    small = asyncio.create_task(box.submit(100, share="small"))
+    await asyncio.sleep(0)
+    doubler.gate.set()
+    assert (await small).value == 200
+    told = await asyncio.gather(first, *flood, return_exceptions=True)
+    refused = [error for error in told if isinstance(error, ServiceError)]
+    assert len(refused) == 4
+    assert {error.code for error in refused} == {ErrorCode.OVERLOADED}
+
+
+async def test_a_forecast_counts_only_what_goes_before(
+    doubler: Doubler, worker: OwnerThread, ear: Ear
+) -> None:
+    box = batcher(doubler, worker, ear, max_cost=1)
+    box._seconds_per_batch = 1.0
+    first = await held(box, doubler)
+    flood = [asyncio.create_task(box.submit(item, share="flood")) for item in range(9)]
+    await asyncio.sleep(0)
+    due = time.monotonic() + 4
+    small = asyncio.create_task(box.submit(100, share="small", deadline=due))
+    with pytest.raises(ServiceError, match="too long for this deadline"):
+        await box.submit(9, share="flood", deadline=due)
+    doubler.gate.set()
+    assert (await small).value == 200
+    await asyncio.gather(first, *flood)
+
+
+@pytest.fixture
+def pool() -> Iterator[WorkPool]:
+    made = WorkPool("decode", threads=1, max_waiting=20)
+    yield made
+    made.stop()
+
+
+async def test_a_pool_goes_round_by_share(pool: WorkPool) -> None:
+    gate, entered, done = threading.Event(), threading.Event(), list[str]()
+
+    def first() -> None:
+        entered.set()
+        assert gate.wait(10)
+
+    held_up = asyncio.create_task(pool.run(first))
+    await asyncio.to_thread(entered.wait, 10)
+    rest = []
+    for name in ("flood 1", "flood 2", "flood 3", "a 1", "a 2", "b 1"):
+        work = pool.run(lambda name=name: done.append(name), share=name[0])  # type: ignore[misc]
+        rest.append(asyncio.create_task(work))
+        await asyncio.sleep(0)
+    rest[1].cancel()
+    await asyncio.sleep(0)
+    gate.set()
+    await asyncio.gather(held_up, *rest, return_exceptions=True)
+    assert done[:3] == ["flood 1", "a 1", "b 1"]
+    assert sorted(done) == sorted(["flood 1", "flood 3", "a 1", "a 2", "b 1"])
+
+
+def test_memory_is_shared_too() -> None:
+    refused: list[int] = []
+    budget = ByteBudget(1000, "things", lambda: refused.append(1))
+    taken = 0
+    while not refused:
+        with suppress(ServiceError):
+            budget.take(50, held=1, share="flood")
+            taken += 50
+    assert 800 <= taken < 900
+    budget.take(50, share="small")
+    budget.give_back(taken, share="flood")
+    budget.give_back(50, share="small")
+    assert budget.used == 0
+    budget.take(5000, share="alone")  # an idle service rejects no one
+
+
+async def test_places_tell_early_who_would_wait_too_long() -> None:
+    shed: list[str] = []
+    places = Places(100, shed.append)
+    for _ in range(20):
+        with places.taken("a", 1.0) as place:
+            await asyncio.sleep(0.02)
+            place.answered = True
+    assert 0.015 < places.expected_wait_s("a") + 0.02 < 0.06
+    with places.taken("a", 5), places.taken("a", 5), places.taken("a", 5), places.taken("a", 5):
+        assert places.in_flight == 4
+        assert places.expected_wait_s("a") == pytest.approx(4 * places.expected_wait_s("b"))
+        with pytest.raises(ServiceError, match="ahead for this deadline") as refused:
+            places.check("a", 0.05)
+        assert refused.value.code is ErrorCode.OVERLOADED
+        assert 0 < (refused.value.retry_after_s or 0) < 0.1
+        places.check("b", 0.05)
+        places.check("a", 1.0)
+    assert shed == ["predicted_late"]
+    assert places.in_flight == 0
+    assert places.expected_wait_s("a") == 0, "an idle service refuses nobody"
+
+
+async def test_what_fails_early_says_nothing_of_the_pace() -> None:
+    places = Places(10, lambda reason: None)
+    for _ in range(5):
+        with places.taken("a", 1.0) as place:
+            await asyncio.sleep(0.02)
+            place.answered = True
+    pace = places._seconds_each
+    for _ in range(100):
+        with places.taken("a", 1.0):
+            pass
+    assert places._seconds_each == pace
+
+
+async def flooding(client: AsyncGrpcPoseClient, until: asyncio.Event, answers: list[int]) -> None:
+    while not until.is_set():
+        try:
+            await client.estimate(PNG)
+        except ServiceError as error:
+            if error.code is not ErrorCode.OVERLOADED:
+                raise
+            answers[1] += 1
+            await asyncio.sleep(0.01)
+        else:
+            answers[0] += 1
+
+
+async def slow_one(service: Service, key: str, waits: list[float]) -> None:
+    async with AsyncRestPoseClient(service.url, api_key=key, retry=Retry(attempts=1)) as client:
+        for _ in range(8):
+            began = time.monotonic()
+            await client.estimate(PNG)
+            waits.append(time.monotonic() - began)
+            await asyncio.sleep(0.05)
+
+
+async def test_ten_slow_clients_beside_one_that_floods() -> None:
+    """None of the slow ones is refused or waits its turn behind the flood."""
+    keys = [f"slow-{number}" for number in range(10)]
+    fake = FakeEstimator(delay_s=0.02)
+    limits = {"max_detect_batch": 4, "max_detect_queue": 48, "max_requests": 64}
+    async with serving(fake, api_keys=",".join([*keys, "flood"]), **limits) as service:
+        stop, answers, waits = asyncio.Event(), [0, 0], list[float]()
+        once = Retry(attempts=1)
+        async with AsyncGrpcPoseClient(service.target, api_key="flood", retry=once) as client:
+            flood = [asyncio.create_task(flooding(client, stop, answers)) for _ in range(80)]
+            await asyncio.sleep(0.5)
+            await asyncio.gather(*(slow_one(service, key, waits) for key in keys))
+            stop.set()
+            await asyncio.gather(*flood)
+    assert len(waits) == 80, "every slow request was answered"
+    waits.sort()
+    # With 4 a batch and 10 others, a turn comes after 3 batches or so; the flood alone is 12.
+    assert waits[len(waits) // 2] < 0.25, waits
+    assert answers[0] > 20
+    assert answers[1] > 0, "the flood met its bound"

@@ -1,0 +1,281 @@
+"""Encrypted on both ports, with and without certificates of the callers; renewed while it runs."""
+
+from __future__ import annotations
+
+import asyncio
+import shutil
+import ssl
+import subprocess
+from collections.abc import AsyncIterator
+from contextlib import asynccontextmanager
+from dataclasses import dataclass
+from pathlib import Path
+
+import httpx
+import pytest
+
+from service.client import (
+    AsyncGrpcPoseClient,
+    AsyncRestPoseClient,
+    AsyncWebSocketPoseClient,
+    Retry,
+    ServiceError,
+)
+from service.process import Addresses, StartError, run_service
+from service.runtime.runtime import Runtime, State
+from service.settings import SettingsError, load_settings
+from service.tls import TlsError, TlsFiles, WatchedFiles
+from tests.fakes import FakeEstimator, marked_image
+from tests.pictures import encoded
+from tests.service.conftest import quiet_settings, serving
+
+pytestmark = pytest.mark.anyio
+PNG = encoded(marked_image(0x010203), "PNG")
+ONCE = Retry(attempts=1)
+
+
+@dataclass(frozen=True)
+class Authority:
+    """A CA in a folder, that signs with openssl."""
+
+    folder: Path
+
+    @classmethod
+    def made(cls, folder: Path) -> Authority:
+        if shutil.which("openssl") is None:
+            pytest.skip("openssl is not installed")
+        folder.mkdir(exist_ok=True)
+        names = "-subj /CN=test-ca -addext basicConstraints=critical,CA:TRUE"
+        made = "req -x509 -newkey rsa:2048 -nodes -days 2 -keyout ca.key -out ca.pem"
+        _openssl(folder, f"{made} {names}")
+        return cls(folder)
+
+    def sign(self, name: str) -> tuple[Path, Path]:
+        """Certificate and key of localhost under a name."""
+        names = f"-subj /CN={name} -addext subjectAltName=DNS:localhost,IP:127.0.0.1"
+        request = f"req -newkey rsa:2048 -nodes -keyout {name}.key -out {name}.csr {names}"
+        signed = f"-CA ca.pem -CAkey ca.key -CAcreateserial -days 2 -out {name}.pem"
+        _openssl(self.folder, request)
+        _openssl(self.folder, f"x509 -req -in {name}.csr -copy_extensions copy {signed}")
+        return self.folder / f"{name}.pem", self.folder / f"{name}.key"
+
+    @property
+    def ca(self) -> Path:
+        return self.folder / "ca.pem"
+
+    def trusting(self, shown: tuple[Path, Path] | None = None) -> ssl.SSLContext:
+        context = ssl.create_default_context(cafile=self.ca)
+        if shown is not None:
+            context.load_cert_chain(*shown)
+        return context
+
+
+def _openssl(folder: Path, command: str) -> None:
+    subprocess.run(["openssl", *command.split()], cwd=folder, check=True, capture_output=True)
+
+
+@pytest.fixture(scope="module")
+def authority(tmp_path_factory: pytest.TempPathFactory) -> Authority:
+    return Authority.made(tmp_path_factory.mktemp("ca"))
+
+
+@dataclass(frozen=True)
+class Encrypted:
+    """Where an encrypted service listens."""
+
+    runtime: Runtime
+    addresses: Addresses
+
+    @property
+    def url(self) -> str:
+        return f"https://localhost:{self.addresses.http_port}"
+
+    @property
+    def target(self) -> str:
+        return f"localhost:{self.addresses.grpc_port}"
+
+
+@asynccontextmanager
+async def encrypted(files: tuple[Path, Path], **more: object) -> AsyncIterator[Encrypted]:
+    stop = asyncio.Event()
+    heard: asyncio.Future[Encrypted] = asyncio.get_running_loop().create_future()
+    settings = quiet_settings(host="localhost", tls_certificate=files[0], tls_key=files[1], **more)
+    running = asyncio.create_task(
+        run_service(
+            settings,
+            build=lambda _: FakeEstimator(),
+            on_listening=lambda addresses, runtime: heard.set_result(Encrypted(runtime, addresses)),
+            stop=stop,
+        )
+    )
+    await asyncio.wait({running, heard}, return_when=asyncio.FIRST_COMPLETED)
+    if running.done():
+        running.result()
+    service = heard.result()
+    while service.runtime.state is State.STARTING:
+        await asyncio.sleep(0.005)
+    try:
+        yield service
+    finally:
+        stop.set()
+        await asyncio.wait_for(running, 30)
+
+
+async def people(
+    service: Encrypted, authority: Authority, shown: tuple[Path, Path] | None = None
+) -> list[int]:
+    """Those that REST, gRPC and a WebSocket find."""
+    context = authority.trusting(shown)
+    pair = None if shown is None else (shown[1].read_bytes(), shown[0].read_bytes())
+    found = []
+    async with AsyncRestPoseClient(service.url, tls=context, retry=ONCE) as rest:
+        found.append(len((await rest.estimate(PNG)).people))
+    async with AsyncGrpcPoseClient(
+        service.target,
+        root_certificates=authority.ca.read_bytes(),
+        client_certificate=pair,
+        retry=ONCE,
+    ) as rpc:
+        found.append(len((await rpc.estimate(PNG)).people))
+    websocket = AsyncWebSocketPoseClient(service.url, tls=context)
+    async for answer in websocket.stream([PNG]):
+        assert not isinstance(answer.outcome, ServiceError)
+        found.append(len(answer.outcome.people))
+    return found
+
+
+async def test_all_ways_in_are_encrypted(authority: Authority) -> None:
+    async with encrypted(authority.sign("server")) as service:
+        assert service.addresses.page.startswith("https://")
+        assert await people(service, authority) == [1, 1, 1]
+        async with httpx.AsyncClient() as plain:
+            with pytest.raises(httpx.TransportError):
+                await plain.get(f"http://localhost:{service.addresses.http_port}/livez")
+            with pytest.raises(httpx.ConnectError, match="certificate verify failed"):
+                await plain.get(f"{service.url}/livez")
+        async with AsyncGrpcPoseClient(service.target, retry=ONCE) as rpc:
+            with pytest.raises(ServiceError):
+                await rpc.estimate(PNG, timeout_s=5)
+
+
+async def test_mutual_tls_wants_a_certificate_on_every_way(authority: Authority) -> None:
+    client = authority.sign("client")
+    stranger = Authority.made(authority.folder / "other").sign("stranger")
+    async with encrypted(
+        authority.sign("server"), tls_client_ca=authority.ca, metrics_port=0
+    ) as service:
+        assert await people(service, authority, client) == [1, 1, 1]
+        for shown in (None, stranger):
+            async with httpx.AsyncClient(verify=authority.trusting(shown)) as http:
+                with pytest.raises(httpx.TransportError):
+                    await http.get(f"{service.url}/livez")
+            pair = None if shown is None else (shown[1].read_bytes(), shown[0].read_bytes())
+            ca = authority.ca.read_bytes()
+            async with AsyncGrpcPoseClient(
+                service.target, root_certificates=ca, client_certificate=pair, retry=ONCE
+            ) as rpc:
+                with pytest.raises(ServiceError):
+                    await rpc.estimate(PNG, timeout_s=5)
+        async with httpx.AsyncClient() as probe:  # for orchestrators, which show none
+            url = f"http://localhost:{service.addresses.metrics_port}"
+            assert (await probe.get(f"{url}/readyz")).status_code == 200
+
+
+async def test_a_renewed_certificate_counts_without_a_restart(authority: Authority) -> None:
+    files = authority.sign("renewed")
+    async with encrypted(files) as service:
+        assert await people(service, authority) == [1, 1, 1]
+        files[0].write_text("half a file")
+        await asyncio.sleep(0.6)
+        assert await people(service, authority) == [1, 1, 1], "a damaged one changes nothing"
+        other = Authority.made(authority.folder / "new")
+        for old, new in zip(files, other.sign("renewed"), strict=True):
+            new.rename(old)
+        await asyncio.sleep(0.6)
+        assert await people(service, other) == [1, 1, 1]
+        with pytest.raises(ServiceError):
+            await people(service, authority)
+
+
+def test_what_is_wrong_is_one_sentence(authority: Authority, tmp_path: Path) -> None:
+    certificate, key = authority.sign("server")
+    other_key = authority.sign("other")[1]
+    none, text = tmp_path / "none.pem", tmp_path / "text.pem"
+    text.write_text("no PEM")
+    locked = tmp_path / "locked.key"
+    subprocess.run(
+        ["openssl", "rsa", "-aes256", "-passout", "pass:x", "-in", key, "-out", locked],
+        check=True,
+        capture_output=True,
+    )
+    for files, told in (
+        (TlsFiles(certificate, other_key), "key values mismatch"),
+        (TlsFiles(none, key), "No such file"),
+        (TlsFiles(text, key), "not a certificate and its key"),
+        (TlsFiles(certificate, locked), "nobody is there to type its password"),
+        (TlsFiles(certificate, key, none), "No such file"),
+        (TlsFiles(certificate, key, text), "no certificates"),
+    ):
+        with pytest.raises(TlsError, match=told):
+            files.read()
+    for given, told in (
+        ({"tls_certificate": certificate}, "go together"),
+        ({"tls_key": key}, "go together"),
+        ({"tls_client_ca": certificate}, "needs SDPOSE_TLS_CERTIFICATE"),
+    ):
+        with pytest.raises(SettingsError, match=told):
+            load_settings(**given)
+
+
+async def test_the_service_does_not_start_with_a_wrong_certificate(tmp_path: Path) -> None:
+    missing = tmp_path / "none.pem"
+    with pytest.raises(StartError, match=r"none\.pem.*SDPOSE_TLS_CERTIFICATE"):
+        async with encrypted((missing, missing)):
+            pass
+
+
+def test_replaced_files_are_noticed(tmp_path: Path) -> None:
+    file = tmp_path / "a"
+    watched = WatchedFiles(file)
+    assert not watched.changed()
+    file.write_text("1")
+    assert watched.changed()
+    assert not watched.changed()
+    other = tmp_path / "b"
+    other.write_text("2")
+    other.rename(file)
+    assert watched.changed()
+    file.unlink()
+    assert watched.changed()
+
+
+async def test_metrics_on_a_port_of_their_own() -> None:
+    heard: asyncio.Future[Addresses] = asyncio.get_running_loop().create_future()
+    stop = asyncio.Event()
+    running = asyncio.create_task(
+        run_service(
+            quiet_settings(metrics_port=0, api_keys="secret"),
+            build=lambda _: FakeEstimator(),
+            on_listening=lambda addresses, _: heard.set_result(addresses),
+            stop=stop,
+        )
+    )
+    addresses = await heard
+    callers = f"http://127.0.0.1:{addresses.http_port}"
+    operator = f"http://127.0.0.1:{addresses.metrics_port}"
+    async with httpx.AsyncClient() as http:
+        while (await http.get(f"{operator}/readyz")).status_code != 200:
+            await asyncio.sleep(0.01)
+        assert "sdpose_ready 1.0" in (await http.get(f"{operator}/metrics")).text
+        assert (await http.get(f"{operator}/livez")).json() == {"status": "alive"}
+        assert (await http.get(f"{callers}/metrics")).status_code == 404
+        assert (await http.get(f"{callers}/livez")).status_code == 200
+        for path in ("/pose", "/models", "/docs", "/admin/reload", "/"):
+            assert (await http.post(f"{operator}{path}")).status_code == 404
+    stop.set()
+    assert (await running).status == 0
+
+
+async def test_metrics_are_where_they_were_without_that_setting() -> None:
+    async with serving(FakeEstimator()) as service, httpx.AsyncClient() as http:
+        assert (await http.get(f"{service.url}/metrics")).status_code == 200
