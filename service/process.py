@@ -16,7 +16,8 @@ from service.reloading import Reloading
 from service.rest.server import HttpServers
 from service.rpc.server import RpcServer
 from service.runtime.models import Build, build_estimator
-from service.runtime.runtime import Runtime, State
+from service.runtime.runtime import Runtime
+from service.runtime.state import State
 from service.settings import Settings
 from service.telemetry.tracing import Tracer, TracingError, make_tracer
 from service.tls import TlsError

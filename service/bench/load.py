@@ -55,6 +55,13 @@ class RestConnection:
 
     async def ask(self, image: bytes, query: str = "") -> bytes:
         """One POST /pose; gives the body, raises RuntimeError unless the status is 200."""
+        status, _, body = await self.exchange(image, query)
+        if status != 200:
+            raise RuntimeError(json.loads(body)["detail"])
+        return body
+
+    async def exchange(self, image: bytes, query: str = "") -> tuple[int, str, bytes]:
+        """One POST /pose; gives status, head in lower case, and body."""
         head = (
             f"POST /pose{query} HTTP/1.1\r\nHost: {self._host}\r\nContent-Type: image/jpeg\r\n"
             f"Content-Length: {len(image)}\r\n\r\n"
@@ -62,10 +69,7 @@ class RestConnection:
         self._writer.write(head.encode() + image)
         head = (await self._reader.readuntil(b"\r\n\r\n")).decode("latin-1").lower()
         length = int(head.split("content-length:")[1].split("\r\n")[0])
-        body = await self._reader.readexactly(length)
-        if not head.startswith("http/1.1 200"):
-            raise RuntimeError(json.loads(body)["detail"])
-        return body
+        return int(head.split(" ", 2)[1]), head, await self._reader.readexactly(length)
 
 
 class RpcConnection:

@@ -189,6 +189,29 @@ def soak(
         typer.echo(measure.soak(server, plan, requests, clients, _progress))
 
 
+@bench.command("overload")
+def overload(
+    images: Images = None,
+    times: Annotated[float, typer.Option(min=1, help="Of the peak rate.")] = 5.0,
+    seconds: Annotated[float, typer.Option(min=3, help="Length of the overload.")] = 15.0,
+    plot: Annotated[Path | None, typer.Option(help="PNG file to draw; needs matplotlib.")] = None,
+    large: Annotated[bool, typer.Option(help="The images as they are, not their people.")] = False,
+) -> None:
+    """Several times more requests than the service can answer, and the time after."""
+    from service.bench.overload import run_overload
+    from service.bench.overload_plot import draw
+    from service.bench.server import started
+    from service.bench.tables import machine
+
+    typer.echo(f"{machine()}\n")
+    files = _read(images, small=not large)
+    with started({}) as server:
+        run = run_overload(server, files, times, seconds, _progress)
+    typer.echo(run.table())
+    if plot is not None:
+        draw(run, plot)
+
+
 @bench.command("stream")
 def streams(
     images: Images = None,

@@ -59,7 +59,7 @@ def create_operator_app(runtime: Runtime) -> FastAPI:
     app = FastAPI(openapi_url=None, redirect_slashes=False)
     app.include_router(operator_routes(runtime, metrics=True))
     app.add_exception_handler(HTTPException, on_http_error)
-    app.add_middleware(CallMiddleware, runtime=runtime)
+    app.add_middleware(CallMiddleware, runtime=runtime, callers=False)
     return app
 
 

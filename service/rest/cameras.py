@@ -55,7 +55,7 @@ def camera_routes(runtime: Runtime) -> APIRouter:
     async def add(
         request: Request, response: Response, caller: Caller = Depends(identify)
     ) -> CameraModel:
-        runtime.check_admission(caller, runtime.settings.default_deadline_ms / 1e3)
+        runtime.check_admission(caller, runtime.patience_s())
         status = cameras.add(parse_camera(await read_small_json(request, "a camera")))
         response.headers["Location"] = f"{request.scope.get('root_path', '')}{PATH}/{status.name}"
         return camera_model(status)

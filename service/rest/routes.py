@@ -24,7 +24,6 @@ from service.rest.errors import answer_entry
 from service.rest.schemas import CyclesModel, Health, ModelsModel, ModelsResponse, SizeModel
 from service.runtime.permit import Permit
 from service.runtime.runtime import Runtime
-from service.settings import Settings
 from service.telemetry.calls import current_call
 
 
@@ -74,9 +73,10 @@ def pose_routes(runtime: Runtime) -> APIRouter:
     ) -> AsyncIterator[_Admitted]:
         """The checked request; a drain waits, and its body counts, until the answer is sent."""
         # All that can refuse it comes first: then its body is not read.
+        patience_s = runtime.patience_s(request.query_params.get("deadline_ms"))
         caller.check(requests=1)
         with (
-            runtime.permit(caller, _patience_s(request, settings)) as permit,
+            runtime.permit(caller, patience_s) as permit,
             BodyShare(runtime.bodies, caller.share) as share,
         ):
             body = await read_body(request, limits, share)
@@ -154,16 +154,6 @@ def operator_routes(runtime: Runtime, *, metrics: bool) -> APIRouter:
             return Response(runtime.metrics.exposition(), media_type=CONTENT_TYPE_LATEST)
 
     return router
-
-
-def _patience_s(request: Request, settings: Settings) -> float:
-    """The time in which the answer is wanted, as far as is known before the body."""
-    limits = [settings.max_deadline_ms]
-    try:
-        limits.append(float(request.query_params["deadline_ms"]))
-    except (KeyError, ValueError):  # it may be in the body, and is checked there
-        limits.append(settings.default_deadline_ms)
-    return min(limits) / 1e3
 
 
 def _healthy(trouble: Callable[[], str | None], word: str) -> Health:

@@ -23,7 +23,8 @@ from service.parameters import each_once
 from service.rest.callers import caller_of_socket
 from service.rest.errors import frame_entry, problem
 from service.rest.stream_messages import FrameAbout, frame_about, text_message
-from service.runtime.runtime import Runtime, State
+from service.runtime.runtime import Runtime
+from service.runtime.state import State
 from service.settings import Settings
 from service.streams.pose_stream import PoseStream
 from service.streams.settings import parse_stream_settings

@@ -20,7 +20,6 @@ from service.rpc.arrivals import Arrivals
 from service.rpc.callers import CURRENT, identified, text
 from service.rpc.errors import GRPC_STATUS, REQUEST_ID_KEY, error_metadata
 from service.runtime.runtime import Runtime
-from service.telemetry.calls import Call
 
 _Read: TypeAlias = Callable[[Any], Any]
 _SERVICE = "/sdpose.v1.PoseService/"
@@ -68,10 +67,10 @@ class PoseCallInterceptor(_Interceptor):
 
     def _single(self, api: str, behaviour: Any, read: _Read) -> Any:
         async def call(data: AsyncIterator[bytes], context: ServicerContext[Any, Any]) -> None:
-            async with self._call(api, context) as call:
+            async with self._call(api, context):
                 caller = CURRENT.get()
                 caller.check(requests=1)
-                patience_s = self._patience_s(call, context)
+                patience_s = self._patience_s(context)
                 pipeline = self._runtime.check_admission(caller, patience_s)
                 arrived = pipeline.announce()
                 try:
@@ -102,13 +101,12 @@ class PoseCallInterceptor(_Interceptor):
             raise invalid_argument("message", "none came")
         return message
 
-    def _patience_s(self, call: Call, context: ServicerContext[Any, Any]) -> float:
-        """The time in which the answer is wanted."""
+    def _patience_s(self, context: ServicerContext[Any, Any]) -> float:
         left_s = context.time_remaining()
-        return (call.default_deadline_ms / 1e3) if left_s is None else min(left_s, self._longest_s)
+        return self._runtime.patience_s(None if left_s is None else left_s * 1e3)
 
     @asynccontextmanager
-    async def _call(self, api: str, context: ServicerContext[Any, Any]) -> AsyncIterator[Call]:
+    async def _call(self, api: str, context: ServicerContext[Any, Any]) -> AsyncIterator[None]:
         metadata = dict(context.invocation_metadata() or ())
         try:
             with self._runtime.calls.open(
@@ -119,7 +117,7 @@ class PoseCallInterceptor(_Interceptor):
                 call.key = caller.name
                 CURRENT.set(caller)
                 try:
-                    yield call
+                    yield
                 except asyncio.CancelledError:  # the client is gone or its deadline passed
                     left_s = context.time_remaining()
                     if left_s is not None and left_s <= 0:

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import asyncio
-import time
 from collections.abc import AsyncIterator
 from typing import Any
 
@@ -43,8 +42,8 @@ class PoseServicer(pose_pb2_grpc.PoseServiceServicer):
         boxes = boxes_of(request, self._settings.max_boxes)
         left_s = context.time_remaining()
         deadline = call.deadline() if left_s is None else call.due_in(left_s)
+        patience_s = self._runtime.patience_s(None if left_s is None else left_s * 1e3)
         caller = current_caller()
-        patience_s = deadline - time.monotonic()
         with (
             self._runtime.permit(caller, patience_s) as permit,
             self._runtime.holding(len(request.image), caller),

@@ -3,11 +3,9 @@
 from __future__ import annotations
 
 import asyncio
-import gc
 import time
 from collections.abc import Iterator
-from contextlib import AbstractContextManager, contextmanager
-from enum import StrEnum
+from contextlib import contextmanager
 from functools import partial
 
 import structlog
@@ -23,8 +21,9 @@ from service.errors import ErrorCode, ServiceError
 from service.parameters import PoseParameters
 from service.pipeline.pipeline import PosePipeline
 from service.pipeline.results import ModelNames, PoseResult
-from service.runtime.models import Build, Models, build_estimator
+from service.runtime.models import Build, Models, build_estimator, settle_memory
 from service.runtime.permit import Permit
+from service.runtime.state import State
 from service.scheduling.budget import ByteBudget
 from service.scheduling.owner_thread import OwnerThread
 from service.scheduling.places import Places
@@ -38,16 +37,6 @@ from service.telemetry.metrics import Metrics
 from service.telemetry.tracing import SilentTracer, Tracer
 
 _log = structlog.get_logger(__name__)
-
-
-class State(StrEnum):
-    """The states of the service, in order."""
-
-    STARTING = "starting"
-    READY = "ready"
-    DRAINING = "draining"
-    STOPPED = "stopped"
-    FAILED = "failed"
 
 
 class Runtime:
@@ -89,7 +78,10 @@ class Runtime:
         self.cameras = Cameras(
             AddressRules(settings.camera_addresses),
             Host(
-                self.calls, self._camera_stream, self.draw_frame, int(settings.max_megapixels * 1e6)
+                self.calls,
+                lambda name: self.open_stream(Caller(("camera", name))),
+                self.draw_frame,
+                int(settings.max_megapixels * 1e6),
             ),
             max_cameras=settings.max_cameras,
             max_watchers=settings.max_watchers,
@@ -133,6 +125,19 @@ class Runtime:
         self._places.check(caller.share, patience_s)
         return models.pipeline
 
+    def patience_s(self, deadline_ms: object = None) -> float:
+        """The time in which an answer is wanted, as far as that is known before a body is read.
+
+        `deadline_ms` is what the caller has said until then, if anything.
+        """
+        settings = self.settings
+        usual = min(settings.default_deadline_ms, settings.max_queue_ms)
+        try:
+            wanted = usual if deadline_ms is None else float(str(deadline_ms))
+        except ValueError:  # that is told when the parameters are read
+            wanted = usual
+        return min(wanted, settings.max_deadline_ms) / 1e3
+
     def _ready_models(self) -> Models:
         reason = self.not_ready()
         if reason is not None or self._models is None:
@@ -162,9 +167,6 @@ class Runtime:
             ) as stream,
         ):
             yield stream
-
-    def _camera_stream(self, name: str) -> AbstractContextManager[PoseStream]:
-        return self.open_stream(Caller(("camera", name)))
 
     async def estimate_frame(
         self,
@@ -244,6 +246,7 @@ class Runtime:
         if not device.startswith("cpu"):
             self.metrics.watch_gpu(gpu_reader(device))
         self._take_over(models)
+        settle_memory()
         if self.state is State.STARTING:
             self.state = State.READY
             self.cameras.start(self._own_cameras)
@@ -290,9 +293,7 @@ class Runtime:
 
     def _retired(self, retiring: asyncio.Task[None]) -> None:
         self._retiring.discard(retiring)
-        # Their objects refer to each other, and are few: of the memory behind them Python knows
-        # nothing, so that it would be in no hurry.
-        asyncio.get_running_loop().call_soon(gc.collect)
+        asyncio.get_running_loop().call_soon(settle_memory)
 
     def _take_over(self, models: Models) -> None:
         self._models = models

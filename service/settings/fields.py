@@ -180,12 +180,19 @@ class Settings(BaseSettings):
     max_boxes: int = Field(
         100, ge=1, le=1000, description="Maximum number of boxes or people in one image."
     )
+    max_queue_ms: float = Field(
+        1_500.0,
+        gt=0,
+        le=86_400_000,
+        description="A request that sets no deadline is refused at once where it would wait "
+        "longer.",
+    )
     default_deadline_ms: float = Field(
-        5_000.0,
+        10_000.0,
         gt=0,
         le=86_400_000,
         description="Time in which a request that sets no deadline is answered, counted from when "
-        "it has been read.",
+        "it has been read; after that it fails.",
     )
     max_deadline_ms: float = Field(
         60_000.0,

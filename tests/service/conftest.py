@@ -13,7 +13,8 @@ import pytest
 from service.client import AsyncGrpcPoseClient, AsyncRestPoseClient, Retry
 from service.pipeline.estimator import Estimator
 from service.process import Addresses, run_service
-from service.runtime.runtime import Runtime, State
+from service.runtime.runtime import Runtime
+from service.runtime.state import State
 from service.scheduling.owner_thread import OwnerThread
 from service.settings import Settings, load_settings
 from service.telemetry.logs import configure_logs

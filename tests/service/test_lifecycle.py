@@ -28,7 +28,8 @@ from service.parameters import PoseParameters
 from service.process import Addresses, StartError, run_service
 from service.rest import server as server_module
 from service.runtime.models import build_estimator
-from service.runtime.runtime import Runtime, State
+from service.runtime.runtime import Runtime
+from service.runtime.state import State
 from service.settings import Settings
 from tests.fakes import FakeEstimator, marked_image
 from tests.pictures import encoded

@@ -21,6 +21,7 @@ from playwright.async_api import BrowserContext, Page, async_playwright, expect
 from sdpose_core import PoseEstimator
 from service.pipeline.estimator import Estimator
 from service.process import run_service
+from service.scheduling.places import Places
 from tests.cameras import camera
 from tests.fakes import FakeEstimator
 from tests.service.conftest import Service, quiet_settings, serving
@@ -218,13 +219,13 @@ async def test_no_old_picture_under_an_error_and_another_try(fake: FakeEstimator
         status, alert = page.get_by_role("status"), page.get_by_role("alert")
         await page.get_by_role("button", name="Example").click()
         await expect(status).to_contain_text("1 person", timeout=SLOW_MS)
-        settings = service.runtime.settings
-        service.runtime.settings = settings.model_copy(update={"max_requests": 0})
+        places = service.runtime._places
+        service.runtime._places = Places(0, lambda reason: None)
         await page.get_by_label("flip test").check()
         await expect(alert).to_contain_text("The service is busy. Worth another try in 1 s.")
         await expect(page.locator("canvas")).to_be_hidden()
         await expect(page.get_by_role("button", name="Download JSON")).to_be_disabled()
-        service.runtime.settings = settings
+        service.runtime._places = places
         await page.get_by_role("button", name="Try again").click()
         await expect(status).to_contain_text("1 person", timeout=SLOW_MS)
         await expect(alert).to_be_hidden()

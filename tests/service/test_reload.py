@@ -18,7 +18,8 @@ import pytest
 from service.access.keys import entry
 from service.errors import ErrorCode, ServiceError
 from service.process import Addresses, run_service
-from service.runtime.runtime import Runtime, State
+from service.runtime.runtime import Runtime
+from service.runtime.state import State
 from service.settings import Settings
 from tests.fakes import FakeEstimator, marked_image
 from tests.pictures import encoded

@@ -22,7 +22,8 @@ from service.client import (
     ServiceError,
 )
 from service.process import Addresses, StartError, run_service
-from service.runtime.runtime import Runtime, State
+from service.runtime.runtime import Runtime
+from service.runtime.state import State
 from service.settings import SettingsError, load_settings
 from service.tls import TlsError, TlsFiles, WatchedFiles
 from tests.fakes import FakeEstimator, marked_image

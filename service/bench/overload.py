@@ -1,0 +1,179 @@
+"""Much more than the service can answer: what is answered, how fast the rest is refused, and after.
+
+Requests arrive at fixed times, whether or not earlier ones have been answered (an open loop, as
+many independent callers make it): a closed loop would slow down with the service and show nothing.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import random
+import time
+from collections.abc import Callable, Sequence
+from contextlib import AsyncExitStack
+from dataclasses import dataclass, field, replace
+from statistics import median
+
+from service.bench.load import RestConnection, closed_loop
+from service.bench.server import Server
+from service.bench.tables import markdown, percentile
+
+Progress = Callable[[str], None]
+_AFTER_S = 6.0
+_CALM = 0.25
+"""Of the peak, before and after."""
+_FEW = 0.05
+
+
+@dataclass(frozen=True, slots=True)
+class Answer:
+    """One request: when it was sent (seconds from the start), when answered, and the status."""
+
+    sent_s: float
+    done_s: float
+    status: int
+    retry_after: bool
+
+    @property
+    def took_s(self) -> float:
+        """From sending to the answer."""
+        return self.done_s - self.sent_s
+
+
+@dataclass(slots=True)
+class Run:
+    """Calm, then overload from `begin_s` to `end_s`, then calm again; `peak` is in answers/s."""
+
+    peak: float
+    times: float
+    begin_s: float
+    end_s: float
+    answers: list[Answer] = field(default_factory=list)
+
+    def between(self, begin_s: float, end_s: float) -> list[Answer]:
+        """Those that were sent then."""
+        return [each for each in self.answers if begin_s <= each.sent_s < end_s]
+
+    @property
+    def goodput(self) -> float:
+        """Answers a second with people in them, that came while the overload lasted."""
+        # From its second second on: before, the queue fills.
+        came = [
+            each
+            for each in self.answers
+            if each.status == 200 and self.begin_s + 1 <= each.done_s < self.end_s
+        ]
+        return len(came) / (self.end_s - self.begin_s - 1)
+
+    def recovery_s(self) -> float:
+        """Time after the overload from which on 95 of 100 take at most twice the usual time."""
+        usual = median(each.took_s for each in self.between(0, self.begin_s))
+        after = sorted(self.between(self.end_s, float("inf")), key=lambda each: each.sent_s)
+        late = [each.status != 200 or each.took_s > 2 * usual for each in after]
+        for number, each in enumerate(after):
+            if sum(late[number:]) <= _FEW * len(late[number:]):
+                return each.sent_s - self.end_s
+        return float("inf")
+
+    def table(self) -> str:
+        """What was asked, answered and refused; in Markdown."""
+        calm = self.between(0, self.begin_s)
+        hard = self.between(self.begin_s, self.end_s)
+        good = [each.took_s * 1e3 for each in hard if each.status == 200]
+        refused = [each for each in hard if each.status == 429]
+        others = [each.status for each in hard if each.status not in (200, 429)]
+        waits = [each.took_s * 1e3 for each in refused]
+        rows = [
+            ["peak, closed loop, images/s", f"{self.peak:.1f}"],
+            ["asked, images/s", f"{len(hard) / (self.end_s - self.begin_s):.1f}"],
+            ["answered, images/s", f"{self.goodput:.1f}"],
+            ["answered, of peak", f"{self.goodput / self.peak:.2f}"],
+            ["calm before, p50 ms", _ms([each.took_s * 1e3 for each in calm], 0.5)],
+            ["accepted, p50 and p99 ms", f"{_ms(good, 0.5)} and {_ms(good, 0.99)}"],
+            ["refused with 429", str(len(refused))],
+            ["of them without Retry-After", str(sum(not each.retry_after for each in refused))],
+            ["refusal, p50 and p99 ms", f"{_ms(waits, 0.5)} and {_ms(waits, 0.99)}"],
+            ["any other answer", str(len(others)) + (f": {sorted(set(others))}" if others else "")],
+            ["as before after, s", f"{self.recovery_s():.1f}"],
+        ]
+        return markdown(["overload", f"{self.times:g} times the peak"], rows)
+
+
+def _ms(values: Sequence[float], share: float) -> str:
+    return f"{percentile(values, share):.0f}" if values else "none"
+
+
+def run_overload(
+    server: Server, images: Sequence[bytes], times: float, seconds: float, progress: Progress
+) -> Run:
+    """Calm for as long as afterwards, then `times` the peak for `seconds`."""
+    return asyncio.run(_run(server, images, times, seconds, progress))
+
+
+async def _run(
+    server: Server, images: Sequence[bytes], times: float, seconds: float, progress: Progress
+) -> Run:
+    progress("measuring the peak")
+    before = await _peak(server, images, seconds)
+    peak = before
+    run = Run(peak, times, _AFTER_S, _AFTER_S + seconds)
+    progress(f"{times:g} times {peak:.0f} images a second")
+    async with AsyncExitStack() as stack:
+        callers = _Callers(server, stack, run.answers)
+        for rate, end_s in (
+            (_CALM * peak, run.begin_s),
+            (times * peak, run.end_s),
+            (_CALM * peak, run.end_s + _AFTER_S),
+        ):
+            await callers.ask(images, rate, end_s)
+        await callers.all_answered()
+    progress("measuring the peak again")
+    # Machines change their pace: the overload lies between the two.
+    return replace(run, peak=(before + await _peak(server, images, seconds)) / 2)
+
+
+async def _peak(server: Server, images: Sequence[bytes], seconds: float) -> float:
+    connections = [RestConnection(server.host, server.http_port) for _ in range(16)]
+    return (await closed_loop(connections, images, seconds=seconds)).rate
+
+
+class _Callers:
+    """As many connections as there are requests under way."""
+
+    def __init__(self, server: Server, stack: AsyncExitStack, answers: list[Answer]) -> None:
+        self._server = server
+        self._stack = stack
+        self._answers = answers
+        self._idle: list[RestConnection] = []
+        self._tasks: set[asyncio.Task[None]] = set()
+        self._began = time.perf_counter()
+        self._next_s = 0.0
+        # In turn, an even pace of refusals would let in the same image again and again.
+        self._dice = random.Random(1)
+
+    async def ask(self, images: Sequence[bytes], rate: float, end_s: float) -> None:
+        """Requests at a fixed rate until then."""
+        while self._next_s < end_s:
+            wait_s = self._began + self._next_s - time.perf_counter()
+            if wait_s > 0:
+                await asyncio.sleep(wait_s)
+            task = asyncio.create_task(self._one(self._dice.choice(images)))
+            self._tasks.add(task)
+            task.add_done_callback(self._tasks.discard)
+            self._next_s += 1 / rate
+
+    async def all_answered(self) -> None:
+        """Returns when nothing is under way."""
+        await asyncio.gather(*self._tasks)
+
+    async def _one(self, image: bytes) -> None:
+        if self._idle:
+            connection = self._idle.pop()
+        else:
+            connection = RestConnection(self._server.host, self._server.http_port)
+            await self._stack.enter_async_context(connection)
+        sent_s = time.perf_counter() - self._began
+        status, head, _ = await connection.exchange(image)
+        done_s = time.perf_counter() - self._began
+        self._answers.append(Answer(sent_s, done_s, status, "retry-after:" in head))
+        self._idle.append(connection)
