@@ -74,6 +74,16 @@ def deadline_exceeded(where: str) -> ServiceError:
     return ServiceError(ErrorCode.DEADLINE_EXCEEDED, f"the deadline passed {where}")
 
 
+def without_frames(error: ServiceError) -> ServiceError:
+    """The error itself, no longer with those who raised it.
+
+    Their frames refer to images, and in a circle to the error: memory that is free only when
+    Python's collector comes by.
+    """
+    error.__traceback__ = error.__context__ = error.__cause__ = None
+    return error
+
+
 def as_service_error(error: BaseException) -> ServiceError:
     """The error itself if callers may see it, else `internal` without any detail."""
     if isinstance(error, ServiceError):

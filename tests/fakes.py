@@ -32,7 +32,7 @@ class FakeEstimator:
     own width. Keypoint i of a person lies at (mark, i). `poison` marks fail their whole batch.
     `oddity`, where set, stands in place of each first keypoint's x. `gate` is open unless a test
     closes it to hold a batch inside the worker. `broken` names the stage that fails, and with it
-    the device.
+    the device. `fits` is how many images or people its memory holds at once.
     """
 
     people: int = 1
@@ -41,6 +41,7 @@ class FakeEstimator:
     fatal: frozenset[int] = frozenset()
     oddity: float | None = None
     broken: str = ""
+    fits: int = 1000
     student_name: str = "fake-student"
     detector_name: str = "fake-detector"
     backend_name: str = "fake"
@@ -67,7 +68,7 @@ class FakeEstimator:
         return image
 
     def detect(self, images: Sequence[Image]) -> list[Detections]:
-        self._reach("detect")
+        self._reach("detect", len(images))
         self.entered.set()
         assert self.gate.wait(30), "a test forgot to open the gate"
         time.sleep(self.delay_s)
@@ -86,7 +87,7 @@ class FakeEstimator:
     def heatmaps(
         self, crops: Sequence[FakeCrops], *, flip_test: bool = False, cycles: int | None = None
     ) -> list[int]:
-        self._reach("heatmaps")
+        self._reach("heatmaps", sum(len(each) for each in crops))
         time.sleep(self.delay_s)
         self.posed.append((sum(len(each) for each in crops), flip_test, cycles or 1))
         return [each.mark for each in crops]
@@ -103,9 +104,11 @@ class FakeEstimator:
                 points[:, 0, 0] = self.oddity
         return answers
 
-    def _reach(self, stage: str) -> None:
+    def _reach(self, stage: str, count: int = 1) -> None:
         if stage == self.broken:
             raise RuntimeError("an illegal memory access was encountered")
+        if count > self.fits:
+            raise OutOfMemoryError("CUDA out of memory. Tried to allocate 2.00 GiB.")
 
     def _found(self, image: Image) -> Detections:
         if mark_of(image) == 0:
@@ -114,6 +117,10 @@ class FakeEstimator:
         box = np.array([[0, 0, width, height]], np.float32)
         scores = np.linspace(0.9, 0.5, self.people, dtype=np.float32)
         return Detections(np.repeat(box, self.people, axis=0), scores)
+
+
+class OutOfMemoryError(RuntimeError):
+    """Stands for `torch.OutOfMemoryError`, which is a RuntimeError too."""
 
 
 def mark_of(image: Image) -> int:

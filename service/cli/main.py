@@ -65,9 +65,15 @@ def _root(
 
 
 def main() -> None:
-    """Entry point. A wrong name, file or value ends with one sentence and status 2."""
+    """Entry point. A wrong name, file or value ends with one sentence and status 2, what the system
+    refuses with status 1.
+    """
     try:
         app()
     except (ValueError, FileNotFoundError) as error:
         typer.echo(f"sdpose: {error}", err=True)
         sys.exit(2)
+    except OSError as error:  # such as a full disk
+        named = f"{error.filename}: " if error.filename else "a file cannot be written: "
+        typer.echo(f"sdpose: {named}{error.strerror or error}", err=True)
+        sys.exit(1)

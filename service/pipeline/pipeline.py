@@ -96,6 +96,11 @@ class PosePipeline:
         )
 
     @property
+    def pools(self) -> tuple[WorkPool, ...]:
+        """The threads that prepare images."""
+        return self._decode_pool, self._crop_pool
+
+    @property
     def workers(self) -> tuple[OwnerThread, ...]:
         """The threads without which nothing is answered."""
         return self._workers

@@ -8,7 +8,7 @@ from __future__ import annotations
 from starlette.datastructures import Headers, QueryParams
 from starlette.types import ASGIApp, Message, Receive, Scope, Send
 
-from service.errors import ServiceError
+from service.errors import ServiceError, without_frames
 from service.rest.errors import problem
 from service.runtime.runtime import Runtime
 from service.telemetry.calls import current_call
@@ -61,7 +61,10 @@ class CallMiddleware:
                 "status" in call.details
             ):  # half an answer is out: only breaking off tells the client
                 raise
-            await problem(error, call.request_id)(scope, receive, send_with_id)
+            refusal = without_frames(error)
+        else:
+            return
+        await problem(refusal, call.request_id)(scope, receive, send_with_id)
 
     def _admit(self, scope: Scope, headers: Headers) -> None:
         """Refuses here what the route would, for a tenth of the work: in an overload most are."""

@@ -7,7 +7,6 @@ from __future__ import annotations
 
 import asyncio
 from collections.abc import AsyncIterator, Awaitable, Callable
-from contextlib import asynccontextmanager
 from functools import partial
 from typing import TYPE_CHECKING, Any, TypeAlias
 
@@ -15,11 +14,18 @@ import grpc
 from google.protobuf.message import DecodeError
 from grpc.aio import ServicerContext
 
-from service.errors import ErrorCode, ServiceError, deadline_exceeded, invalid_argument
+from service.errors import (
+    ErrorCode,
+    ServiceError,
+    deadline_exceeded,
+    invalid_argument,
+    without_frames,
+)
 from service.rpc.arrivals import Arrivals
-from service.rpc.callers import CURRENT, identified, text
+from service.rpc.callers import CURRENT, current_caller, identified, text
 from service.rpc.errors import GRPC_STATUS, REQUEST_ID_KEY, error_metadata
 from service.runtime.runtime import Runtime
+from service.telemetry.calls import Call
 
 _Read: TypeAlias = Callable[[Any], Any]
 _SERVICE = "/sdpose.v1.PoseService/"
@@ -66,38 +72,38 @@ class PoseCallInterceptor(_Interceptor):
         return grpc.stream_stream_rpc_method_handler(call, None, handler.response_serializer)
 
     def _single(self, api: str, behaviour: Any, read: _Read) -> Any:
-        async def call(data: AsyncIterator[bytes], context: ServicerContext[Any, Any]) -> None:
-            async with self._call(api, context):
-                caller = CURRENT.get()
-                caller.check(requests=1)
-                patience_s = self._patience_s(context)
-                pipeline = self._runtime.check_admission(caller, patience_s)
-                arrived = pipeline.announce()
-                try:
-                    async with self._arrivals.one(caller.share, patience_s):
-                        message = await self._first(data)
-                finally:
-                    arrived()
-                answer = await behaviour(read(message), context)
-                if answer is not None:
-                    await context.write(answer)
+        async def answer(context: ServicerContext[Any, Any]) -> None:
+            caller = current_caller()
+            caller.check(requests=1)
+            patience_s = self._patience_s(context)
+            arrived = self._runtime.check_admission(caller, patience_s).announce()
+            try:
+                async with self._arrivals.one(caller.share, patience_s):
+                    message = await self._first(context)
+            finally:
+                arrived()
+            request = read(message)
+            del message  # twice the image otherwise
+            answer = await behaviour(request, context)
+            if answer is not None:
+                await context.write(answer)
 
-        return call
+        return self._call(api, answer)
 
     def _stream(self, api: str, behaviour: Any, read: _Read) -> Any:
-        async def call(data: AsyncIterator[bytes], context: ServicerContext[Any, Any]) -> None:
-            async with self._call(api, context):
-                await behaviour(_messages(read, data), context)
+        async def answer(context: ServicerContext[Any, Any]) -> None:
+            await behaviour(_messages(read, context), context)
 
-        return call
+        return self._call(api, answer)
 
-    async def _first(self, data: AsyncIterator[bytes]) -> bytes:
+    async def _first(self, context: ServicerContext[Any, Any]) -> bytes:
+        # Not from the iterator, which would keep the message for as long as the call lasts.
         try:
             async with asyncio.timeout(self._longest_s):
-                message = await anext(data, None)
+                message: bytes = await context.read()
         except TimeoutError:
             raise deadline_exceeded("while the message was read") from None
-        if message is None:
+        if message is grpc.aio.EOF:  # type: ignore[attr-defined]
             raise invalid_argument("message", "none came")
         return message
 
@@ -105,27 +111,45 @@ class PoseCallInterceptor(_Interceptor):
         left_s = context.time_remaining()
         return self._runtime.patience_s(None if left_s is None else left_s * 1e3)
 
-    @asynccontextmanager
-    async def _call(self, api: str, context: ServicerContext[Any, Any]) -> AsyncIterator[None]:
-        metadata = dict(context.invocation_metadata() or ())
+    def _call(
+        self, api: str, answer: Callable[[ServicerContext[Any, Any]], Awaitable[None]]
+    ) -> Any:
+        """The handler that gives a call all but its answer."""
+
+        async def call(_: object, context: ServicerContext[Any, Any]) -> None:
+            refusal: ServiceError | None = None
+            metadata = dict(context.invocation_metadata() or ())
+            try:
+                with self._runtime.calls.open(
+                    _NAMES[api], lambda name: text(metadata.get(name)), api
+                ) as opened:
+                    context.set_trailing_metadata(((REQUEST_ID_KEY, opened.request_id),))
+                    caller = identified(self._runtime.access, metadata, context.peer())
+                    opened.key = caller.name
+                    CURRENT.set(caller)
+                    await self._answered(answer, context, opened)
+            except ServiceError as error:
+                refusal = without_frames(error)
+            # Out of the block, or its frames would stay with what `abort` raises.
+            if refusal is not None:
+                trailing = error_metadata(refusal, opened.request_id)
+                await context.abort(GRPC_STATUS[refusal.code], refusal.message, trailing)
+
+        return call
+
+    @staticmethod
+    async def _answered(
+        answer: Callable[[ServicerContext[Any, Any]], Awaitable[None]],
+        context: ServicerContext[Any, Any],
+        call: Call,
+    ) -> None:
         try:
-            with self._runtime.calls.open(
-                _NAMES[api], lambda name: text(metadata.get(name)), api
-            ) as call:
-                context.set_trailing_metadata(((REQUEST_ID_KEY, call.request_id),))
-                caller = identified(self._runtime.access, metadata, context.peer())
-                call.key = caller.name
-                CURRENT.set(caller)
-                try:
-                    yield
-                except asyncio.CancelledError:  # the client is gone or its deadline passed
-                    left_s = context.time_remaining()
-                    if left_s is not None and left_s <= 0:
-                        call.outcome = ErrorCode.DEADLINE_EXCEEDED.value
-                    raise
-        except ServiceError as error:
-            trailing = error_metadata(error, call.request_id)
-            await context.abort(GRPC_STATUS[error.code], error.message, trailing)
+            await answer(context)
+        except asyncio.CancelledError:  # the client is gone or its deadline passed
+            left_s = context.time_remaining()
+            if left_s is not None and left_s <= 0:
+                call.outcome = ErrorCode.DEADLINE_EXCEEDED.value
+            raise
 
 
 def _message(deserialize: _Read, data: bytes) -> Any:
@@ -135,6 +159,9 @@ def _message(deserialize: _Read, data: bytes) -> Any:
         raise invalid_argument("message", f"does not parse: {error}") from None
 
 
-async def _messages(read: _Read, data: AsyncIterator[bytes]) -> AsyncIterator[Any]:
-    async for each in data:
-        yield read(each)
+async def _messages(read: _Read, context: ServicerContext[Any, Any]) -> AsyncIterator[Any]:
+    while (data := await context.read()) is not grpc.aio.EOF:  # type: ignore[attr-defined]
+        request = read(data)
+        del data  # else it stays while the next one is awaited
+        yield request
+        del request

@@ -97,6 +97,7 @@ class PoseServicer(pose_pb2_grpc.PoseServiceServicer):
                     boxes_of(request, self._settings.max_boxes),
                 )
             first = False
+            del request  # else it stays while the next one is awaited
 
     async def _write(
         self, context: Context, message: pose_pb2.StreamPoseResponse | pose_pb2.WatchCameraResponse

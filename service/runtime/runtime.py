@@ -228,6 +228,9 @@ class Runtime:
             starting = self.state is State.STARTING
             if worker.busy_s > self.settings.stall_seconds and not starting:
                 return f"stuck: the {worker.name} worker is busy for {worker.busy_s:.0f} s"
+        for pool in () if self._models is None else self._models.pipeline.pools:
+            if pool.busy_s > self.settings.stall_seconds:
+                return f"stuck: the {pool.name} pool is busy for {pool.busy_s:.0f} s"
         return None
 
     async def start(self) -> None:

@@ -11,6 +11,7 @@ from typing import Generic, TypeVar
 
 from service.errors import deadline_exceeded
 from service.scheduling.line import Order
+from service.scheduling.owner_thread import NoDeviceMemoryError
 
 In = TypeVar("In")
 Out = TypeVar("Out")
@@ -81,6 +82,8 @@ class BatchRun(Generic[In, Out]):
         try:
             if wanted:
                 results = self._checked([entry.item for entry in wanted], wanted[0].group)
+        except NoDeviceMemoryError:
+            results = self._in_halves(wanted)
         except Exception as error:  # noqa: BLE001 - it becomes the items' own answer
             if len(wanted) == 1:
                 results = [error]
@@ -90,6 +93,24 @@ class BatchRun(Generic[In, Out]):
                 )
                 results = [self._alone(entry) for entry in wanted]
         return Outcome(results, started, time.monotonic() - started)
+
+    def _in_halves(self, wanted: Sequence[Entry[In, Out]]) -> list[Out | Exception]:
+        """What needed too much memory together, in smaller and smaller batches."""
+        if len(wanted) == 1:
+            return [NoDeviceMemoryError()]
+        results: list[Out | Exception] = []
+        middle = len(wanted) // 2
+        for half in (wanted[:middle], wanted[middle:]):
+            if len(half) == 1:
+                results.append(self._alone(half[0]))
+                continue
+            try:
+                results += self._checked([entry.item for entry in half], half[0].group)
+            except NoDeviceMemoryError:
+                results += self._in_halves(half)
+            except Exception:  # noqa: BLE001 - it becomes the items' own answer
+                results += [self._alone(entry) for entry in half]
+        return results
 
     def _alone(self, entry: Entry[In, Out]) -> Out | Exception:
         if entry.future.done():  # expired or cancelled in the meantime: no one waits for it

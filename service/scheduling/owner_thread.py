@@ -25,6 +25,15 @@ class WorkerLostError(ServiceError):
         super().__init__(ErrorCode.UNAVAILABLE, f"the {name} worker is lost", retry_after_s=5.0)
 
 
+class NoDeviceMemoryError(ServiceError):
+    """The device has not the memory for this work now; less of it may fit."""
+
+    def __init__(self) -> None:
+        super().__init__(
+            ErrorCode.OVERLOADED, "the memory of the device does not suffice", retry_after_s=1.0
+        )
+
+
 class Turns:
     """Whose work goes next, for those who share one owner thread. State of the event loop.
 
@@ -143,11 +152,16 @@ def on_device(workers: Sequence[OwnerThread], alive: Callable[[], bool]) -> Iter
     """Work on the device of what `workers` own, in any thread.
 
     Where it fails and the device is no more `alive`, they are lost with it: a GPU that once met
-    a fault there fails whatever this process requests. Raises `WorkerLostError` then.
+    a fault there fails whatever this process requests. Raises `WorkerLostError` then, and
+    `NoDeviceMemoryError` where its memory did not suffice.
     """
     try:
         yield
     except Exception as error:
+        if _of_memory(error):
+            # Without its frames, whose tensors hold the memory that the next try needs.
+            _log.warning("the memory of the device does not suffice: %s", error)
+            raise NoDeviceMemoryError from None
         if alive():
             raise
         if not all(worker.lost for worker in workers):
@@ -155,3 +169,8 @@ def on_device(workers: Sequence[OwnerThread], alive: Callable[[], bool]) -> Iter
         for worker in workers:
             worker.give_up()
         raise WorkerLostError(workers[0].name) from error
+
+
+def _of_memory(error: Exception) -> bool:
+    # By its name: PyTorch is not loaded here.
+    return isinstance(error, MemoryError) or type(error).__name__ == "OutOfMemoryError"

@@ -47,7 +47,7 @@ class WorkPool:
         self._threads = threads
         self._max_waiting = max_waiting
         self._observer = observer or SilentObserver()
-        self._running = 0
+        self._begun: dict[_Job, float] = {}
         # Told with the lock held: else an older depth might be told last.
         self._line: Line[_Job] = Line(partial(self._observer.queue_depth, name))
         self._stopped = False
@@ -58,6 +58,12 @@ class WorkPool:
     def waiting(self) -> int:
         """Calls that no thread has taken up yet."""
         return len(self._line)
+
+    @property
+    def busy_s(self) -> float:
+        """Seconds that the oldest running call has taken so far; 0 when idle."""
+        with self._lock:
+            return time.monotonic() - min(self._begun.values()) if self._begun else 0.0
 
     async def run(
         self, work: Callable[[], T], *, share: Hashable = None, deadline: float | None = None
@@ -117,7 +123,7 @@ class WorkPool:
         self, work: Callable[[], T], share: Hashable, deadline: float | None, now: float
     ) -> _Job:
         with self._lock:
-            room = self._threads + self._max_waiting - self._running
+            room = self._threads + self._max_waiting - len(self._begun)
             if self._line.full(share, 1, room):
                 self._observer.shed(self.name, "queue_full")
                 raise ServiceError(
@@ -134,10 +140,10 @@ class WorkPool:
             if job is None:
                 return
             self._line.begin(job)
-            self._running += 1
-            self._observer.queue_wait(self.name, time.monotonic() - job.enqueued)
+            now = self._begun[job] = time.monotonic()
+            self._observer.queue_wait(self.name, now - job.enqueued)
         if not job.future.set_running_or_notify_cancel():
-            self._done()
+            self._done(job)
             return
         try:
             if job.deadline is not None and job.deadline <= time.monotonic():
@@ -145,15 +151,15 @@ class WorkPool:
                 raise _TooLateError
             result = job.work()
         except BaseException as error:  # noqa: BLE001 - it travels to the caller in the future
-            self._done()
+            self._done(job)
             job.future.set_exception(error)
         else:
-            self._done()
+            self._done(job)
             job.future.set_result(result)
 
-    def _done(self) -> None:
+    def _done(self, job: _Job) -> None:
         with self._lock:
-            self._running -= 1
+            del self._begun[job]
 
     def _withdraw(self, job: _Job) -> bool:
         """Takes a job out of the queue; False where it has begun."""

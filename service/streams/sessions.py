@@ -16,7 +16,13 @@ from typing import Any, Generic, TypeVar
 import structlog
 
 from sdpose_core.types import Floats, Image
-from service.errors import ErrorCode, ServiceError, as_service_error, invalid_argument
+from service.errors import (
+    ErrorCode,
+    ServiceError,
+    as_service_error,
+    invalid_argument,
+    without_frames,
+)
 from service.scheduling.budget import ByteBudget
 from service.scheduling.fairness import crowds
 from service.telemetry.calls import CLIENT_GONE, OK
@@ -216,7 +222,7 @@ class Session(Generic[R]):
             outcome = error.code.value
             if error.code in _OF_THE_STREAM:
                 raise  # nothing of this one frame: the stream itself cannot go on
-            return error
+            return without_frames(error)
         except Exception as error:  # noqa: BLE001 - logged here, sent without detail
             outcome = ErrorCode.INTERNAL.value
             _log.exception("frame failed", sequence=frame.sequence)

@@ -1,0 +1,445 @@
+"""Faults, each injected on the running service; the table in docs/operations.md names them."""
+
+from __future__ import annotations
+
+import asyncio
+import contextlib
+import json
+import os
+import re
+import resource
+import shutil
+import signal
+import socket
+import subprocess
+import sys
+import threading
+import time
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from pathlib import Path
+
+import httpx
+import pytest
+import torch
+from ultralytics.utils import ASSETS
+
+from sdpose_core import PoseEstimator
+from sdpose_core.checkpoints import embedded_path
+from sdpose_core.data.shards import ShardWriter
+from sdpose_core.image_files import ImageLimits, decode_image
+from service.client import ErrorCode, GrpcPoseClient, RestPoseClient, Retry, ServiceError
+from service.pipeline.decoding import ImageDecoder
+from tests.fakes import FakeEstimator, OutOfMemoryError, marked_image
+from tests.pictures import encoded
+from tests.service.conftest import Service, serving, until_metrics_have
+from tests.service.processes import ROOT
+from tests.train.people import crop_samples
+
+pytestmark = pytest.mark.anyio
+PNG = encoded(marked_image(0x010203), "PNG")
+ONCE = Retry(attempts=1)
+
+
+def mark(number: int) -> bytes:
+    return encoded(marked_image(number), "PNG")
+
+
+async def answers(service: Service, many: int) -> list[object]:
+    """Half of them over each front end, in order."""
+    asked = [
+        (service.rest if number % 2 else service.grpc).estimate(mark(number + 1))
+        for number in range(many)
+    ]
+    return list(await asyncio.gather(*asked, return_exceptions=True))
+
+
+async def is_well(service: Service) -> bool:
+    async with httpx.AsyncClient() as http:
+        ready = (await http.get(f"{service.url}/readyz")).status_code == 200
+    return ready and len((await service.rest.estimate(PNG)).people) == 1
+
+
+async def behind_the_gate(service: Service, fake: FakeEstimator, many: int) -> list[object]:
+    """The answers of requests that wait together, so that they share batches."""
+    fake.gate.clear()
+    asking = asyncio.create_task(answers(service, many))
+    while service.runtime.in_flight < many:
+        await asyncio.sleep(0.005)
+    await asyncio.sleep(0.05)
+    fake.gate.set()
+    return await asking
+
+
+@pytest.mark.parametrize("fits", [1, 2, 3])
+async def test_a_gpu_without_memory_for_a_batch_takes_smaller_ones(fits: int) -> None:
+    fake = FakeEstimator(fits=fits)
+    async with serving(fake) as service:
+        found = await behind_the_gate(service, fake, 13)
+        assert not [answer for answer in found if isinstance(answer, BaseException)]
+        assert max(fake.detected) <= fits
+        assert await is_well(service)
+
+
+async def test_an_image_that_never_fits_is_overloaded_and_the_others_are_answered() -> None:
+    class Crowded(FakeEstimator):
+        def heatmaps(self, crops, **options):  # type: ignore[no-untyped-def]
+            if any(each.mark == 5 for each in crops):
+                raise OutOfMemoryError("CUDA out of memory. Tried to allocate 20.00 GiB.")
+            return super().heatmaps(crops, **options)
+
+    fake = Crowded()
+    async with serving(fake) as service:
+        found = await behind_the_gate(service, fake, 9)
+        (refused,) = (answer for answer in found if isinstance(answer, BaseException))
+        assert found.index(refused) == 4
+        assert isinstance(refused, ServiceError)
+        assert refused.code is ErrorCode.OVERLOADED
+        assert refused.retry_after_s
+        assert "GiB" not in refused.message
+        assert await is_well(service)
+
+
+def test_torch_s_own_error_is_known_by_its_name() -> None:
+    assert torch.OutOfMemoryError.__name__ == OutOfMemoryError.__name__
+
+
+@contextmanager
+def stuck(monkeypatch: pytest.MonkeyPatch) -> Iterator[None]:
+    """Decoding that does not return while the block lasts."""
+    gate = threading.Event()
+    decode = ImageDecoder.decode
+
+    def held(self: ImageDecoder, *args: object, **named: object) -> object:
+        assert gate.wait(30)
+        return decode(self, *args, **named)  # type: ignore[arg-type]
+
+    with monkeypatch.context() as patched:
+        patched.setattr(ImageDecoder, "decode", held)
+        try:
+            yield
+        finally:
+            gate.set()
+
+
+async def test_a_stuck_decode_pool_fails_livez_and_holds_no_one_up(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    async with serving(FakeEstimator(), default_deadline_ms=150, stall_seconds=0.3) as service:
+        with stuck(monkeypatch):
+            began = time.monotonic()
+            for front in (service.rest, service.grpc):
+                with pytest.raises(ServiceError) as late:
+                    await front.estimate(PNG)
+                assert late.value.code is ErrorCode.DEADLINE_EXCEEDED
+            assert time.monotonic() - began < 2
+            await asyncio.sleep(0.3)
+            async with httpx.AsyncClient() as http:
+                answer = await http.get(f"{service.url}/livez")
+            assert answer.status_code == 503
+            assert "the decode pool is busy for" in answer.json()["detail"]
+            with pytest.raises(ServiceError) as refused:
+                await service.rest.estimate(PNG)
+            assert refused.value.code is ErrorCode.UNAVAILABLE
+        assert await is_well(service)
+
+
+async def test_a_client_that_vanishes_in_the_middle_of_its_upload(fake: FakeEstimator) -> None:
+    async with serving(fake) as service:
+        host, port = service.url.removeprefix("http://").split(":")
+        head = (
+            "POST /pose HTTP/1.1\r\nHost: x\r\nContent-Type: image/png\r\nContent-Length: 99999\r\n"
+        )
+        for _ in range(20):
+            _, writer = await asyncio.open_connection(host, int(port))
+            writer.write(f"{head}\r\n".encode() + PNG)
+            await writer.drain()
+            writer.transport.abort()
+        await until_metrics_have(
+            service, 'sdpose_requests_total{api="rest_pose",outcome="client_gone"} 20.0'
+        )
+        assert service.runtime.in_flight == 0
+        assert service.runtime.bodies.used == 0
+        assert not fake.detected
+        assert await is_well(service)
+
+
+async def test_a_client_that_vanishes_in_the_middle_of_a_stream(fake: FakeEstimator) -> None:
+    async with serving(fake) as service:
+        fake.gate.clear()
+
+        async def frames():  # type: ignore[no-untyped-def]
+            yield PNG
+            await asyncio.sleep(30)
+
+        for _ in range(10):
+            stream = service.grpc.stream(frames())
+            reading = asyncio.ensure_future(anext(stream))
+            await asyncio.sleep(0.02)
+            reading.cancel()
+            with contextlib.suppress(asyncio.CancelledError):
+                await reading
+            await stream.aclose()
+        fake.gate.set()
+        await until_metrics_have(service, "sdpose_streams_active 0.0")
+        async with asyncio.timeout(5):
+            while service.runtime.in_flight:
+                await asyncio.sleep(0.01)
+        assert service.runtime.bodies.used == 0
+        assert await is_well(service)
+
+
+async def test_the_clock_jumps(fake: FakeEstimator, monkeypatch: pytest.MonkeyPatch) -> None:
+    """By an hour either way: deadlines, forecasts and streams go by a clock that does not."""
+    async with serving(fake) as service:
+        now = time.time
+
+        async def frames():  # type: ignore[no-untyped-def]
+            for number in range(6):
+                yield mark(number + 1)
+                await asyncio.sleep(0.02)
+
+        stream = service.grpc.stream(frames())
+        for shift_s in (0, 3600, -3600):
+            monkeypatch.setattr(time, "time", lambda shift_s=shift_s: now() + shift_s)
+            answer = await anext(stream)
+            assert not isinstance(answer.outcome, ServiceError)
+            assert await is_well(service)
+        async for answer in stream:
+            assert not isinstance(answer.outcome, ServiceError)
+
+
+def free_port() -> int:
+    with socket.socket() as probe:
+        probe.bind(("127.0.0.1", 0))
+        return int(probe.getsockname()[1])
+
+
+@contextmanager
+def a_process(
+    http_port: int, grpc_port: int, *, stderr: int | None = None, **environment: str
+) -> Iterator[subprocess.Popen[bytes]]:
+    """The service over a fake on given ports, as soon as it is ready."""
+    given = {
+        **os.environ,
+        "SDPOSE_HTTP_PORT": str(http_port),
+        "SDPOSE_GRPC_PORT": str(grpc_port),
+        **environment,
+    }
+    command = [sys.executable, "-m", "tests.fake_service"]
+    stderr = subprocess.DEVNULL if stderr is None else stderr
+    with subprocess.Popen(command, cwd=ROOT, env=given, stderr=stderr) as running:
+        try:
+            with RestPoseClient(f"http://127.0.0.1:{http_port}", retry=ONCE) as probe:
+                until(probe.ready, running)
+            yield running
+        finally:
+            running.kill()
+
+
+def until(ready: Callable[[], bool], running: subprocess.Popen[bytes]) -> None:
+    end = time.monotonic() + 60
+    while not ready():
+        assert running.poll() is None, "the service ended"
+        assert time.monotonic() < end, "the service does not become ready"
+        time.sleep(0.05)
+
+
+@pytest.mark.parametrize("front", ["rest", "grpc"])
+def test_a_killed_process_loses_no_answer_of_a_client_that_tries_again(front: str) -> None:
+    """SIGKILL with requests in flight, then a supervisor starts it anew on the same ports."""
+    http_port, grpc_port = free_port(), free_port()
+    patient = Retry(attempts=60, first_s=0.1, longest_s=0.5)
+    client: RestPoseClient | GrpcPoseClient
+    if front == "rest":
+        client = RestPoseClient(f"http://127.0.0.1:{http_port}", retry=patient)
+    else:
+        client = GrpcPoseClient(f"127.0.0.1:{grpc_port}", retry=patient)
+    found: dict[int, int] = {}
+
+    def ask(number: int) -> None:
+        (person,) = client.estimate(mark(number), timeout_s=50).people
+        found[number] = round(person.keypoints[0].x)
+
+    with client:
+        threads = [threading.Thread(target=ask, args=(number,)) for number in range(1, 9)]
+        with a_process(http_port, grpc_port, SLOW_S="0.5") as running:
+            for thread in threads:
+                thread.start()
+            time.sleep(0.3)
+            running.send_signal(signal.SIGKILL)
+            assert running.wait(10) == -signal.SIGKILL
+        assert not found, "it was killed before any answer"
+        with a_process(http_port, grpc_port):
+            for thread in threads:
+                thread.join(60)
+    assert found == {number: number for number in range(1, 9)}
+
+
+@pytest.mark.skipif(not Path("/dev/full").exists(), reason="needs /dev/full")
+def test_a_full_disk_for_logs_ends_nothing() -> None:
+    http_port, grpc_port = free_port(), free_port()
+    full = os.open("/dev/full", os.O_WRONLY)
+    try:
+        with (
+            a_process(http_port, grpc_port, stderr=full, SDPOSE_LOG_LEVEL="debug") as running,
+            RestPoseClient(f"http://127.0.0.1:{http_port}", retry=ONCE) as rest,
+            GrpcPoseClient(f"127.0.0.1:{grpc_port}", retry=ONCE) as rpc,
+        ):
+            for client in (rest, rpc, rest, rpc):
+                assert len(client.estimate(PNG).people) == 1
+                with pytest.raises(ServiceError) as refused:
+                    client.estimate(b"no image")
+                assert refused.value.code is ErrorCode.UNSUPPORTED_MEDIA_TYPE
+            running.send_signal(signal.SIGTERM)
+            assert running.wait(30) == 0
+    finally:
+        os.close(full)
+
+
+def _small_disk() -> None:
+    """In the child: as if the disk held 20 kB a file and no more."""
+    signal.signal(signal.SIGXFSZ, signal.SIG_IGN)
+    resource.setrlimit(resource.RLIMIT_FSIZE, (20_000, 20_000))
+
+
+def on_a_small_disk(*words: str, cwd: Path) -> subprocess.CompletedProcess[str]:
+    return subprocess.run(
+        [sys.executable, "-m", "sdpose_core", *words],
+        cwd=cwd,
+        env={**os.environ, "PYTHONPATH": str(ROOT), "YOLO_CONFIG_DIR": str(cwd)},
+        capture_output=True,
+        text=True,
+        timeout=110,
+        preexec_fn=_small_disk,
+    )
+
+
+def told(done: subprocess.CompletedProcess[str]) -> None:
+    """One sentence, no traceback, and a status that says so."""
+    assert done.returncode != 0, done.stdout
+    assert "Traceback" not in done.stderr, done.stderr
+    assert re.search(r"too large|no space|cannot be written", done.stderr, re.IGNORECASE), (
+        done.stderr
+    )
+
+
+def test_a_full_disk_for_what_predict_writes(tmp_path: Path) -> None:
+    pictures = tmp_path / "pictures"
+    pictures.mkdir()
+    for number in range(12):
+        shutil.copy(ASSETS / "zidane.jpg", pictures / f"{number}.jpg")
+    before = {path: path.stat().st_size for path in pictures.iterdir()}
+    told(on_a_small_disk("predict", "pictures", "--output", "out.jsonl", cwd=tmp_path))
+    told(on_a_small_disk("predict", "pictures", "--overlay", "drawn", cwd=tmp_path))
+    for line in (
+        (tmp_path / "out.jsonl").read_text().splitlines()
+        if (tmp_path / "out.jsonl").exists()
+        else ()
+    ):
+        json.loads(line)
+    assert {path: path.stat().st_size for path in pictures.iterdir()} == before
+
+
+def test_a_full_disk_for_an_export(tmp_path: Path) -> None:
+    old = tmp_path / "student.onnx"
+    old.write_bytes(b"the one before")
+    told(
+        on_a_small_disk(
+            "export", "--format", "onnx", "--output", "student.onnx", "--force", cwd=tmp_path
+        )
+    )
+    assert old.read_bytes() == b"the one before"
+    assert [path.name for path in tmp_path.iterdir() if path.suffix == ".onnx"] == ["student.onnx"]
+
+
+_RECIPE = """
+student = "sdpose-lite"
+start = "sdpose-lite"
+precision = "32-true"
+[loss]
+heatmap = "mse"
+tokens = 0.0
+[[stages]]
+batch = 2
+steps = 2
+"""
+
+
+def test_a_full_disk_for_a_training_run(tmp_path: Path) -> None:
+    (tmp_path / "recipe.toml").write_text(_RECIPE)
+    with ShardWriter(tmp_path / "shards", per_shard=4) as writer:
+        for sample in crop_samples(4):
+            writer.write(sample)
+    run = tmp_path / "run"
+    told(
+        on_a_small_disk(
+            "train", "--config", "recipe.toml", "--run", "run", "--shards", "shards", cwd=tmp_path
+        )
+    )
+    assert not [path for path in run.rglob("*") if path.suffix in (".safetensors", ".pt")], (
+        "no half a checkpoint that a later run would take up"
+    )
+
+
+def test_damaged_weights_at_the_start_are_one_sentence(tmp_path: Path) -> None:
+    good = embedded_path("sdpose-lite").read_bytes()
+    for name, content in (
+        ("half.safetensors", good[: len(good) // 2]),
+        ("text.safetensors", b"no weights"),
+        ("empty.safetensors", b""),
+        ("flipped.safetensors", good[:8] + bytes(64) + good[72:]),
+    ):
+        (tmp_path / name).write_bytes(content)
+        done = subprocess.run(
+            [
+                sys.executable,
+                "-m",
+                "sdpose_core",
+                "serve",
+                "--student",
+                name,
+                "--log-format",
+                "json",
+            ],
+            cwd=tmp_path,
+            env={
+                **os.environ,
+                "PYTHONPATH": str(ROOT),
+                "SDPOSE_HTTP_PORT": "0",
+                "SDPOSE_GRPC_PORT": "0",
+            },
+            capture_output=True,
+            text=True,
+            timeout=110,
+        )
+        assert done.returncode == 1, done.stderr
+        last = json.loads(done.stderr.splitlines()[-1])
+        assert last["event"] == "cannot start"
+        assert name in last["reason"]
+        assert "Traceback" not in done.stderr
+
+
+@pytest.mark.parametrize("backend", ["openvino", "torch"])
+def test_a_model_file_that_is_replaced_while_it_serves(backend: str, tmp_path: Path) -> None:
+    """Written over in place and cut short, as a careless copy does: nothing reads it any more."""
+    file = tmp_path / "student.safetensors"
+    shutil.copy(embedded_path("sdpose-lite"), file)
+    estimator = PoseEstimator.from_pretrained(str(file), device="cpu", backend=backend)
+    image = decode_image((ASSETS / "zidane.jpg").read_bytes(), ImageLimits())
+    (before,) = estimator.estimate([image])
+    with file.open("r+b") as opened:
+        opened.write(bytes(4096))
+        opened.truncate(4096)
+    (after,) = estimator.estimate([image])
+    torch.testing.assert_close(
+        torch.from_numpy(after.keypoints), torch.from_numpy(before.keypoints), atol=1e-3, rtol=0
+    )
+
+
+def test_every_test_that_the_table_of_faults_names_exists() -> None:
+    table = (ROOT / "docs" / "operations.md").read_text(encoding="utf-8").split("## Faults")[1]
+    named = re.findall(r"`(tests/[\w/]+\.py)::(test_\w+)`", table.split("\n## ")[0])
+    assert len(named) >= 15
+    for file, test in named:
+        assert re.search(rf"^(async )?def {test}\(", (ROOT / file).read_text(), re.MULTILINE), test
