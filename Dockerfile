@@ -40,6 +40,20 @@ RUN --mount=type=cache,target=/root/.cache/pip \
         || { echo "for the gpu target: an index with PyTorch's CUDA build"; exit 1; }; } \
     && python -m pip --python /opt/venv/bin/python check
 
+# What is in each image, by name, version and licence (CycloneDX). Of the system below it:
+# `docker buildx build --sbom=true`.
+FROM tools AS parts
+RUN --mount=type=cache,target=/root/.cache/pip \
+    python -m venv /opt/sbom && /opt/sbom/bin/pip install cyclonedx-bom==7.5.0
+
+FROM parts AS parts-cpu
+COPY --from=packages-cpu /opt/venv /opt/venv
+RUN /opt/sbom/bin/cyclonedx-py environment /opt/venv/bin/python --output-file /sbom.cdx.json
+
+FROM parts AS parts-gpu
+COPY --from=packages-gpu /opt/venv /opt/venv
+RUN /opt/sbom/bin/cyclonedx-py environment /opt/venv/bin/python --output-file /sbom.cdx.json
+
 # Our own code and weights apart from the packages: a change of code makes a layer of megabytes.
 FROM tools AS app
 WORKDIR /src
@@ -93,6 +107,7 @@ FROM runtime AS cpu
 ENV SDPOSE_DEVICE=cpu XDG_CACHE_HOME=/opt/cache
 COPY --from=packages-cpu /opt/venv /opt/venv
 COPY --from=converted /opt/cache /opt/cache
+COPY --from=parts-cpu /sbom.cdx.json /opt/sbom.cdx.json
 COPY --from=app /opt/sdpose /opt/sdpose
 
 FROM runtime AS gpu
@@ -103,4 +118,5 @@ ENV SDPOSE_DEVICE=cuda \
     NVIDIA_DRIVER_CAPABILITIES=compute,utility \
     NVIDIA_REQUIRE_CUDA="cuda>=13.0"
 COPY --from=packages-gpu /opt/venv /opt/venv
+COPY --from=parts-gpu /sbom.cdx.json /opt/sbom.cdx.json
 COPY --from=app /opt/sdpose /opt/sdpose

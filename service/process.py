@@ -46,7 +46,7 @@ class Addresses:
     @property
     def page(self) -> str:
         """The address of the page that takes an image, for a browser on this machine."""
-        everywhere = self.host in ("", "0.0.0.0", "::")
+        everywhere = self.host in ("", "0.0.0.0", "::")  # noqa: S104 - compared
         scheme = "https" if self.encrypted else "http"
         return f"{scheme}://{_address('localhost' if everywhere else self.host, self.http_port)}/"
 

@@ -77,7 +77,8 @@ class Builder:
     def close(self) -> None:
         """Removes what is mounted, so that the folder can be removed."""
         self("rm", "--all")
-        subprocess.run(["umount", str(self._graph / "overlay")], check=False, capture_output=True)
+        unmount = ["umount", str(self._graph / "overlay")]
+        subprocess.run(unmount, check=False, capture_output=True)
 
     def has(self, image: str) -> bool:
         """Whether the store has this image."""
@@ -171,7 +172,7 @@ def check_running(report: Report, outer: subprocess.Popen[bytes], root: Path, lo
         _entered(pid, "curl", "-sf", "-F", f"image=@{picture}", "http://127.0.0.1:8000/pose")
     )
     report.prove(f"it finds {len(answer['people'])} people", len(answer["people"]) > 1)
-    written = run(["nsenter", "--target", str(pid), "--mount", "find", f"{root}/tmp", "-type", "f"])
+    written = run(["nsenter", "--target", str(pid), "--mount", "find", f"{root}/tmp", "-type", "f"])  # noqa: S108 - the image's
     report.note(f"files it wrote below /tmp: {len(written.splitlines())}")
     report.note(f"main memory: {_status(pid, 'VmHWM')} at most")
     os.kill(pid, signal.SIGTERM)

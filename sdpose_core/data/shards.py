@@ -12,6 +12,7 @@ from __future__ import annotations
 
 import io
 import json
+import lzma
 import tarfile
 import zlib
 from collections.abc import Iterable, Iterator, Sequence
@@ -149,6 +150,20 @@ def decode_rgb(data: bytes) -> Image:
     return np.ascontiguousarray(decoded[:, :, ::-1])
 
 
+def cut_short(data: bytes) -> bool:
+    """Whether the end of a JPEG, PNG or WebP file is missing; told without decoding it.
+
+    Some decoders fill what is missing with grey, and a run would learn from that.
+    """
+    if data.startswith(b"\xff\xd8"):
+        return b"\xff\xd9" not in data[-64:]  # some writers add a few bytes behind the end
+    if data.startswith(b"\x89PNG"):
+        return b"IEND" not in data[-64:]
+    if data[:4] == b"RIFF":
+        return len(data) < 8 + int.from_bytes(data[4:8], "little")
+    return False
+
+
 def read_shard(path: Path) -> Iterator[CropSample]:
     """Samples of one ``.tar`` or ``.tar.gz`` shard, in order; other members are passed over.
 
@@ -157,13 +172,17 @@ def read_shard(path: Path) -> Iterator[CropSample]:
     """
     try:
         yield from _read_members(path)
-    except (tarfile.TarError, EOFError, zlib.error) as error:
+    except (tarfile.TarError, EOFError, zlib.error, lzma.LZMAError) as error:
         raise ValueError(f"{path}: not a whole tar file ({error})") from error
 
 
 def _read_members(path: Path) -> Iterator[CropSample]:
     pending: dict[str, dict[str, bytes]] = {}
-    with tarfile.open(path, "r|*") as tar:
+    try:
+        opened = tarfile.open(path, "r|*")  # noqa: SIM115 - closed below
+    except TypeError as error:  # a gzip head that is cut short trips tarfile itself
+        raise tarfile.ReadError("its head is cut short") from error
+    with opened as tar:
         for member in tar:
             stem, _, suffix = member.name.rpartition(".")
             if not member.isfile() or suffix.lower() not in (*PICTURES, "json"):
@@ -191,6 +210,8 @@ def _sample(path: Path, key: str, picture: bytes, text: bytes) -> CropSample:
         raise ValueError(f"{path}: {key}: keypoints are not finite")
     if keypoints.shape != (17, 3):
         raise ValueError(f"{path}: {key}: expected keypoints (17, 3), got {keypoints.shape}")
+    if cut_short(picture):
+        raise ValueError(f"{path}: {key}: the picture of {len(picture)} bytes is cut short")
     return CropSample(
         key=key,
         image=picture,

@@ -149,7 +149,7 @@ class _Callers:
         self._began = time.perf_counter()
         self._next_s = 0.0
         # In turn, an even pace of refusals would let in the same image again and again.
-        self._dice = random.Random(1)
+        self._dice = random.Random(1)  # noqa: S311 - only which image is next
 
     async def ask(self, images: Sequence[bytes], rate: float, end_s: float) -> None:
         """Requests at a fixed rate until then."""

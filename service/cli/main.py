@@ -14,6 +14,7 @@ from service.cli.convert_detector import convert_detector
 from service.cli.evaluate import evaluate
 from service.cli.export import export
 from service.cli.keys import keys
+from service.cli.licences import licences
 from service.cli.models import models
 from service.cli.pack import pack
 from service.cli.predict import predict
@@ -42,6 +43,7 @@ for command in (
     convert,
     convert_detector,
     export,
+    licences,
 ):
     app.command()(command)
 app.add_typer(keys, name="keys")

@@ -69,7 +69,7 @@ def train(
     from service.cli.extras import need
 
     need("train", "lightning_fabric", "tensorboard")
-    from sdpose_core.train.loop.hardware import is_first_process
+    from sdpose_core.train.loop.hardware import is_first_process, part
     from sdpose_core.train.loop.run import prepare
     from sdpose_core.train.loop.state import read_config
     from sdpose_core.train.recipe.files import load_config
@@ -125,8 +125,11 @@ def train(
         trainer = prepare(settings, folder, resume=resume, say=say)
     except (ValueError, OSError) as error:
         raise typer.BadParameter(str(error)) from error
-    with stop_on_interrupt(trainer.stop):
-        trainer.run(stop_after_steps=steps)
+    try:
+        with stop_on_interrupt(trainer.stop):
+            trainer.run(stop_after_steps=steps)
+    finally:
+        part()
     if trainer.stopping:
         console.print("stopped; --resume continues")
     console.print(f"run folder: {folder}")

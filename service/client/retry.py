@@ -60,7 +60,7 @@ class Retry:
         pause = error.retry_after_s
         if pause is None:
             # Full jitter, so that clients refused together do not come back together.
-            pause = random.uniform(0.0, self.first_s * 2 ** (tried - 1))
+            pause = random.uniform(0.0, self.first_s * 2 ** (tried - 1))  # noqa: S311 - a pause
         pause = min(pause, self.longest_s)
         if deadline is not None and time.monotonic() + pause >= deadline:
             raise error

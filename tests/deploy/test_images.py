@@ -187,15 +187,20 @@ def test_the_health_check_tells_ready_from_not_ready(
 @pytest.mark.parametrize(
     ("settings", "asked"),
     [
-        ({}, ("127.0.0.1", 8000)),
-        ({"SDPOSE_HOST": "0.0.0.0", "SDPOSE_HTTP_PORT": "80"}, ("127.0.0.1", 80)),
-        ({"SDPOSE_HOST": "::"}, ("localhost", 8000)),
-        ({"SDPOSE_HOST": "172.18.0.2"}, ("172.18.0.2", 8000)),
-        ({"SDPOSE_HOST": "", "SDPOSE_HTTP_PORT": ""}, ("127.0.0.1", 8000)),
+        ({}, ("127.0.0.1", 8000, False)),
+        ({"SDPOSE_HOST": "0.0.0.0", "SDPOSE_HTTP_PORT": "80"}, ("127.0.0.1", 80, False)),
+        ({"SDPOSE_HOST": "::"}, ("localhost", 8000, False)),
+        ({"SDPOSE_HOST": "172.18.0.2"}, ("172.18.0.2", 8000, False)),
+        ({"SDPOSE_HOST": "", "SDPOSE_HTTP_PORT": ""}, ("127.0.0.1", 8000, False)),
+        ({"SDPOSE_TLS_CERTIFICATE": "/tls/crt"}, ("127.0.0.1", 8000, True)),
+        (
+            {"SDPOSE_TLS_CERTIFICATE": "/tls/crt", "SDPOSE_METRICS_PORT": "9000"},
+            ("127.0.0.1", 9000, False),
+        ),
     ],
 )
 def test_the_health_check_asks_where_the_service_listens(
-    healthcheck: ModuleType, settings: dict[str, str], asked: tuple[str, int]
+    healthcheck: ModuleType, settings: dict[str, str], asked: tuple[str, int, bool]
 ) -> None:
     assert healthcheck.address(settings) == asked
 

@@ -1,14 +1,16 @@
-"""The service over a fake as a process of its own."""
+"""The service over a fake as a process of its own; its ports and its memory."""
 
 from __future__ import annotations
 
 import json
 import os
+import socket
 import subprocess
 import sys
 import threading
+import time
 from collections import deque
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from pathlib import Path
 
@@ -53,3 +55,47 @@ def process(
             running.kill()
             if reading is not None:
                 reading.join()
+
+
+def free_port() -> int:
+    with socket.socket() as probe:
+        probe.bind(("127.0.0.1", 0))
+        return int(probe.getsockname()[1])
+
+
+@contextmanager
+def a_process(
+    http_port: int, grpc_port: int, *, stderr: int | None = None, **environment: str
+) -> Iterator[subprocess.Popen[bytes]]:
+    """The service over a fake on given ports, as soon as it is ready."""
+    given = {
+        **os.environ,
+        "SDPOSE_HTTP_PORT": str(http_port),
+        "SDPOSE_GRPC_PORT": str(grpc_port),
+        **environment,
+    }
+    command = [sys.executable, "-m", "tests.fake_service"]
+    stderr = subprocess.DEVNULL if stderr is None else stderr
+    with subprocess.Popen(command, cwd=ROOT, env=given, stderr=stderr) as running:
+        try:
+            with RestPoseClient(f"http://127.0.0.1:{http_port}", retry=Retry(attempts=1)) as probe:
+                until(probe.ready, running)
+            yield running
+        finally:
+            running.kill()
+
+
+def until(ready: Callable[[], bool], running: subprocess.Popen[bytes]) -> None:
+    end = time.monotonic() + 60
+    while not ready():
+        assert running.poll() is None, "the service ended"
+        assert time.monotonic() < end, "the service does not become ready"
+        time.sleep(0.05)
+
+
+def resident(pid: int) -> int:
+    """Memory of a process in bytes."""
+    for line in Path(f"/proc/{pid}/status").read_text().splitlines():
+        if line.startswith("VmRSS:"):
+            return int(line.split()[1]) * 1024
+    raise AssertionError("no VmRSS")

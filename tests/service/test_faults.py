@@ -10,12 +10,11 @@ import re
 import resource
 import shutil
 import signal
-import socket
 import subprocess
 import sys
 import threading
 import time
-from collections.abc import Callable, Iterator
+from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
 
@@ -33,7 +32,7 @@ from service.pipeline.decoding import ImageDecoder
 from tests.fakes import FakeEstimator, OutOfMemoryError, marked_image
 from tests.pictures import encoded
 from tests.service.conftest import Service, serving, until_metrics_have
-from tests.service.processes import ROOT
+from tests.service.processes import ROOT, a_process, free_port
 from tests.train.people import crop_samples
 
 pytestmark = pytest.mark.anyio
@@ -207,42 +206,6 @@ async def test_the_clock_jumps(fake: FakeEstimator, monkeypatch: pytest.MonkeyPa
             assert await is_well(service)
         async for answer in stream:
             assert not isinstance(answer.outcome, ServiceError)
-
-
-def free_port() -> int:
-    with socket.socket() as probe:
-        probe.bind(("127.0.0.1", 0))
-        return int(probe.getsockname()[1])
-
-
-@contextmanager
-def a_process(
-    http_port: int, grpc_port: int, *, stderr: int | None = None, **environment: str
-) -> Iterator[subprocess.Popen[bytes]]:
-    """The service over a fake on given ports, as soon as it is ready."""
-    given = {
-        **os.environ,
-        "SDPOSE_HTTP_PORT": str(http_port),
-        "SDPOSE_GRPC_PORT": str(grpc_port),
-        **environment,
-    }
-    command = [sys.executable, "-m", "tests.fake_service"]
-    stderr = subprocess.DEVNULL if stderr is None else stderr
-    with subprocess.Popen(command, cwd=ROOT, env=given, stderr=stderr) as running:
-        try:
-            with RestPoseClient(f"http://127.0.0.1:{http_port}", retry=ONCE) as probe:
-                until(probe.ready, running)
-            yield running
-        finally:
-            running.kill()
-
-
-def until(ready: Callable[[], bool], running: subprocess.Popen[bytes]) -> None:
-    end = time.monotonic() + 60
-    while not ready():
-        assert running.poll() is None, "the service ended"
-        assert time.monotonic() < end, "the service does not become ready"
-        time.sleep(0.05)
 
 
 @pytest.mark.parametrize("front", ["rest", "grpc"])

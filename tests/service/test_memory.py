@@ -14,7 +14,7 @@ from protos.sdpose.v1 import pose_pb2
 from service.client import GrpcPoseClient, RestPoseClient, Retry
 from tests.fakes import marked_image
 from tests.pictures import encoded
-from tests.service.test_faults import a_process, free_port
+from tests.service.processes import a_process, free_port, resident
 
 pytestmark = pytest.mark.skipif(
     not Path("/proc/self/status").exists(), reason="reads the memory of a process from /proc"
@@ -23,13 +23,6 @@ PNG = encoded(marked_image(0x010203), "PNG")
 BUDGET_MB = 64
 EACH = 19 * 2**20
 CLIENTS = 40
-
-
-def resident(pid: int) -> int:
-    for line in Path(f"/proc/{pid}/status").read_text().splitlines():
-        if line.startswith("VmRSS:"):
-            return int(line.split()[1]) * 1024
-    raise AssertionError("no VmRSS")
 
 
 async def over_http(port: int, answers: list[str]) -> None:

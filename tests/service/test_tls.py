@@ -6,6 +6,7 @@ import asyncio
 import shutil
 import ssl
 import subprocess
+import sys
 from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager
 from dataclasses import dataclass
@@ -29,6 +30,7 @@ from service.tls import TlsError, TlsFiles, WatchedFiles
 from tests.fakes import FakeEstimator, marked_image
 from tests.pictures import encoded
 from tests.service.conftest import quiet_settings, serving
+from tests.service.processes import ROOT
 
 pytestmark = pytest.mark.anyio
 PNG = encoded(marked_image(0x010203), "PNG")
@@ -148,6 +150,10 @@ async def people(
 async def test_all_ways_in_are_encrypted(authority: Authority) -> None:
     async with encrypted(authority.sign("server")) as service:
         assert service.addresses.page.startswith("https://")
+        probe = [sys.executable, ROOT / "deploy" / "healthcheck.py"]
+        port, certificate = str(service.addresses.http_port), "any"
+        given = {"SDPOSE_HTTP_PORT": port, "SDPOSE_TLS_CERTIFICATE": certificate}
+        assert (await asyncio.to_thread(subprocess.run, probe, env=given)).returncode == 0
         assert await people(service, authority) == [1, 1, 1]
         async with httpx.AsyncClient() as plain:
             with pytest.raises(httpx.TransportError):

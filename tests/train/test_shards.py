@@ -230,3 +230,32 @@ def test_coco_samples_pack_and_load(tmp_path: Path) -> None:
     assert len(crops) == 4
     assert crops.human.all()
     assert crops.decode(0).shape == (358, 269, 3)
+
+
+@pytest.mark.parametrize("head", [b"\x1f\x8b", b"\x1f\x8b\x08", b"BZh9", b"\xfd7zXZ\0", b""])
+def test_a_shard_of_a_head_alone_is_named(tmp_path: Path, head: bytes) -> None:
+    """Of gzip, bzip2 and xz: some trip the standard library's own reader."""
+    path = tmp_path / "head.tar"
+    path.write_bytes(head)
+    with pytest.raises(ValueError, match=r"head\.tar: not a whole tar file"):
+        list(read_shard(path))
+
+
+@pytest.mark.parametrize("kind", [".jpg", ".png", ".webp"])
+def test_a_picture_that_is_cut_short_is_named(tmp_path: Path, kind: str) -> None:
+    """Also in the middle of a shard, whose first picture alone is decoded when it is loaded."""
+    samples = crop_samples(3)
+    pixels = cv2.imdecode(np.frombuffer(samples[1].image, np.uint8), cv2.IMREAD_COLOR)
+    whole = cv2.imencode(kind, pixels)[1].tobytes()
+    for share in (0.3, 0.6, 0.97):
+        cut = replace(samples[1], image=whole[: int(len(whole) * share)])
+        folder = tmp_path / f"{share}"
+        with ShardWriter(folder) as writer:
+            for sample in (samples[0], cut, samples[2]):
+                writer.write(sample)
+        with pytest.raises(ValueError, match=rf"pose-0000\.tar: {cut.key}: .*cut short"):
+            load_shards([folder])
+    with ShardWriter(tmp_path / "whole") as writer:
+        for sample in (samples[0], replace(samples[1], image=whole), samples[2]):
+            writer.write(sample)
+    assert len(load_shards([tmp_path / "whole"])) == 3

@@ -11,6 +11,7 @@ import sys
 from pathlib import Path
 
 from sdpose_core.data.augment import AugmentConfig
+from sdpose_core.train.loop.hardware import part
 from sdpose_core.train.loop.run import prepare
 from sdpose_core.train.recipe.config import (
     DataConfig,
@@ -72,6 +73,7 @@ def main() -> None:
         "samples": trainer.counters.samples,
     }
     (folder / f"result-{rank}.json").write_text(json.dumps(result))
+    part()
 
 
 if __name__ == "__main__":

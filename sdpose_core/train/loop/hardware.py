@@ -75,3 +75,12 @@ def make_fabric(config: TrainConfig, precision: str) -> Fabric:
                 "make --devices and --nodes match torchrun"
             )
     return fabric
+
+
+def part() -> None:
+    """Ends what connects the processes of a run; to be called when the last of it is done.
+
+    Without it their threads still run when Python ends, which now and then aborts the process.
+    """
+    if torch.distributed.is_available() and torch.distributed.is_initialized():
+        torch.distributed.destroy_process_group()

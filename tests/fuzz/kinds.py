@@ -1,0 +1,337 @@
+"""What is read, from what seeds, by whom, and what it may answer."""
+
+from __future__ import annotations
+
+import base64
+import contextlib
+import io
+import json
+import random
+import resource
+import subprocess
+import tarfile
+import tempfile
+import warnings
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from dataclasses import dataclass, replace
+from functools import partial
+from pathlib import Path
+
+import grpc
+import httpx
+import numpy as np
+import torch
+from PIL import Image as PillowImage
+
+from protos.sdpose.v1 import pose_pb2
+from sdpose_core.checkpoints import CheckpointError, read_checkpoint, save_student
+from sdpose_core.data.coco import load_coco
+from sdpose_core.data.coco_file import read_coco
+from sdpose_core.data.shards import ShardWriter, load_shards
+from sdpose_core.detector.protocol import DetectorError
+from sdpose_core.detector.weights import read_safetensors
+from sdpose_core.image_files import ImageLimits
+from sdpose_core.model import Student, StudentConfig
+from service.access.keys import KeyFileError, read_key_file
+from service.cameras.settings import CameraFileError, read_camera_file
+from service.errors import ErrorCode, ServiceError
+from service.pipeline.decoding import ImageDecoder
+from service.scheduling.budget import ByteBudget
+from tests.fakes import marked_image
+from tests.fuzz.damage import damaged
+from tests.pictures import animated_gif, corners, encoded, jpeg_with_orientation
+from tests.service.processes import a_process, free_port, resident
+from tests.train.people import coco_folder, crop_samples
+
+Try = Callable[[bytes], str]
+"""Gives one input to its reader; the answer in a word. Anything that it raises is a fault."""
+
+
+Reader = tuple[Try, Callable[[], int]]
+"""With it, the memory in bytes of the process that reads."""
+
+
+def most_memory() -> int:
+    """The most that this process ever had."""
+    return resource.getrusage(resource.RUSAGE_SELF).ru_maxrss * 1024
+
+
+@dataclass(frozen=True)
+class Kind:
+    """Inputs of one kind: `opened` yields its reader, `seeds` are good ones."""
+
+    seeds: tuple[bytes, ...]
+    opened: Callable[[], contextlib.AbstractContextManager[Reader]]
+
+    def input(self, name: str, number: int) -> bytes:
+        """The same for the same number, on every machine."""
+        return damaged(random.Random(f"{name} {number}"), self.seeds)
+
+
+def _pictures() -> Kind:
+    noise = np.random.default_rng(1).integers(0, 256, (64, 96, 3)).astype(np.uint8)
+    photo = PillowImage.fromarray(noise).resize((480, 320))
+    seeds = [jpeg_with_orientation(6, kind) for kind in ("JPEG", "PNG", "WEBP", "AVIF", "TIFF")]
+    seeds += [encoded(corners(), kind) for kind in ("GIF", "BMP", "TIFF")]
+    seeds += [animated_gif(), encoded(photo, "JPEG", progressive=True), encoded(photo, "JPEG")]
+    seeds += [encoded(photo.convert(mode), "JPEG") for mode in ("CMYK", "L")]
+    seeds += [encoded(photo.convert(mode), "PNG") for mode in ("P", "LA", "RGBA", "1", "I;16")
+              if mode != "I;16"]  # fmt: skip
+    seeds.append(
+        encoded(PillowImage.fromarray(np.arange(1536, dtype=np.uint16).reshape(32, 48)), "PNG")
+    )
+    seeds += [encoded(photo, "WEBP", lossless=True), encoded(photo.convert("RGBA"), "WEBP")]
+    seeds += [encoded(photo, "TIFF", compression=how) for how in ("tiff_lzw", "jpeg", "packbits")]
+
+    @contextmanager
+    def opened() -> Iterator[Reader]:
+        limits = ImageLimits(max_bytes=2**20, max_pixels=1_000_000)
+        budget = ByteBudget(2**28, "pictures", lambda: None)
+        decoder = ImageDecoder(limits, budget, least_side=160, crop_size=(192, 256))
+
+        def read(data: bytes) -> str:
+            with warnings.catch_warnings():
+                warnings.simplefilter("ignore")
+                try:
+                    image = decoder.decode(data, whole=False)
+                except ServiceError as error:
+                    return _of(
+                        error, "invalid_image", "unsupported_media_type", "payload_too_large"
+                    )
+            assert image.pixels.dtype == np.uint8
+            assert image.pixels.shape[2] == 3
+            return "ok"
+
+        yield read, most_memory
+
+    return Kind(tuple(seeds), opened)
+
+
+def _of(error: ServiceError, *codes: str) -> str:
+    assert error.code.value in codes, f"{error.code.value}: {error.message}"
+    return error.code.value
+
+
+_CALLERS_FAULT = {
+    code.value
+    for code in ErrorCode
+    if code not in (ErrorCode.INTERNAL, ErrorCode.UNAVAILABLE, ErrorCode.DEADLINE_EXCEEDED)
+}
+
+
+@contextmanager
+def _service() -> Iterator[tuple[subprocess.Popen[bytes], int, int]]:
+    """Over a fake, in a process of its own: what it serves in is not what it is tried from."""
+    http_port, grpc_port = free_port(), free_port()
+    bounds = {"SDPOSE_MAX_IMAGE_MB": "0.2", "SDPOSE_MAX_REQUEST_MB": "0.5"}
+    with a_process(http_port, grpc_port, **bounds) as running:
+        yield running, http_port, grpc_port
+
+
+def _http(kind: str) -> Callable[[], contextlib.AbstractContextManager[Reader]]:
+    @contextmanager
+    def opened() -> Iterator[Reader]:
+        with _service() as (running, port, _), httpx.Client() as client:
+            url = f"http://127.0.0.1:{port}/pose"
+
+            def read(data: bytes) -> str:
+                headers = {"Content-Type": kind}
+                answer = client.post(url, content=data, headers=headers, timeout=20)
+                if answer.status_code == 200:
+                    body = answer.json()
+                    assert "people" in body or "results" in body
+                    return "ok"
+                code = str(answer.json()["code"])
+                # Where the input sets a deadline, damage may make it a very short one.
+                own = code == "deadline_exceeded" and b"deadline_ms" in data
+                assert own or code in _CALLERS_FAULT, f"{answer.status_code}: {answer.text}"
+                return code
+
+            yield read, partial(resident, running.pid)
+
+    return opened
+
+
+def _multipart() -> Kind:
+    png = encoded(marked_image(5), "PNG")
+
+    def form(*parts: tuple[str, bytes]) -> bytes:
+        body = b""
+        for head, value in parts:
+            body += b"--edge\r\nContent-Disposition: form-data; " + head.encode() + b"\r\n\r\n"
+            body += value + b"\r\n"
+        return body + b"--edge--\r\n"
+
+    image = ('name="image"; filename="a.png"', png)
+    seeds = (
+        form(image),
+        form(image, image, ('name="boxes"', b"[[[1, 1, 6, 6]], null]")),
+        form(image, ('name="max_people"', b"3"), ('name="deadline_ms"', b"5000")),
+    )
+    return Kind(seeds, _http("multipart/form-data; boundary=edge"))
+
+
+def _json_bodies() -> Kind:
+    text = base64.b64encode(encoded(marked_image(5), "PNG")).decode()
+    values: list[object] = [
+        {"image": text, "max_people": 2, "min_score": 0.5, "cycles": "auto"},
+        {"image": [text, f"data:image/png;base64,{text}"], "boxes": [[[1, 1, 6, 6]], None]},
+        {"image": text, "boxes": [{"x": 1, "y": 1, "width": 5, "height": 5}], "flip_test": True},
+    ]
+    return Kind(tuple(json.dumps(value).encode() for value in values), _http("application/json"))
+
+
+def _messages() -> Kind:
+    png = encoded(marked_image(5), "PNG")
+    options = pose_pb2.PoseOptions(max_people=2, min_score=0.5, cycles=1)
+    box = pose_pb2.Box(x=1, y=1, width=5, height=5)
+    seeds = (
+        pose_pb2.EstimatePoseRequest(image=png, options=options).SerializeToString(),
+        pose_pb2.EstimatePoseRequest(
+            image=png, boxes=pose_pb2.Boxes(boxes=[box, box])
+        ).SerializeToString(),
+    )
+
+    @contextmanager
+    def opened() -> Iterator[Reader]:
+        with (
+            _service() as (running, _, port),
+            grpc.insecure_channel(f"127.0.0.1:{port}") as channel,
+        ):
+            call = channel.unary_unary("/sdpose.v1.PoseService/EstimatePose")
+
+            def read(data: bytes) -> str:
+                try:
+                    call(data, timeout=20)
+                except grpc.RpcError as error:
+                    refusal = error
+                else:
+                    return "ok"
+                given = dict(refusal.trailing_metadata() or ())
+                code = given.get("sdpose-error-code", refusal.code().name)
+                assert code in _CALLERS_FAULT, f"{refusal.code()}: {refusal.details()}"
+                return str(code)
+
+            yield read, partial(resident, running.pid)
+
+    return Kind(seeds, opened)
+
+
+def _files(
+    seeds: tuple[bytes, ...], suffix: str, read: Callable[[Path], object], *theirs: type[Exception]
+) -> Kind:
+    """Files of one suffix; `theirs` is what the reader may raise, in a sentence that names it."""
+
+    @contextmanager
+    def opened() -> Iterator[Reader]:
+        with tempfile.TemporaryDirectory() as folder:
+            path = Path(folder) / f"input{suffix}"
+
+            def given(data: bytes) -> str:
+                path.write_bytes(data)
+                with warnings.catch_warnings():
+                    warnings.simplefilter("ignore")
+                    try:
+                        read(path)
+                    except theirs as error:
+                        refusal = str(error)
+                    else:
+                        return "ok"
+                assert path.name in refusal, f"the file is not named: {refusal}"
+                return "refused"
+
+            yield given, most_memory
+
+    return Kind(seeds, opened)
+
+
+def _checkpoints() -> Kind:
+    tiny = StudentConfig("tiny", depth=1, train_cycles=1, embed_dim=8, mlp_dim=8, head_dim=8)
+    torch.manual_seed(0)
+    with tempfile.TemporaryDirectory() as folder:
+        ours = Path(folder) / "a.safetensors"
+        save_student(Student(tiny), ours)
+        return _files((ours.read_bytes(),), ".safetensors", read_checkpoint, CheckpointError)
+
+
+def _official() -> Kind:
+    with tempfile.TemporaryDirectory() as folder:
+        path = Path(folder) / "a.pth"
+        weights = {"backbone.conv1.weight": torch.zeros(4, 3, 3, 3), "head.bias": torch.ones(3)}
+        torch.save({"state_dict": weights, "meta": {"epoch": 3}}, path)
+        return _files((path.read_bytes(),), ".pth", read_checkpoint, CheckpointError)
+
+
+def _detectors() -> Kind:
+    from sdpose_core.detector.weights import EMBEDDED_PATH
+
+    return _files((EMBEDDED_PATH.read_bytes(),), ".safetensors", read_safetensors, DetectorError)
+
+
+def _shards() -> Kind:
+    seeds = []
+    with tempfile.TemporaryDirectory() as folder:
+        with ShardWriter(Path(folder)) as writer:
+            for sample in crop_samples(3):
+                writer.write(sample)
+        (path,) = writer.paths
+        seeds.append(path.read_bytes())
+        with ShardWriter(Path(folder) / "small") as writer:
+            for sample in crop_samples(2):
+                writer.write(replace(sample, image=encoded(corners(), "JPEG")))
+        seeds.append(writer.paths[0].read_bytes())
+    packed = io.BytesIO()
+    with tarfile.open(fileobj=packed, mode="w:gz") as tar:
+        info = tarfile.TarInfo("a.json")
+        info.size = 2
+        tar.addfile(info, io.BytesIO(b"{}"))
+    seeds.append(packed.getvalue())
+    return _files(tuple(seeds), ".tar", lambda path: load_shards([path]), ValueError)
+
+
+def _coco() -> Kind:
+    with tempfile.TemporaryDirectory() as folder:
+        annotations, images = coco_folder(Path(folder), images=2)
+        seed = annotations.read_bytes()
+
+    def read(path: Path) -> None:
+        read_coco(path)
+        with contextlib.suppress(FileNotFoundError):
+            load_coco(path, images)
+
+    return _files((seed,), ".json", read, ValueError)
+
+
+def _key_files() -> Kind:
+    seed = (
+        f'["kiosk"]\nsha256 = "{"5a" * 32}"\nrequests_per_second = 20\nexpires = 2031-01-31\n'
+        f'scopes = ["pose", "admin"]\n["door"]\nsha256 = "{"6b" * 32}"\nmax_streams = 3\n'
+    )
+    return _files((seed.encode(),), ".toml", read_key_file, KeyFileError)
+
+
+def _camera_files() -> Kind:
+    seed = (
+        '[[camera]]\nname = "door"\naddress = "rtsp://10.0.0.5/stream1"\nfps = 10\n'
+        "[camera.config]\ntracking = true\ndetect_every = 5\n"
+    )
+    return _files(
+        (seed.encode(),), ".toml", lambda path: read_camera_file(path, 16), CameraFileError
+    )
+
+
+KINDS: dict[str, tuple[Callable[[], Kind], int]] = {
+    "pictures": (_pictures, 40),
+    "multipart": (_multipart, 10),
+    "json": (_json_bodies, 10),
+    "messages": (_messages, 10),
+    "checkpoints": (_checkpoints, 6),
+    "official checkpoints": (_official, 4),
+    "detectors": (_detectors, 4),
+    "shards": (_shards, 6),
+    "COCO files": (_coco, 6),
+    "key files": (_key_files, 2),
+    "camera files": (_camera_files, 2),
+}
+"""Each kind with its share of the inputs, in hundredths."""
