@@ -1,4 +1,4 @@
-"""The service against the bare estimator, with and without batching, and over a long run."""
+"""The service against the bare estimator, with and without batching."""
 
 from __future__ import annotations
 
@@ -14,7 +14,7 @@ from sdpose_core.estimator import PoseEstimator
 from sdpose_core.image_files import ImageLimits, decode_image, encode_jpeg
 from service.bench.load import Load, RestConnection, RpcConnection, closed_loop
 from service.bench.server import Server
-from service.bench.tables import markdown, slope, spread
+from service.bench.tables import markdown, spread
 
 Progress = Callable[[str], None]
 _LIMITS = ImageLimits()
@@ -111,33 +111,6 @@ def side_by_side(
     ]
     head = ["server", "clients", "images/s", "of the first", "p50 ms", "p99 ms", "errors"]
     return markdown(head, rows)
-
-
-def soak(server: Server, bench: ServeBench, requests: int, clients: int, progress: Progress) -> str:
-    """Memory and file handles of the server over many requests, half of them a front end."""
-    steps = 20
-    seen, memory, files = [0.0], [server.memory_mib()], [server.open_files()]
-    errors = 0
-    for step in range(steps):
-        front = bench.fronts[step % len(bench.fronts)]
-        load = asyncio.run(
-            closed_loop(
-                _connections(server, front, clients), bench.images, requests=requests // steps
-            )
-        )
-        errors += load.errors
-        seen.append(seen[-1] + len(load.latencies) + load.errors)
-        memory.append(server.memory_mib())
-        files.append(server.open_files())
-        progress(f"{seen[-1]:.0f} requests: {memory[-1]:.0f} MiB, {files[-1]} files")
-    half = len(seen) // 2
-    rise = slope(seen[half:], memory[half:]) * 1000
-    rows = [
-        [f"{count:.0f}", f"{mib:.0f}", str(handles)]
-        for count, mib, handles in zip(seen[::4], memory[::4], files[::4], strict=True)
-    ]
-    table = markdown(["requests", "resident MiB", "open files"], rows)
-    return f"{table}\n\nSecond half: {rise:+.3f} MiB a 1,000 requests; errors: {errors}."
 
 
 def one_person_images(estimator: PoseEstimator, images: Sequence[bytes]) -> list[bytes]:

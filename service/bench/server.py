@@ -29,10 +29,17 @@ class Server:
 
     def memory_mib(self) -> float:
         """Resident memory of the process."""
+        return int(self._status("VmRSS")) / 1024
+
+    def threads(self) -> int:
+        """Threads of the process."""
+        return int(self._status("Threads"))
+
+    def _status(self, name: str) -> str:
         for line in Path(f"/proc/{self.pid}/status").read_text(encoding="ascii").splitlines():
-            if line.startswith("VmRSS:"):
-                return int(line.split()[1]) / 1024
-        raise RuntimeError(f"process {self.pid} tells no VmRSS")
+            if line.startswith(f"{name}:"):
+                return line.split()[1]
+        raise RuntimeError(f"process {self.pid} tells no {name}")
 
     def open_files(self) -> int:
         """Open file handles of the process."""

@@ -173,20 +173,36 @@ def cycles(
 @bench.command("soak")
 def soak(
     images: Images = None,
-    requests: Annotated[int, typer.Option(min=100, help="Requests in all.")] = 20_000,
-    clients: Annotated[int, typer.Option(min=1, help="Clients.")] = 8,
-    small: Small = False,
+    minutes: Annotated[float, typer.Option(min=0.1, help="Length of the run.")] = 20.0,
+    clients: Annotated[int, typer.Option(min=1, help="Clients of each front end.")] = 2,
+    cameras: Annotated[int, typer.Option(min=0, help="Cameras of 5 frames a second.")] = 2,
+    large: Annotated[bool, typer.Option(help="The images as they are, not their people.")] = False,
 ) -> None:
-    """Memory and file handles of the service over many requests."""
-    from service.bench import serve as measure
+    """A long run: images over both front ends, cameras, and callers that misbehave.
+
+    Memory, files, threads and tasks of the service, its latency, and every answer that was lost
+    (status 1 then).
+    """
     from service.bench.server import started
+    from service.bench.soak import run_soak
+    from service.bench.streams import panned
     from service.bench.tables import machine
 
     typer.echo(f"{machine()}\n")
-    files = _read(images, small)
+    files = _read(images, small=not large)
     with started({}) as server:
-        plan = measure.ServeBench(files)
-        typer.echo(measure.soak(server, plan, requests, clients, _progress))
+        seen = run_soak(
+            server,
+            files,
+            panned(files[0]),
+            minutes * 60,
+            _progress,
+            clients=clients,
+            cameras=cameras,
+            every_s=min(10.0, minutes * 6),
+        )
+    typer.echo(seen.report())
+    raise typer.Exit(1 if seen.lost else 0)
 
 
 @bench.command("overload")

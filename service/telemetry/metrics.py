@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import asyncio
 from collections.abc import Callable, Iterable
 from dataclasses import dataclass
 from typing import Protocol
@@ -138,6 +139,10 @@ class Metrics:
             "1 while new work is welcome, as /readyz says, else 0.",
             registry=registry,
         )
+        self.tasks = Gauge(
+            "sdpose_tasks", "Tasks of the event loop, for requests and streams.", registry=registry
+        )
+        self.tasks.set_function(_tasks)
         ProcessCollector(registry=registry)
 
     def queue_depth(self, stage: str, depth: int) -> None:
@@ -225,3 +230,10 @@ class _CameraCollector:
             frames.add_metric([name, "error"], camera.errors)
             frames.add_metric([name, "dropped"], camera.dropped)
         return [up, watchers, frames, reconnects]
+
+
+def _tasks() -> int:
+    try:
+        return len(asyncio.all_tasks())
+    except RuntimeError:  # read outside of a loop
+        return 0

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import re
+import threading
 from collections.abc import Callable
 from dataclasses import replace
 from pathlib import Path
@@ -20,13 +21,16 @@ from sdpose_core.model import PRESETS, Student
 from sdpose_core.types import Image, Poses
 from service.bench import core, people, serve
 from service.bench.load import RestConnection, RpcConnection, closed_loop
+from service.bench.overload import Answer, Run, run_overload
+from service.bench.overload_plot import draw
 from service.bench.server import Server
+from service.bench.soak import run_soak
 from service.bench.tables import markdown, percentile, slope, spread
 from service.cli.main import app
 from tests.fakes import FakeEstimator, marked_image
 from tests.pictures import encoded
 from tests.service.conftest import Service, serving
-from tests.service.processes import process
+from tests.service.processes import a_process, free_port, process
 
 pytestmark = pytest.mark.anyio
 
@@ -100,10 +104,59 @@ def test_tables_of_a_short_run() -> None:
         several = serve.side_by_side(pair, plan, lambda _: None)
         assert several.count("\n") == 5
         assert "| two | 2 |" in several
-        told = serve.soak(server, plan, 100, 2, lambda _: None)
-        assert "errors: 0" in told
         assert server.open_files() > 3
         assert server.memory_mib() > 10
+        assert server.threads() > 2
+
+
+def test_a_soak_finds_no_answer_lost_where_none_is() -> None:
+    http_port, grpc_port = free_port(), free_port()
+    with a_process(http_port, grpc_port) as running:
+        server = Server("127.0.0.1", http_port, grpc_port, running.pid)
+        seen = run_soak(server, [JPEG], [JPEG], 6.0, lambda _: None, every_s=0.5)
+    assert seen.lost == []
+    assert seen.outcomes["ok"] > 50
+    assert seen.outcomes["frame ok"] > 10
+    assert seen.faults.total() > 5
+    assert len(seen.samples) >= 8
+    last = seen.samples[-1]
+    assert last.tasks > 0
+    assert last.threads > 2
+    report = seen.report()
+    assert "Answers lost: 0." in report
+    assert "MiB a 1,000 requests" in report
+
+
+def test_a_soak_counts_what_is_lost() -> None:
+    """Of a service that ends in the middle."""
+    http_port, grpc_port = free_port(), free_port()
+    with a_process(http_port, grpc_port) as running:
+        server = Server("127.0.0.1", http_port, grpc_port, running.pid)
+        threading.Timer(1.0, running.kill).start()
+        seen = run_soak(server, [JPEG], [JPEG], 3.0, lambda _: None, every_s=0.2)
+    assert seen.lost
+    assert "Answers lost: 0." not in seen.report()
+
+
+def test_an_overload_is_refused_and_over_soon() -> None:
+    http_port, grpc_port = free_port(), free_port()
+    with a_process(http_port, grpc_port, SLOW_S="0.02", SDPOSE_MAX_QUEUE_MS="200") as running:
+        server = Server("127.0.0.1", http_port, grpc_port, running.pid)
+        run = run_overload(server, [JPEG], 4.0, 3.0, lambda _: None)
+    hard = run.between(run.begin_s, run.end_s)
+    assert {each.status for each in hard} == {200, 429}
+    assert all(each.retry_after for each in hard if each.status == 429)
+    assert all(each.status == 200 for each in run.between(0, run.begin_s))
+    assert run.goodput > 0.4 * run.peak
+    assert run.recovery_s() < 3
+    assert "| any other answer | 0 |" in run.table()
+
+
+def test_the_plot_of_an_overload(tmp_path: Path) -> None:
+    answers = [Answer(n / 10, n / 10 + 0.05, (200, 429)[n % 2], True) for n in range(100)]
+    run = Run(5.0, 2.0, 3.0, 7.0, answers)
+    draw(run, tmp_path / "plot.png")
+    assert (tmp_path / "plot.png").read_bytes().startswith(b"\x89PNG")
 
 
 def test_core_command_prints_a_table(tmp_path: Path) -> None:
