@@ -16,7 +16,7 @@ $(if $(UV),$(UV) pip install --python $(BIN)/python --torch-backend auto --const
 $(BIN)/pip install --disable-pip-version-check --constraint $(2) -e '$(1)'
 endef
 
-.PHONY: serve test check readme format protos protos-release setup setup-dev lock deploy-check image-check release-check clean
+.PHONY: serve test check readme format protos protos-release setup setup-dev lock trust licences sbom deploy-check image-check release-check clean
 
 $(BIN)/python:
 	$(PYTHON) -m venv $(VENV)
@@ -63,6 +63,18 @@ protos-release: setup-dev
 # Writes the package lists, deploy/requirements-*.lock, again.
 lock: setup-dev
 	$(BIN)/python -m tools.lock
+
+# Faults, 50,000 damaged inputs, an overload and a long run, in one table; about 40 minutes.
+trust: setup-dev
+	$(BIN)/python -m tools.trust
+
+# The licences in NOTICE, after a change of the packages.
+licences: setup-dev
+	$(BIN)/python -m tools.licences
+
+# What is installed here, as CycloneDX: sbom.cdx.json.
+sbom: setup-dev
+	$(BIN)/cyclonedx-py environment $(BIN)/python --output-file sbom.cdx.json
 
 # Real Prometheus, real nginx, two real servers, on loopback; about four minutes.
 deploy-check: setup-dev

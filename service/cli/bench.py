@@ -94,7 +94,7 @@ def people(
 
     typer.echo(f"{machine()}\n")
     estimator = _bare()
-    person = measure.cut_person(estimator, _read(images)[0])
+    person = measure.cut_person(estimator, read_images(images)[0])
     numbers = [int(number) for number in _listed(counts)]
     plan = (estimator, person)
     typer.echo(measure.by_people(*plan, numbers, rounds, seconds, _progress))
@@ -117,7 +117,7 @@ def serve(
 
     typer.echo(f"{machine()}\n")
     numbers = [int(number) for number in clients.split(",")]
-    plan = ServeBench(_read(images), numbers, rounds, seconds)
+    plan = ServeBench(read_images(images), numbers, rounds, seconds)
     _progress("starting the service and the bare estimator")
     with started({}) as server:
         typer.echo(against_bare(_bare(), server, plan, _progress))
@@ -137,7 +137,7 @@ def batching(
 
     typer.echo(f"{machine()}\n")
     _progress("cutting out the people")
-    small = _read(images, small=True)
+    small = read_images(images, small=True)
     plan = measure.ServeBench(small, (clients,), rounds, seconds)
     wanted = {
         f"at most {size}": {"SDPOSE_MAX_BATCH": size, "SDPOSE_MAX_DETECT_BATCH": size}
@@ -164,7 +164,7 @@ def cycles(
     _need_cycles(2)
     typer.echo(f"{machine()}\n")
     numbers = [int(number) for number in clients.split(",")]
-    plan = measure.ServeBench(_read(images), numbers, rounds, seconds)
+    plan = measure.ServeBench(read_images(images), numbers, rounds, seconds)
     wanted = {f"cycles={value}": {"SDPOSE_CYCLES": value} for value in ("1", "2", "auto")}
     with _several(wanted) as servers:
         typer.echo(measure.side_by_side(servers, plan, _progress))
@@ -189,7 +189,7 @@ def soak(
     from service.bench.tables import machine
 
     typer.echo(f"{machine()}\n")
-    files = _read(images, small=not large)
+    files = read_images(images, small=not large)
     with started({}) as server:
         seen = run_soak(
             server,
@@ -220,7 +220,7 @@ def overload(
     from service.bench.tables import machine
 
     typer.echo(f"{machine()}\n")
-    files = _read(images, small=not large)
+    files = read_images(images, small=not large)
     with started({}) as server:
         run = run_overload(server, files, times, seconds, _progress)
     typer.echo(run.table())
@@ -242,7 +242,7 @@ def streams(
     from service.bench.tables import machine
 
     typer.echo(f"{machine()}\n")
-    named = [(f"image {number}", file) for number, file in enumerate(_read(images, small), 1)]
+    named = [(f"image {number}", file) for number, file in enumerate(read_images(images, small), 1)]
     with started({}) as server:
         counts = [int(count) for count in _listed(cameras)]
         rates = [float(rate) for rate in _listed(fps)]
@@ -299,7 +299,7 @@ def _bare() -> PoseEstimator:
     return estimator
 
 
-def _read(images: list[Path] | None, small: bool = False) -> list[bytes]:
+def read_images(images: list[Path] | None, small: bool = False) -> list[bytes]:
     """The image files; `small`: the people of them instead, cut out one by one."""
     if images:
         files = [path.read_bytes() for path in images]

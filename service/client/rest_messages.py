@@ -18,6 +18,7 @@ BoxesOfEach = Sequence[Sequence[Box] | None]
 # For answers that never reached our own code, such as those of a proxy in front of it.
 _BY_STATUS = {
     401: ErrorCode.UNAUTHENTICATED,
+    403: ErrorCode.PERMISSION_DENIED,
     413: ErrorCode.PAYLOAD_TOO_LARGE,
     429: ErrorCode.OVERLOADED,
     502: ErrorCode.UNAVAILABLE,

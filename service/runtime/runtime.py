@@ -92,7 +92,7 @@ class Runtime:
         self._build = build
         self._models: Models | None = None
         self._loading: asyncio.Lock = asyncio.Lock()
-        self._retiring: set[asyncio.Task[None]] = set()
+        self._retiring: dict[asyncio.Task[None], Models] = {}
         self._workers: list[OwnerThread] = []
         self._quiet = asyncio.Event()
         self._quiet.set()
@@ -134,7 +134,9 @@ class Runtime:
         usual = min(settings.default_deadline_ms, settings.max_queue_ms)
         try:
             wanted = usual if deadline_ms is None else float(str(deadline_ms))
-        except ValueError:  # that is told when the parameters are read
+        except ValueError:
+            wanted = usual
+        if not wanted > 0:  # what is wrong is told when the parameters are read
             wanted = usual
         return min(wanted, settings.max_deadline_ms) / 1e3
 
@@ -288,14 +290,14 @@ class Runtime:
         self.settings = settings
         self._take_over(models)
         retiring = asyncio.create_task(before.retire(self._longest_s))
-        self._retiring.add(retiring)
+        self._retiring[retiring] = before
         retiring.add_done_callback(self._retired)
         names = models.pipeline.models
         _log.info("reloaded", student=names.student, detector=names.detector)
         return names
 
     def _retired(self, retiring: asyncio.Task[None]) -> None:
-        self._retiring.discard(retiring)
+        self._retiring.pop(retiring, None)
         asyncio.get_running_loop().call_soon(settle_memory)
 
     def _take_over(self, models: Models) -> None:
@@ -332,11 +334,13 @@ class Runtime:
 
     def stop(self) -> bool:
         """Fails what is left and ends the threads; False when one is still running."""
-        for retiring in self._retiring:
+        before = list(self._retiring.items())
+        for retiring, _ in before:
             retiring.cancel()
         if self._models is not None:
             self._models.pipeline.close()
         ended = [worker.stop(timeout_s=1.0) for worker in self._workers]
+        ended += [models.stop() for _, models in before]
         ended.append(self.cameras.ended(timeout_s=1.0))
         if self.state is not State.FAILED:
             self.state = State.STOPPED

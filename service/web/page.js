@@ -51,13 +51,14 @@ function fail(error, retry) {
   const id = error.requestId ? ` (request ${error.requestId})` : "";
   const reasons = {
     unauthenticated: "This service needs an API key. Enter it under Access.",
+    permission_denied: "This API key does not open that. Enter another under Access.",
     overloaded: `The service is busy.${after}`,
     unavailable: `The service is not ready: ${error.message}.${after}`,
   };
   $("reason").textContent = reasons[error.code] ?? `${error.message}${id}`;
   $("trouble").hidden = false;
   $("retry").onclick = retry;
-  if (error.code === "unauthenticated") $("key").focus();
+  if (["unauthenticated", "permission_denied"].includes(error.code)) $("key").focus();
 }
 
 function clearTrouble() {

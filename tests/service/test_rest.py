@@ -444,3 +444,12 @@ async def test_an_overloaded_entry_says_when_to_come_back() -> None:
         assert error.code is ErrorCode.OVERLOADED
         assert error.retry_after_s is not None
         assert error.retry_after_s > 0
+
+
+@pytest.mark.parametrize("deadline", ["-5", "0", "nan", "inf", "1_0", "soon", ""])
+async def test_a_deadline_that_is_none_is_told_so(http: httpx.AsyncClient, deadline: str) -> None:
+    """And not taken for one that cannot be met, which would be `overloaded`."""
+    answer = await http.post(
+        f"/pose?deadline_ms={deadline}", content=PNG, headers={"Content-Type": "image/png"}
+    )
+    assert (answer.status_code, answer.json()["code"]) == (422, "invalid_argument")
