@@ -17,14 +17,17 @@ from service.scheduling.fairness import crowds
 
 
 class Arrivals:
-    """Takes half of `budget` at most, and `largest` bytes of it for each message under way."""
+    """Takes half of `budget` at most, and `largest` bytes of it for each message under way.
+
+    Slow lines of one share do not keep others out: it waits for its own when it holds too many.
+    """
 
     def __init__(self, budget: ByteBudget, largest: int) -> None:
         self._budget = budget
         self._largest = largest
         self._most = max(1, budget.bound // (2 * largest))
-        self._turns = asyncio.Semaphore(self._most)
         self._held: Counter[Hashable] = Counter()
+        self._waiting: list[tuple[Hashable, asyncio.Future[None]]] = []
 
     @asynccontextmanager
     async def one(self, share: Hashable, patience_s: float) -> AsyncIterator[None]:
@@ -32,28 +35,47 @@ class Arrivals:
 
         Raises `ServiceError` overloaded.
         """
-        if crowds(self._held[share], self._most - self._held.total()):
-            raise _refusal()
-        try:
-            async with asyncio.timeout(patience_s):
-                await self._turns.acquire()
-        except TimeoutError:
-            raise _refusal() from None
+        await self._turn(share, patience_s)
         try:
             self._budget.take(self._largest)
-            self._held[share] += 1
             try:
                 yield
             finally:
                 self._budget.give_back(self._largest)
-                self._held[share] -= 1
-                if not self._held[share]:
-                    del self._held[share]
         finally:
-            self._turns.release()
+            self._release(share)
 
+    async def _turn(self, share: Hashable, patience_s: float) -> None:
+        if self._fits(share):
+            self._held[share] += 1
+            return
+        turn: asyncio.Future[None] = asyncio.get_running_loop().create_future()
+        self._waiting.append((share, turn))
+        try:
+            async with asyncio.timeout(patience_s):
+                await turn
+        except BaseException as error:
+            if turn.done() and not turn.cancelled():  # given in the very moment
+                self._release(share)
+            else:
+                self._waiting.remove((share, turn))
+            if isinstance(error, TimeoutError):
+                raise ServiceError(
+                    ErrorCode.OVERLOADED, "too many messages are on their way in", retry_after_s=1.0
+                ) from None
+            raise
 
-def _refusal() -> ServiceError:
-    return ServiceError(
-        ErrorCode.OVERLOADED, "too many messages are on their way in", retry_after_s=1.0
-    )
+    def _fits(self, share: Hashable) -> bool:
+        free = self._most - self._held.total()
+        return free > 0 and not crowds(self._held[share], free)
+
+    def _release(self, share: Hashable) -> None:
+        self._held[share] -= 1
+        if not self._held[share]:
+            del self._held[share]
+        for waiting in list(self._waiting):
+            who, turn = waiting
+            if self._fits(who) and not turn.done():
+                self._held[who] += 1
+                self._waiting.remove(waiting)
+                turn.set_result(None)
