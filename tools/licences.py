@@ -6,8 +6,9 @@ the list for GPUs, since they are not installed where this runs.
 
 from __future__ import annotations
 
-import re
 from pathlib import Path
+
+from packaging.utils import canonicalize_name
 
 from service.cli.licences import UNKNOWN, Licence, installed
 from tools.lock import CPU_LOCK, GPU_LOCK, ROOT, is_cuda, pins
@@ -20,15 +21,10 @@ _CUDA = (
 )
 
 
-def normal(name: str) -> str:
-    """A package's name as indexes compare it (PEP 503)."""
-    return re.sub(r"[-_.]+", "-", name).lower()
-
-
 def served() -> list[Licence]:
     """The packages of the CPU image, by name. Raises `ValueError` where one is not installed."""
-    here = {normal(each.name): each for each in installed()}
-    wanted = sorted(map(normal, pins(CPU_LOCK)))
+    here = {canonicalize_name(each.name): each for each in installed()}
+    wanted = sorted(map(canonicalize_name, pins(CPU_LOCK)))
     missing = [name for name in wanted if name not in here]
     if missing:
         raise ValueError(f"not installed here, so their licences are not known: {missing}")

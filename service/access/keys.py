@@ -8,7 +8,6 @@ from __future__ import annotations
 import hashlib
 import re
 import secrets
-import tomllib
 from collections.abc import Iterable
 from datetime import UTC, date, datetime
 from enum import StrEnum
@@ -19,6 +18,7 @@ from pydantic import BaseModel, ConfigDict, Field, ValidationError, field_valida
 
 from service.errors import shortened
 from service.parameters import Priority
+from service.toml_files import read_toml
 
 _PREFIX: Final = "sdp_"
 _NAME: Final = re.compile(r"[A-Za-z0-9][A-Za-z0-9._-]{0,63}")
@@ -107,12 +107,7 @@ def known_keys(plain: Iterable[str], path: Path | None) -> tuple[Key, ...]:
 
 def read_key_file(path: Path) -> tuple[Key, ...]:
     """The keys of a TOML file, a table for each. Raises `KeyFileError`."""
-    try:
-        tables = tomllib.loads(path.read_text(encoding="utf-8"))
-    except OSError as error:
-        raise KeyFileError(f"{path}: cannot be read: {error.strerror}") from None
-    except ValueError as error:  # also bytes that are not UTF-8
-        raise KeyFileError(f"{path}: not a TOML file: {error}") from None
+    tables = read_toml(path, KeyFileError)
     keys = tuple(_parsed(path, name, table) for name, table in tables.items())
     names: dict[str, str] = {}
     for key in keys:

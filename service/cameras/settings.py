@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import tomllib
 from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
@@ -13,6 +12,7 @@ from pydantic import BaseModel, ConfigDict, Field, ValidationError
 from service.errors import ServiceError, invalid_argument
 from service.parameters import PoseParameters, rejected
 from service.streams.settings import Drop, StreamSettings, parse_stream_settings
+from service.toml_files import read_toml
 
 _OF_STREAMS_ONLY = ("drop", "resume_token")
 
@@ -89,12 +89,7 @@ def read_camera_file(path: Path | None, most: int) -> list[CameraSettings]:
     """
     if path is None:
         return []
-    try:
-        content = tomllib.loads(path.read_text(encoding="utf-8"))
-    except OSError as error:
-        raise CameraFileError(f"{path}: cannot be read: {error.strerror}") from None
-    except ValueError as error:
-        raise CameraFileError(f"{path}: not a TOML file: {error}") from None
+    content = read_toml(path, CameraFileError)
     tables = content.pop("camera", [])
     if content or not isinstance(tables, list):
         raise CameraFileError(f"{path}: expected tables [[camera]] and nothing else")

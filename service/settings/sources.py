@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import os
-import tomllib
 from difflib import get_close_matches
 from pathlib import Path
 from typing import Any
@@ -12,6 +11,7 @@ from pydantic import ValidationError
 
 from service.errors import shortened
 from service.settings.fields import PREFIX, Settings
+from service.toml_files import read_toml
 
 CONFIG = "SDPOSE_CONFIG"
 """Names a TOML file with settings; not a setting itself."""
@@ -52,12 +52,7 @@ def unknown_settings() -> list[str]:
 
 
 def _read_file(path: Path) -> dict[str, Any]:
-    try:
-        settings = tomllib.loads(path.read_text(encoding="utf-8"))
-    except OSError as error:
-        raise SettingsError(f"{path}: cannot be read: {error.strerror}") from None
-    except ValueError as error:  # also bytes that are not UTF-8
-        raise SettingsError(f"{path}: not a TOML file: {error}") from None
+    settings = read_toml(path, SettingsError)
     for name in settings:
         if name not in Settings.model_fields:
             similar = get_close_matches(name, Settings.model_fields, n=1)

@@ -1,4 +1,4 @@
-"""Damaged files of every kind: each gives a picture or one of the caller's errors, never ours."""
+"""Pictures with particular damage; `tests/fuzz` has damage of every kind."""
 
 from __future__ import annotations
 
@@ -11,59 +11,11 @@ import pytest
 from PIL import Image as PillowImage
 
 from sdpose_core import image_files as images
-from sdpose_core.image_files import ImageFileError, ImageLimits, decode_image
+from sdpose_core.image_files import ImageLimits, decode_image
 from sdpose_core.types import Image
-from tests.pictures import corners, encoded, jpeg_with_orientation
+from tests.pictures import corners, encoded
 
 LIMITS = ImageLimits(max_bytes=2**20, max_pixels=1_000_000)
-THEIRS = {
-    "invalid_image",
-    "unsupported_media_type",
-    "payload_too_large",  # a damaged header may claim any size
-}
-EXIF_KINDS = ("JPEG", "PNG", "WEBP", "AVIF", "TIFF")
-PLAIN_KINDS = ("GIF", "BMP")
-
-
-def whole_files() -> dict[str, bytes]:
-    """A small file of every accepted kind, with EXIF where the kind has it."""
-    files = {kind: jpeg_with_orientation(6, kind) for kind in EXIF_KINDS}
-    files |= {kind: encoded(corners(), kind) for kind in PLAIN_KINDS}
-    files["16 bit PNG"] = encoded(
-        PillowImage.fromarray(np.arange(1536, dtype=np.uint16).reshape(32, 48)), "PNG"
-    )
-    files["CMYK JPEG"] = encoded(PillowImage.fromarray(corners()).convert("CMYK"), "JPEG")
-    files["clear WebP"] = encoded(PillowImage.new("RGBA", (48, 32), (9, 9, 9, 99)), "WEBP")
-    return files
-
-
-WHOLE = whole_files()
-
-
-def damaged(data: bytes, rng: np.random.Generator) -> bytes:
-    """The file with a few bytes changed, and every third time also cut off."""
-    broken = np.frombuffer(data, np.uint8).copy()
-    places = rng.integers(0, len(broken), rng.integers(1, 9))
-    broken[places] = rng.integers(0, 256, len(places))
-    length = rng.integers(1, len(broken)) if rng.integers(3) == 0 else len(broken)
-    return broken[:length].tobytes()
-
-
-@pytest.mark.filterwarnings("ignore")  # Pillow warns of what it puts up with
-@pytest.mark.parametrize("name", WHOLE)
-def test_damage_is_never_a_fault_of_ours(name: str) -> None:
-    rng = np.random.default_rng(sorted(WHOLE).index(name))
-    codes = set()
-    for _ in range(150):
-        try:
-            picture = decode_image(damaged(WHOLE[name], rng), LIMITS)
-        except ImageFileError as error:
-            codes.add(error.code)
-        else:
-            assert picture.dtype == np.uint8
-            assert picture.ndim == 3
-    assert "invalid_image" in codes, "the damage must reach the decoder"
-    assert codes <= THEIRS
 
 
 def test_want_of_memory_is_not_blamed_on_the_file(monkeypatch: pytest.MonkeyPatch) -> None:

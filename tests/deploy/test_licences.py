@@ -9,11 +9,12 @@ from email.message import Message
 from pathlib import Path
 
 import pytest
+from packaging.utils import canonicalize_name
 from typer.testing import CliRunner
 
 from service.cli.licences import UNKNOWN, licence_of
 from service.cli.main import app
-from tools.licences import HEAD, NOTICE, normal, served, with_section
+from tools.licences import HEAD, NOTICE, served, with_section
 from tools.lock import CPU_LOCK, DEV_LOCK, ROOT, pins
 
 # Licences that go with AGPL-3.0-or-later; a package under any other needs a look.
@@ -27,7 +28,7 @@ def test_notice_has_every_package_of_the_image() -> None:
     listed = text.partition(HEAD)[2]
     for name in pins(CPU_LOCK):
         assert any(
-            normal(line.split(":")[0]) == normal(name)
+            canonicalize_name(line.split(":")[0]) == canonicalize_name(name)
             for line in map(str.strip, listed.splitlines())
         ), name
 
@@ -45,7 +46,9 @@ def test_the_command_lists_what_is_installed() -> None:
     (line,) = (line for line in shown.output.splitlines() if line.startswith("fastapi "))
     assert "MIT" in line
     everything = json.loads(CliRunner().invoke(app, ["licences", "--json"]).output)
-    assert {normal(each["name"]) for each in everything} >= set(map(normal, pins(CPU_LOCK)))
+    assert {canonicalize_name(each["name"]) for each in everything} >= set(
+        map(canonicalize_name, pins(CPU_LOCK))
+    )
     assert all(set(each) == {"name", "version", "licence", "source"} for each in everything)
 
 
@@ -78,9 +81,9 @@ def test_the_bill_of_materials(tmp_path: Path) -> None:
     subprocess.run([*command, "--output-file", str(bill)], check=True, capture_output=True)
     content = json.loads(bill.read_text())
     assert content["bomFormat"] == "CycloneDX"
-    found = {normal(each["name"]): each.get("version") for each in content["components"]}
+    found = {canonicalize_name(each["name"]): each.get("version") for each in content["components"]}
     for name in pins(CPU_LOCK):
-        assert normal(name) in found
+        assert canonicalize_name(name) in found
     image = (ROOT / "Dockerfile").read_text()
     assert f"cyclonedx-bom=={pins(DEV_LOCK)['cyclonedx-bom']}" in image
     for target in ("cpu", "gpu"):

@@ -8,11 +8,13 @@ from collections.abc import AsyncIterator, Iterator
 from contextlib import asynccontextmanager
 from dataclasses import dataclass
 
+import httpx
 import pytest
 
 from service.client import AsyncGrpcPoseClient, AsyncRestPoseClient, Retry
 from service.pipeline.estimator import Estimator
-from service.process import Addresses, run_service
+from service.process import Addresses, Ending, run_service
+from service.runtime.models import Build
 from service.runtime.runtime import Runtime
 from service.runtime.state import State
 from service.scheduling.owner_thread import OwnerThread
@@ -38,14 +40,16 @@ def anyio_backend() -> str:
 
 @dataclass
 class Service:
-    """A running service with a client for each front end."""
+    """A running service with a client for each front end; `running` gives how it ended."""
 
     runtime: Runtime
+    addresses: Addresses
     url: str
     target: str
     rest: AsyncRestPoseClient
     grpc: AsyncGrpcPoseClient
     stop: asyncio.Event
+    running: asyncio.Task[Ending]
 
 
 def quiet_settings(**overrides: object) -> Settings:
@@ -55,19 +59,19 @@ def quiet_settings(**overrides: object) -> Settings:
 
 @asynccontextmanager
 async def serving(
-    estimator: Estimator,
+    estimator: Estimator | Build,
     *,
     api_key: str | None = None,
     tracer: Tracer | None = None,
     **overrides: object,
 ) -> AsyncIterator[Service]:
-    """Starts a service, waits until it is ready, and stops it at the end."""
+    """Starts a service over an estimator, or what builds one; waits until it is ready; stops it."""
     stop = asyncio.Event()
     heard: asyncio.Future[tuple[Addresses, Runtime]] = asyncio.get_running_loop().create_future()
     running = asyncio.create_task(
         run_service(
             quiet_settings(**overrides),
-            build=lambda _: estimator,
+            build=estimator if callable(estimator) else lambda _: estimator,
             on_listening=lambda addresses, runtime: heard.set_result((addresses, runtime)),
             stop=stop,
             tracer=tracer,
@@ -79,7 +83,8 @@ async def serving(
     addresses, runtime = heard.result()
     while runtime.state is State.STARTING:
         await asyncio.sleep(0.005)
-    url = f"http://{addresses.host}:{addresses.http_port}"
+    scheme = "https" if addresses.encrypted else "http"
+    url = f"{scheme}://{addresses.host}:{addresses.http_port}"
     target = f"{addresses.host}:{addresses.grpc_port}"
     once = Retry(attempts=1)
     try:
@@ -87,7 +92,7 @@ async def serving(
             AsyncRestPoseClient(url, api_key=api_key, retry=once) as rest,
             AsyncGrpcPoseClient(target, api_key=api_key, retry=once) as rpc,
         ):
-            yield Service(runtime, url, target, rest, rpc, stop)
+            yield Service(runtime, addresses, url, target, rest, rpc, stop, running)
     finally:
         stop.set()
         await asyncio.wait_for(running, 30)
@@ -126,3 +131,9 @@ def doubler() -> Doubler:
 @pytest.fixture
 def ear() -> Ear:
     return Ear()
+
+
+@pytest.fixture
+async def http(service: Service) -> AsyncIterator[httpx.AsyncClient]:
+    async with httpx.AsyncClient(base_url=service.url) as client:
+        yield client

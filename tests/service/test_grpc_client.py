@@ -3,32 +3,23 @@
 from __future__ import annotations
 
 import asyncio
-import shutil
-import subprocess
-from collections.abc import AsyncIterator, Callable, Iterator
-from contextlib import aclosing, asynccontextmanager
-from pathlib import Path
-from typing import Any, TypeVar
+from collections.abc import AsyncIterator, Iterator
+from contextlib import aclosing
+from typing import TypeVar
 
-import grpc
 import pytest
 
-from protos.sdpose.v1 import pose_pb2_grpc
 from service.client import (
     Ask,
-    AsyncGrpcPoseClient,
     Box,
     ErrorCode,
     GrpcPoseClient,
     PoseAnswer,
-    Retry,
     ServiceError,
     StreamAnswer,
     StreamAsk,
     StreamFrame,
 )
-from service.rpc.interceptor import PoseCallInterceptor
-from service.rpc.servicer import PoseServicer
 from tests.fakes import FakeEstimator, marked_image
 from tests.pictures import encoded
 from tests.service.conftest import Service, serving
@@ -194,55 +185,3 @@ async def test_a_stream_has_no_boxes(service: Service) -> None:
 
 async def collected(answers: AsyncIterator[T]) -> list[T]:
     return [answer async for answer in answers]
-
-
-@pytest.fixture(scope="module")
-def certificate(tmp_path_factory: pytest.TempPathFactory) -> tuple[bytes, bytes]:
-    """Key and self-signed certificate of localhost."""
-    if shutil.which("openssl") is None:
-        pytest.skip("openssl is not installed")
-    folder: Path = tmp_path_factory.mktemp("tls")
-    command = "openssl req -x509 -newkey rsa:2048 -nodes -days 2 -keyout key -out crt"
-    names = ["-subj", "/CN=localhost", "-addext", "subjectAltName=DNS:localhost"]
-    subprocess.run([*command.split(), *names], cwd=folder, check=True, capture_output=True)
-    return (folder / "key").read_bytes(), (folder / "crt").read_bytes()
-
-
-@asynccontextmanager
-async def behind_tls(service: Service, certificate: tuple[bytes, bytes]) -> AsyncIterator[str]:
-    """The running service's methods on one more port, as a balancer would offer them."""
-    server = grpc.aio.server(interceptors=[PoseCallInterceptor(service.runtime, 2**20)])
-    pose_pb2_grpc.add_PoseServiceServicer_to_server(PoseServicer(service.runtime), server)  # type: ignore[no-untyped-call]
-    port = server.add_secure_port("localhost:0", grpc.ssl_server_credentials([certificate]))
-    await server.start()
-    try:
-        yield f"localhost:{port}"
-    finally:
-        await server.stop(None)
-
-
-async def test_tls(service: Service, certificate: tuple[bytes, bytes]) -> None:
-    once = Retry(attempts=1)
-
-    def blocking(target: str, **options: Any) -> list[float]:
-        with GrpcPoseClient(target, retry=once, **options) as client:
-            whole = client.estimate(image(3), timeout_s=20).people[0].keypoints[0].x
-            return [whole, *(mark_of(each) for each in client.stream([image(4)]))]
-
-    async def on_the_loop(target: str, **options: Any) -> list[float]:
-        async with AsyncGrpcPoseClient(target, retry=once, **options) as client:
-            whole = (await client.estimate(image(3), timeout_s=20)).people[0].keypoints[0].x
-            return [whole, *(mark_of(each) for each in await collected(client.stream([image(4)])))]
-
-    ways: list[Callable[..., Any]] = [
-        lambda *given, **options: asyncio.to_thread(blocking, *given, **options),
-        on_the_loop,
-    ]
-    async with behind_tls(service, certificate) as target:
-        for way in ways:
-            assert await way(target, tls=True, root_certificates=certificate[1]) == [3, 4]
-            assert await way(target, root_certificates=certificate[1]) == [3, 4]
-            for wrong in ({"tls": True}, {}):  # not trusted; not encrypted
-                with pytest.raises(ServiceError) as refused:
-                    await way(target, **wrong)
-                assert refused.value.code is ErrorCode.UNAVAILABLE

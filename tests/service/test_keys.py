@@ -9,8 +9,13 @@ from collections.abc import Callable
 from datetime import UTC, datetime, timedelta
 from pathlib import Path
 
+import grpc
 import httpx
 import pytest
+from grpc_health.v1 import health_pb2, health_pb2_grpc
+from opentelemetry.sdk.trace import TracerProvider
+from opentelemetry.sdk.trace.export import SimpleSpanProcessor
+from opentelemetry.sdk.trace.export.in_memory_span_exporter import InMemorySpanExporter
 from typer.testing import CliRunner
 
 from service.access.callers import Access, Caller, Rate
@@ -36,7 +41,9 @@ from service.client import (
     ServiceError,
 )
 from service.parameters import Priority
+from service.rpc.server import SERVICE_NAME
 from service.telemetry.logs import configure_logs
+from service.telemetry.tracing import OpenTelemetryTracer
 from tests.fakes import FakeEstimator, marked_image
 from tests.pictures import encoded
 from tests.service.conftest import Service, serving, until_metrics_have
@@ -426,3 +433,36 @@ async def test_the_service_does_not_start_with_a_wrong_file(file: Path) -> None:
     with pytest.raises(RuntimeError, match="holds no key"):
         async with serving(FakeEstimator(), key_file=written(file, "")):
             pass
+
+
+async def test_health_is_open_where_keys_are_set(file: Path) -> None:
+    async with (
+        serving(FakeEstimator(), key_file=written(file, table("kiosk"))) as service,
+        httpx.AsyncClient(base_url=service.url) as http,
+        grpc.aio.insecure_channel(service.target) as channel,
+    ):
+        for path in ("/livez", "/readyz"):
+            assert (await http.get(path)).status_code == 200
+        assert (await http.get("/models")).status_code == 401
+        stub = health_pb2_grpc.HealthStub(channel)
+        answer = await stub.Check(health_pb2.HealthCheckRequest(service=SERVICE_NAME))
+        assert answer.status == health_pb2.HealthCheckResponse.SERVING
+
+
+async def test_a_key_is_in_no_trace(file: Path) -> None:
+    seen = InMemorySpanExporter()
+    provider = TracerProvider()
+    provider.add_span_processor(SimpleSpanProcessor(seen))
+    settings = {"key_file": written(file, table("kiosk")), "api_keys": "plain-secret"}
+    tracer = OpenTelemetryTracer(provider)
+    async with serving(FakeEstimator(), tracer=tracer, **settings) as service:
+        for front in FRONT_ENDS:
+            await ask(service, front, KEY)
+            with pytest.raises(ServiceError):
+                await ask(service, front, "a-wrong-secret")
+    spans = [span.to_json() for span in seen.get_finished_spans()]
+    assert len(spans) > 10
+    for text in spans:
+        assert KEY not in text
+        assert "secret" not in text
+        assert digest_of(KEY).hex() not in text

@@ -17,13 +17,12 @@ import pytest
 
 from service.access.keys import entry
 from service.errors import ErrorCode, ServiceError
-from service.process import Addresses, run_service
 from service.runtime.runtime import Runtime
 from service.runtime.state import State
 from service.settings import Settings
 from tests.fakes import FakeEstimator, marked_image
 from tests.pictures import encoded
-from tests.service.conftest import quiet_settings
+from tests.service.conftest import serving
 
 pytestmark = pytest.mark.anyio
 PNG = encoded(marked_image(0x010203), "PNG")
@@ -76,25 +75,12 @@ async def running(tmp_path: Path, **more: object) -> AsyncIterator[Running]:
     file.write_text(entry("operator", "admin") + scope + entry("caller", "pose"))
     loader = Loader()
     loader.gate.set()
-    stop = asyncio.Event()
-    heard: asyncio.Future[tuple[Addresses, Runtime]] = asyncio.get_running_loop().create_future()
-    task = asyncio.create_task(
-        run_service(
-            quiet_settings(student="first", key_file=file, **more),
-            build=loader,
-            on_listening=lambda addresses, runtime: heard.set_result((addresses, runtime)),
-            stop=stop,
-        )
-    )
-    addresses, runtime = await heard
-    while runtime.state is State.STARTING:
-        await asyncio.sleep(0.005)
-    try:
-        async with httpx.AsyncClient() as http:
-            yield Running(runtime, f"http://127.0.0.1:{addresses.http_port}", http, loader)
-    finally:
-        stop.set()
-        assert (await asyncio.wait_for(task, 30)).clean
+    async with (
+        serving(loader, student="first", key_file=file, **more) as service,
+        httpx.AsyncClient() as http,
+    ):
+        yield Running(service.runtime, service.url, http, loader)
+    assert service.running.result().clean
 
 
 async def until_retired(runtime: Runtime) -> None:
@@ -214,8 +200,6 @@ async def test_only_an_admin_key_may(tmp_path: Path) -> None:
 
 
 async def test_without_keys_nobody_may() -> None:
-    from tests.service.conftest import serving
-
     async with serving(FakeEstimator()) as service, httpx.AsyncClient() as http:
         assert (await http.post(f"{service.url}/admin/reload")).status_code == 403
 

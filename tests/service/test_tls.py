@@ -7,10 +7,11 @@ import shutil
 import ssl
 import subprocess
 import sys
-from collections.abc import AsyncIterator
-from contextlib import asynccontextmanager
+from collections.abc import Callable
+from contextlib import AbstractAsyncContextManager
 from dataclasses import dataclass
 from pathlib import Path
+from typing import Any
 
 import httpx
 import pytest
@@ -19,17 +20,17 @@ from service.client import (
     AsyncGrpcPoseClient,
     AsyncRestPoseClient,
     AsyncWebSocketPoseClient,
+    ErrorCode,
+    GrpcPoseClient,
     Retry,
     ServiceError,
 )
-from service.process import Addresses, StartError, run_service
-from service.runtime.runtime import Runtime
-from service.runtime.state import State
+from service.process import StartError
 from service.settings import SettingsError, load_settings
 from service.tls import TlsError, TlsFiles, WatchedFiles
 from tests.fakes import FakeEstimator, marked_image
 from tests.pictures import encoded
-from tests.service.conftest import quiet_settings, serving
+from tests.service.conftest import Service, serving
 from tests.service.processes import ROOT
 
 pytestmark = pytest.mark.anyio
@@ -82,50 +83,14 @@ def authority(tmp_path_factory: pytest.TempPathFactory) -> Authority:
     return Authority.made(tmp_path_factory.mktemp("ca"))
 
 
-@dataclass(frozen=True)
-class Encrypted:
-    """Where an encrypted service listens."""
-
-    runtime: Runtime
-    addresses: Addresses
-
-    @property
-    def url(self) -> str:
-        return f"https://localhost:{self.addresses.http_port}"
-
-    @property
-    def target(self) -> str:
-        return f"localhost:{self.addresses.grpc_port}"
-
-
-@asynccontextmanager
-async def encrypted(files: tuple[Path, Path], **more: object) -> AsyncIterator[Encrypted]:
-    stop = asyncio.Event()
-    heard: asyncio.Future[Encrypted] = asyncio.get_running_loop().create_future()
-    settings = quiet_settings(host="localhost", tls_certificate=files[0], tls_key=files[1], **more)
-    running = asyncio.create_task(
-        run_service(
-            settings,
-            build=lambda _: FakeEstimator(),
-            on_listening=lambda addresses, runtime: heard.set_result(Encrypted(runtime, addresses)),
-            stop=stop,
-        )
-    )
-    await asyncio.wait({running, heard}, return_when=asyncio.FIRST_COMPLETED)
-    if running.done():
-        running.result()
-    service = heard.result()
-    while service.runtime.state is State.STARTING:
-        await asyncio.sleep(0.005)
-    try:
-        yield service
-    finally:
-        stop.set()
-        await asyncio.wait_for(running, 30)
+def encrypted(files: tuple[Path, Path], **more: object) -> AbstractAsyncContextManager[Service]:
+    """The service under these; certificates are for localhost."""
+    named = {"host": "localhost", "tls_certificate": files[0], "tls_key": files[1]}
+    return serving(FakeEstimator(), **named, **more)
 
 
 async def people(
-    service: Encrypted, authority: Authority, shown: tuple[Path, Path] | None = None
+    service: Service, authority: Authority, shown: tuple[Path, Path] | None = None
 ) -> list[int]:
     """Those that REST, gRPC and a WebSocket find."""
     context = authority.trusting(shown)
@@ -257,32 +222,48 @@ def test_replaced_files_are_noticed(tmp_path: Path) -> None:
 
 
 async def test_metrics_on_a_port_of_their_own() -> None:
-    heard: asyncio.Future[Addresses] = asyncio.get_running_loop().create_future()
-    stop = asyncio.Event()
-    running = asyncio.create_task(
-        run_service(
-            quiet_settings(metrics_port=0, api_keys="secret"),
-            build=lambda _: FakeEstimator(),
-            on_listening=lambda addresses, _: heard.set_result(addresses),
-            stop=stop,
-        )
-    )
-    addresses = await heard
-    callers = f"http://127.0.0.1:{addresses.http_port}"
-    operator = f"http://127.0.0.1:{addresses.metrics_port}"
-    async with httpx.AsyncClient() as http:
-        while (await http.get(f"{operator}/readyz")).status_code != 200:
-            await asyncio.sleep(0.01)
+    async with (
+        serving(FakeEstimator(), metrics_port=0, api_keys="secret") as service,
+        httpx.AsyncClient() as http,
+    ):
+        operator = f"http://127.0.0.1:{service.addresses.metrics_port}"
+        assert (await http.get(f"{operator}/readyz")).status_code == 200
         assert "sdpose_ready 1.0" in (await http.get(f"{operator}/metrics")).text
         assert (await http.get(f"{operator}/livez")).json() == {"status": "alive"}
-        assert (await http.get(f"{callers}/metrics")).status_code == 404
-        assert (await http.get(f"{callers}/livez")).status_code == 200
+        assert (await http.get(f"{service.url}/metrics")).status_code == 404
+        assert (await http.get(f"{service.url}/livez")).status_code == 200
         for path in ("/pose", "/models", "/docs", "/admin/reload", "/"):
             assert (await http.post(f"{operator}{path}")).status_code == 404
-    stop.set()
-    assert (await running).status == 0
+    assert service.running.result().status == 0
 
 
 async def test_metrics_are_where_they_were_without_that_setting() -> None:
     async with serving(FakeEstimator()) as service, httpx.AsyncClient() as http:
         assert (await http.get(f"{service.url}/metrics")).status_code == 200
+
+
+async def test_the_clients_say_what_they_trust(authority: Authority) -> None:
+    """Both kinds of gRPC client, for images and streams."""
+    ca = authority.ca.read_bytes()
+
+    def blocking(target: str, **options: Any) -> list[object]:
+        with GrpcPoseClient(target, retry=ONCE, **options) as client:
+            return [client.estimate(PNG, timeout_s=20), *client.stream([PNG])]
+
+    async def on_the_loop(target: str, **options: Any) -> list[object]:
+        async with AsyncGrpcPoseClient(target, retry=ONCE, **options) as client:
+            whole = await client.estimate(PNG, timeout_s=20)
+            return [whole, *[answer async for answer in client.stream([PNG])]]
+
+    ways: list[Callable[..., Any]] = [
+        lambda *given, **options: asyncio.to_thread(blocking, *given, **options),
+        on_the_loop,
+    ]
+    async with encrypted(authority.sign("server")) as service:
+        for way in ways:
+            assert len(await way(service.target, tls=True, root_certificates=ca)) == 2
+            assert len(await way(service.target, root_certificates=ca)) == 2
+            for wrong in ({"tls": True}, {}):  # not trusted; not encrypted
+                with pytest.raises(ServiceError) as refused:
+                    await way(service.target, **wrong)
+                assert refused.value.code is ErrorCode.UNAVAILABLE

@@ -1,0 +1,132 @@
+"""Bodies of HTTP requests: how they come, break off, and how much of them is in memory."""
+
+from __future__ import annotations
+
+import asyncio
+from collections.abc import AsyncIterator
+from pathlib import Path
+
+import httpx
+import pytest
+
+from service.client import ServiceError
+from service.errors import ErrorCode
+from tests.fakes import FakeEstimator, marked_image
+from tests.pictures import encoded, png_bomb
+from tests.service.conftest import Service, serving
+from tests.service.processes import process
+from tests.service.rest_checks import assert_problem, outcome_of_the_only_request
+
+pytestmark = pytest.mark.anyio
+
+PNG = encoded(marked_image(0x010203), "PNG")
+PADDED = PNG + bytes(700_000)
+"""A picture of two thirds of a MiB: two of them do not fit into one."""
+
+
+async def half_a_request(service: Service) -> asyncio.StreamWriter:
+    """A connection on which the body was begun and does not go on."""
+    port = int(service.url.rpartition(":")[2])
+    _, writer = await asyncio.open_connection("127.0.0.1", port)
+    writer.write(
+        b"POST /pose HTTP/1.1\r\nHost: x\r\nContent-Type: image/png\r\n"
+        b"Content-Length: 1000\r\n\r\n" + PNG[:20]
+    )
+    await writer.drain()
+    while not service.runtime.in_flight:
+        await asyncio.sleep(0.005)
+    return writer
+
+
+async def test_a_body_without_announced_length_is_bounded() -> None:
+    async def chunks() -> AsyncIterator[bytes]:
+        for _ in range(40):
+            yield bytes(2**16)
+
+    async with (
+        serving(FakeEstimator(), max_image_mb=1) as service,
+        httpx.AsyncClient(base_url=service.url) as http,
+    ):
+        response = await http.post("/pose", content=chunks(), headers={"Content-Type": "image/png"})
+        assert_problem(response, 413, "payload_too_large")
+
+
+async def test_client_gone_while_it_sends(service: Service) -> None:
+    writer = await half_a_request(service)
+    writer.close()
+    await writer.wait_closed()
+    assert 'outcome="client_gone"' in await outcome_of_the_only_request(service)
+
+
+async def test_body_that_does_not_arrive(fake: FakeEstimator) -> None:
+    async with serving(fake, max_deadline_ms=100) as service:
+        writer = await half_a_request(service)
+        assert 'outcome="deadline_exceeded"' in await outcome_of_the_only_request(service)
+        writer.close()
+        await writer.wait_closed()
+
+
+async def test_bodies_in_memory_are_bounded(fake: FakeEstimator) -> None:
+    async with (
+        serving(fake, max_bodies_mb=1, max_image_mb=1) as service,
+        httpx.AsyncClient(base_url=service.url) as http,
+    ):
+
+        async def in_pieces() -> AsyncIterator[bytes]:
+            for start in range(0, len(PADDED), 2**16):
+                yield PADDED[start : start + 2**16]
+
+        raw = {"Content-Type": "image/png"}
+        fake.gate.clear()
+        first = asyncio.create_task(http.post("/pose", content=PADDED, headers=raw))
+        await asyncio.to_thread(fake.entered.wait, 10)
+        for content in (PADDED, in_pieces()):  # with its length announced, and without
+            refused = await http.post("/pose", content=content, headers=raw)
+            assert_problem(refused, 429, "overloaded")
+            assert int(refused.headers["retry-after"]) >= 1
+        form = await http.post("/pose", files={"image": ("a", PADDED)})
+        assert_problem(form, 429, "overloaded")
+        small = asyncio.create_task(http.post("/pose", content=PNG, headers=raw))
+        fake.gate.set()
+        assert (await first).status_code == 200
+        assert (await small).status_code == 200
+        assert (await http.post("/pose", content=PADDED, headers=raw)).status_code == 200
+        assert service.runtime.bodies.used == 0
+        text = service.runtime.metrics.exposition().decode()
+        assert 'sdpose_shed_total{reason="memory"} 3.0' in text
+
+
+async def test_a_request_alone_always_fits(fake: FakeEstimator) -> None:
+    async with (
+        serving(fake, max_bodies_mb=1, max_image_mb=4) as service,
+        httpx.AsyncClient(base_url=service.url) as http,
+    ):
+        large = PNG + bytes(3_000_000)
+        for _ in range(2):
+            assert (await http.post("/pose", files={"image": ("a", large)})).status_code == 200
+
+
+async def test_a_body_that_breaks_off_is_given_back(service: Service) -> None:
+    writer = await half_a_request(service)
+    while not service.runtime.bodies.used:
+        await asyncio.sleep(0.005)
+    writer.close()
+    await writer.wait_closed()
+    await outcome_of_the_only_request(service)
+    assert service.runtime.bodies.used == 0
+
+
+def test_a_bomb_takes_no_memory() -> None:
+    """Decoded it would be 2.7 GB; the process never grows by a hundredth of that."""
+
+    def most_mib(pid: int) -> float:
+        told = Path(f"/proc/{pid}/status").read_text(encoding="ascii")
+        return int(told.split("VmHWM:")[1].split()[0]) / 1024
+
+    with process() as (running, client):
+        client.estimate(PNG)
+        before = most_mib(running.pid)
+        with pytest.raises(ServiceError) as refused:
+            client.estimate(png_bomb())
+        assert refused.value.code is ErrorCode.PAYLOAD_TOO_LARGE
+        assert most_mib(running.pid) - before < 27
