@@ -8,6 +8,7 @@ import threading
 import time
 from collections.abc import Iterator
 from contextlib import suppress
+from statistics import median
 
 import pytest
 
@@ -206,17 +207,20 @@ async def test_what_fails_early_says_nothing_of_the_pace() -> None:
     assert places._seconds_each == pace
 
 
-async def flooding(client: AsyncGrpcPoseClient, until: asyncio.Event, answers: list[int]) -> None:
+async def flooding(
+    client: AsyncGrpcPoseClient, until: asyncio.Event, waits: list[float], refused: list[float]
+) -> None:
     while not until.is_set():
+        began = time.monotonic()
         try:
             await client.estimate(PNG)
         except ServiceError as error:
             if error.code is not ErrorCode.OVERLOADED:
                 raise
-            answers[1] += 1
+            refused.append(time.monotonic() - began)
             await asyncio.sleep(0.01)
         else:
-            answers[0] += 1
+            waits.append(time.monotonic() - began)
 
 
 async def slow_one(service: Service, key: str, waits: list[float]) -> None:
@@ -232,19 +236,22 @@ async def test_ten_slow_clients_beside_one_that_floods() -> None:
     """None of the slow ones is refused or waits its turn behind the flood."""
     keys = [f"slow-{number}" for number in range(10)]
     fake = FakeEstimator(delay_s=0.02)
-    limits = {"max_detect_batch": 4, "max_detect_queue": 48, "max_requests": 64}
+    # Of a queue of 64 a flood takes 51: ten others at once find a place.
+    limits = {"max_detect_batch": 4, "max_detect_queue": 64, "max_requests": 96}
     async with serving(fake, api_keys=",".join([*keys, "flood"]), **limits) as service:
-        stop, answers, waits = asyncio.Event(), [0, 0], list[float]()
+        stop = asyncio.Event()
+        waits, flood_waits, refused = list[float](), list[float](), list[float]()
         once = Retry(attempts=1)
         async with AsyncGrpcPoseClient(service.target, api_key="flood", retry=once) as client:
-            flood = [asyncio.create_task(flooding(client, stop, answers)) for _ in range(80)]
+            flood = [
+                asyncio.create_task(flooding(client, stop, flood_waits, refused)) for _ in range(80)
+            ]
             await asyncio.sleep(0.5)
             await asyncio.gather(*(slow_one(service, key, waits) for key in keys))
             stop.set()
             await asyncio.gather(*flood)
     assert len(waits) == 80, "every slow request was answered"
-    waits.sort()
-    # With 4 a batch and 10 others, a turn comes after 3 batches or so; the flood alone is 12.
-    assert waits[len(waits) // 2] < 0.25, waits
-    assert answers[0] > 20
-    assert answers[1] > 0, "the flood met its bound"
+    # With 4 a batch and 10 others a turn comes after 3 batches or so; the flood queues 13 deep.
+    assert median(waits) < 0.6 * median(flood_waits)
+    assert len(flood_waits) > 20
+    assert refused, "the flood met its bound"
