@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import contextlib
+import itertools
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from functools import partial
@@ -11,7 +13,9 @@ from typing import Any, Protocol
 import cv2
 
 from sdpose_core.io.overlay import draw_poses
-from sdpose_core.io.sources import BrokenVideo, MediaError, Source, read_picture
+from sdpose_core.io.problems import BrokenVideo, MediaError
+from sdpose_core.io.reading import read_ahead
+from sdpose_core.io.sources import Source
 from sdpose_core.io.video import VideoFrame, VideoReader, VideoWriter
 from sdpose_core.io.writers import Record, RecordWriter
 from sdpose_core.tracking import PeopleTracker, TrackingConfig
@@ -43,6 +47,7 @@ class Prediction:
         expect: told how many frames a video has, before its first.
         stopping: asked between batches; true ends the run with ``Interrupted``.
         tracking: how people of a video get ids and steady joints; None for neither.
+        readers: pictures read at once, ahead of the models.
         failures: how many sources were skipped or broke off.
     """
 
@@ -55,6 +60,7 @@ class Prediction:
     expect: Callable[[int], None]
     stopping: Callable[[], bool]
     tracking: TrackingConfig | None = None
+    readers: int = 2
     failures: int = 0
     _tracker: PeopleTracker | None = None
 
@@ -64,21 +70,22 @@ class Prediction:
         Raises:
             Interrupted: ``stopping`` said so.
         """
-        places = _places(sources)
-        waiting: list[tuple[Source, Path, Image]] = []
-        for source, place in zip(sources, places, strict=True):
-            self._check()
-            if source.is_video:
-                self._pictures(waiting)
-                self._video(source, place)
-                continue
-            try:
-                waiting.append((source, place, read_picture(source)))
-            except MediaError as error:
-                self._skip(source, error)
-                self.advance(1)
-            if len(waiting) == self.batch_size:
-                self._pictures(waiting)
+        places = iter(_places(sources)) if self.drawings else itertools.repeat(None)
+        waiting: list[tuple[Source, Path | None, Image]] = []
+        with contextlib.closing(read_ahead(sources, self.batch_size, self.readers)) as contents:
+            for source, content in contents:
+                place = next(places)
+                self._check()
+                if content is None:
+                    self._pictures(waiting)
+                    self._video(source, place)
+                elif isinstance(content, MediaError):
+                    self._skip(source, content)
+                    self.advance(1)
+                else:
+                    waiting.append((source, place, content))
+                if len(waiting) == self.batch_size:
+                    self._pictures(waiting)
         self._pictures(waiting)
 
     def _check(self) -> None:
@@ -86,23 +93,28 @@ class Prediction:
             raise Interrupted
 
     def _skip(self, source: Source, error: Exception) -> None:
+        """Nothing, or not all, of a source becomes results."""
+        self.writer.skip(source.name, str(error))
+        self._tell(source, error)
+
+    def _tell(self, source: Source, error: Exception) -> None:
         self.failures += 1
         self.report(f"{source.name}: {error}")
 
-    def _pictures(self, waiting: list[tuple[Source, Path, Image]]) -> None:
+    def _pictures(self, waiting: list[tuple[Source, Path | None, Image]]) -> None:
         """Work on the images read so far, and empty the list."""
         if not waiting:
             return
         self._check()
         found = self.estimate([image for _, _, image in waiting])
         for (source, place, image), poses in zip(waiting, found, strict=True):
-            if not self._write(source, image, poses) or self.drawings is None:
+            if not self._write(source, image, poses) or self.drawings is None or place is None:
                 continue
             try:
                 target = _target(self.drawings, source, place)
                 _save_picture(target, draw_poses(image, poses))
             except (MediaError, OSError) as error:
-                self._skip(source, error)
+                self._tell(source, error)
         self.advance(len(waiting))
         waiting.clear()
 
@@ -120,15 +132,15 @@ class Prediction:
         self.writer.write(record)
         return True
 
-    def _video(self, source: Source, place: Path) -> None:
+    def _video(self, source: Source, place: Path | None) -> None:
         self._tracker = None if self.tracking is None else PeopleTracker(self.tracking)
         try:
-            with VideoReader(source.file()) as reader:
+            with source.opened() as file, VideoReader(file) as reader:
                 self.expect(reader.frames or 0)
                 begin = None
-                if self.drawings is not None:
+                if self.drawings is not None and place is not None:
                     begin = partial(_video_writer, self.drawings, source, place, reader)
-                with _VideoDrawing(begin, partial(self._skip, source)) as drawing:
+                with _VideoDrawing(begin, partial(self._tell, source)) as drawing:
                     self._all_frames(source, reader, drawing)
         except MediaError as error:
             if source.named_video:

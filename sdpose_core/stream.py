@@ -18,7 +18,8 @@ import numpy as np
 from sdpose_core.estimator import PoseEstimator
 from sdpose_core.io.live import TimedImage
 from sdpose_core.io.overlay import draw_poses
-from sdpose_core.io.sources import MediaError, Source, read_picture
+from sdpose_core.io.problems import MediaError
+from sdpose_core.io.sources import Source, read_picture
 from sdpose_core.io.video import VideoReader, VideoWriter
 from sdpose_core.io.writers import Record, RecordWriter
 from sdpose_core.tracking import Following, PeopleTracker, TrackingConfig
@@ -234,6 +235,6 @@ def _images(source: Source) -> Iterator[tuple[float, Image]]:
     if not source.is_video:
         yield 0.0, read_picture(source)
         return
-    with VideoReader(source.file()) as reader:
+    with source.opened() as file, VideoReader(file) as reader:
         for frame in reader:
             yield frame.time_s, frame.image

@@ -10,7 +10,7 @@ from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any, Final
 
-from sdpose_core.io.sources import MediaError
+from sdpose_core.io.problems import MediaError
 from sdpose_core.io.video import upright
 from sdpose_core.types import Image
 

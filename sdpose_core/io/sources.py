@@ -1,4 +1,4 @@
-"""Images and videos on disk: finding them, reading images."""
+"""Images and videos on disk, in a store or on the web: finding them, reading images."""
 
 from __future__ import annotations
 
@@ -7,13 +7,15 @@ import glob
 import io
 import os
 import sys
-from collections.abc import Sequence
+from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
 from functools import lru_cache
 from pathlib import Path
 from typing import BinaryIO, Final
 
 from sdpose_core.image_files import ImageFileError, ImageLimits, decode_image, is_image
+from sdpose_core.io import remote
+from sdpose_core.io.problems import MediaError
 from sdpose_core.types import Image
 
 IMAGE_SUFFIXES: Final = frozenset(
@@ -32,56 +34,75 @@ STANDARD_INPUT: Final = "-"
 _LIMITS: Final = ImageLimits(max_bytes=2**29, max_pixels=150_000_000)
 
 
-class MediaError(Exception):
-    """An image or a video that cannot be used; the message is one sentence without the name."""
-
-
-class BrokenVideo(MediaError):
-    """A video of which some frames could not be read."""
-
-
 @dataclass(frozen=True, slots=True)
 class Source:
     """One image or video to work on.
 
     Attributes:
-        path: where it is, None for standard input.
-        name: what to call it in results.
+        path: where it is on disk; None for an address and for standard input.
+        name: what to call it in results; of an address the address.
         place: relative path for what is made from it, such as its drawing.
+        remote: whether `name` is an address.
     """
 
     path: Path | None
     name: str
     place: Path
+    remote: bool = False
+
+    @property
+    def identity(self) -> str:
+        """The same for all spellings of a path; links to one file are files of their own."""
+        return self.name if self.path is None else identity(self.path)
+
+    @property
+    def _suffix(self) -> str:
+        if self.remote:
+            return remote.suffix(self.name)
+        return "" if self.path is None else self.path.suffix.lower()
 
     @property
     def named_video(self) -> bool:
         """Whether its name says that it is a video."""
-        return self.path is not None and self.path.suffix.lower() in VIDEO_SUFFIXES
+        return self._suffix in VIDEO_SUFFIXES
 
     @property
     def is_video(self) -> bool:
         """Whether its content is to be read as a video: it is no image, nor called one."""
+        if self._suffix in IMAGE_SUFFIXES:
+            return False
+        if self.remote:
+            return self.named_video or self._content_is_video(remote.first_bytes)
         if self.path is None:
             return not is_image(_standard_input())
-        if self.path.suffix.lower() in IMAGE_SUFFIXES:
-            return False
         try:
             with self.path.open("rb") as file:
                 return not is_image(file.read(64))
         except OSError:
             return self.named_video
 
-    def file(self) -> Path | BinaryIO:
-        """What a reader opens."""
-        return io.BytesIO(_standard_input()) if self.path is None else self.path
+    def _content_is_video(self, first_bytes: Callable[[str, int], bytes]) -> bool:
+        try:
+            return not is_image(first_bytes(self.name, 64))
+        except MediaError:  # said again, and reported, where the picture is read
+            return False
+
+    @contextlib.contextmanager
+    def opened(self) -> Iterator[Path | BinaryIO]:
+        """What a reader of videos opens; raises `MediaError` where an address does not answer."""
+        if self.remote:
+            with remote.opened(self.name) as file:
+                yield file
+        else:
+            yield io.BytesIO(_standard_input()) if self.path is None else self.path
 
 
 def find_sources(inputs: Sequence[str]) -> tuple[list[Source], list[str]]:
-    """What files, folders, globs and ``-`` stand for, in the order given, each file once.
+    """What files, folders, globs, addresses and ``-`` stand for, in the order given, each once.
 
-    A folder means the images and videos in it and below it, sorted by path. A glob may hold
-    ``**``. A name that exists is never read as a glob.
+    A folder, or a prefix of a store (``s3://bucket/prefix``), means the images and videos in it
+    and below it, sorted by path. A glob may hold ``**``. A name that exists is never read as a
+    glob. An address of the web stands for one file.
 
     Returns:
         The sources, and one sentence for each input that stands for nothing.
@@ -98,13 +119,34 @@ def find_sources(inputs: Sequence[str]) -> tuple[list[Source], list[str]]:
             problems.append(f"{shortened(printable(given))}: {reason}")
         else:
             for source in found:
-                sources.setdefault(_identity(source), source)
+                sources.setdefault(source.identity, source)
     return list(sources.values()), problems
+
+
+def read_list(name: str) -> list[str]:
+    """The lines of a list of inputs, a file or an address; empty ones and ``#`` comments are none.
+
+    Raises:
+        ValueError: it cannot be read, or is no text.
+    """
+    try:
+        if remote.is_remote(name):
+            data = remote.read_bytes(name, _LIMITS.max_bytes)
+        else:
+            data = _standard_input() if name == STANDARD_INPUT else Path(name).read_bytes()
+        lines = [line.strip() for line in data.decode("utf-8-sig").splitlines()]
+    except (MediaError, OSError) as error:
+        raise ValueError(f"{name}: {getattr(error, 'strerror', None) or error}") from error
+    except UnicodeDecodeError as error:
+        raise ValueError(f"{name}: not a list in UTF-8") from error
+    return [line for line in lines if line and not line.startswith("#")]
 
 
 def _found(given: str) -> list[Source]:
     """Raises ``MediaError`` with the whole sentence for an input that stands for nothing."""
     name = shortened(printable(given))
+    if remote.is_remote(given):
+        return _behind(given, name)
     if given == STANDARD_INPUT:
         return [Source(None, STANDARD_INPUT, Path("stdin.jpg"))]
     if Path(given).is_dir():
@@ -133,11 +175,26 @@ def shortened(name: str) -> str:
     return name if len(name) <= 120 else f"{name[:80]}...{name[-30:]}"
 
 
-def _identity(source: Source) -> str:
+def identity(path: Path) -> str:
     """The same for all spellings of a path; links to one file are files of their own."""
-    if source.path is None:
-        return source.name
-    return os.path.join(os.path.realpath(source.path.parent), source.path.name)
+    return printable(os.path.join(os.path.realpath(path.parent), path.name))
+
+
+def _behind(address: str, name: str) -> list[Source]:
+    try:
+        found = remote.addresses_below(address)
+    except MediaError as error:
+        raise MediaError(f"{name}: {error}") from error
+    if found != [address]:
+        found = [one for one in found if remote.suffix(one) in IMAGE_SUFFIXES | VIDEO_SUFFIXES]
+    if not found:
+        raise MediaError(f"{name}: no images or videos there")
+    return [Source(None, one, _place(one), remote=True) for one in found]
+
+
+def _place(address: str) -> Path:
+    name = remote.name_of(address)
+    return Path(name if name.strip(".") else "address.jpg")
 
 
 def _file(path: Path) -> Source:
@@ -170,7 +227,10 @@ def read_picture(source: Source) -> Image:
         MediaError: it cannot be read or does not decode.
     """
     try:
-        data = _standard_input() if source.path is None else source.path.read_bytes()
+        if source.remote:
+            data = remote.read_bytes(source.name, _LIMITS.max_bytes)
+        else:
+            data = _standard_input() if source.path is None else source.path.read_bytes()
         return decode_image(data, _LIMITS)
     except OSError as error:
         raise MediaError(error.strerror or "cannot be read") from error

@@ -10,7 +10,7 @@ from typing import Any, BinaryIO
 
 import numpy as np
 
-from sdpose_core.io.sources import BrokenVideo, MediaError
+from sdpose_core.io.problems import BrokenVideo, MediaError
 from sdpose_core.types import Image
 from sdpose_core.whole_file import PartialFile
 

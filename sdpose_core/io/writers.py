@@ -55,6 +55,10 @@ class RecordWriter(Protocol):
 
     def write(self, record: Record) -> None: ...
 
+    def skip(self, source: str, reason: str) -> None:
+        """Of a source there are no results, or not all."""
+        ...
+
     def finish(self) -> None:
         """Write what belongs at the end."""
         ...
@@ -73,6 +77,9 @@ class JsonLines:
         line["image"] = {"width": record.width, "height": record.height}
         line["people"] = people_json(record.poses)
         self._put(json.dumps(line) + "\n")
+
+    def skip(self, source: str, reason: str) -> None:
+        pass
 
     def finish(self) -> None:
         pass
@@ -105,6 +112,9 @@ class Csv:
             for point, score in zip(points[index], scores[index], strict=True):
                 row += [*point, score]
             self._row(row)
+
+    def skip(self, source: str, reason: str) -> None:
+        pass
 
     def finish(self) -> None:
         pass
@@ -154,6 +164,9 @@ class Coco:
                     **({"track_id": one} if (one := _id(poses, index)) else {}),
                 }
             )
+
+    def skip(self, source: str, reason: str) -> None:
+        pass
 
     def _number_images(self) -> None:
         """Names that are numbers first, whatever the order: nobody else gets theirs."""

@@ -10,7 +10,7 @@ from dataclasses import dataclass
 from typing import Final
 from urllib.parse import unquote
 
-from sdpose_core.io.sources import MediaError
+from sdpose_core.io.problems import MediaError
 from service.errors import invalid_argument
 
 _PORTS: Final = {"rtsp": "554", "rtsps": "322", "http": "80", "https": "443"}

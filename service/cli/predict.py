@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from enum import StrEnum
 from pathlib import Path
-from typing import Annotated
+from typing import Annotated, Any
 
 import typer
 
@@ -15,24 +15,67 @@ class Format(StrEnum):
     jsonl = "jsonl"
     coco = "coco"
     csv = "csv"
+    parquet = "parquet"
+
+
+class Engine(StrEnum):
+    """Where the work is done."""
+
+    embedded = "embedded"
+    ray = "ray"
 
 
 def predict(
     inputs: Annotated[
-        list[str],
+        list[str] | None,
         typer.Argument(
             metavar="INPUT...",
-            help="Images, videos, folders, globs, or - for an image from standard input.",
+            help="Images, videos, folders, globs, addresses (https://, s3://; a prefix is a "
+            "folder), or - for an image from standard input.",
         ),
-    ],
+    ] = None,
     format: Annotated[
-        Format,
+        Format | None,
         typer.Option(
-            "--format", "-f", help="JSON lines, one COCO keypoint file, or CSV (a row a person)."
+            "--format",
+            "-f",
+            help="JSON lines, one COCO keypoint file, CSV (a row a person), or Parquet for "
+            "archives (a row an image). By default what --output ends in, or JSON lines.",
         ),
-    ] = Format.jsonl,
+    ] = None,
     output: Annotated[
-        Path | None, typer.Option("--output", "-o", help="File for the results, not the screen.")
+        str | None,
+        typer.Option(
+            "--output",
+            "-o",
+            help="File for the results, not the screen. For Parquet also a folder (ends in /), "
+            "on disk or in a store.",
+        ),
+    ] = None,
+    listed: Annotated[
+        str | None,
+        typer.Option("--list", help="File or address with more inputs, one a line."),
+    ] = None,
+    resume: Annotated[
+        bool, typer.Option("--resume", help="Parquet: do only what the output does not hold yet.")
+    ] = False,
+    engine: Annotated[
+        Engine, typer.Option(help="Parquet: work in this process, or on a Ray cluster.")
+    ] = Engine.embedded,
+    ray_address: Annotated[
+        str | None,
+        typer.Option(help="Ray: head of the cluster; without one a Ray is started here."),
+    ] = None,
+    workers: Annotated[
+        int | None,
+        typer.Option(min=1, help="Ray: most workers; else one a GPU, or one a machine without."),
+    ] = None,
+    part_size: Annotated[
+        int, typer.Option(min=1, help="Parquet: images a part; at most a part is done again.")
+    ] = 500,
+    readers: Annotated[
+        int | None,
+        typer.Option(min=1, help="Images read at once: 2 from disk, 16 from addresses if not set."),
     ] = None,
     overlay: Annotated[
         Path | None,
@@ -70,25 +113,68 @@ def predict(
     """
     from functools import partial
 
-    from sdpose_core.io.sources import find_sources
+    from sdpose_core.io.sources import find_sources, read_list
     from sdpose_core.io.writers import WRITERS
     from service.cli.console import Progress, Sink, SinkError, stop_on_interrupt
 
     def report(line: str) -> None:
         progress.say(f"sdpose predict: {line}")
 
-    sources, problems = find_sources(inputs)
-    progress = Progress(images=sum(not source.is_video for source in sources))
+    progress = Progress(images=0)
+    wanted = format or _format_of(output)
+    given = [*(inputs or ()), *(read_list(listed) if listed else ())]
+    if not given:
+        raise typer.BadParameter("nothing to work on: give an INPUT or --list")
+    _check(wanted, output, overlay, resume, engine)
+    sources, problems = find_sources(given)
     for problem in problems:
         report(problem)
     if not sources:
         raise typer.Exit(1)
+    if readers is None:
+        readers = 16 if any(source.remote for source in sources) else 2
+    choice: dict[str, Any] = {
+        "student": student,
+        "detector": detector,
+        "device": device,
+        "backend": backend,
+    }
+    options: dict[str, Any] = {
+        "flip_test": flip_test,
+        "cycles": cycles,
+        "max_people": max_people,
+        "min_score": min_score,
+    }
+
+    if wanted is Format.parquet:
+        from service.cli.archive import ArchiveRequest, predict_archive
+
+        request = ArchiveRequest(
+            output or "",
+            resume,
+            part_size,
+            engine is Engine.ray,
+            ray_address,
+            workers,
+            choice,
+            options,
+            track,
+            batch_size,
+            readers,
+        )
+        try:
+            status = predict_archive(request, sources, report)
+        except (ValueError, RuntimeError) as error:
+            report(str(error))
+            raise typer.Exit(2) from None
+        raise typer.Exit(status or int(bool(problems)))
 
     from sdpose_core import PoseEstimator
 
+    progress = Progress(images=sum(not source.named_video for source in sources))
     try:
-        sink = Sink(output)
-        estimator = PoseEstimator.from_pretrained(student, detector, device, backend=backend)
+        sink = Sink(Path(output) if output else None)
+        estimator = PoseEstimator.from_pretrained(**choice)
     except (ValueError, SinkError) as error:
         report(str(error))
         raise typer.Exit(2) from None
@@ -96,14 +182,8 @@ def predict(
     from sdpose_core.predict import Interrupted, Prediction
     from sdpose_core.tracking import TrackingConfig
 
-    writer = WRITERS[format.value](sink.put)
-    estimate = partial(
-        estimator.estimate,
-        flip_test=flip_test,
-        cycles=cycles,
-        max_people=max_people,
-        min_score=min_score,
-    )
+    writer = WRITERS[wanted.value](sink.put)
+    estimate = partial(estimator.estimate, **options)
     status = 0
     try:
         with progress, stop_on_interrupt() as stopping:
@@ -117,6 +197,7 @@ def predict(
                 progress.expect,
                 stopping,
                 TrackingConfig() if track else None,
+                readers,
             )
             try:
                 prediction.run(sources)
@@ -136,3 +217,25 @@ def predict(
         report(f"the results cannot be written: {error.strerror}")
         status = 1
     raise typer.Exit(status)
+
+
+def _format_of(output: str | None) -> Format:
+    if output is not None and output.endswith((".parquet", "/")):
+        return Format.parquet
+    return Format.jsonl
+
+
+def _check(
+    wanted: Format, output: str | None, overlay: Path | None, resume: bool, engine: Engine
+) -> None:
+    """Raises ``BadParameter`` for options that do not go together."""
+    if wanted is Format.parquet:
+        if output is None:
+            raise typer.BadParameter("Parquet needs --output, a file or a folder")
+        if overlay is not None:
+            raise typer.BadParameter("--overlay goes with the other formats, not with Parquet")
+    elif resume or engine is Engine.ray:
+        what = "--resume" if resume else "--engine ray"
+        raise typer.BadParameter(f"{what} goes with Parquet: --output FILE.parquet")
+    elif output is not None and "://" in output:
+        raise typer.BadParameter("only Parquet can be written to an address")

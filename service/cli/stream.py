@@ -80,7 +80,8 @@ def stream(
     it with whole files. At the end a summary goes to standard error.
     """
     from sdpose_core.io.live import LiveSource, is_live, live_frames, shown
-    from sdpose_core.io.sources import MediaError, find_sources
+    from sdpose_core.io.problems import MediaError
+    from sdpose_core.io.sources import find_sources
     from sdpose_core.io.writers import JsonLines
     from sdpose_core.stream import StreamRun, recorded_frames
     from service.cli.console import Sink, SinkError, stop_on_interrupt

@@ -20,7 +20,8 @@ from PIL import Image as PillowImage
 from ultralytics.utils import ASSETS
 
 from sdpose_core.io.live import TimedImage, live_frames
-from sdpose_core.io.sources import MediaError, find_sources
+from sdpose_core.io.problems import MediaError
+from sdpose_core.io.sources import find_sources
 from sdpose_core.io.video import VideoReader, VideoWriter
 from sdpose_core.stream import StreamRun, Summary, recorded_frames
 from sdpose_core.types import Poses

@@ -8,7 +8,7 @@ import time
 import pytest
 
 from sdpose_core.io.live import LiveSource, is_live, shown
-from sdpose_core.io.sources import MediaError
+from sdpose_core.io.problems import MediaError
 from tests.cameras import camera
 
 

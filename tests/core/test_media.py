@@ -13,7 +13,8 @@ from types import SimpleNamespace
 import numpy as np
 import pytest
 
-from sdpose_core.io.sources import BrokenVideo, MediaError, Source, find_sources, read_picture
+from sdpose_core.io.problems import BrokenVideo, MediaError
+from sdpose_core.io.sources import Source, find_sources, read_picture
 from sdpose_core.io.video import VideoReader, VideoWriter
 from sdpose_core.types import Image
 from tests.pictures import corners, encoded, jpeg_with_orientation
@@ -126,7 +127,7 @@ def test_a_video_is_known_by_its_content(
         name = str(tmp_path / name)
     [source], _ = find_sources([name])
     assert source.is_video
-    with VideoReader(source.file()) as reader:
+    with source.opened() as file, VideoReader(file) as reader:
         assert len(list(reader)) == 3
     (tmp_path / "really.mp4").write_bytes(encoded(corners(), "PNG"))
     [source], _ = find_sources([str(tmp_path / "really.mp4")])

@@ -6,7 +6,7 @@ import socket
 
 import pytest
 
-from sdpose_core.io.sources import MediaError
+from sdpose_core.io.problems import MediaError
 from service.cameras.addresses import AddressRules, check_resolved
 from service.errors import ServiceError
 

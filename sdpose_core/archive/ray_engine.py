@@ -1,0 +1,176 @@
+"""An archive on a Ray cluster, with Ray Data.
+
+Each part is one item of a dataset, and each worker is an actor with the models loaded that reads,
+estimates and writes whole parts. What Ray moves between machines is names and counts, never
+pictures. Ray starts a worker that died again and gives its part to one that lives; the part then
+has the same name as before, so that nothing is there twice.
+"""
+
+from __future__ import annotations
+
+import logging
+import os
+import pickle
+import socket
+from collections import Counter
+from collections.abc import Callable, Iterable, Iterator
+from contextlib import contextmanager
+from typing import Any, Final
+from urllib.parse import urlsplit
+
+import ray
+
+from sdpose_core.archive.output import ArchiveOutput, OutputError, Part
+from sdpose_core.archive.work import ArchiveOptions, PartResult, give_up, work_on
+from sdpose_core.predict import Estimate, Interrupted
+
+_LOCAL: Final = "local"
+_ATTEMPTS: Final = 3
+"""At a part whose worker died. Ray would go on for ever with one that always kills it."""
+
+
+class EngineError(RuntimeError):
+    """Ray cannot do the work; the message is one sentence."""
+
+
+@contextmanager
+def cluster(address: str | None) -> Iterator[None]:
+    """A connection to a Ray cluster; None starts one on this machine for as long as the block.
+
+    Raises:
+        EngineError: there is no cluster at that address.
+    """
+    os.environ.setdefault("RAY_USAGE_STATS_ENABLED", "0")
+    address = address or os.environ.get("RAY_ADDRESS") or _LOCAL
+    options: dict[str, Any] = {"logging_level": logging.ERROR, "log_to_driver": False}
+    if address == _LOCAL:
+        options["include_dashboard"] = False
+    try:
+        _knock(address)
+        ray.init(address, **options)
+    except (ConnectionError, RuntimeError, ValueError, OSError) as error:
+        raise EngineError(f"no Ray cluster at {address}: {_line(error)}") from error
+    try:
+        yield
+    finally:
+        ray.shutdown()
+
+
+def _knock(address: str) -> None:
+    """Raises `OSError` where nothing listens: Ray itself would try for minutes, and then abort."""
+    place = urlsplit(address if "://" in address else f"ray://{address}")
+    if place.port is not None:
+        socket.create_connection((place.hostname or "", place.port), timeout=5).close()
+
+
+class _Attempts:
+    """Counts how often each part was begun; outlives the workers."""
+
+    def __init__(self) -> None:
+        self._begun: Counter[str] = Counter()
+
+    def begin(self, name: str) -> int:
+        self._begun[name] += 1
+        return self._begun[name]
+
+
+class _Worker:
+    """Lives on a machine of the cluster with the models loaded; a row is a part."""
+
+    def __init__(
+        self,
+        output: ArchiveOutput,
+        options: ArchiveOptions,
+        build: Callable[[], Estimate],
+        attempts: Any,
+    ) -> None:
+        self._output, self._options, self._attempts = output, options, attempts
+        self._estimate = build()
+
+    def __call__(self, row: dict[str, Any]) -> dict[str, Any]:
+        part: Part = pickle.loads(row["part"])  # noqa: S301 - of the driver
+        if ray.get(self._attempts.begin.remote(part.name)) > _ATTEMPTS:
+            reason = f"the worker died {_ATTEMPTS} times over this part"
+            result = give_up(part, self._output, reason)
+        else:
+            result = work_on(part, self._output, self._estimate, self._options)
+        return {"sources": len(part.sources), "result": pickle.dumps(result)}
+
+
+def run_on_ray(
+    parts: Iterable[Part],
+    output: ArchiveOutput,
+    options: ArchiveOptions,
+    *,
+    build: Callable[[], Estimate] | None = None,
+    workers: int | None = None,
+    report: Callable[[str], None],
+    advance: Callable[[int], None],
+    stopping: Callable[[], bool],
+) -> PartResult:
+    """Work on the parts with the workers of the cluster that is connected to.
+
+    Args:
+        parts: what to do.
+        output: where it goes: an address or folder that every machine sees.
+        options: the models and the like.
+        build: loads the models; None as the options say.
+        workers: at most so many; None for one a GPU, or one a machine where there is no GPU.
+        report: told of each source that failed, as one line.
+        advance: told of the sources of each part that is done.
+        stopping: asked after each part; true ends the run.
+
+    Raises:
+        Interrupted: ``stopping`` said so; parts that are not complete are not there.
+        EngineError: a part failed, or killed its worker, again and again.
+        OutputError: a part cannot be written.
+    """
+    context = ray.data.DataContext.get_current()
+    context.enable_progress_bars = False
+    context.print_on_execution_start = False
+    logging.getLogger("ray.data").setLevel(logging.CRITICAL)  # its errors are raised as well
+    gpus = int(ray.cluster_resources().get("GPU", 0))
+    machines = len([node for node in ray.nodes() if node["Alive"]])
+    most = workers or gpus or machines
+    attempts = ray.remote(num_cpus=0)(_Attempts).remote()
+    items = [{"part": pickle.dumps(part)} for part in parts]
+    dataset = ray.data.from_items(items, override_num_blocks=max(1, len(items))).map(
+        _Worker,
+        fn_constructor_args=(output, options, build or options.build, attempts),
+        compute=ray.data.ActorPoolStrategy(
+            min_size=1, max_size=most, max_tasks_in_flight_per_actor=2
+        ),
+        num_gpus=1 if gpus else None,
+    )
+    rows, failures = 0, list[str]()
+    with _told():
+        for row in dataset.iter_rows():
+            result: PartResult = pickle.loads(row["result"])  # noqa: S301 - of our own worker
+            rows += result.rows
+            failures += result.failures
+            for line in result.failures:
+                report(line)
+            advance(row["sources"])
+            if stopping():
+                raise Interrupted
+    return PartResult(rows, tuple(failures))
+
+
+@contextmanager
+def _told() -> Iterator[None]:
+    """What a worker raised, without the way through Ray."""
+    try:
+        yield
+    except (ray.exceptions.RayError, RuntimeError) as error:
+        reason: BaseException = error
+        while (cause := getattr(reason, "cause", None) or reason.__cause__) is not None:
+            if isinstance(cause, OutputError):
+                raise OutputError(str(cause)) from error
+            reason = cause
+        raise EngineError(f"the work on Ray failed: {_line(reason)}") from error
+
+
+def _line(error: BaseException) -> str:
+    """The message; of one that Ray carried here, what follows the traceback in it."""
+    lines = [line.strip() for line in str(error).splitlines() if line.strip()]
+    return lines[-1] if lines else type(error).__name__

@@ -1,0 +1,183 @@
+"""The work on one part of an archive: read, estimate, write."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterator, Sequence
+from dataclasses import dataclass, field
+from functools import partial
+from typing import Any, Final
+
+import pyarrow.parquet as pq
+
+from sdpose_core.archive.output import ArchiveOutput, Part
+from sdpose_core.archive.schema import batch_of, error_row, row_of
+from sdpose_core.estimator import PoseEstimator
+from sdpose_core.io.sources import Source
+from sdpose_core.io.writers import Record
+from sdpose_core.predict import Estimate, Interrupted, Prediction
+from sdpose_core.tracking import TrackingConfig
+
+_ROW_GROUP: Final = 1000
+
+
+@dataclass(frozen=True)
+class ArchiveOptions:
+    """How the poses of an archive are made; plain values, which go to other machines.
+
+    Attributes:
+        pretrained: of ``PoseEstimator.from_pretrained``.
+        estimate: of ``PoseEstimator.estimate``.
+        track: whether people of videos get ids.
+        batch_size: images or frames at once.
+        readers: images read at once.
+    """
+
+    pretrained: dict[str, Any] = field(default_factory=dict)
+    estimate: dict[str, Any] = field(default_factory=dict)
+    track: bool = False
+    batch_size: int = 4
+    readers: int = 4
+
+    def build(self) -> Estimate:
+        """Loads the models; raises as ``PoseEstimator.from_pretrained`` does."""
+        estimator = PoseEstimator.from_pretrained(**self.pretrained)
+        return partial(estimator.estimate, **self.estimate)
+
+
+@dataclass(frozen=True)
+class PartResult:
+    """What became of a part.
+
+    Attributes:
+        rows: written, those of failures among them.
+        failures: of sources that failed: name and reason in one line each.
+    """
+
+    rows: int
+    failures: tuple[str, ...]
+
+
+def parts_of(sources: Sequence[Source], run: int, size: int) -> Iterator[Part]:
+    """Parts of at most `size` images in the order given; a video is a part of its own."""
+    number = 0
+    images: list[Source] = []
+    for source in sources:
+        if images and (source.named_video or len(images) == size):
+            yield Part(run, number, tuple(images))
+            images, number = [], number + 1
+        if source.named_video:
+            yield Part(run, number, (source,))
+            number += 1
+        else:
+            images.append(source)
+    if images:
+        yield Part(run, number, tuple(images))
+
+
+class _Rows:
+    """A ``RecordWriter`` into a Parquet file, a row group at a time."""
+
+    def __init__(self, file: pq.ParquetWriter, output: ArchiveOutput) -> None:
+        self._file = file
+        self._schema = output.schema
+        self._rows: list[dict[str, Any]] = []
+        self.written = 0
+
+    def write(self, record: Record) -> None:
+        self._add(row_of(record))
+
+    def skip(self, source: str, reason: str) -> None:
+        self._add(error_row(source, reason))
+
+    def finish(self) -> None:
+        if self._rows:
+            self._file.write_batch(batch_of(self._rows, self._schema))
+        self.written += len(self._rows)
+        self._rows.clear()
+
+    def keep_whole_sources(self) -> bool:
+        """Forget the frames of a video in work; false where some are written, or nothing is left.
+
+        Only frames of a video that is still in work can stand last: a frame is followed by those
+        of the next source or by the end.
+        """
+        last = self._rows[-1] if self._rows else None
+        if last is not None and last["frame"] is not None:
+            while self._rows and self._rows[-1]["input"] == last["input"]:
+                self._rows.pop()
+        return bool(self._rows) and not self.written
+
+    def _add(self, row: dict[str, Any]) -> None:
+        self._rows.append(row)
+        if len(self._rows) >= _ROW_GROUP:
+            self.finish()
+
+
+def work_on(
+    part: Part,
+    output: ArchiveOutput,
+    estimate: Estimate,
+    options: ArchiveOptions,
+    *,
+    report: Callable[[str], None] = lambda line: None,
+    advance: Callable[[int], None] = lambda steps: None,
+    expect: Callable[[int], None] = lambda steps: None,
+    stopping: Callable[[], bool] = lambda: False,
+) -> PartResult:
+    """Read the sources of a part, find their people and write the part.
+
+    Args:
+        part: what to do.
+        output: where it goes.
+        estimate: poses of a batch of images.
+        options: batch size and the like.
+        report: told of each source that failed, as one line.
+        advance: told of each image and frame that is done.
+        expect: told how many frames a video has, before its first.
+        stopping: asked between batches; true ends the work with ``Interrupted``.
+
+    Raises:
+        Interrupted: ``stopping`` said so; the sources that were done are written.
+        OutputError: the part cannot be written.
+    """
+    failures: list[str] = []
+
+    def failed(line: str) -> None:
+        failures.append(line)
+        report(line)
+
+    interrupted: Interrupted | None = None
+    with output.part(part) as file:
+        rows = _Rows(file, output)
+        prediction = Prediction(
+            estimate,
+            rows,
+            options.batch_size,
+            None,
+            failed,
+            advance,
+            expect,
+            stopping,
+            TrackingConfig() if options.track else None,
+            options.readers,
+        )
+        try:
+            prediction.run(part.sources)
+        except Interrupted as stop:
+            if not rows.keep_whole_sources():
+                raise
+            interrupted = stop
+        rows.finish()
+    if interrupted is not None:
+        raise interrupted
+    return PartResult(rows.written, tuple(failures))
+
+
+def give_up(part: Part, output: ArchiveOutput, reason: str) -> PartResult:
+    """Write a part in which every source failed, for this reason."""
+    with output.part(part) as file:
+        rows = _Rows(file, output)
+        for source in part.sources:
+            rows.skip(source.name, reason)
+        rows.finish()
+    return PartResult(rows.written, tuple(f"{source.name}: {reason}" for source in part.sources))

@@ -1,0 +1,11 @@
+"""What can be wrong with an image or a video."""
+
+from __future__ import annotations
+
+
+class MediaError(Exception):
+    """An image or a video that cannot be used; the message is one sentence without the name."""
+
+
+class BrokenVideo(MediaError):
+    """A video of which some frames could not be read."""

@@ -1,0 +1,260 @@
+"""Archives in this process: what the Parquet holds, going on after a stop, what is refused."""
+
+from __future__ import annotations
+
+import json
+from collections import Counter
+from collections.abc import Sequence
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pyarrow as pa
+import pyarrow.parquet as pq
+import pytest
+
+from sdpose_core.archive.output import ArchiveOutput, OutputError, Part
+from sdpose_core.archive.run import run_here
+from sdpose_core.archive.schema import SchemaError, archive_schema
+from sdpose_core.archive.work import ArchiveOptions, PartResult, parts_of
+from sdpose_core.io.sources import Source, find_sources
+from sdpose_core.predict import Interrupted
+from sdpose_core.skeleton import KEYPOINT_NAMES
+from sdpose_core.types import Image, Poses
+from tests.archive.makers import SETTINGS, Marks, output_in, picture_files, rows_of, video_file
+
+
+def run(
+    output: ArchiveOutput,
+    sources: Sequence[Source],
+    *,
+    resume: bool = False,
+    size: int = 4,
+    estimate: Marks | None = None,
+    options: ArchiveOptions | None = None,
+) -> PartResult:
+    number, done = output.begin(resume)
+    parts = list(parts_of(output.wanted(sources, done), number, size))
+    marks = estimate or Marks()
+    result = run_here(
+        parts,
+        output,
+        options or ArchiveOptions(),
+        marks,
+        report=marks.reports.append,
+        advance=lambda steps: None,
+        expect=lambda steps: None,
+        stopping=marks.stopping,
+    )
+    output.finish()
+    return result
+
+
+def found(*inputs: Path) -> list[Source]:
+    sources, problems = find_sources([str(each) for each in inputs])
+    assert problems == []
+    return sources
+
+
+def test_a_row_an_image_in_order_with_people_in_pixels(tmp_path: Path) -> None:
+    paths = picture_files(tmp_path / "in", 10)
+    output = output_in(tmp_path, "out.parquet")
+    result = run(output, found(*paths))
+    rows = rows_of(tmp_path / "out.parquet")
+    assert [row["input"] for row in rows] == [str(path) for path in paths]
+    assert result == PartResult(10, ())
+    assert not (tmp_path / "out.parquet.parts").exists()
+    row = rows[3]
+    assert (row["width"], row["height"], row["error"], row["frame"]) == (43, 8, None, None)
+    (person,) = row["people"]
+    assert person["box"] == {"x": 1, "y": 2, "width": 3, "height": 4}
+    assert len(person["keypoints"]) == 17
+    assert person["keypoints"][2] == pytest.approx({"x": 3, "y": 2, "score": 0.5})
+
+
+def test_the_file_says_what_it_is(tmp_path: Path) -> None:
+    run(output_in(tmp_path, "out.parquet"), found(*picture_files(tmp_path / "in", 1)))
+    metadata = pq.read_schema(tmp_path / "out.parquet").metadata
+    assert metadata[b"sdpose.schema_version"] == b"1"
+    assert json.loads(metadata[b"sdpose.keypoints"]) == list(KEYPOINT_NAMES)
+    assert json.loads(metadata[b"sdpose.settings"]) == SETTINGS
+
+
+def test_a_folder_of_parts(tmp_path: Path) -> None:
+    paths = picture_files(tmp_path / "in", 10)
+    output = output_in(tmp_path, "out/")
+    run(output, found(*paths), size=4)
+    names = sorted(path.name for path in (tmp_path / "out").iterdir())
+    assert [name[:16] for name in names] == [f"part-0001-00000{n}" for n in range(3)]
+    assert pq.read_table(tmp_path / "out")["input"].to_pylist() == [str(path) for path in paths]
+
+
+def test_videos_have_rows_a_frame_with_time_and_ids(tmp_path: Path) -> None:
+    (tmp_path / "in").mkdir()
+    video_file(tmp_path / "in" / "clip.mp4", frames=7)
+    picture_files(tmp_path / "in", 2)
+    output = output_in(tmp_path, "out.parquet")
+    run(output, found(tmp_path / "in"), options=ArchiveOptions(track=True))
+    rows = rows_of(tmp_path / "out.parquet")
+    frames = [row for row in rows if row["input"].endswith("clip.mp4")]
+    assert [row["frame"] for row in frames] == list(range(7))
+    assert frames[5]["time_s"] == pytest.approx(0.2, abs=1e-3)
+    assert {person["id"] for row in frames for person in row["people"]} == {1}
+    assert len(rows) == 9
+
+
+def test_bad_files_are_rows_with_an_error(tmp_path: Path) -> None:
+    paths = picture_files(tmp_path / "in", 3)
+    paths[1].write_bytes(b"no picture")
+    cut = tmp_path / "in" / "cut.mp4"
+    video_file(cut, frames=30)
+    cut.write_bytes(cut.read_bytes()[:200])
+    gone = found(*paths, cut)
+    paths[2].unlink()
+    marks = Marks()
+    result = run(output_in(tmp_path, "out.parquet"), gone, estimate=marks)
+    rows = {row["input"]: row for row in rows_of(tmp_path / "out.parquet")}
+    assert rows[str(paths[0])]["error"] is None
+    assert "accepted type" in rows[str(paths[1])]["error"]
+    assert rows[str(paths[2])]["error"] == "No such file or directory"
+    assert rows[str(cut)]["error"] is not None
+    assert rows[str(cut)]["people"] is None
+    assert list(result.failures) == marks.reports
+    assert len(result.failures) == 3
+
+
+def test_what_is_done_is_not_done_again(tmp_path: Path) -> None:
+    paths = picture_files(tmp_path / "in", 6)
+    output = output_in(tmp_path, "out.parquet")
+    run(output, found(*paths[:4]))
+    with pytest.raises(OutputError, match="exists; add --resume"):
+        run(output, found(*paths))
+    marks = Marks()
+    run(output, found(*paths), resume=True, estimate=marks)
+    assert marks.seen == 2
+    assert [row["input"] for row in rows_of(tmp_path / "out.parquet")] == [*map(str, paths)]
+    before = (tmp_path / "out.parquet").stat()
+    run(output, found(*paths), resume=True)
+    assert (tmp_path / "out.parquet").stat() == before
+
+
+def test_another_spelling_of_a_path_is_done_too(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    paths = picture_files(tmp_path / "in", 2)
+    output = output_in(tmp_path, "out/")
+    run(output, found(*paths))
+    monkeypatch.chdir(tmp_path / "in")
+    marks = Marks()
+    run(
+        output,
+        found(Path(paths[0].name), Path("../in", paths[1].name)),
+        resume=True,
+        estimate=marks,
+    )
+    assert marks.seen == 0
+
+
+@pytest.mark.parametrize("target", ["out.parquet", "out/"])
+def test_a_stop_keeps_what_is_whole(tmp_path: Path, target: str) -> None:
+    paths = picture_files(tmp_path / "in", 20)
+    output = output_in(tmp_path, target)
+    with pytest.raises(Interrupted):
+        run(output, found(*paths), size=8, estimate=Marks(stop_after=12))
+    with pytest.raises(OutputError, match="--resume"):
+        run(output, found(*paths))
+    marks = Marks()
+    run(output, found(*paths), resume=True, estimate=marks)
+    assert marks.seen == 20 - 12
+    table = pq.read_table(tmp_path / target)
+    assert Counter(table["input"].to_pylist()) == Counter(map(str, paths))
+
+
+def test_a_stop_in_a_video_leaves_no_half_of_it(tmp_path: Path) -> None:
+    video_file(tmp_path / "clip.mp4", frames=30)
+    output = output_in(tmp_path, "out/")
+    with pytest.raises(Interrupted):
+        run(output, found(tmp_path / "clip.mp4"), estimate=Marks(stop_after=10))
+    assert list((tmp_path / "out").iterdir()) == []
+    run(output, found(tmp_path / "clip.mp4"), resume=True)
+    assert len(rows_of(tmp_path / "out")) == 30
+
+
+def test_a_failure_in_a_part_leaves_nothing_of_it(tmp_path: Path) -> None:
+    paths = picture_files(tmp_path / "in", 8)
+
+    class Broken(Marks):
+        def __call__(self, images: Sequence[Image]) -> list[Poses]:
+            if self.seen >= 4:
+                raise RuntimeError("no memory")
+            return super().__call__(images)
+
+    output = output_in(tmp_path, "out/")
+    with pytest.raises(RuntimeError, match="no memory"):
+        run(output, found(*paths), estimate=Broken())
+    assert len(rows_of(tmp_path / "out")) == 4
+    assert not [path for path in (tmp_path / "out").iterdir() if path.name.startswith(".")]
+
+
+@pytest.mark.parametrize(
+    ("change", "message"),
+    [
+        ({b"sdpose.schema_version": b"2"}, "schema version 2, this sdpose writes 1"),
+        ({b"sdpose.settings": b'{"student": "other", "track": false}'}, "made with student other"),
+        (None, "not written by sdpose predict"),
+    ],
+)
+def test_rows_of_another_kind_are_not_mixed(
+    tmp_path: Path, change: dict[bytes, bytes] | None, message: str
+) -> None:
+    paths = picture_files(tmp_path / "in", 2)
+    output = output_in(tmp_path, "out.parquet")
+    run(output, found(paths[0]))
+    table = pq.read_table(tmp_path / "out.parquet")
+    metadata = None if change is None else {**table.schema.metadata, **change}
+    pq.write_table(table.replace_schema_metadata(metadata), tmp_path / "out.parquet")
+    before = (tmp_path / "out.parquet").read_bytes()
+    with pytest.raises(SchemaError, match=message):
+        run(output, found(*paths), resume=True)
+    assert (tmp_path / "out.parquet").read_bytes() == before
+
+
+def test_other_columns_and_files_are_refused(tmp_path: Path) -> None:
+    schema = archive_schema(SETTINGS)
+    table = pa.table({"input": ["a"]}).replace_schema_metadata(schema.metadata)
+    pq.write_table(table, tmp_path / "out.parquet")
+    with pytest.raises(SchemaError, match="its columns are not"):
+        output_in(tmp_path, "out.parquet").begin(resume=True)
+    (tmp_path / "out.parquet").write_text("no parquet")
+    with pytest.raises(SchemaError, match="not a Parquet file"):
+        output_in(tmp_path, "out.parquet").begin(resume=True)
+    (tmp_path / "notes").mkdir()
+    (tmp_path / "notes" / "mine.txt").write_text("mine")
+    with pytest.raises(OutputError, match=r"holds mine\.txt"):
+        output_in(tmp_path, "notes/").begin(resume=False)
+    with pytest.raises(OutputError, match="cannot be written to such an address"):
+        ArchiveOutput("https://host/out.parquet", schema).begin(resume=False)
+    (tmp_path / "file").write_text("a file")
+    with pytest.raises(OutputError, match="file"):
+        output_in(tmp_path, "file/out.parquet").begin(resume=False)
+
+
+def test_parts_have_the_same_names_whoever_makes_them(tmp_path: Path) -> None:
+    sources = found(*picture_files(tmp_path / "in", 10))
+    names = [part.name for part in parts_of(sources, 1, 4)]
+    assert names == [part.name for part in parts_of(sources, 1, 4)]
+    assert len(set(names)) == 3
+    assert Part(1, 0, tuple(sources[:3])).name != names[0]
+
+
+def test_numbers_that_are_none_are_an_error_row(tmp_path: Path) -> None:
+    class Odd(Marks):
+        def __call__(self, images: Sequence[Image]) -> list[Poses]:
+            answers: list[Any] = super().__call__(images)
+            answers[0].keypoints[0, 0, 0] = np.nan
+            return list(answers)
+
+    output = output_in(tmp_path, "out.parquet")
+    run(output, found(*picture_files(tmp_path / "in", 1)), estimate=Odd())
+    (row,) = rows_of(tmp_path / "out.parquet")
+    assert "not finite" in row["error"]
