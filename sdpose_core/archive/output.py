@@ -128,8 +128,11 @@ class ArchiveOutput:
         Raises:
             OutputError: it cannot be written.
         """
-        with self._writer(f"{self._folder}/{part.name}") as writer:
-            yield writer
+        try:
+            with self._writer(f"{self._folder}/{part.name}") as writer:
+                yield writer
+        except (OSError, pa.ArrowException) as error:  # sources raise `MediaError`
+            raise OutputError(f"{self.target}: {remote.reason(error)}") from error
 
     def finish(self) -> None:
         """All is done: of parts becomes the one file, if that is what is wanted.

@@ -85,16 +85,32 @@ class _Worker:
         attempts: Any,
     ) -> None:
         self._output, self._options, self._attempts = output, options, attempts
-        self._estimate = build()
+        self._estimate: Estimate | Exception
+        try:
+            self._estimate = build()
+        except Exception as error:  # noqa: BLE001 - Ray would bury it, and build again and again
+            self._estimate = error
 
     def __call__(self, row: dict[str, Any]) -> dict[str, Any]:
         part: Part = pickle.loads(row["part"])  # noqa: S301 - of the driver
+        try:
+            return {"sources": len(part.sources), "result": pickle.dumps(self._result(part))}
+        except Exception as error:  # noqa: BLE001 - of whatever kind, the driver raises it
+            return {"sources": 0, "result": pickle.dumps(_carried(error))}
+
+    def _result(self, part: Part) -> PartResult:
+        if isinstance(self._estimate, Exception):
+            raise self._estimate
         if ray.get(self._attempts.begin.remote(part.name)) > _ATTEMPTS:
-            reason = f"the worker died {_ATTEMPTS} times over this part"
-            result = give_up(part, self._output, reason)
-        else:
-            result = work_on(part, self._output, self._estimate, self._options)
-        return {"sources": len(part.sources), "result": pickle.dumps(result)}
+            return give_up(part, self._output, f"the worker died {_ATTEMPTS} times over this part")
+        return work_on(part, self._output, self._estimate, self._options)
+
+
+def _carried(error: Exception) -> Exception:
+    """What the driver raises in its place; of some kinds only the words can travel."""
+    if isinstance(error, OutputError):
+        return error
+    return EngineError(str(error) or type(error).__name__)
 
 
 def run_on_ray(
@@ -143,9 +159,11 @@ def run_on_ray(
         num_gpus=1 if gpus else None,
     )
     rows, failures = 0, list[str]()
-    with _told():
+    try:
         for row in dataset.iter_rows():
-            result: PartResult = pickle.loads(row["result"])  # noqa: S301 - of our own worker
+            result: PartResult | Exception = pickle.loads(row["result"])  # noqa: S301 - our worker
+            if isinstance(result, Exception):
+                raise result
             rows += result.rows
             failures += result.failures
             for line in result.failures:
@@ -153,24 +171,11 @@ def run_on_ray(
             advance(row["sources"])
             if stopping():
                 raise Interrupted
+    except ray.exceptions.RayError as error:
+        raise EngineError(f"Ray gave up: {_line(error)}") from error
     return PartResult(rows, tuple(failures))
 
 
-@contextmanager
-def _told() -> Iterator[None]:
-    """What a worker raised, without the way through Ray."""
-    try:
-        yield
-    except (ray.exceptions.RayError, RuntimeError) as error:
-        reason: BaseException = error
-        while (cause := getattr(reason, "cause", None) or reason.__cause__) is not None:
-            if isinstance(cause, OutputError):
-                raise OutputError(str(cause)) from error
-            reason = cause
-        raise EngineError(f"the work on Ray failed: {_line(reason)}") from error
-
-
 def _line(error: BaseException) -> str:
-    """The message; of one that Ray carried here, what follows the traceback in it."""
-    lines = [line.strip() for line in str(error).splitlines() if line.strip()]
-    return lines[-1] if lines else type(error).__name__
+    text = " ".join((str(error) or type(error).__name__).split())
+    return text if len(text) <= 300 else text[:297] + "..."
