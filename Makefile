@@ -5,6 +5,9 @@ BIN := $(VENV)/bin
 # What is installed follows from these; a change of one sets up again.
 SERVE_LOCK := deploy/requirements-cpu.lock
 DEV_LOCK := deploy/requirements-dev.lock
+# Helm as a library, to render the chart in tests. Asks for a newer Python and needs none of it, so
+# it lies beside the packages.
+HELM := helm-sdkpy==0.1.32
 STAMP := $(VENV)/.installed-$(shell cat pyproject.toml deploy/*.lock 2>/dev/null | sha256sum | cut -c1-12)
 # uv installs several times faster than pip; it picks PyTorch's CPU build where there is no GPU.
 UV := $(shell command -v uv)
@@ -27,6 +30,9 @@ $(STAMP)-serve: pyproject.toml $(SERVE_LOCK) | $(BIN)/python
 
 $(STAMP)-dev: pyproject.toml $(DEV_LOCK) | $(BIN)/python
 	$(call install,.[dev],$(DEV_LOCK))
+	@$(BIN)/pip install --quiet --disable-pip-version-check --no-deps --only-binary :all: \
+		--python-version 3.12 --upgrade --target $(VENV)/helm $(HELM) \
+		|| echo "Without Helm ($(HELM)) the tests of the chart are left out."
 	@touch $@ $(STAMP)-serve
 
 setup: $(STAMP)-serve

@@ -25,7 +25,7 @@ CPU_LOCK = ROOT / "deploy" / "requirements-cpu.lock"
 DEV_LOCK = ROOT / "deploy" / "requirements-dev.lock"
 EXTRAS = ("otel",)
 """Extras that the images carry, so that every setting of the service works in them."""
-DEV_EXTRAS = ("dev", "export", "otel", "train")
+DEV_EXTRAS = ("archive", "dev", "export", "otel", "ray", "train")
 _CUDA = re.compile(r"^(cuda-|triton$|nvidia-(?!ml-py$))")
 _PINNED = re.compile(r"^([A-Za-z0-9._-]+)==(\S+)")
 
@@ -56,7 +56,7 @@ def is_cuda(package: str) -> bool:
 def _resolve(output: Path, extras: Sequence[str], *options: str) -> None:
     command = [
         *(sys.executable, "-m", "uv", "pip", "compile", "pyproject.toml", "--quiet"),
-        *("--python-version", "3.11", "--python-platform", "x86_64-manylinux_2_28"),
+        *("--python-version", "3.11", "--python-platform", "x86_64-manylinux_2_31"),
         *(f"--extra={extra}" for extra in extras),
         *("--no-header", "--no-emit-index-url", "--no-annotate", "--upgrade"),
         *("--output-file", str(output), *options),
@@ -73,13 +73,14 @@ def _write(lock: Path, resolved: Path, extras: Sequence[str] = EXTRAS) -> None:
 
 
 def main() -> None:
-    """Resolves both lists and writes them."""
+    """Resolves the lists and writes them."""
     with tempfile.TemporaryDirectory() as folder:
-        names = ("gpu.txt", "cpu.txt", "dev.txt", "cuda.txt")
-        gpu, cpu, dev, cuda = (Path(folder) / name for name in names)
-        _resolve(gpu, EXTRAS)
+        names = ("all.txt", "gpu.txt", "cpu.txt", "dev.txt", "cuda.txt")
+        everything, gpu, cpu, dev, cuda = (Path(folder) / name for name in names)
+        _resolve(everything, DEV_EXTRAS)  # the images run the versions that the tests run
+        _resolve(gpu, EXTRAS, "--constraint", str(everything))
         cuda.write_text("\n".join(filter(is_cuda, pins(gpu))) + "\n")
-        same = ("--constraint", str(gpu), "--excludes", str(cuda))
+        same = ("--constraint", str(everything), "--excludes", str(cuda))
         _resolve(cpu, EXTRAS, *same)
         _resolve(dev, DEV_EXTRAS, *same)
         _write(GPU_LOCK, gpu)

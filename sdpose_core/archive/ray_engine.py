@@ -9,6 +9,7 @@ has the same name as before, so that nothing is there twice.
 from __future__ import annotations
 
 import logging
+import math
 import os
 import pickle
 import socket
@@ -146,8 +147,10 @@ def run_on_ray(
     context.print_on_execution_start = False
     logging.getLogger("ray.data").setLevel(logging.CRITICAL)  # its errors are raised as well
     gpus = int(ray.cluster_resources().get("GPU", 0))
-    machines = len([node for node in ray.nodes() if node["Alive"]])
-    most = workers or gpus or machines
+    machines = [int(node["Resources"].get("CPU", 0)) for node in ray.nodes() if node["Alive"]]
+    most = workers or gpus or len(machines)
+    # All processors of a machine are its workers': Ray tells the libraries as many threads.
+    cpus = max(1, min(machines) // math.ceil(most / len(machines)))
     attempts = ray.remote(num_cpus=0)(_Attempts).remote()
     items = [{"part": pickle.dumps(part)} for part in parts]
     dataset = ray.data.from_items(items, override_num_blocks=max(1, len(items))).map(
@@ -156,6 +159,7 @@ def run_on_ray(
         compute=ray.data.ActorPoolStrategy(
             min_size=1, max_size=most, max_tasks_in_flight_per_actor=2
         ),
+        num_cpus=cpus,
         num_gpus=1 if gpus else None,
     )
     rows, failures = 0, list[str]()

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import dataclass
-from typing import Literal
+from typing import Final, Literal
 
 from service.errors import ServiceError
 
@@ -91,6 +91,8 @@ class StreamAsk:
         detect_every: detect people in every so many frames; in between, boxes follow the joints.
         drop: `latest`: of frames that come too fast the latest wins; `none`: the sender waits.
         resume_token: of an earlier stream, whose people keep their ids.
+        affinity: name of the stream for a balancer, which brings streams of one name to one
+            process where it can: only there the resume token is known. `follow` makes one.
     """
 
     tracking: bool | None = None
@@ -98,6 +100,11 @@ class StreamAsk:
     detect_every: int | Literal["auto"] | None = None
     drop: Literal["latest", "none"] | None = None
     resume_token: str | None = None
+    affinity: str | None = None
+
+
+AFFINITY_HEADER: Final = "x-sdpose-stream"
+"""HTTP header and gRPC metadata with `StreamAsk.affinity`; the balancers' examples hash it."""
 
 
 @dataclass(frozen=True, slots=True)

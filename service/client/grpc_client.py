@@ -120,7 +120,7 @@ class GrpcPoseClient(Following):
                 raised.append(error)
                 raise
 
-        metadata = call_metadata(self._api_key, request_id)
+        metadata = call_metadata(self._api_key, request_id, stream.affinity)
         call = self._stub.StreamPose(messages(), timeout=timeout_s, metadata=metadata)
         try:
             for message in call:
@@ -190,7 +190,7 @@ class AsyncGrpcPoseClient(AsyncFollowing):
     ) -> AsyncGenerator[StreamAnswer, None]:
         """As the blocking client's; a task reads `frames` beside, in a thread if they block."""
         config = stream_config(ask, stream)
-        metadata = call_metadata(self._api_key, request_id)
+        metadata = call_metadata(self._api_key, request_id, stream.affinity)
         call = self.stub.StreamPose(timeout=timeout_s, metadata=metadata)
         sending = asyncio.create_task(_send(call, config, frames))
         try:

@@ -9,6 +9,7 @@ import grpc
 
 from protos.sdpose.v1 import pose_pb2
 from service.client.answers import (
+    AFFINITY_HEADER,
     Ask,
     Box,
     Keypoint,
@@ -27,6 +28,9 @@ _BY_STATUS = {
     grpc.StatusCode.PERMISSION_DENIED: ErrorCode.PERMISSION_DENIED,
     grpc.StatusCode.DEADLINE_EXCEEDED: ErrorCode.DEADLINE_EXCEEDED,
     grpc.StatusCode.UNAVAILABLE: ErrorCode.UNAVAILABLE,
+    # A server that ends cancels what has just come in and nobody has looked at. What a client
+    # itself cancels does not get here.
+    grpc.StatusCode.CANCELLED: ErrorCode.UNAVAILABLE,
 }
 _PRIORITIES = {
     None: pose_pb2.PRIORITY_UNSPECIFIED,
@@ -165,7 +169,9 @@ def error_from(error: grpc.RpcError) -> ServiceError:
     )
 
 
-def call_metadata(api_key: str | None, request_id: str | None) -> list[tuple[str, str]]:
-    """The key and the id that a call shows, where there are any."""
-    pairs = (("x-api-key", api_key), ("x-request-id", request_id))
+def call_metadata(
+    api_key: str | None, request_id: str | None, affinity: str | None = None
+) -> list[tuple[str, str]]:
+    """The key, the id and the stream's name that a call shows, where there are any."""
+    pairs = (("x-api-key", api_key), ("x-request-id", request_id), (AFFINITY_HEADER, affinity))
     return [(name, value) for name, value in pairs if value is not None]

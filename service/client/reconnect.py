@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import secrets
 from collections import deque
 from collections.abc import AsyncGenerator, AsyncIterator, Callable
 from contextlib import aclosing
@@ -20,7 +21,8 @@ _WORTH_IT: Final = (ErrorCode.UNAVAILABLE, ErrorCode.OVERLOADED, ErrorCode.DEADL
 class Reconnect:
     """How a stream goes on after its connection broke.
 
-    It keeps the resume token, so people keep their ids where the service still knows them. With
+    It keeps the resume token, so people keep their ids where the service still knows them: the same
+    process, within its time of grace. Where it does not, they get others, and that is told. With
     `drop="none"` every frame is answered once: at most `buffer` frames are sent and unanswered, and
     those are sent again. Otherwise the newest frame waits for the new connection, and older ones
     count as dropped.
@@ -30,7 +32,7 @@ class Reconnect:
         longest_s: longest pause.
         attempts: failures in a row after which the error is raised; None never does.
         buffer: maximum number of unanswered frames where none may be dropped.
-        tell: called with one sentence for each connection that broke.
+        tell: called with one sentence for each connection that broke, and for lost identities.
     """
 
     first_s: float = 0.5
@@ -64,6 +66,8 @@ async def follow(
     """
     ask, stream, reconnect = ask or Ask(), stream or StreamAsk(), reconnect or Reconnect()
     outbox = _Outbox(reconnect.buffer if stream.drop == "none" else None)
+    if stream.affinity is None:
+        stream = replace(stream, affinity=secrets.token_urlsafe(12))
     filling = asyncio.create_task(outbox.fill(frames))
     failures = 0
     try:
@@ -72,9 +76,10 @@ async def follow(
                 async with aclosing(connect(outbox.frames(), ask, stream)) as answers:
                     async for answer in answers:
                         failures = 0
-                        stream = replace(
-                            stream, resume_token=answer.resume_token or stream.resume_token
-                        )
+                        if answer.resume_token not in (None, stream.resume_token):
+                            if stream.resume_token is not None:
+                                reconnect.tell("people have new ids: the stream was not known")
+                            stream = replace(stream, resume_token=answer.resume_token)
                         yield replace(answer, dropped=outbox.answered(answer.sequence))
                 if outbox.over:
                     return

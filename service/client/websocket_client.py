@@ -15,7 +15,7 @@ from typing import Any, Final
 from websockets.asyncio.client import ClientConnection, connect
 from websockets.exceptions import ConnectionClosed, InvalidStatus, WebSocketException
 
-from service.client.answers import Ask, StreamAnswer, StreamAsk, StreamFrame
+from service.client.answers import AFFINITY_HEADER, Ask, StreamAnswer, StreamAsk, StreamFrame
 from service.client.following import AsyncFollowing, Following
 from service.client.frames import Frames, each_of
 from service.client.rest_messages import problem_error, stream_answer_of
@@ -52,8 +52,13 @@ class AsyncWebSocketPoseClient(AsyncFollowing):
         request_id: str | None = None,
     ) -> AsyncGenerator[StreamAnswer, None]:
         """As the gRPC client's: the answers to the frames of one stream, in order, as they come."""
-        config = _config(ask or Ask(), stream or StreamAsk())
-        given = (("X-API-Key", self._api_key), ("X-Request-ID", request_id))
+        stream = stream or StreamAsk()
+        config = _config(ask or Ask(), stream)
+        given = (
+            ("X-API-Key", self._api_key),
+            ("X-Request-ID", request_id),
+            (AFFINITY_HEADER, stream.affinity),
+        )
         headers = {name: value for name, value in given if value is not None}
         deadline = None if timeout_s is None else time.monotonic() + timeout_s
         try:
@@ -180,6 +185,7 @@ def _config(ask: Ask, stream: StreamAsk) -> str:
     options = {name: value for name, value in asdict(ask).items() if value is not None}
     options.pop("boxes", None)
     settings = {name: value for name, value in asdict(stream).items() if value is not None}
+    settings.pop("affinity", None)
     return json.dumps({"config": {**settings, "options": options}})
 
 

@@ -34,7 +34,7 @@ def fitted(tmp_path: Path) -> Path:
 
 def test_nginx_accepts_the_example_for_a_host(fitted: Path, tmp_path: Path) -> None:
     upstreams = (tmp_path / "conf.d" / "upstreams.conf").read_text()
-    assert upstreams.count("server 127.0.0.1:") == 4
+    assert upstreams.count("server 127.0.0.1:") == 8
     _test(tmp_path, fitted)
 
 
@@ -46,8 +46,8 @@ def test_nginx_accepts_the_example_for_compose(fitted: Path, tmp_path: Path) -> 
 
 
 def test_composes_nginx_can_look_names_up_again() -> None:
-    assert re.findall(r"server (\S+) resolve", _COMPOSE) == ["sdpose:8000", "sdpose:8001"]
-    assert len(re.findall(r"^    zone \w+ 64k;$", _COMPOSE, re.MULTILINE)) == 2
+    assert re.findall(r"server (\S+) resolve", _COMPOSE) == ["sdpose:8000", "sdpose:8001"] * 2
+    assert len(re.findall(r"^    zone \w+ 64k;$", _COMPOSE, re.MULTILINE)) == 4
     assert "resolver 127.0.0.11 " in _COMPOSE
     service = yaml.safe_load((ROOT / "docker-compose.yml").read_text())["services"]["nginx"]
     (version,) = re.findall(r"nginx:(\d+)\.(\d+)-", service["image"])

@@ -1,13 +1,16 @@
-"""The committed nginx example, run on loopback with a certificate made for the check."""
+"""The committed examples of nginx and Envoy, run on loopback with a certificate of their own."""
 
 from __future__ import annotations
 
 from pathlib import Path
 
+import yaml
+
 from tools.deployment.processes import run
 from tools.deployment.prometheus import ROOT
 
 NGINX = ROOT / "deploy" / "nginx"
+ENVOY = ROOT / "deploy" / "envoy"
 _FRAME = """\
 daemon off;
 pid {folder}/nginx.pid;
@@ -62,3 +65,21 @@ def fit_nginx(folder: Path, tls_port: int, backends: list[tuple[int, int]]) -> P
     main = folder / "nginx.conf"
     main.write_text(_FRAME.format(folder=folder))
     return main
+
+
+def fit_envoy(folder: Path, tls_port: int, backends: list[tuple[int, int]]) -> Path:
+    """As `fit_nginx`, for the example of Envoy; its own port for the operator is left out."""
+    make_certificate(folder / "tls")
+    config = yaml.safe_load((ENVOY / "sdpose.yaml").read_text())
+    del config["admin"]
+    (listener,) = config["static_resources"]["listeners"]
+    listener["address"]["socket_address"] = {"address": "127.0.0.1", "port_value": tls_port}
+    for cluster in config["static_resources"]["clusters"]:
+        index = 1 if "grpc" in cluster["name"] else 0
+        places = [{"address": "127.0.0.1", "port_value": backend[index]} for backend in backends]
+        cluster["load_assignment"]["endpoints"] = [
+            {"lb_endpoints": [{"endpoint": {"address": {"socket_address": one}}} for one in places]}
+        ]
+    path = folder / "envoy.yaml"
+    path.write_text(yaml.safe_dump(config).replace("/etc/envoy/tls", str(folder / "tls")))
+    return path
