@@ -8,7 +8,7 @@ DEV_LOCK := deploy/requirements-dev.lock
 # Helm as a library, to render the chart in tests. Asks for a newer Python and needs none of it, so
 # it lies beside the packages.
 HELM := helm-sdkpy==0.1.32
-STAMP := $(VENV)/.installed-$(shell cat pyproject.toml deploy/*.lock 2>/dev/null | sha256sum | cut -c1-12)
+STAMP := $(VENV)/.installed-$(shell cat Makefile pyproject.toml deploy/*.lock 2>/dev/null | sha256sum | cut -c1-12)
 # uv installs several times faster than pip; it picks PyTorch's CPU build where there is no GPU.
 UV := $(shell command -v uv)
 
