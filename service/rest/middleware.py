@@ -32,7 +32,8 @@ class CallMiddleware:
         if scope["type"] not in ("http", "websocket"):
             await self._app(scope, receive, send)
             return
-        prefix = self._runtime.settings.root_path
+        # A server that mounts us below a path, as Ray Serve does, says so itself.
+        prefix = scope.get("root_path") or self._runtime.settings.root_path
         path = _path(scope["path"], prefix)
         # As ASGI wants it, whether or not a proxy has taken the prefix away.
         scope = {**scope, "path": prefix + path, "root_path": prefix}

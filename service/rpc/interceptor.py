@@ -59,17 +59,27 @@ class PoseCallInterceptor(_Interceptor):
         method = handler_call_details.method
         if handler is None or not method.startswith(_SERVICE):
             return handler
-        api = _APIS[method.removeprefix(_SERVICE)]
         # Without a deserializer of the library's: for bytes that are no message it would blame us.
         read = partial(_message, handler.request_deserializer)
         if handler.request_streaming:
-            call = self._stream(api, handler.stream_stream, read)
-        elif handler.response_streaming:
-            call = self._single(api, handler.unary_stream, read)
+            behaviour = handler.stream_stream
         else:
-            call = self._single(api, handler.unary_unary, read)
+            behaviour = handler.unary_stream if handler.response_streaming else handler.unary_unary
+        call = self._handler(method.removeprefix(_SERVICE), behaviour, read)
         # Whatever the method's kind: only this one leaves it to us when a message is read.
         return grpc.stream_stream_rpc_method_handler(call, None, handler.response_serializer)
+
+    def handlers(self, servicer: Any) -> dict[str, Any]:
+        """The methods of a servicer with all that belongs to a call, by name.
+
+        For another server than gRPC's own, whose context reads and writes messages: called with
+        None and that context.
+        """
+        return {name: self._handler(name, getattr(servicer, name), lambda it: it) for name in _APIS}
+
+    def _handler(self, name: str, behaviour: Any, read: _Read) -> Any:
+        make = self._stream if name == "StreamPose" else self._single
+        return make(_APIS[name], behaviour, read)
 
     def _single(self, api: str, behaviour: Any, read: _Read) -> Any:
         async def answer(context: ServicerContext[Any, Any]) -> None:

@@ -6,6 +6,7 @@ import asyncio
 import socket
 from collections.abc import AsyncGenerator, AsyncIterator, Callable, Iterator
 from contextlib import aclosing, closing
+from dataclasses import replace
 from typing import Any
 
 import pytest
@@ -290,3 +291,28 @@ def test_blocking_clients() -> None:
             assert [one.sequence for one in answers] == [1, 2, 3]
             with closing(client.follow(iter([image(4)] * 3), stream=EVERY)) as left:
                 assert next(left).sequence == 1
+
+
+async def test_every_connection_of_a_stream_has_its_name_and_lost_identities_are_told() -> None:
+    service, told = Breaking((2, 2), (1, 1)), list[str]()
+    tokens = iter(["first", "first", "second"])
+
+    async def connect(
+        frames: Frames, ask: Ask, stream: StreamAsk
+    ) -> AsyncGenerator[StreamAnswer, None]:
+        token: str | None = next(tokens)
+        async for answer in service.stream(frames, ask, stream):
+            yield replace(answer, resume_token=token)
+            token = None
+
+    again = replace(SOON, tell=told.append)
+    async for _ in follow(connect, numbers(8, 0.01), reconnect=again):
+        pass
+    names = {each.affinity for each in service.opened}
+    assert len(service.opened) == 3
+    assert len(names) == 1
+    assert None not in names
+    assert [each.resume_token for each in service.opened] == [None, "first", "first"]
+    assert [line for line in told if "new ids" in line] == [
+        "people have new ids: the stream was not known"
+    ]
