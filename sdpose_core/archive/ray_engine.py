@@ -10,58 +10,20 @@ from __future__ import annotations
 
 import logging
 import math
-import os
 import pickle
-import socket
 from collections import Counter
-from collections.abc import Callable, Iterable, Iterator
-from contextlib import contextmanager
+from collections.abc import Callable, Iterable
 from typing import Any, Final
-from urllib.parse import urlsplit
 
 import ray
 
 from sdpose_core.archive.output import ArchiveOutput, OutputError, Part
 from sdpose_core.archive.work import ArchiveOptions, PartResult, give_up, work_on
 from sdpose_core.predict import Estimate, Interrupted
+from sdpose_core.ray_cluster import ClusterError, error_line
 
-_LOCAL: Final = "local"
 _ATTEMPTS: Final = 3
 """At a part whose worker died. Ray would go on for ever with one that always kills it."""
-
-
-class EngineError(RuntimeError):
-    """Ray cannot do the work; the message is one sentence."""
-
-
-@contextmanager
-def cluster(address: str | None) -> Iterator[None]:
-    """A connection to a Ray cluster; None starts one on this machine for as long as the block.
-
-    Raises:
-        EngineError: there is no cluster at that address.
-    """
-    os.environ.setdefault("RAY_USAGE_STATS_ENABLED", "0")
-    address = address or os.environ.get("RAY_ADDRESS") or _LOCAL
-    options: dict[str, Any] = {"logging_level": logging.ERROR, "log_to_driver": False}
-    if address == _LOCAL:
-        options["include_dashboard"] = False
-    try:
-        _knock(address)
-        ray.init(address, **options)
-    except (ConnectionError, RuntimeError, ValueError, OSError) as error:
-        raise EngineError(f"no Ray cluster at {address}: {_line(error)}") from error
-    try:
-        yield
-    finally:
-        ray.shutdown()
-
-
-def _knock(address: str) -> None:
-    """Raises `OSError` where nothing listens: Ray itself would try for minutes, and then abort."""
-    place = urlsplit(address if "://" in address else f"ray://{address}")
-    if place.port is not None:
-        socket.create_connection((place.hostname or "", place.port), timeout=5).close()
 
 
 class _Attempts:
@@ -111,7 +73,7 @@ def _carried(error: Exception) -> Exception:
     """What the driver raises in its place; of some kinds only the words can travel."""
     if isinstance(error, OutputError):
         return error
-    return EngineError(str(error) or type(error).__name__)
+    return ClusterError(str(error) or type(error).__name__)
 
 
 def run_on_ray(
@@ -139,7 +101,7 @@ def run_on_ray(
 
     Raises:
         Interrupted: ``stopping`` said so; parts that are not complete are not there.
-        EngineError: a part failed, or killed its worker, again and again.
+        ClusterError: a part failed, or killed its worker, again and again.
         OutputError: a part cannot be written.
     """
     context = ray.data.DataContext.get_current()
@@ -176,10 +138,5 @@ def run_on_ray(
             if stopping():
                 raise Interrupted
     except ray.exceptions.RayError as error:
-        raise EngineError(f"Ray gave up: {_line(error)}") from error
+        raise ClusterError(f"Ray gave up: {error_line(error)}") from error
     return PartResult(rows, tuple(failures))
-
-
-def _line(error: BaseException) -> str:
-    text = " ".join((str(error) or type(error).__name__).split())
-    return text if len(text) <= 300 else text[:297] + "..."

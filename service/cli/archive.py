@@ -113,7 +113,8 @@ def _run(
             expect=progress.expect,
             stopping=stopping,
         )
-    from sdpose_core.archive.ray_engine import cluster, run_on_ray
+    from sdpose_core.archive.ray_engine import run_on_ray
+    from sdpose_core.ray_cluster import cluster
 
     with cluster(request.ray_address):
         return run_on_ray(

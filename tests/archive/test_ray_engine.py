@@ -14,10 +14,11 @@ from pathlib import Path
 import pytest
 
 from sdpose_core.archive.output import ArchiveOutput, OutputError, Part
-from sdpose_core.archive.ray_engine import EngineError, cluster, run_on_ray
+from sdpose_core.archive.ray_engine import run_on_ray
 from sdpose_core.archive.work import ArchiveOptions, PartResult, parts_of
 from sdpose_core.io.sources import Source, find_sources
 from sdpose_core.predict import Estimate, Interrupted
+from sdpose_core.ray_cluster import ClusterError, cluster
 from sdpose_core.types import Image, Poses
 from tests.archive.makers import Marks, output_in, picture_files, rows_of
 from tests.fakes import mark_of
@@ -126,7 +127,7 @@ def test_what_a_worker_says_is_the_message(tmp_path: Path) -> None:
     sources = pictures(tmp_path / "in", 2)
     output = output_in(tmp_path, "out/")
     parts = list(parts_of(sources, output.begin(resume=False)[0], 4))
-    with pytest.raises(EngineError, match="no such student: sdpose-z"):
+    with pytest.raises(ClusterError, match="no such student: sdpose-z"):
         run(output, parts, broken)
     (tmp_path / "out").rmdir()
     with pytest.raises(OutputError, match="out/: there is no such file"):
@@ -136,7 +137,7 @@ def test_what_a_worker_says_is_the_message(tmp_path: Path) -> None:
 def test_a_cluster_that_is_not_there() -> None:
     began = time.monotonic()
     with (
-        pytest.raises(EngineError, match=r"no Ray cluster at 127\.0\.0\.1:1: "),
+        pytest.raises(ClusterError, match=r"no Ray cluster at 127\.0\.0\.1:1: "),
         cluster("127.0.0.1:1"),
     ):
         pass

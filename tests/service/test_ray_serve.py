@@ -17,7 +17,7 @@ from ray import serve
 from schemathesis.generation import GenerationMode
 
 from protos.sdpose.v1 import pose_pb2, pose_pb2_grpc
-from sdpose_core.archive.ray_engine import cluster
+from sdpose_core.ray_cluster import cluster
 from service.client import (
     Ask,
     AsyncGrpcPoseClient,

@@ -1,0 +1,140 @@
+"""Training on a Ray cluster: the same loop, its processes started by Ray Train.
+
+Ray starts a process on each worker, and each finds in its environment what ``torchrun`` would have
+put there; so the loop is the one of every run. When a process dies, Ray starts all of them again,
+and they go on from the state in the run folder, which every machine must see.
+"""
+
+from __future__ import annotations
+
+import logging
+import os
+import socket
+from collections.abc import Callable
+from dataclasses import dataclass, replace
+from pathlib import Path
+from typing import Any
+
+import ray
+import ray.train
+from ray.train.backend import Backend, BackendConfig
+from ray.train.collective import broadcast_from_rank_zero
+from ray.train.v2.api.config import FailureConfig, RunConfig, ScalingConfig
+from ray.train.v2.api.data_parallel_trainer import DataParallelTrainer
+
+from sdpose_core.ray_cluster import ClusterError, error_line
+from sdpose_core.train.loop.hardware import part
+from sdpose_core.train.loop.run import prepare
+from sdpose_core.train.recipe.config import TrainConfig
+
+
+class _SharedDevices(Backend):  # type: ignore[misc]
+    """Fabric chooses among the GPUs of a machine by the process's number there."""
+
+    share_cuda_visible_devices = True
+
+
+@dataclass
+class _Processes(BackendConfig):  # type: ignore[misc]
+    @property
+    def backend_cls(self) -> type[Backend]:
+        return _SharedDevices
+
+
+@dataclass(frozen=True)
+class _Run:
+    settings: TrainConfig
+    folder: str
+    steps: int | None
+
+
+def train_on_ray(
+    settings: TrainConfig,
+    folder: Path,
+    *,
+    workers: int,
+    gpus: bool,
+    steps: int | None = None,
+    restarts: int = 3,
+    say: Callable[[str], None],
+) -> None:
+    """Train, or go on with, the run in `folder` on the cluster that is connected to.
+
+    Args:
+        settings: of the run; devices and nodes follow from the workers.
+        folder: on a file system that every worker sees.
+        workers: processes, as many on each machine.
+        gpus: whether each takes a GPU.
+        steps: stop after so many; None runs to the end.
+        restarts: of all processes, after one died.
+        say: told how it ended.
+
+    Raises:
+        ClusterError: the cluster has not so many processors or GPUs, or the run failed.
+    """
+    kind = "GPU" if gpus else "CPU"
+    free = int(ray.cluster_resources().get(kind, 0))
+    if free < workers:
+        raise ClusterError(f"{workers} workers need as many {kind}s; the cluster has {free}")
+    logging.getLogger("ray.train").setLevel(logging.ERROR)
+    trainer = DataParallelTrainer(
+        _work,
+        train_loop_config={"run": _Run(settings, str(folder.resolve()), steps)},
+        backend_config=_Processes(),
+        scaling_config=ScalingConfig(num_workers=workers, use_gpu=gpus),
+        run_config=RunConfig(
+            name="ray",
+            storage_path=str(folder.resolve()),
+            failure_config=FailureConfig(max_failures=restarts),
+        ),
+    )
+    try:
+        result = trainer.fit()
+    except Exception as error:
+        raise ClusterError(f"the training on Ray failed: {error_line(error)}") from error
+    ended = result.metrics or {}
+    if "error" in ended:
+        raise ClusterError(ended["error"])
+    say(f"{workers} processes, step {ended.get('step')}")
+
+
+def _work(asked: dict[str, Any]) -> None:
+    """What each process does."""
+    run: _Run = asked["run"]
+    context = ray.train.get_context()
+    here, everywhere = context.get_local_world_size(), context.get_world_size()
+    os.environ.update(
+        {
+            "WORLD_SIZE": str(everywhere),
+            "RANK": str(context.get_world_rank()),
+            "LOCAL_RANK": str(context.get_local_rank()),
+            "LOCAL_WORLD_SIZE": str(here),
+            "GROUP_RANK": str(context.get_node_rank()),
+            "TORCHELASTIC_RUN_ID": "ray",
+            **_meeting_place(),
+        }
+    )
+    settings = replace(run.settings, devices=here, nodes=everywhere // here)
+    folder = Path(run.folder)
+    try:
+        trainer = prepare(settings, folder, resume=(folder / "state.pt").exists())
+    except (ValueError, OSError) as error:  # raised, Ray would try the same again
+        ray.train.report({"error": str(error)})
+        return
+    try:
+        trainer.run(stop_after_steps=run.steps)
+    finally:
+        part()
+    ray.train.report({"step": trainer.counters.step})
+
+
+def _meeting_place() -> dict[str, str]:
+    """Address and port of the first process, the same for all."""
+    with socket.socket() as probe:
+        probe.bind(("", 0))
+        mine = {
+            "MASTER_ADDR": ray.util.get_node_ip_address(),
+            "MASTER_PORT": str(probe.getsockname()[1]),
+        }
+    found: dict[str, str] = broadcast_from_rank_zero(mine)
+    return found

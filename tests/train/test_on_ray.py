@@ -1,0 +1,91 @@
+"""Training with Ray Train: two processes, of which one is killed."""
+
+from __future__ import annotations
+
+import os
+import signal
+import threading
+import time
+from collections.abc import Iterator
+from dataclasses import replace
+from pathlib import Path
+
+import psutil
+import pytest
+import torch
+
+from sdpose_core.ray_cluster import ClusterError, cluster
+from sdpose_core.train.loop.state import read_state
+from sdpose_core.train.on_ray import train_on_ray
+from sdpose_core.train.recipe.config import TrainConfig
+from tests.train.people import coco_folder
+from tests.train.test_processes import shallow
+from tests.train.test_training import run_state
+from tests.train.two_processes import recipe
+
+pytestmark = [
+    pytest.mark.timeout(400),
+    pytest.mark.filterwarnings("ignore::DeprecationWarning"),  # Ray's, of its own settings
+    pytest.mark.filterwarnings("ignore::FutureWarning"),
+]
+STEPS = 60
+
+
+@pytest.fixture(scope="module", autouse=True)
+def on_this_machine() -> Iterator[None]:
+    with cluster(None):
+        yield
+
+
+def settings(folder: Path) -> TrainConfig:
+    shallow(folder / "shallow.safetensors")
+    coco_folder(folder / "set", images=3)
+    config = recipe(folder)
+    (stage,) = config.stages
+    return replace(config, stages=(replace(stage, steps=STEPS),), checkpoint_minutes=0.001)
+
+
+def workers_of_this_process() -> list[psutil.Process]:
+    found = psutil.process_iter(["cmdline"])
+    return [each for each in found if "RayTrainWorker" in " ".join(each.info["cmdline"] or ())]
+
+
+def kill_one_after_a_state(folder: Path, killed: list[int]) -> None:
+    deadline = time.monotonic() + 200
+    while time.monotonic() < deadline:
+        if (folder / "state.pt").exists():
+            workers = workers_of_this_process()
+            if len(workers) == 2:
+                os.kill(workers[1].pid, signal.SIGKILL)
+                killed.append(read_state(folder)[0].step)
+                return
+        time.sleep(0.02)
+
+
+def test_two_workers_go_on_after_one_was_killed(tmp_path: Path) -> None:
+    config = settings(tmp_path)
+    killed: list[int] = []
+    killer = threading.Thread(target=kill_one_after_a_state, args=(tmp_path / "run", killed))
+    killer.start()
+    said: list[str] = []
+    train_on_ray(config, tmp_path / "run", workers=2, gpus=False, say=said.append)
+    killer.join()
+    assert len(killed) == 1
+    assert 0 < killed[0] < STEPS
+    assert said == [f"2 processes, step {STEPS}"]
+    state = run_state(tmp_path / "run")
+    assert all(bool(torch.isfinite(value).all()) for value in state.values())
+
+
+def test_more_workers_than_the_cluster_has(tmp_path: Path) -> None:
+    config = settings(tmp_path)
+    with pytest.raises(ClusterError, match="99 workers need as many CPUs; the cluster has"):
+        train_on_ray(config, tmp_path / "run", workers=99, gpus=False, say=lambda _: None)
+
+
+def test_what_is_wrong_with_the_run_is_told(tmp_path: Path) -> None:
+    config = replace(settings(tmp_path), start="no-such-student")
+    with pytest.raises(ClusterError, match="no-such-student"):
+        train_on_ray(
+            config, tmp_path / "run", workers=1, gpus=False, restarts=0, say=lambda _: None
+        )
