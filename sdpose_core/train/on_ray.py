@@ -92,14 +92,13 @@ def train_on_ray(
         result = trainer.fit()
     except Exception as error:
         raise ClusterError(f"the training on Ray failed: {error_line(error)}") from error
-    ended = result.metrics or {}
-    if "error" in ended:
-        raise ClusterError(ended["error"])
-    say(f"{workers} processes, step {ended.get('step')}")
+    if isinstance(result.return_value, str):
+        raise ClusterError(result.return_value)
+    say(f"{workers} processes, step {result.return_value}")
 
 
-def _work(asked: dict[str, Any]) -> None:
-    """What each process does."""
+def _work(asked: dict[str, Any]) -> int | str:
+    """What each process does; returns the step it came to, or why the run cannot begin."""
     run: _Run = asked["run"]
     context = ray.train.get_context()
     here, everywhere = context.get_local_world_size(), context.get_world_size()
@@ -119,13 +118,12 @@ def _work(asked: dict[str, Any]) -> None:
     try:
         trainer = prepare(settings, folder, resume=(folder / "state.pt").exists())
     except (ValueError, OSError) as error:  # raised, Ray would try the same again
-        ray.train.report({"error": str(error)})
-        return
+        return str(error)
     try:
         trainer.run(stop_after_steps=run.steps)
     finally:
         part()
-    ray.train.report({"step": trainer.counters.step})
+    return trainer.counters.step
 
 
 def _meeting_place() -> dict[str, str]:
