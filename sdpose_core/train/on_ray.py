@@ -10,7 +10,6 @@ from __future__ import annotations
 import logging
 import os
 import socket
-from collections.abc import Callable
 from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
@@ -53,27 +52,30 @@ def train_on_ray(
     folder: Path,
     *,
     workers: int,
-    gpus: bool,
     steps: int | None = None,
     restarts: int = 3,
-    say: Callable[[str], None],
-) -> None:
+) -> int:
     """Train, or go on with, the run in `folder` on the cluster that is connected to.
 
     Args:
         settings: of the run; devices and nodes follow from the workers.
         folder: on a file system that every worker sees.
-        workers: processes, as many on each machine.
-        gpus: whether each takes a GPU.
+        workers: processes, as many on each machine; each takes a GPU unless the cluster has none
+            or the accelerator of `settings` is ``"cpu"``.
         steps: stop after so many; None runs to the end.
         restarts: of all processes, after one died.
-        say: told how it ended.
+
+    Returns:
+        The step the run came to.
 
     Raises:
         ClusterError: the cluster has not so many processors or GPUs, or the run failed.
     """
-    kind = "GPU" if gpus else "CPU"
-    free = int(ray.cluster_resources().get(kind, 0))
+    there = ray.cluster_resources()
+    accelerator = settings.accelerator
+    on_gpus = accelerator != "cpu" and (accelerator != "auto" or there.get("GPU", 0) > 0)
+    kind = "GPU" if on_gpus else "CPU"
+    free = int(there.get(kind, 0))
     if free < workers:
         raise ClusterError(f"{workers} workers need as many {kind}s; the cluster has {free}")
     logging.getLogger("ray.train").setLevel(logging.ERROR)
@@ -81,7 +83,7 @@ def train_on_ray(
         _work,
         train_loop_config={"run": _Run(settings, str(folder.resolve()), steps)},
         backend_config=_Processes(),
-        scaling_config=ScalingConfig(num_workers=workers, use_gpu=gpus),
+        scaling_config=ScalingConfig(num_workers=workers, use_gpu=on_gpus),
         run_config=RunConfig(
             name="ray",
             storage_path=str(folder.resolve()),
@@ -94,7 +96,8 @@ def train_on_ray(
         raise ClusterError(f"the training on Ray failed: {error_line(error)}") from error
     if isinstance(result.return_value, str):
         raise ClusterError(result.return_value)
-    say(f"{workers} processes, step {result.return_value}")
+    step: int = result.return_value
+    return step
 
 
 def _work(asked: dict[str, Any]) -> int | str:

@@ -2,10 +2,14 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from pathlib import Path
-from typing import Annotated, Any
+from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
+
+if TYPE_CHECKING:
+    from sdpose_core.train.recipe.config import TrainConfig
 
 _BEGINNINGS = ("config", "start", "backbone_start")
 """Options that say how a run begins, which one that goes on has behind it."""
@@ -43,6 +47,21 @@ def train(
         int | None, typer.Option(min=1, help="Processes on this machine, one a GPU.")
     ] = None,
     nodes: Annotated[int | None, typer.Option(min=1, help="Machines of the run.")] = None,
+    ray_workers: Annotated[
+        int | None,
+        typer.Option(
+            min=1,
+            help="Processes on a Ray cluster, one a GPU where it has any; all start again from the "
+            "saved state when one dies.",
+        ),
+    ] = None,
+    ray_address: Annotated[
+        str | None,
+        typer.Option(
+            help="Of the cluster's head, such as 10.0.0.1:6379; RAY_ADDRESS if not given, and "
+            "without either a Ray of this machine."
+        ),
+    ] = None,
     backbone_start: Annotated[
         str | None,
         typer.Option(help="File or preset of a pretrained backbone, taken where it fits."),
@@ -65,12 +84,10 @@ def train(
 
     from rich.console import Console
 
-    from service.cli.console import stop_on_interrupt
     from service.cli.extras import need
 
     need("train", "lightning_fabric", "tensorboard")
-    from sdpose_core.train.loop.hardware import is_first_process, part
-    from sdpose_core.train.loop.run import prepare
+    from sdpose_core.train.loop.hardware import is_first_process
     from sdpose_core.train.loop.state import read_config
     from sdpose_core.train.recipe.files import load_config
     from sdpose_core.train.recipe.length import within_minutes
@@ -79,6 +96,10 @@ def train(
     try:
         if shards and coco_annotations is not None:
             raise ValueError("--shards and --coco-annotations: give one of them")
+        if ray_workers is None and ray_address is not None:
+            raise ValueError("--ray-address needs --ray-workers")
+        if ray_workers is not None and (devices is not None or nodes is not None):
+            raise ValueError("--ray-workers says how many processes; --devices and --nodes cannot")
         if resume:
             _refuse_beginnings(context)
             if run is None:
@@ -121,6 +142,20 @@ def train(
     console = Console(quiet=not is_first_process())
     console.print_json(json.dumps(settings.to_dict()))
     say = partial(console.print, highlight=False, markup=False, soft_wrap=True)
+    if ray_workers is None:
+        _train_here(settings, folder, resume, steps, say)
+    else:
+        _train_on_ray(settings, folder, ray_workers, ray_address, steps, say)
+    say(f"run folder: {folder}")
+
+
+def _train_here(
+    settings: TrainConfig, folder: Path, resume: bool, steps: int | None, say: Callable[[str], None]
+) -> None:
+    from sdpose_core.train.loop.hardware import part
+    from sdpose_core.train.loop.run import prepare
+    from service.cli.console import stop_on_interrupt
+
     try:
         trainer = prepare(settings, folder, resume=resume, say=say)
     except (ValueError, OSError) as error:
@@ -131,8 +166,30 @@ def train(
     finally:
         part()
     if trainer.stopping:
-        console.print("stopped; --resume continues")
-    console.print(f"run folder: {folder}")
+        say("stopped; --resume continues")
+
+
+def _train_on_ray(
+    settings: TrainConfig,
+    folder: Path,
+    workers: int,
+    address: str | None,
+    steps: int | None,
+    say: Callable[[str], None],
+) -> None:
+    from service.cli.extras import need
+
+    need("ray", "ray")
+    from sdpose_core.ray_cluster import ClusterError, cluster
+    from sdpose_core.train.on_ray import train_on_ray
+
+    try:
+        with cluster(address):
+            say(f"training on Ray; losses and scores: {folder / 'log.csv'}")
+            step = train_on_ray(settings, folder, workers=workers, steps=steps)
+    except ClusterError as error:
+        raise typer.BadParameter(str(error)) from error
+    say(f"reached step {step}")
 
 
 def _refuse_beginnings(context: typer.Context) -> None:

@@ -407,6 +407,8 @@ def test_a_server_cannot_be_told_how_to_run(option: list[str]) -> None:
         (["train", "--resume", "--run", "r", "--config", "compact-cpu"], "--config cannot go with"),
         (["train", "--resume", "--run", "r", "--backbone-start", "b"], "--backbone-start cannot"),
         (["train", "--resume"], "--resume needs --run"),
+        (["train", "--ray-address", "a:1"], "--ray-address needs --ray-workers"),
+        (["train", "--ray-workers", "2", "--nodes", "2"], "--devices and --nodes cannot"),
         (["evaluate", "no.json", "none"], "no.json"),
         (["evaluate", "no.json", "none", "--server", "x", "--calibrate", "y"], "given boxes"),
         (["pack", "no.json", "none", "out"], "no.json"),

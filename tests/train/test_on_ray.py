@@ -4,6 +4,8 @@ from __future__ import annotations
 
 import os
 import signal
+import subprocess
+import sys
 import threading
 import time
 from collections.abc import Iterator
@@ -29,6 +31,22 @@ pytestmark = [
     pytest.mark.filterwarnings("ignore::FutureWarning"),
 ]
 STEPS = 60
+SMALL = """
+start = "{folder}/shallow.safetensors"
+accelerator = "cpu"
+threads = 1
+[data]
+coco_annotations = "{folder}/set/people.json"
+coco_images = "{folder}/set/images"
+[loss]
+heatmap = "cross_entropy"
+tokens = 0.0
+[[stages]]
+size = [128, 96]
+batch = 1
+steps = 3
+cycles = 1
+"""
 
 
 @pytest.fixture(scope="module", autouse=True)
@@ -67,25 +85,48 @@ def test_two_workers_go_on_after_one_was_killed(tmp_path: Path) -> None:
     killed: list[int] = []
     killer = threading.Thread(target=kill_one_after_a_state, args=(tmp_path / "run", killed))
     killer.start()
-    said: list[str] = []
-    train_on_ray(config, tmp_path / "run", workers=2, gpus=False, say=said.append)
+    step = train_on_ray(config, tmp_path / "run", workers=2)
     killer.join()
     assert len(killed) == 1
     assert 0 < killed[0] < STEPS
-    assert said == [f"2 processes, step {STEPS}"]
+    assert step == STEPS
     state = run_state(tmp_path / "run")
     assert all(bool(torch.isfinite(value).all()) for value in state.values())
+
+
+def sdpose(*words: object) -> subprocess.CompletedProcess[str]:
+    command = [sys.executable, "-m", "sdpose_core", *map(str, words)]
+    return subprocess.run(command, capture_output=True, text=True)
+
+
+def test_as_a_user_types_it(tmp_path: Path) -> None:
+    settings(tmp_path)
+    (tmp_path / "small.toml").write_text(SMALL.format(folder=tmp_path))
+    words = ["train", "--config", tmp_path / "small.toml", "--run", tmp_path / "run"]
+    begun = sdpose(*words, "--ray-workers", 2, "--steps", 1)
+    assert begun.returncode == 0, begun.stderr
+    assert "reached step 1" in begun.stdout
+    gone_on = sdpose("train", "--resume", "--run", tmp_path / "run", "--ray-workers", 1)
+    assert gone_on.returncode == 0, gone_on.stderr
+    assert "reached step 3" in gone_on.stdout
+    nobody = sdpose(*words[:3], "--run", tmp_path / "b", "--ray-workers", 1, "--ray-address", "h:1")
+    assert nobody.returncode == 2
+    assert "no Ray cluster at h:1" in nobody.stderr.replace("\n", " ")
 
 
 def test_more_workers_than_the_cluster_has(tmp_path: Path) -> None:
     config = settings(tmp_path)
     with pytest.raises(ClusterError, match="99 workers need as many CPUs; the cluster has"):
-        train_on_ray(config, tmp_path / "run", workers=99, gpus=False, say=lambda _: None)
+        train_on_ray(config, tmp_path / "run", workers=99)
+
+
+def test_gpus_that_the_cluster_has_not(tmp_path: Path) -> None:
+    config = replace(settings(tmp_path), accelerator="gpu")
+    with pytest.raises(ClusterError, match="1 workers need as many GPUs; the cluster has 0"):
+        train_on_ray(config, tmp_path / "run", workers=1)
 
 
 def test_what_is_wrong_with_the_run_is_told(tmp_path: Path) -> None:
     config = replace(settings(tmp_path), start="no-such-student")
     with pytest.raises(ClusterError, match="no-such-student"):
-        train_on_ray(
-            config, tmp_path / "run", workers=1, gpus=False, restarts=0, say=lambda _: None
-        )
+        train_on_ray(config, tmp_path / "run", workers=1, restarts=0)
