@@ -49,7 +49,7 @@ class Server:
 @contextmanager
 def started(settings: Mapping[str, str]) -> Iterator[Server]:
     """Starts `sdpose serve` with these settings on free ports; stops it at the end."""
-    http_port, grpc_port = _free_port(), _free_port()
+    http_port, grpc_port = free_port(), free_port()
     environment = {
         **os.environ,
         **settings,
@@ -81,7 +81,8 @@ def _wait_until_ready(process: subprocess.Popen[bytes], url: str) -> None:
     raise RuntimeError(f"the service is not ready after {_START_S:.0f} s")
 
 
-def _free_port() -> int:
+def free_port() -> int:
+    """A port that nothing listens on now."""
     with socket.socket() as probe:
         probe.bind(("127.0.0.1", 0))
         port: int = probe.getsockname()[1]

@@ -10,9 +10,18 @@ from typing import TYPE_CHECKING, Annotated
 import typer
 
 from service.cli.bench_peers import peers
+from service.cli.bench_ray import ray
+from service.cli.bench_shared import (
+    Images,
+    Rounds,
+    Seconds,
+    Small,
+    bare_estimator,
+    progress_line,
+    read_images,
+)
 
 if TYPE_CHECKING:
-    from sdpose_core import PoseEstimator
     from service.bench.server import Server
 
 bench = typer.Typer(
@@ -20,15 +29,7 @@ bench = typer.Typer(
 )
 
 bench.command("peers")(peers)
-
-Images = Annotated[
-    list[Path] | None, typer.Argument(help="Image files; unset: the two of ultralytics.")
-]
-Rounds = Annotated[int, typer.Option(min=1, help="Rounds; each visits every cell twice.")]
-Small = Annotated[
-    bool, typer.Option("--small", help="Only the people of the images, cut out one by one.")
-]
-Seconds = Annotated[float, typer.Option(min=0.1, help="Length of one measurement.")]
+bench.command("ray")(ray)
 
 
 @bench.command("core")
@@ -76,7 +77,7 @@ def core(
                 _listed(detectors),
                 floor=device == "cpu",
             ),
-            _progress,
+            progress_line,
         )
     )
 
@@ -93,14 +94,14 @@ def people(
     from service.bench.tables import machine
 
     typer.echo(f"{machine()}\n")
-    estimator = _bare()
+    estimator = bare_estimator()
     person = measure.cut_person(estimator, read_images(images)[0])
     numbers = [int(number) for number in _listed(counts)]
     plan = (estimator, person)
-    typer.echo(measure.by_people(*plan, numbers, rounds, seconds, _progress))
+    typer.echo(measure.by_people(*plan, numbers, rounds, seconds, progress_line))
     typer.echo("")
     ends = [numbers[0], numbers[-1]] if len(numbers) > 1 else numbers
-    typer.echo(measure.parts(*plan, ends, rounds, seconds, _progress))
+    typer.echo(measure.parts(*plan, ends, rounds, seconds, progress_line))
 
 
 @bench.command("serve")
@@ -118,9 +119,9 @@ def serve(
     typer.echo(f"{machine()}\n")
     numbers = [int(number) for number in clients.split(",")]
     plan = ServeBench(read_images(images), numbers, rounds, seconds)
-    _progress("starting the service and the bare estimator")
+    progress_line("starting the service and the bare estimator")
     with started({}) as server:
-        typer.echo(against_bare(_bare(), server, plan, _progress))
+        typer.echo(against_bare(bare_estimator(), server, plan, progress_line))
 
 
 @bench.command("batching")
@@ -136,7 +137,7 @@ def batching(
     from service.bench.tables import machine
 
     typer.echo(f"{machine()}\n")
-    _progress("cutting out the people")
+    progress_line("cutting out the people")
     small = read_images(images, small=True)
     plan = measure.ServeBench(small, (clients,), rounds, seconds)
     wanted = {
@@ -144,7 +145,7 @@ def batching(
         for size in sizes.split(",")
     }
     with _several(wanted) as servers:
-        typer.echo(measure.side_by_side(servers, plan, _progress))
+        typer.echo(measure.side_by_side(servers, plan, progress_line))
 
 
 @bench.command("cycles")
@@ -167,7 +168,7 @@ def cycles(
     plan = measure.ServeBench(read_images(images), numbers, rounds, seconds)
     wanted = {f"cycles={value}": {"SDPOSE_CYCLES": value} for value in ("1", "2", "auto")}
     with _several(wanted) as servers:
-        typer.echo(measure.side_by_side(servers, plan, _progress))
+        typer.echo(measure.side_by_side(servers, plan, progress_line))
 
 
 @bench.command("soak")
@@ -196,7 +197,7 @@ def soak(
             files,
             panned(files[0]),
             minutes * 60,
-            _progress,
+            progress_line,
             clients=clients,
             cameras=cameras,
             every_s=min(10.0, minutes * 6),
@@ -222,7 +223,7 @@ def overload(
     typer.echo(f"{machine()}\n")
     files = read_images(images, small=not large)
     with started({}) as server:
-        run = run_overload(server, files, times, seconds, _progress)
+        run = run_overload(server, files, times, seconds, progress_line)
     typer.echo(run.table())
     if plot is not None:
         draw(run, plot)
@@ -246,7 +247,7 @@ def streams(
     with started({}) as server:
         counts = [int(count) for count in _listed(cameras)]
         rates = [float(rate) for rate in _listed(fps)]
-        typer.echo(run_streams(server, named, counts, rates, seconds, _progress))
+        typer.echo(run_streams(server, named, counts, rates, seconds, progress_line))
 
 
 def _listed(text: str) -> list[str]:
@@ -276,46 +277,9 @@ def _several(wanted: Mapping[str, Mapping[str, str]]) -> Iterator[dict[str, Serv
     with ExitStack() as stack:
         servers = {}
         for name, settings in wanted.items():
-            _progress(f"starting the service: {name}")
+            progress_line(f"starting the service: {name}")
             servers[name] = stack.enter_context(started(settings))
         yield servers
-
-
-def _bare() -> PoseEstimator:
-    from sdpose_core import PoseEstimator
-    from service.settings import load_settings
-
-    settings = load_settings()  # the same that the started service reads
-    estimator = PoseEstimator.from_pretrained(
-        settings.student,
-        settings.detector,
-        settings.device,
-        backend=settings.backend,
-        precision=settings.precision,
-        max_batch=settings.max_batch,
-        detector_size=settings.detector_size,
-    )
-    estimator.warm_up()
-    return estimator
-
-
-def read_images(images: list[Path] | None, small: bool = False) -> list[bytes]:
-    """The image files; `small`: the people of them instead, cut out one by one."""
-    if images:
-        files = [path.read_bytes() for path in images]
-    else:
-        from ultralytics.utils import ASSETS
-
-        files = [(ASSETS / name).read_bytes() for name in ("bus.jpg", "zidane.jpg")]
-    if not small:
-        return files
-    from service.bench.serve import one_person_images
-
-    return one_person_images(_bare(), files)
-
-
-def _progress(text: str) -> None:
-    typer.echo(f"  {text}", err=True)
 
 
 @bench.command("tracking")
