@@ -4,7 +4,10 @@ from __future__ import annotations
 
 import json
 import re
+import shutil
+import subprocess
 from functools import cache
+from pathlib import Path
 from typing import Any
 
 import jsonschema
@@ -197,13 +200,68 @@ def test_scaling_on_the_wait_in_the_queues() -> None:
     (metric,) = made.one("HorizontalPodAutoscaler")["spec"]["metrics"]
     assert metric["pods"]["target"] == {"type": "AverageValue", "averageValue": "250m"}
     name = metric["pods"]["metric"]["name"]
-    assert f'as: "{name}"' in (ROOT / "docs" / "deployment.md").read_text()
+    assert adapter_rule()["name"]["as"] == name
     scaled = installed({"autoscaling": {"kind": "keda"}}).one("ScaledObject")["spec"]
     assert scaled["scaleTargetRef"] == {"name": "test-sdpose"}
     (trigger,) = scaled["triggers"]
     assert trigger["metadata"]["threshold"] == "0.25"
     assert f'namespace="{NAMESPACE}"' in trigger["metadata"]["query"]
     assert "sdpose_queue_wait_seconds_bucket" in trigger["metadata"]["query"]
+
+
+def adapter_rule() -> dict[str, Any]:
+    """The rule that the guide gives for the Prometheus adapter."""
+    blocks = re.findall(r"```yaml\n(.*?)```", (ROOT / "docs" / "deployment.md").read_text(), re.S)
+    (block,) = (block for block in blocks if "metricsQuery" in block)
+    (rule,) = yaml.safe_load(block)["rules"]["custom"]
+    return rule  # type: ignore[no-any-return]
+
+
+def for_pods(rule: dict[str, Any]) -> str:
+    """What the adapter asks Prometheus for some pods."""
+    series = rule["seriesQuery"].partition("{")[0]
+    template = rule["metricsQuery"].replace("<<.Series>>", series).replace("<<.GroupBy>>", "pod")
+    return template.replace("<<.LabelMatchers>>", f'namespace="{NAMESPACE}",pod=~"a|b"')  # type: ignore[no-any-return]
+
+
+def test_the_queries_on_prometheus(tmp_path: Path) -> None:
+    if shutil.which("promtool") is None:
+        pytest.skip("promtool (Debian's prometheus) is not installed")
+
+    def waits(pod: str, stage: str, le: str, each_10_s: int) -> dict[str, str]:
+        labels = f'namespace="{NAMESPACE}",service="test-sdpose-metrics",pod="{pod}"'
+        name = f'sdpose_queue_wait_seconds_bucket{{{labels},stage="{stage}",le="{le}"}}'
+        return {"series": name, "values": f"7+{each_10_s}x30"}
+
+    # a: 19 of 20 waits for the detector below 0.4 s, and none for the student; b: no requests.
+    busy = [waits("a", "detect", le, n) for le, n in (("0.2", 0), ("0.4", 19), ("+Inf", 20))]
+    calm = [waits("a", "pose", le, 20) for le in ("0.2", "0.4", "+Inf")]
+    idle = [waits("b", "detect", le, 0) for le in ("0.2", "0.4", "+Inf")]
+    (trigger,) = installed({"autoscaling": {"kind": "keda"}}).one("ScaledObject")["spec"][
+        "triggers"
+    ]
+    a, b = ({"labels": f'{{pod="{pod}"}}', "value": wait} for pod, wait in (("a", 0.4), ("b", 0)))
+    everywhere, nothing = ({"labels": "{}", "value": wait} for wait in (0.4, 0))
+    hpa, keda = for_pods(adapter_rule()), trigger["metadata"]["query"]
+    tests = [
+        (busy + calm + idle, hpa, [a, b]),
+        (busy + calm + idle, keda, [everywhere]),
+        (idle, hpa, [b]),
+        (idle, keda, [nothing]),
+        ([], keda, [nothing]),
+    ]
+    path = tmp_path / "scaling.test.yml"
+    cases = [
+        {
+            "interval": "10s",
+            "input_series": series,
+            "promql_expr_test": [{"expr": query, "eval_time": "5m", "exp_samples": samples}],
+        }
+        for series, query, samples in tests
+    ]
+    path.write_text(yaml.safe_dump({"tests": cases}))
+    done = subprocess.run(["promtool", "test", "rules", str(path)], capture_output=True, text=True)
+    assert done.returncode == 0, done.stdout + done.stderr
 
 
 def test_the_monitor_finds_the_metrics_service() -> None:
