@@ -24,7 +24,10 @@ from pathlib import Path
 
 from tools.lock import ROOT
 
-PAGES = (ROOT / "README.md", ROOT / "docs" / "which_way.md", ROOT / "docs" / "recipes.md")
+PAGES = tuple(
+    ROOT / name
+    for name in ("README.md", "docs/which_way.md", "docs/recipes.md", "docs/archives.md")
+)
 _BLOCK = re.compile(
     r"^(?:<!-- not run: (?P<reason>.+?) -->\n)?```(?P<language>bash|python)\n(?P<text>.*?)^```$",
     re.MULTILINE | re.DOTALL,
