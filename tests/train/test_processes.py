@@ -14,6 +14,7 @@ from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
+import psutil
 import pytest
 import torch
 from torch import Tensor
@@ -216,3 +217,47 @@ def test_a_killed_run_goes_on_without_its_start(tmp_path: Path) -> None:
     assert read_state(run)[0].step == counters.step + 2
     assert (run / "config.json").read_bytes() == saved
     assert list(run.glob(".*.partial")) == []
+
+
+@pytest.mark.timeout(400)
+def test_torchrun_ends_when_a_process_is_killed_and_the_run_goes_on(tmp_path: Path) -> None:
+    """As the guide says: the same command again with --resume."""
+    start = shallow(tmp_path / "shallow.safetensors")
+    coco_folder(tmp_path / "set", images=3)
+    recipe, run = tmp_path / "run.toml", tmp_path / "run"
+    recipe.write_text(
+        'accelerator = "cpu"\nprecision = "32-true"\nthreads = 1\ncheckpoint_minutes = 0.0\n'
+        f'start = "{start}"\n[data]\ncoco_annotations = "{tmp_path}/set/people.json"\n'
+        f'coco_images = "{tmp_path}/set/images"\n[loss]\nheatmap = "cross_entropy"\ntokens = 0.0\n'
+        "[[stages]]\nsize = [128, 96]\nbatch = 1\nsteps = 100000\ncycles = 1\n"
+    )
+    torchrun = [sys.executable, "-m", "torch.distributed.run", "--nproc-per-node", "2"]
+    torchrun += ["--master-port", str(free_port()), "--no-python", "--"]
+    torchrun += [str(Path(sys.executable).with_name("sdpose")), "train", "--devices", "2"]
+    with (tmp_path / "output.txt").open("w") as output:
+        launcher = subprocess.Popen(
+            [*torchrun, "--config", str(recipe), "--run", str(run)],
+            stdout=output,
+            stderr=subprocess.STDOUT,
+        )
+        try:
+            until = time.monotonic() + 200
+            while not ((run / "state.pt").exists() and read_state(run)[0].step) and (
+                time.monotonic() < until
+            ):
+                assert launcher.poll() is None, (tmp_path / "output.txt").read_text()
+                time.sleep(0.05)
+            both = [child.pid for child in psutil.Process(launcher.pid).children()]
+            assert len(both) == 2
+            os.kill(both[1], signal.SIGKILL)
+            assert launcher.wait(timeout=60) != 0
+        finally:
+            launcher.kill()
+    assert not any(Path(f"/proc/{pid}").exists() for pid in both)
+    before = read_state(run)[0].step
+    assert before >= 1
+    done = subprocess.run(
+        [*torchrun, "--resume", "--run", str(run), "--steps", "2"], capture_output=True, text=True
+    )
+    assert done.returncode == 0, done.stdout + done.stderr
+    assert read_state(run)[0].step == before + 2
