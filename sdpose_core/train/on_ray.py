@@ -10,6 +10,8 @@ from __future__ import annotations
 import logging
 import os
 import socket
+import threading
+from collections.abc import Callable
 from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
@@ -24,6 +26,7 @@ from ray.train.v2.api.data_parallel_trainer import DataParallelTrainer
 from sdpose_core.ray_cluster import ClusterError, error_line
 from sdpose_core.train.loop.hardware import part
 from sdpose_core.train.loop.run import prepare
+from sdpose_core.train.loop.trainer import Trainer
 from sdpose_core.train.recipe.config import TrainConfig
 
 
@@ -45,6 +48,20 @@ class _Run:
     settings: TrainConfig
     folder: str
     steps: int | None
+    wish: Any
+
+
+class _Wish:
+    """Whether the run should stop: said by the command, asked by its processes."""
+
+    def __init__(self) -> None:
+        self._stop = False
+
+    def stop(self) -> None:
+        self._stop = True
+
+    def is_stop(self) -> bool:
+        return self._stop
 
 
 def train_on_ray(
@@ -54,6 +71,7 @@ def train_on_ray(
     workers: int,
     steps: int | None = None,
     restarts: int = 3,
+    stopping: Callable[[], bool] = lambda: False,
 ) -> int:
     """Train, or go on with, the run in `folder` on the cluster that is connected to.
 
@@ -64,6 +82,7 @@ def train_on_ray(
             or the accelerator of `settings` is ``"cpu"``.
         steps: stop after so many; None runs to the end.
         restarts: of all processes, after one died.
+        stopping: asked twice a second; true ends the run after its step, and saves its state.
 
     Returns:
         The step the run came to.
@@ -78,26 +97,38 @@ def train_on_ray(
     free = int(there.get(kind, 0))
     if free < workers:
         raise ClusterError(f"{workers} workers need as many {kind}s; the cluster has {free}")
+    wish = ray.remote(num_cpus=0)(_Wish).remote()
+    run = _Run(settings, str(folder.resolve()), steps, wish)
+    # Ray Train takes the signals of the process it is started in, so that is not this one.
+    end = ray.remote(num_cpus=0, max_retries=0)(_fit).remote(run, workers, on_gpus, restarts)
+    while not ray.wait([end], timeout=0.5)[0]:
+        if stopping():
+            ray.get(wish.stop.remote())
+    try:
+        step: int | str = ray.get(end)
+    except ray.exceptions.RayError as error:
+        raise ClusterError(f"the training on Ray failed: {error_line(error)}") from error
+    if isinstance(step, str):
+        raise ClusterError(step)
+    return step
+
+
+def _fit(run: _Run, workers: int, on_gpus: bool, restarts: int) -> int | str:
+    """Start the processes, and again when one dies; what `_work` returned in the first of them."""
     logging.getLogger("ray.train").setLevel(logging.ERROR)
     trainer = DataParallelTrainer(
         _work,
-        train_loop_config={"run": _Run(settings, str(folder.resolve()), steps)},
+        train_loop_config={"run": run},
         backend_config=_Processes(),
         scaling_config=ScalingConfig(num_workers=workers, use_gpu=on_gpus),
         run_config=RunConfig(
             name="ray",
-            storage_path=str(folder.resolve()),
+            storage_path=run.folder,
             failure_config=FailureConfig(max_failures=restarts),
         ),
     )
-    try:
-        result = trainer.fit()
-    except Exception as error:
-        raise ClusterError(f"the training on Ray failed: {error_line(error)}") from error
-    if isinstance(result.return_value, str):
-        raise ClusterError(result.return_value)
-    step: int = result.return_value
-    return step
+    result: int | str = trainer.fit().return_value
+    return result
 
 
 def _work(asked: dict[str, Any]) -> int | str:
@@ -122,11 +153,21 @@ def _work(asked: dict[str, Any]) -> int | str:
         trainer = prepare(settings, folder, resume=(folder / "state.pt").exists())
     except (ValueError, OSError) as error:  # raised, Ray would try the same again
         return str(error)
+    ended = threading.Event()
+    threading.Thread(target=_stop_if_wished, args=(trainer, run.wish, ended), daemon=True).start()
     try:
         trainer.run(stop_after_steps=run.steps)
     finally:
+        ended.set()
         part()
     return trainer.counters.step
+
+
+def _stop_if_wished(trainer: Trainer, wish: Any, ended: threading.Event) -> None:
+    while not ended.wait(1):
+        if ray.get(wish.is_stop.remote()):
+            trainer.stop()
+            return
 
 
 def _meeting_place() -> dict[str, str]:

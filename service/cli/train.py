@@ -182,14 +182,18 @@ def _train_on_ray(
     need("ray", "ray")
     from sdpose_core.ray_cluster import ClusterError, cluster
     from sdpose_core.train.on_ray import train_on_ray
+    from service.cli.console import stop_on_interrupt
 
     try:
-        with cluster(address):
+        with cluster(address), stop_on_interrupt() as stopping:
             say(f"training on Ray; losses and scores: {folder / 'log.csv'}")
-            step = train_on_ray(settings, folder, workers=workers, steps=steps)
+            step = train_on_ray(settings, folder, workers=workers, steps=steps, stopping=stopping)
+            stopped = stopping()
     except ClusterError as error:
         raise typer.BadParameter(str(error)) from error
     say(f"reached step {step}")
+    if stopped:
+        say("stopped; --resume continues")
 
 
 def _refuse_beginnings(context: typer.Context) -> None:

@@ -114,6 +114,29 @@ def test_as_a_user_types_it(tmp_path: Path) -> None:
     assert "no Ray cluster at h:1" in nobody.stderr.replace("\n", " ")
 
 
+def test_ctrl_c_ends_after_the_step_and_saves(tmp_path: Path) -> None:
+    settings(tmp_path)
+    endless = SMALL.format(folder=tmp_path).replace("steps = 3", "steps = 100000")
+    (tmp_path / "endless.toml").write_text(endless)
+    command = [sys.executable, "-m", "sdpose_core", "train", "--ray-workers", "2"]
+    command += ["--config", str(tmp_path / "endless.toml"), "--run", str(tmp_path / "run")]
+    process = subprocess.Popen(command, stdout=subprocess.PIPE, text=True)
+    try:
+        deadline = time.monotonic() + 200
+        log = tmp_path / "run" / "log.csv"
+        while not (log.exists() and len(log.read_text().splitlines()) > 1):
+            assert process.poll() is None
+            assert time.monotonic() < deadline
+            time.sleep(0.1)
+        process.send_signal(signal.SIGINT)
+        said, _ = process.communicate(timeout=60)
+    finally:
+        process.kill()
+    assert process.returncode == 0
+    assert "stopped; --resume continues" in said
+    assert 0 < read_state(tmp_path / "run")[0].step < 100000
+
+
 def test_more_workers_than_the_cluster_has(tmp_path: Path) -> None:
     config = settings(tmp_path)
     with pytest.raises(ClusterError, match="99 workers need as many CPUs; the cluster has"):
