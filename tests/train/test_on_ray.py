@@ -31,7 +31,8 @@ pytestmark = [
     pytest.mark.filterwarnings("ignore::FutureWarning"),
 ]
 STEPS = 60
-SMALL = """
+TRAIN = [sys.executable, "-m", "sdpose_core", "train"]
+ENDLESS = """
 start = "{folder}/shallow.safetensors"
 accelerator = "cpu"
 threads = 1
@@ -44,7 +45,7 @@ tokens = 0.0
 [[stages]]
 size = [128, 96]
 batch = 1
-steps = 3
+steps = 100000
 cycles = 1
 """
 
@@ -99,31 +100,14 @@ def sdpose(*words: object) -> subprocess.CompletedProcess[str]:
     return subprocess.run(command, capture_output=True, text=True)
 
 
-def test_as_a_user_types_it(tmp_path: Path) -> None:
+def test_ctrl_c_saves_and_the_run_goes_on(tmp_path: Path) -> None:
     settings(tmp_path)
-    (tmp_path / "small.toml").write_text(SMALL.format(folder=tmp_path))
-    words = ["train", "--config", tmp_path / "small.toml", "--run", tmp_path / "run"]
-    begun = sdpose(*words, "--ray-workers", 2, "--steps", 1)
-    assert begun.returncode == 0, begun.stderr
-    assert "reached step 1" in begun.stdout
-    gone_on = sdpose("train", "--resume", "--run", tmp_path / "run", "--ray-workers", 1)
-    assert gone_on.returncode == 0, gone_on.stderr
-    assert "reached step 3" in gone_on.stdout
-    nobody = sdpose(*words[:3], "--run", tmp_path / "b", "--ray-workers", 1, "--ray-address", "h:1")
-    assert nobody.returncode == 2
-    assert "no Ray cluster at h:1" in nobody.stderr.replace("\n", " ")
-
-
-def test_ctrl_c_ends_after_the_step_and_saves(tmp_path: Path) -> None:
-    settings(tmp_path)
-    endless = SMALL.format(folder=tmp_path).replace("steps = 3", "steps = 100000")
-    (tmp_path / "endless.toml").write_text(endless)
-    command = [sys.executable, "-m", "sdpose_core", "train", "--ray-workers", "2"]
-    command += ["--config", str(tmp_path / "endless.toml"), "--run", str(tmp_path / "run")]
-    process = subprocess.Popen(command, stdout=subprocess.PIPE, text=True)
+    (tmp_path / "endless.toml").write_text(ENDLESS.format(folder=tmp_path))
+    run, log = tmp_path / "run", tmp_path / "run" / "log.csv"
+    words = ["--config", str(tmp_path / "endless.toml"), "--run", str(run), "--ray-workers", "2"]
+    process = subprocess.Popen([*TRAIN, *words], stdout=subprocess.PIPE, text=True)
     try:
         deadline = time.monotonic() + 200
-        log = tmp_path / "run" / "log.csv"
         while not (log.exists() and len(log.read_text().splitlines()) > 1):
             assert process.poll() is None
             assert time.monotonic() < deadline
@@ -134,7 +118,19 @@ def test_ctrl_c_ends_after_the_step_and_saves(tmp_path: Path) -> None:
         process.kill()
     assert process.returncode == 0
     assert "stopped; --resume continues" in said
-    assert 0 < read_state(tmp_path / "run")[0].step < 100000
+    step = read_state(run)[0].step
+    assert step > 0
+    words = ["--resume", "--run", str(run), "--ray-workers", "1", "--steps", "1"]
+    done = subprocess.run([*TRAIN, *words], capture_output=True, text=True)
+    assert done.returncode == 0, done.stderr
+    assert f"reached step {step + 1}" in done.stdout
+
+
+def test_a_cluster_that_is_not_there(tmp_path: Path) -> None:
+    words = ["--run", str(tmp_path / "run"), "--ray-workers", "1", "--ray-address", "127.0.0.1:1"]
+    done = subprocess.run([*TRAIN, *words], capture_output=True, text=True)
+    assert done.returncode == 2
+    assert "no Ray cluster at 127.0.0.1:1" in done.stderr.replace("\n", " ")
 
 
 def test_more_workers_than_the_cluster_has(tmp_path: Path) -> None:
