@@ -18,7 +18,6 @@ from typing import Any
 
 import ray
 import ray.train
-from ray.train.backend import Backend, BackendConfig
 from ray.train.collective import broadcast_from_rank_zero
 from ray.train.v2.api.config import FailureConfig, RunConfig, ScalingConfig
 from ray.train.v2.api.data_parallel_trainer import DataParallelTrainer
@@ -28,19 +27,6 @@ from sdpose_core.train.loop.hardware import part
 from sdpose_core.train.loop.run import prepare
 from sdpose_core.train.loop.trainer import Trainer
 from sdpose_core.train.recipe.config import TrainConfig
-
-
-class _SharedDevices(Backend):  # type: ignore[misc]
-    """Fabric chooses among the GPUs of a machine by the process's number there."""
-
-    share_cuda_visible_devices = True
-
-
-@dataclass
-class _Processes(BackendConfig):  # type: ignore[misc]
-    @property
-    def backend_cls(self) -> type[Backend]:
-        return _SharedDevices
 
 
 @dataclass(frozen=True)
@@ -78,7 +64,7 @@ def train_on_ray(
     Args:
         settings: of the run; devices and nodes follow from the workers.
         folder: on a file system that every worker sees.
-        workers: processes, as many on each machine; each takes a GPU unless the cluster has none
+        workers: processes, wherever Ray finds room; each takes a GPU unless the cluster has none
             or the accelerator of `settings` is ``"cpu"``.
         steps: stop after so many; None runs to the end.
         restarts: of all processes, after one died.
@@ -119,7 +105,6 @@ def _fit(run: _Run, workers: int, on_gpus: bool, restarts: int) -> int | str:
     trainer = DataParallelTrainer(
         _work,
         train_loop_config={"run": run},
-        backend_config=_Processes(),
         scaling_config=ScalingConfig(num_workers=workers, use_gpu=on_gpus),
         run_config=RunConfig(
             name="ray",
@@ -135,19 +120,20 @@ def _work(asked: dict[str, Any]) -> int | str:
     """What each process does; returns the step it came to, or why the run cannot begin."""
     run: _Run = asked["run"]
     context = ray.train.get_context()
-    here, everywhere = context.get_local_world_size(), context.get_world_size()
+    rank, everywhere = str(context.get_world_rank()), context.get_world_size()
+    # A machine of its own for each, wherever it is: Ray shows it no GPU but its own.
     os.environ.update(
         {
             "WORLD_SIZE": str(everywhere),
-            "RANK": str(context.get_world_rank()),
-            "LOCAL_RANK": str(context.get_local_rank()),
-            "LOCAL_WORLD_SIZE": str(here),
-            "GROUP_RANK": str(context.get_node_rank()),
+            "RANK": rank,
+            "GROUP_RANK": rank,
+            "LOCAL_RANK": "0",
+            "LOCAL_WORLD_SIZE": "1",
             "TORCHELASTIC_RUN_ID": "ray",
             **_meeting_place(),
         }
     )
-    settings = replace(run.settings, devices=here, nodes=everywhere // here)
+    settings = replace(run.settings, devices=1, nodes=everywhere)
     folder = Path(run.folder)
     try:
         trainer = prepare(settings, folder, resume=(folder / "state.pt").exists())
