@@ -72,7 +72,6 @@ def serve(
 
     import asyncio
     import os
-    import sys
 
     # Read by gRPC on import; nothing here forks, and its handlers would only complain.
     os.environ.setdefault("GRPC_ENABLE_FORK_SUPPORT", "0")
@@ -81,7 +80,7 @@ def serve(
     import uvloop
 
     from service.process import StartError, run_service
-    from service.telemetry.logs import configure_logs
+    from service.telemetry.logs import configure_logs, finish_logs
 
     configure_logs(settings.log_level, settings.log_format)
     log = structlog.get_logger("service")
@@ -94,6 +93,6 @@ def serve(
         log.error("cannot start", reason=str(error))
         raise typer.Exit(1) from None
     if not ending.clean:
-        sys.stderr.flush()
+        finish_logs()
         os._exit(ending.status)
     raise typer.Exit(ending.status)

@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import atexit
 import logging
+import os
 import sys
 from typing import TextIO
 
@@ -49,6 +51,7 @@ def configure_logs(level: str = "info", form: str = "auto", stream: TextIO | Non
     root = logging.getLogger()
     root.handlers[:] = [handler]
     root.setLevel(level.upper())
+    atexit.register(finish_logs)
     for chatty in _CHATTY:
         logging.getLogger(chatty).setLevel(logging.WARNING)
     logging.getLogger("uvicorn.error").addFilter(_worth_a_line)
@@ -62,6 +65,17 @@ def configure_logs(level: str = "info", form: str = "auto", stream: TextIO | Non
         wrapper_class=structlog.stdlib.BoundLogger,
         cache_logger_on_first_use=False,
     )
+
+
+def finish_logs() -> None:
+    """Writes what waits to be written; lines that a full disk does not take are lost.
+
+    Otherwise Python would try once more at its end, and make the exit status 120 of it.
+    """
+    try:
+        sys.stderr.flush()
+    except OSError:
+        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stderr.fileno())
 
 
 def _worth_a_line(record: logging.LogRecord) -> bool:

@@ -203,6 +203,7 @@ def test_the_summary() -> None:
 @pytest.fixture
 def screen() -> Iterator[str]:
     """The name of a display that no one sees."""
+    pytest.importorskip("tkinter", reason="this Python has no tkinter (Debian: python3-tk)")
     if shutil.which("Xvfb") is None:
         pytest.skip("Xvfb is not installed")
     server = subprocess.Popen(
@@ -250,6 +251,7 @@ def test_no_window_without_a_display(clip: Path, monkeypatch: pytest.MonkeyPatch
         monkeypatch.delenv(name, raising=False)
     assert open_window("people", wanted=None) is None
     assert open_window("people", wanted=False) is None
+    pytest.importorskip("tkinter", reason="this Python has no tkinter (Debian: python3-tk)")
     done = sdpose_stream(clip, "--window")
     assert done.returncode == 1
     assert "sdpose stream: no display" in done.stderr

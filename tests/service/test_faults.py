@@ -245,7 +245,13 @@ def test_a_full_disk_for_logs_ends_nothing() -> None:
     full = os.open("/dev/full", os.O_WRONLY)
     try:
         with (
-            a_process(http_port, grpc_port, stderr=full, SDPOSE_LOG_LEVEL="debug") as running,
+            a_process(
+                http_port,
+                grpc_port,
+                stderr=full,
+                SDPOSE_LOG_LEVEL="debug",
+                PYTHONUNBUFFERED="",  # with a buffer Python would fail once more at its end
+            ) as running,
             RestPoseClient(f"http://127.0.0.1:{http_port}", retry=ONCE) as rest,
             GrpcPoseClient(f"127.0.0.1:{grpc_port}", retry=ONCE) as rpc,
         ):
