@@ -3,15 +3,13 @@
 from __future__ import annotations
 
 import logging
-import time
 from collections.abc import Iterator
 from contextlib import contextmanager
 
-import httpx
 from ray import serve
 
 from sdpose_core.ray_cluster import cluster
-from service.bench.server import Server, free_port
+from service.bench.server import Server, free_port, wait_until_ready
 from service.ray.app import GRPC_SERVICER, serving_app
 
 
@@ -36,12 +34,7 @@ def started_on_ray() -> Iterator[Server]:
                 ),
                 name="pose",
             )
-            _wait_until_ready(f"http://127.0.0.1:{http_port}/readyz")
+            wait_until_ready(f"http://127.0.0.1:{http_port}/readyz")
             yield Server("127.0.0.1", http_port, grpc_port, None)
         finally:
             serve.shutdown()
-
-
-def _wait_until_ready(url: str) -> None:
-    while httpx.get(url).status_code != httpx.codes.OK:
-        time.sleep(0.2)

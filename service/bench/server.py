@@ -61,16 +61,17 @@ def started(settings: Mapping[str, str]) -> Iterator[Server]:
     }
     with subprocess.Popen([sys.executable, "-c", _SERVE, "serve"], env=environment) as process:
         try:
-            _wait_until_ready(process, f"http://127.0.0.1:{http_port}/readyz")
+            wait_until_ready(f"http://127.0.0.1:{http_port}/readyz", process)
             yield Server("127.0.0.1", http_port, grpc_port, process.pid)
         finally:
             process.terminate()
 
 
-def _wait_until_ready(process: subprocess.Popen[bytes], url: str) -> None:
+def wait_until_ready(url: str, process: subprocess.Popen[bytes] | None = None) -> None:
+    """Asks until it answers 200; raises RuntimeError where that lasts, or the process has ended."""
     end = time.monotonic() + _START_S
     while time.monotonic() < end:
-        if process.poll() is not None:
+        if process is not None and process.poll() is not None:
             raise RuntimeError(f"the service ended with status {process.returncode}")
         try:
             if httpx.get(url).status_code == httpx.codes.OK:

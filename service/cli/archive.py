@@ -70,7 +70,9 @@ def predict_archive(
         output.finish()
         return 0
     began = time.monotonic()
-    progress = Progress(images=sum(not source.named_video for source in wanted))
+    # Here a video counts by its frames, once they are known; on Ray as one.
+    counted = [source for source in wanted if request.on_ray or not source.named_video]
+    progress = Progress(images=len(counted))
     try:
         with progress, stop_on_interrupt() as stopping:
             result = _run(request, parts, output, options, progress, report, stopping)

@@ -56,6 +56,8 @@ class Marks:
     stop_after: int | None = None
     seen: int = 0
     reports: list[str] = field(default_factory=list)
+    advanced: int = 0
+    expected: int = 0
 
     def __call__(self, images: Sequence[Image]) -> list[Poses]:
         self.seen += len(images)
@@ -69,6 +71,12 @@ class Marks:
             )
             for _ in images
         ]
+
+    def advance(self, steps: int) -> None:
+        self.advanced += steps
+
+    def expect(self, steps: int) -> None:
+        self.expected += steps
 
     def stopping(self) -> bool:
         return self.stop_after is not None and self.seen >= self.stop_after

@@ -42,8 +42,8 @@ def run(
         options or ArchiveOptions(),
         marks,
         report=marks.reports.append,
-        advance=lambda steps: None,
-        expect=lambda steps: None,
+        advance=marks.advance,
+        expect=marks.expect,
         stopping=marks.stopping,
     )
     output.finish()
@@ -59,7 +59,9 @@ def found(*inputs: Path) -> list[Source]:
 def test_a_row_an_image_in_order_with_people_in_pixels(tmp_path: Path) -> None:
     paths = picture_files(tmp_path / "in", 10)
     output = output_in(tmp_path, "out.parquet")
-    result = run(output, found(*paths))
+    marks = Marks()
+    result = run(output, found(*paths), estimate=marks)
+    assert marks.advanced == 10
     rows = rows_of(tmp_path / "out.parquet")
     assert [row["input"] for row in rows] == [str(path) for path in paths]
     assert result == PartResult(10, ())
@@ -94,7 +96,9 @@ def test_videos_have_rows_a_frame_with_time_and_ids(tmp_path: Path) -> None:
     video_file(tmp_path / "in" / "clip.mp4", frames=7)
     picture_files(tmp_path / "in", 2)
     output = output_in(tmp_path, "out.parquet")
-    run(output, found(tmp_path / "in"), options=ArchiveOptions(track=True))
+    marks = Marks()
+    run(output, found(tmp_path / "in"), estimate=marks, options=ArchiveOptions(track=True))
+    assert (marks.expected, marks.advanced) == (7, 9)
     rows = rows_of(tmp_path / "out.parquet")
     frames = [row for row in rows if row["input"].endswith("clip.mp4")]
     assert [row["frame"] for row in frames] == list(range(7))

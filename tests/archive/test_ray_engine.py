@@ -56,6 +56,7 @@ def run(
     parts: Sequence[Part],
     build: Callable[[], Estimate] = Marks,
     stopping: Callable[[], bool] = lambda: False,
+    advance: Callable[[int], None] = lambda sources: None,
 ) -> PartResult:
     reports: list[str] = []
     result = run_on_ray(
@@ -65,7 +66,7 @@ def run(
         build=build,
         workers=1,
         report=reports.append,
-        advance=lambda steps: None,
+        advance=advance,
         stopping=stopping,
     )
     assert reports == list(result.failures)
@@ -98,7 +99,9 @@ def test_five_thousand_pictures_a_killed_worker_and_a_restart(tmp_path: Path) ->
     assert number == 2
     assert 2500 <= len(done) < 5000
     left = list(parts_of(output.wanted(sources, done), number, 250))
-    run(output, left)
+    advanced: list[int] = []
+    run(output, left, advance=advanced.append)
+    assert sum(advanced) == 5000 - len(done)
     output.finish()
     rows = rows_of(tmp_path / "out.parquet")
     assert Counter(row["input"] for row in rows) == Counter(source.name for source in sources)

@@ -10,7 +10,7 @@ import pytest
 
 ROOT = Path(__file__).resolve().parents[2]
 PACKAGES = ("sdpose_core", "service", "protos")
-MAX_LINES = 350
+MAX_LINES = {"tests": 425}
 
 
 def test_no_module_imports_itself_by_a_detour() -> None:
@@ -20,11 +20,12 @@ def test_no_module_imports_itself_by_a_detour() -> None:
     TopologicalSorter(imports).prepare()  # raises CycleError, which shows the cycle
 
 
-@pytest.mark.parametrize("folder", [*PACKAGES, "tools", "deploy"])
+@pytest.mark.parametrize("folder", [*PACKAGES, "tools", "deploy", "tests"])
 def test_no_file_is_too_long(folder: str) -> None:
     lines = {
         str(path.relative_to(ROOT)): len(path.read_text(encoding="utf-8").splitlines())
         for path in (ROOT / folder).rglob("*.py")
         if "_pb2" not in path.name
     }
-    assert {name: count for name, count in lines.items() if count >= MAX_LINES} == {}
+    most = MAX_LINES.get(folder, 350)
+    assert {name: count for name, count in lines.items() if count >= most} == {}

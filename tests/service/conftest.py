@@ -7,6 +7,7 @@ import io
 from collections.abc import AsyncIterator, Iterator
 from contextlib import asynccontextmanager
 from dataclasses import dataclass
+from pathlib import Path
 
 import httpx
 import pytest
@@ -137,3 +138,9 @@ def ear() -> Ear:
 async def http(service: Service) -> AsyncIterator[httpx.AsyncClient]:
     async with httpx.AsyncClient(base_url=service.url) as client:
         yield client
+
+
+@pytest.fixture
+def key_file(tmp_path: Path) -> Path:
+    """Where a test may write a file of keys."""
+    return tmp_path / "keys.toml"

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+from collections import Counter
 from collections.abc import AsyncIterator, Iterator
 from contextlib import aclosing
 from dataclasses import dataclass
@@ -14,6 +15,7 @@ import pytest
 import schemathesis
 from hypothesis import HealthCheck, given, settings
 from ray import serve
+from ray.serve.config import AutoscalingConfig
 from schemathesis.generation import GenerationMode
 
 from protos.sdpose.v1 import pose_pb2, pose_pb2_grpc
@@ -205,6 +207,50 @@ def test_the_contract_holds(served: Served) -> None:
 
             answers_as_documented()
     assert tried == {"/pose", "/models", "/readyz", "/livez"}
+
+
+def slow_models(_: object) -> FakeEstimator:
+    return FakeEstimator(delay_s=0.2)
+
+
+def running_replicas(name: str) -> int:
+    return serve.status().applications[name].deployments["pose"].replica_states.get("RUNNING", 0)
+
+
+async def test_replicas_come_and_go_with_the_load_and_no_request_is_lost(served: Served) -> None:
+    quick = AutoscalingConfig(
+        min_replicas=1,
+        max_replicas=2,
+        target_ongoing_requests=2,
+        metrics_interval_s=0.5,
+        look_back_period_s=2,
+        upscale_delay_s=0,
+        downscale_delay_s=1,
+    )
+    nothing = {"num_cpus": 0}
+    patient = {"max_queue_ms": 60_000}
+    app = serving_app(patient, slow_models, autoscaling_config=quick, ray_actor_options=nothing)
+    await asyncio.to_thread(partial(serve.run, app, name="scaled", route_prefix="/scaled"))
+    wanted, statuses = 12, Counter[tuple[int, str]]()
+    async with httpx.AsyncClient(base_url=f"{served.url}/scaled", timeout=60) as http:
+
+        async def client(number: int) -> None:
+            while number < wanted:
+                files = {"image": ("a.png", PNG, "image/png")}
+                answer = await http.post("/pose", files=files)
+                statuses[answer.status_code, "" if answer.is_success else answer.text] += 1
+
+        async with asyncio.timeout(120), asyncio.TaskGroup() as clients:
+            for number in range(wanted):
+                clients.create_task(client(number))
+            while await asyncio.to_thread(running_replicas, "scaled") < 2:
+                await asyncio.sleep(0.2)
+            wanted = 1
+            while await asyncio.to_thread(running_replicas, "scaled") > 1:
+                await asyncio.sleep(0.2)
+            wanted = 0
+    assert set(statuses) == {(200, "")}
+    await asyncio.to_thread(serve.delete, "scaled")
 
 
 def test_page_documents_and_metrics_are_there(served: Served) -> None:

@@ -1,0 +1,27 @@
+"""Key files for tests."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+from service.access.keys import (
+    entry,
+)
+from service.client import (
+    Retry,
+)
+from tests.fakes import marked_image
+from tests.pictures import encoded
+
+PNG = encoded(marked_image(0x010203), "PNG")
+KEY = "sdp_a-key-for-tests"
+ONCE = Retry(attempts=1)
+
+
+def table(name: str, key: str = KEY, more: str = "") -> str:
+    return entry(name, key) + more + "\n"
+
+
+def written(path: Path, *tables: str) -> Path:
+    path.write_text("\n".join(tables), encoding="utf-8")
+    return path

@@ -1,0 +1,229 @@
+"""Keys as both front ends hold callers to them; where they may not show."""
+
+from __future__ import annotations
+
+import asyncio
+import io
+import json
+from pathlib import Path
+
+import grpc
+import httpx
+import pytest
+from grpc_health.v1 import health_pb2, health_pb2_grpc
+from opentelemetry.sdk.trace import TracerProvider
+from opentelemetry.sdk.trace.export import SimpleSpanProcessor
+from opentelemetry.sdk.trace.export.in_memory_span_exporter import InMemorySpanExporter
+
+from service.access.keys import (
+    digest_of,
+)
+from service.client import (
+    Ask,
+    AsyncGrpcPoseClient,
+    AsyncRestPoseClient,
+    AsyncWebSocketPoseClient,
+    ErrorCode,
+    ServiceError,
+)
+from service.rpc.server import SERVICE_NAME
+from service.telemetry.logs import configure_logs
+from service.telemetry.tracing import OpenTelemetryTracer
+from tests.fakes import FakeEstimator
+from tests.service.conftest import Service, serving, until_metrics_have
+from tests.service.keys import KEY, ONCE, PNG, table, written
+
+pytestmark = pytest.mark.anyio
+
+
+FRONT_ENDS = ["rest", "grpc", "websocket"]
+
+
+async def ask(service: Service, front: str, key: str | None, wanted: Ask | None = None) -> int:
+    """People found over one front end. Raises `ServiceError`."""
+    wanted = wanted or Ask()
+    if front == "rest":
+        async with AsyncRestPoseClient(service.url, api_key=key, retry=ONCE) as rest:
+            return len((await rest.estimate(PNG, wanted)).people)
+    if front == "grpc":
+        async with AsyncGrpcPoseClient(service.target, api_key=key, retry=ONCE) as rpc:
+            return len((await rpc.estimate(PNG, wanted)).people)
+    websocket = AsyncWebSocketPoseClient(service.url, api_key=key)
+    async for answer in websocket.stream([PNG], wanted):
+        if isinstance(answer.outcome, ServiceError):
+            raise answer.outcome
+        return len(answer.outcome.people)
+    raise AssertionError("the stream ended without an answer")
+
+
+@pytest.mark.parametrize("front", FRONT_ENDS)
+async def test_every_front_end_holds_a_key_to_it(front: str, key_file: Path) -> None:
+    written(
+        key_file,
+        table("kiosk"),
+        table("slow", "slow", "crops_per_second = 1\nmax_streams = 1\n"),
+        table("old", "old", "expires = 2020-01-01\n"),
+        table("vip", "vip", 'max_priority = "high"\n'),
+        table("admin", "admin", 'scopes = ["admin"]\n'),
+    )
+    async with serving(FakeEstimator(people=2), key_file=key_file, api_keys="plain") as service:
+        for key in (KEY, "plain", "vip"):
+            assert await ask(service, front, key) == 2
+        assert await ask(service, front, "vip", Ask(priority="high")) == 2
+        for key, wanted, code in (
+            (None, Ask(), ErrorCode.UNAUTHENTICATED),
+            ("wrong", Ask(), ErrorCode.UNAUTHENTICATED),
+            ("old", Ask(), ErrorCode.UNAUTHENTICATED),
+            ("admin", Ask(), ErrorCode.PERMISSION_DENIED),
+            (KEY, Ask(priority="high"), ErrorCode.PERMISSION_DENIED),
+        ):
+            with pytest.raises(ServiceError) as refused:
+                await ask(service, front, key, wanted)
+            assert refused.value.code is code, (key, refused.value)
+        assert await ask(service, front, "slow") == 2  # overdrawn by one from here on
+        with pytest.raises(ServiceError, match="crops a second") as refused:
+            await ask(service, front, "slow")
+        assert refused.value.code is ErrorCode.OVERLOADED
+        assert refused.value.retry_after_s
+        text = service.runtime.metrics.exposition().decode()
+        assert 'sdpose_key_requests_total{key="vip",outcome="ok"} 2.0' in text
+        assert 'sdpose_shed_total{reason="key_limit"} 1.0' in text
+        assert 'key="wrong"' not in text
+
+
+async def test_requests_of_a_key_are_counted_over_both_front_ends(key_file: Path) -> None:
+    written(key_file, table("kiosk", more="requests_per_second = 0.01\n"))
+    async with serving(FakeEstimator(), key_file=key_file) as service:
+        assert await ask(service, "rest", KEY) == 1
+        for front in ("rest", "grpc"):
+            with pytest.raises(ServiceError, match="requests a second"):
+                await ask(service, front, KEY)
+
+
+async def test_streams_of_a_key_are_counted(key_file: Path) -> None:
+    written(key_file, table("kiosk", more="max_streams = 1\n"))
+    async with serving(FakeEstimator(), key_file=key_file, api_key=KEY) as service:
+        held = asyncio.Event()
+
+        async def frames():  # type: ignore[no-untyped-def]
+            yield PNG
+            await held.wait()
+
+        stream = service.grpc.stream(frames())
+        await anext(stream)
+        for front in ("websocket",):
+            with pytest.raises(ServiceError, match="may have 1 streams"):
+                await ask(service, front, KEY)
+        held.set()
+        async for _ in stream:
+            pass
+        assert await ask(service, "websocket", KEY) == 1
+
+
+async def test_a_changed_file_counts_without_a_restart(key_file: Path) -> None:
+    written(key_file, table("kiosk"))
+    async with serving(FakeEstimator(), key_file=key_file) as service:
+        assert await ask(service, "rest", KEY) == 1
+        written(key_file, "[kiosk\n")
+        await asyncio.sleep(0.6)
+        assert await ask(service, "rest", KEY) == 1, "a damaged file changes nothing"
+        written(key_file, "")
+        await asyncio.sleep(0.6)
+        with pytest.raises(ServiceError):
+            await ask(service, "rest", None)
+        replaced = written(key_file.with_name("new.toml"), table("other", "other"))
+        replaced.rename(key_file)
+        async with asyncio.timeout(5):
+            while service.runtime.access.names != ["other"]:
+                await asyncio.sleep(0.05)
+        assert await ask(service, "rest", "other") == 1
+        with pytest.raises(ServiceError, match="not known"):
+            await ask(service, "rest", KEY)
+
+
+async def test_a_stream_ends_when_its_key_is_taken_back(key_file: Path) -> None:
+    written(key_file, table("kiosk"), table("other", "other"))
+    async with serving(FakeEstimator(), key_file=key_file, api_key=KEY) as service:
+        more = asyncio.Event()
+
+        async def frames():  # type: ignore[no-untyped-def]
+            yield PNG
+            await more.wait()
+            yield PNG
+
+        stream = service.grpc.stream(frames())
+        await anext(stream)
+        written(key_file, table("other", "other"))
+        async with asyncio.timeout(5):
+            while service.runtime.access.names != ["other"]:
+                await asyncio.sleep(0.05)
+        more.set()
+        with pytest.raises(ServiceError) as refused:
+            await anext(stream)
+        assert refused.value.code is ErrorCode.UNAUTHENTICATED
+
+
+async def test_a_key_is_in_no_log_line(key_file: Path, quiet_logs: io.StringIO) -> None:
+    told = io.StringIO()
+    configure_logs("debug", "json", told)
+    try:
+        written(key_file, table("kiosk"))
+        async with serving(FakeEstimator(), key_file=key_file, api_keys="plain-secret") as service:
+            for front in FRONT_ENDS:
+                await ask(service, front, KEY)
+                for wrong in ("a-wrong-secret", None):
+                    with pytest.raises(ServiceError) as refused:
+                        await ask(service, front, wrong)
+                    assert "secret" not in str(refused.value)
+            async with httpx.AsyncClient() as http:
+                await http.get(f"{service.url}/models", headers={"X-API-Key": KEY})
+            await until_metrics_have(
+                service, 'sdpose_key_requests_total{key="kiosk",outcome="ok"} 3.0'
+            )
+    finally:
+        configure_logs("warning", "json", quiet_logs)
+    lines = told.getvalue()
+    assert KEY not in lines
+    assert "secret" not in lines
+    assert digest_of(KEY).hex() not in lines
+    calls = [json.loads(line) for line in lines.splitlines() if '"event": "call"' in line]
+    assert {call.get("key") for call in calls} >= {"kiosk", None}
+
+
+async def test_the_service_does_not_start_with_a_wrong_file(key_file: Path) -> None:
+    with pytest.raises(RuntimeError, match="holds no key"):
+        async with serving(FakeEstimator(), key_file=written(key_file, "")):
+            pass
+
+
+async def test_health_is_open_where_keys_are_set(key_file: Path) -> None:
+    async with (
+        serving(FakeEstimator(), key_file=written(key_file, table("kiosk"))) as service,
+        httpx.AsyncClient(base_url=service.url) as http,
+        grpc.aio.insecure_channel(service.target) as channel,
+    ):
+        for path in ("/livez", "/readyz"):
+            assert (await http.get(path)).status_code == 200
+        assert (await http.get("/models")).status_code == 401
+        stub = health_pb2_grpc.HealthStub(channel)
+        answer = await stub.Check(health_pb2.HealthCheckRequest(service=SERVICE_NAME))
+        assert answer.status == health_pb2.HealthCheckResponse.SERVING
+
+
+async def test_a_key_is_in_no_trace(key_file: Path) -> None:
+    seen = InMemorySpanExporter()
+    provider = TracerProvider()
+    provider.add_span_processor(SimpleSpanProcessor(seen))
+    settings = {"key_file": written(key_file, table("kiosk")), "api_keys": "plain-secret"}
+    tracer = OpenTelemetryTracer(provider)
+    async with serving(FakeEstimator(), tracer=tracer, **settings) as service:
+        for front in FRONT_ENDS:
+            await ask(service, front, KEY)
+            with pytest.raises(ServiceError):
+                await ask(service, front, "a-wrong-secret")
+    spans = [span.to_json() for span in seen.get_finished_spans()]
+    assert len(spans) > 10
+    for text in spans:
+        assert KEY not in text
+        assert "secret" not in text
+        assert digest_of(KEY).hex() not in text
