@@ -32,6 +32,9 @@ def ray(
     from service.cli.extras import need
 
     need("ray", "ray")
+    wanted = fronts.split(",")
+    if not set(wanted) <= {"rest", "grpc"}:
+        raise ValueError(f"--fronts {fronts}: rest, grpc or both")
     from service.bench.server import free_port, started
 
     # Ray reads these when it is imported.
@@ -48,6 +51,6 @@ def ray(
     progress_line("starting the service and Ray Serve")
     with started({}) as plain, started_on_ray() as on_ray:
         servers = {"sdpose serve": plain, "Ray Serve": on_ray}
-        for front in fronts.split(","):
+        for front in wanted:
             table = measure.side_by_side(servers, plan, progress_line, front)
             typer.echo(f"{front}:\n\n{table}\n")

@@ -9,8 +9,10 @@ from pathlib import Path
 import pytest
 import yaml
 from ray.serve.schema import ServeDeploySchema
+from typer.testing import CliRunner
 
-from service.ray import app
+from service.cli.main import app
+from service.ray.app import GRPC_SERVICER, build_app
 
 ROOT = Path(__file__).parents[2]
 
@@ -29,13 +31,18 @@ def test_the_bench_asks_both() -> None:
     assert all(row[-2].strip() == "0" for row in measured), "an error"
 
 
+def test_a_front_end_that_is_none() -> None:
+    refused = CliRunner().invoke(app, ["bench", "ray", "--fronts", "rest,soap"])
+    assert str(refused.exception) == "--fronts rest,soap: rest, grpc or both"
+
+
 def test_the_file_for_serve_run() -> None:
     text = (ROOT / "deploy" / "ray" / "serve.yaml").read_text()
     given = ServeDeploySchema.model_validate(yaml.safe_load(text))
     (application,) = given.applications
     assert application.import_path == "service.ray.app:build_app"
-    assert given.grpc_options.grpc_servicer_functions == [app.GRPC_SERVICER]
-    built = app.build_app(application.args)
+    assert given.grpc_options.grpc_servicer_functions == [GRPC_SERVICER]
+    built = build_app(application.args)
     (deployment,) = application.deployments
     default = built._bound_deployment
     assert deployment.name == default.name
