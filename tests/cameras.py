@@ -34,7 +34,7 @@ def camera(frames: int, *, silent: bool = False, pause_s: float = 0.01) -> Itera
                 continue
             with line:
                 if silent:
-                    over.wait(10)
+                    over.wait(300)
                     continue
                 try:
                     line.recv(4096)

@@ -1,9 +1,70 @@
-"""What all tests share."""
+"""What all tests share: an environment of their own, and nothing left behind."""
 
 from __future__ import annotations
+
+import atexit
+import os
+import shutil
+import tempfile
+from collections.abc import Iterator
+from pathlib import Path
+
+import psutil
+import pytest
+
+from tools.environment import clean
+
+# Before anything else is imported, as some packages read variables then. The workers of
+# pytest-xdist start in the environment of the process that started them.
+if "PYTEST_XDIST_WORKER" not in os.environ:
+    home = tempfile.mkdtemp(prefix="sdpose-tests-")
+    atexit.register(shutil.rmtree, home, ignore_errors=True)
+    own = clean(os.environ, home)
+    os.environ.clear()
+    os.environ.update(own)
 
 from sdpose_core.detector.ultralytics_quiet import ultralytics_tasks
 
 # Before any test module imports ultralytics by itself: what it changes in other libraries on
 # import must not reach the code under test (the service never imports it in another way).
 ultralytics_tasks()
+
+_ROOT = Path(__file__).parent.parent
+_MADE_BY_TOOLS = {"__pycache__", "build", "sdpose_service.egg-info"}
+
+
+def _files() -> set[Path]:
+    found: set[Path] = set()
+    for folder, folders, names in os.walk(_ROOT):
+        folders[:] = [each for each in folders if each[0] != "." and each not in _MADE_BY_TOOLS]
+        found.update(Path(folder, name) for name in names)
+    return found
+
+
+def pytest_addoption(parser: pytest.Parser) -> None:
+    """`--slow`, for `make test-all`."""
+    parser.addoption("--slow", action="store_true", help="run the tests marked slow, and no others")
+
+
+def pytest_collection_modifyitems(config: pytest.Config, items: list[pytest.Item]) -> None:
+    """Leaves out, with the reason, what is marked `slow("how long")`."""
+    slow = [(item, item.get_closest_marker("slow")) for item in items]
+    if config.getoption("--slow"):
+        items[:] = [item for item, mark in slow if mark]
+        return
+    for item, mark in slow:
+        if mark:
+            item.add_marker(pytest.mark.skip(reason=f"{mark.args[0]}; `make test-all` runs it"))
+
+
+@pytest.fixture(scope="session", autouse=True)
+def nothing_left() -> Iterator[None]:
+    """Fails the last test where any leaves a process, or a file in the project's folder."""
+    files = _files()
+    yield
+    _, alive = psutil.wait_procs(psutil.Process().children(recursive=True), timeout=10)
+    running = [each for each in (" ".join(one.cmdline()) for one in alive) if "tracker" not in each]
+    for each in alive:
+        each.kill()
+    assert not running, "tests left these processes"
+    assert not _files() - files, "tests left these files"

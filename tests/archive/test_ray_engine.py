@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import os
 import signal
-import time
 from collections import Counter
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
@@ -12,6 +11,8 @@ from functools import partial
 from pathlib import Path
 
 import pytest
+
+pytest.importorskip("ray", reason="comes with `make test-all`")
 
 from sdpose_core.archive.output import ArchiveOutput, OutputError, Part
 from sdpose_core.archive.ray_engine import run_on_ray
@@ -24,7 +25,7 @@ from tests.archive.makers import Marks, output_in, picture_files, rows_of
 from tests.fakes import mark_of
 
 pytestmark = [
-    pytest.mark.timeout(300),
+    pytest.mark.slow("starts Ray, 2 min"),
     pytest.mark.filterwarnings("ignore::DeprecationWarning"),  # Ray's, of its own settings
     pytest.mark.filterwarnings("ignore::FutureWarning"),
 ]
@@ -138,10 +139,8 @@ def test_what_a_worker_says_is_the_message(tmp_path: Path) -> None:
 
 
 def test_a_cluster_that_is_not_there() -> None:
-    began = time.monotonic()
     with (
         pytest.raises(ClusterError, match=r"no Ray cluster at 127\.0\.0\.1:1: "),
         cluster("127.0.0.1:1"),
     ):
         pass
-    assert time.monotonic() - began < 10

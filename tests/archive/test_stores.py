@@ -10,10 +10,13 @@ import threading
 from collections.abc import Iterator
 from pathlib import Path
 
+import pytest
+
+pytest.importorskip("moto", reason="comes with `make test-all`")
+
 import boto3
 import pyarrow.fs
 import pyarrow.parquet as pq
-import pytest
 from moto.server import ThreadedMotoServer
 
 from sdpose_core.archive.output import ArchiveOutput, OutputError
@@ -23,6 +26,7 @@ from sdpose_core.io.sources import find_sources, read_list
 from tests.archive.makers import SETTINGS, Marks, picture_files, rows_of, video_file
 from tests.archive.test_archive import run
 
+pytestmark = pytest.mark.slow("a local S3, 1 min")
 BUCKET = "pictures"
 
 

@@ -8,7 +8,7 @@ from pathlib import Path
 
 
 def _help_of(*command: str) -> str:
-    done = subprocess.run(command, capture_output=True, text=True, timeout=100)
+    done = subprocess.run(command, capture_output=True, text=True)
     text = done.stdout + done.stderr  # click prints a help that was not asked for as an error
     assert "Traceback" not in text
     return text

@@ -260,7 +260,6 @@ def _sdpose(*arguments: str | Path, **options: Any) -> subprocess.CompletedProce
         [*SDPOSE, "predict", *map(str, arguments)],
         capture_output=True,
         check=False,
-        timeout=100,
         **options,
     )
 
@@ -323,12 +322,11 @@ def test_interrupt_leaves_whole_lines(to_file: bool, tmp_path: Path) -> None:
     written = tmp_path / "out.jsonl.part" if to_file else screen
     with screen.open("wb") as stdout:
         process = subprocess.Popen(command, stdout=stdout, stderr=subprocess.PIPE)
-        end = time.monotonic() + 90
-        while not (written.exists() and written.stat().st_size) and time.monotonic() < end:
+        while not (written.exists() and written.stat().st_size):
             assert process.poll() is None, process.stderr and process.stderr.read()
             time.sleep(0.05)
         os.kill(process.pid, signal.SIGINT)
-        _, errors = process.communicate(timeout=60)
+        _, errors = process.communicate()
     assert process.returncode == 130
     assert b"interrupted" in errors
     assert b"Traceback" not in errors
@@ -347,7 +345,6 @@ def test_a_reader_that_leaves_early_is_no_error(photographs: Path) -> None:
         capture_output=True,
         text=True,
         check=False,
-        timeout=100,
     )
     assert run.stdout.endswith("141\n")
     assert "Traceback" not in run.stderr

@@ -47,7 +47,6 @@ def sdpose_stream(*arguments: object) -> subprocess.CompletedProcess[str]:
         [*SDPOSE, "stream", *map(str, arguments)],
         capture_output=True,
         text=True,
-        timeout=240,
         check=False,
     )
 
@@ -96,13 +95,11 @@ def test_interrupted_files_are_whole(tmp_path: Path) -> None:
         command = [*SDPOSE, "stream", address, "--json", str(lines), "--overlay", str(drawn)]
         running = subprocess.Popen(command, stderr=subprocess.PIPE, text=True)
         part = lines.with_name("a.jsonl.part")
-        began = time.monotonic()
         while not (part.exists() and part.stat().st_size > 500):
             assert running.poll() is None, running.communicate()
-            assert time.monotonic() - began < 120
             time.sleep(0.05)
         os.kill(running.pid, signal.SIGINT)
-        _, errors = running.communicate(timeout=60)
+        _, errors = running.communicate()
     assert running.returncode == 0, errors
     assert "p50" in errors
     assert all(json.loads(line)["image"] for line in lines.read_text().splitlines())
@@ -240,7 +237,7 @@ assert window.poll()
 window.show(image)
 window.close()
 """
-    subprocess.run([sys.executable, "-c", script], check=True, timeout=60)
+    subprocess.run([sys.executable, "-c", script], check=True)
     done = sdpose_stream(clip, "--window", "--json", tmp_path / "a.jsonl")
     assert done.returncode == 0, done.stderr
     assert len((tmp_path / "a.jsonl").read_text().splitlines()) == 12

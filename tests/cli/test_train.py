@@ -141,7 +141,7 @@ tokens = 0.0
 """
 
 
-@pytest.mark.timeout(900)
+@pytest.mark.slow("trains until it fits, 2 min")
 @pytest.mark.parametrize("start", [None, "sdpose-lite"])
 def test_a_few_steps_on_shards_overfit_eight_crops(tmp_path: Path, start: str | None) -> None:
     """To drawn figures: a transformer from random weights, and the embedded student, which has

@@ -155,7 +155,7 @@ def test_threads_never_see_each_others_results(
     start = threading.Barrier(len(pictures))
 
     def work(index: int) -> list[Detections]:
-        start.wait(30)
+        start.wait(300)
         return [detector.detect([pictures[index]])[0] for _ in range(6)]
 
     with ThreadPoolExecutor(len(pictures)) as pool:

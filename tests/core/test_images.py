@@ -2,8 +2,6 @@
 
 from __future__ import annotations
 
-import time
-
 import numpy as np
 import pytest
 from PIL import Image as PillowImage
@@ -174,12 +172,10 @@ def test_a_gif_whose_frame_outgrows_its_screen_counts_by_the_frame() -> None:
 
 @pytest.mark.parametrize("size", [(1001, 1000), (10_000, 9_000), (30_000, 30_000)])
 def test_bomb_is_refused_from_its_header(size: tuple[int, int]) -> None:
-    data = png_bomb(*size)
-    started = time.perf_counter()
+    start = png_bomb(*size)[:60]  # no pixel in it
     with pytest.raises(ImageFileError) as refused:
-        read_header(data, LIMITS)
+        read_header(start, LIMITS)
     assert refused.value.code == "payload_too_large"
-    assert time.perf_counter() - started < 0.05
 
 
 def test_header_tells_the_size() -> None:

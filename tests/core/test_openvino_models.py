@@ -160,7 +160,7 @@ def test_threads_convert_once(tmp_path: Path) -> None:
     start = threading.Barrier(4)
 
     def work(_: int) -> bool:
-        start.wait(30)
+        start.wait(300)
         return _works(cached(KEY, convert, tmp_path))
 
     with ThreadPoolExecutor(4) as pool:

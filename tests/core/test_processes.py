@@ -57,8 +57,8 @@ def test_a_forked_child_is_told_at_once(
     values = (estimator, picture) if what is _use else ()
     child = fork.Process(target=_refusal, args=(queue, what, *values))
     child.start()
-    said = queue.get(timeout=30)
-    child.join(30)
+    said = queue.get(timeout=300)
+    child.join(300)
     assert child.exitcode == 0
     assert "forked after networks had been loaded" in said
     assert "spawn" in said

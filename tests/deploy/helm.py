@@ -56,7 +56,7 @@ def install(chart: Path, values: dict[str, Any], release: str = "test") -> Insta
     """Install a chart with these values."""
     asked = json.dumps({"chart": str(chart), "values": values, "release": release})
     command = [sys.executable, "-m", "tests.deploy.helm"]
-    done = subprocess.run(command, input=asked, capture_output=True, text=True, timeout=60)
+    done = subprocess.run(command, input=asked, capture_output=True, text=True)
     assert done.returncode == 0, done.stderr
     return Installed(**json.loads(done.stdout.splitlines()[-1]))
 

@@ -36,7 +36,7 @@ from tools.deployment.front import fit_envoy, fit_nginx
 from tools.deployment.processes import Program, free_ports
 from tools.lock import ROOT
 
-pytestmark = [pytest.mark.anyio, pytest.mark.timeout(180)]
+pytestmark = [pytest.mark.anyio, pytest.mark.slow("balancers before two services, 1 min")]
 PICTURE = encoded(marked_image(0x010203, 96, 96), "PNG")
 CALLERS = 6
 

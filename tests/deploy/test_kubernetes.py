@@ -11,9 +11,12 @@ from pathlib import Path
 from typing import Any
 
 import jsonschema
-import kubernetes_validate
 import pytest
 import yaml
+
+pytest.importorskip("kubernetes_validate", reason="comes with `make test-all`")
+
+import kubernetes_validate
 
 from service.settings import Settings
 from tests.deploy.helm import LIBRARY, NAMESPACE, Installed, install
@@ -47,9 +50,10 @@ EVERYTHING: dict[str, Any] = {
 }
 CAMERAS = {"replicas": 1, "cameras": '[[camera]]\nname = "door"\n'}
 
-pytestmark = pytest.mark.skipif(
-    not LIBRARY.is_dir(), reason="no Helm beside this environment; `make setup-dev` lays it there"
-)
+pytestmark = [
+    pytest.mark.slow("Helm and Kubernetes' schemas, 1 min"),
+    pytest.mark.skipif(not LIBRARY.is_dir(), reason="no Helm here: `make setup-all` brings it"),
+]
 
 
 @cache

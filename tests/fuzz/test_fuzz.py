@@ -11,6 +11,7 @@ from tests.fuzz.run import run
 TRIED = 2_000
 
 
+@pytest.mark.slow("2,000 damaged inputs, 2 min")
 @pytest.mark.parametrize("kind", KINDS)
 def test_damage_crashes_nothing_and_is_the_caller_s_fault(kind: str) -> None:
     count = TRIED * KINDS[kind][1] // 100

@@ -109,6 +109,7 @@ def test_tables_of_a_short_run() -> None:
         assert server.threads() > 2
 
 
+@pytest.mark.slow("measures a service for seconds")
 def test_a_soak_finds_no_answer_lost_where_none_is() -> None:
     http_port, grpc_port = free_port(), free_port()
     with a_process(http_port, grpc_port) as running:
@@ -127,6 +128,7 @@ def test_a_soak_finds_no_answer_lost_where_none_is() -> None:
     assert "MiB a 1,000 requests" in report
 
 
+@pytest.mark.slow("measures a service for seconds")
 def test_a_soak_counts_what_is_lost() -> None:
     """Of a service that ends in the middle."""
     http_port, grpc_port = free_port(), free_port()
@@ -138,6 +140,7 @@ def test_a_soak_counts_what_is_lost() -> None:
     assert "Answers lost: 0." not in seen.report()
 
 
+@pytest.mark.slow("measures a service for seconds")
 def test_an_overload_is_refused_and_over_soon() -> None:
     http_port, grpc_port = free_port(), free_port()
     with a_process(http_port, grpc_port, SLOW_S="0.02", SDPOSE_MAX_QUEUE_MS="200") as running:

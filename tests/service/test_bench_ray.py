@@ -8,6 +8,9 @@ from pathlib import Path
 
 import pytest
 import yaml
+
+pytest.importorskip("ray", reason="comes with `make test-all`")
+
 from ray.serve.schema import ServeDeploySchema
 from typer.testing import CliRunner
 
@@ -17,7 +20,7 @@ from service.ray.app import GRPC_SERVICER, build_app
 ROOT = Path(__file__).parents[2]
 
 
-@pytest.mark.timeout(300)
+@pytest.mark.slow("starts Ray Serve twice, 2 min")
 def test_the_bench_asks_both() -> None:
     words = ["bench", "ray", "--rounds", "1", "--seconds", "0.5", "--clients", "2"]
     done = subprocess.run(

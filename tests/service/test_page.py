@@ -16,6 +16,9 @@ import cv2
 import httpx
 import numpy as np
 import pytest
+
+pytest.importorskip("playwright", reason="comes with `make test-all`")
+
 from playwright.async_api import BrowserContext, Page, async_playwright, expect
 
 from sdpose_core import PoseEstimator
@@ -30,7 +33,7 @@ WEB = Path(__file__).parents[2] / "service" / "web"
 PAN = Path(__file__).parents[2] / "docs" / "images" / "pan.mp4"
 CHROMIUM = shutil.which("chromium") or shutil.which("chromium-browser")
 in_browser = pytest.mark.skipif(CHROMIUM is None, reason="chromium is not installed")
-pytestmark = [pytest.mark.anyio, pytest.mark.timeout(180)]
+pytestmark = [pytest.mark.anyio, pytest.mark.slow("in a browser, 4 min")]
 FLAGS = [
     "--headless", "--no-sandbox", "--disable-gpu", "--disable-background-networking",
     "--use-fake-ui-for-media-stream", "--use-fake-device-for-media-stream",

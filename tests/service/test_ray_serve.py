@@ -14,6 +14,9 @@ import httpx
 import pytest
 import schemathesis
 from hypothesis import HealthCheck, given, settings
+
+pytest.importorskip("ray", reason="comes with `make test-all`")
+
 from ray import serve
 from ray.serve.config import AutoscalingConfig
 from schemathesis.generation import GenerationMode
@@ -40,7 +43,7 @@ from tools.deployment.processes import free_ports
 
 pytestmark = [
     pytest.mark.anyio,
-    pytest.mark.timeout(300),
+    pytest.mark.slow("starts Ray Serve, 2 min"),
     pytest.mark.filterwarnings("ignore::DeprecationWarning"),  # Ray's, of its own settings
     pytest.mark.filterwarnings("ignore::FutureWarning"),
 ]

@@ -14,7 +14,7 @@ from service.client import AsyncGrpcPoseClient, AsyncRestPoseClient, Box, PoseAn
 from service.client.answers import Ask
 from tests.service.conftest import Service, serving
 
-pytestmark = [pytest.mark.anyio, pytest.mark.timeout(300)]
+pytestmark = pytest.mark.anyio
 
 Client = AsyncRestPoseClient | AsyncGrpcPoseClient
 

@@ -76,7 +76,7 @@ def test_every_thread_has_a_batch_in_hand() -> None:
 
     def make(batch: CropBatch, number: int) -> int:
         if number < 7:
-            together.wait(timeout=60)  # passes only if seven are at work at the same time
+            together.wait(timeout=300)  # passes only if seven are at work at the same time
         return number
 
     stream = SampleStream(np.ones(2), seed=0)

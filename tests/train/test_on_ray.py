@@ -16,6 +16,8 @@ import psutil
 import pytest
 import torch
 
+pytest.importorskip("ray", reason="comes with `make test-all`")
+
 from sdpose_core.ray_cluster import ClusterError, cluster
 from sdpose_core.train.loop.state import read_state
 from sdpose_core.train.on_ray import train_on_ray
@@ -26,7 +28,7 @@ from tests.train.test_training import run_state
 from tests.train.two_processes import recipe
 
 pytestmark = [
-    pytest.mark.timeout(400),
+    pytest.mark.slow("trains on Ray, 4 min"),
     pytest.mark.filterwarnings("ignore::DeprecationWarning"),  # Ray's, of its own settings
     pytest.mark.filterwarnings("ignore::FutureWarning"),
 ]
@@ -70,14 +72,12 @@ def workers_of_this_process() -> list[psutil.Process]:
 
 
 def kill_one_after_a_state(folder: Path, killed: list[int]) -> None:
-    deadline = time.monotonic() + 200
-    while time.monotonic() < deadline:
+    while not killed:
         if (folder / "state.pt").exists():
             workers = workers_of_this_process()
             if len(workers) == 2:
                 os.kill(workers[1].pid, signal.SIGKILL)
                 killed.append(read_state(folder)[0].step)
-                return
         time.sleep(0.02)
 
 
@@ -107,13 +107,11 @@ def test_ctrl_c_saves_and_the_run_goes_on(tmp_path: Path) -> None:
     words = ["--config", str(tmp_path / "endless.toml"), "--run", str(run), "--ray-workers", "2"]
     process = subprocess.Popen([*TRAIN, *words], stdout=subprocess.PIPE, text=True)
     try:
-        deadline = time.monotonic() + 200
         while not (log.exists() and len(log.read_text().splitlines()) > 1):
             assert process.poll() is None
-            assert time.monotonic() < deadline
             time.sleep(0.1)
         process.send_signal(signal.SIGINT)
-        said, _ = process.communicate(timeout=60)
+        said, _ = process.communicate()
     finally:
         process.kill()
     assert process.returncode == 0

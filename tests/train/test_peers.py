@@ -184,7 +184,6 @@ def test_a_file_that_is_no_network(tmp_path: Path) -> None:
 
 
 @pytest.mark.filterwarnings("ignore")
-@pytest.mark.timeout(300)
 def test_the_command(tmp_path: Path) -> None:
     write(tmp_path, "heatmaps")
     annotations, images = coco_folder(tmp_path / "set")
