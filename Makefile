@@ -19,7 +19,7 @@ $(if $(UV),$(UV) pip install --python $(BIN)/python --torch-backend auto --const
 $(BIN)/pip install --disable-pip-version-check --constraint $(2) -e '$(1)'
 endef
 
-.PHONY: serve test check readme format protos protos-release setup setup-dev lock trust licences sbom deploy-check image-check release-check clean
+.PHONY: serve test check test-all format protos protos-release setup setup-dev lock trust licences sbom deploy-check image-check release-check clean
 
 $(BIN)/python:
 	$(PYTHON) -m venv $(VENV)
@@ -47,12 +47,15 @@ check: setup-dev
 	$(BIN)/mypy
 	$(BIN)/lint-imports
 
-test: check readme
-	$(BIN)/pytest
+# -n 2: most tests wait for a service or a process as long as they compute.
+test: check
+	$(BIN)/pytest -n 2 --durations 20
+	$(BIN)/python -m tools.readme README.md
 
-# The examples of README.md and of docs for users, as pasted.
-readme: setup-dev
-	$(BIN)/python -m tools.readme
+# What `make test` leaves out: Ray, browsers, balancers, training until it fits, long examples.
+test-all: setup-dev
+	$(BIN)/pytest --slow --durations 20
+	$(BIN)/python -m tools.readme docs/which_way.md docs/recipes.md docs/archives.md
 
 format: setup-dev
 	$(BIN)/ruff check --fix .
