@@ -96,12 +96,12 @@ async def serving(
             yield Service(runtime, addresses, url, target, rest, rpc, stop, running)
     finally:
         stop.set()
-        await asyncio.wait_for(running, 30)
+        await asyncio.wait_for(running, 100)
 
 
 async def until_metrics_have(service: Service, line: str) -> None:
     """Waits until the metrics page holds this very line."""
-    async with asyncio.timeout(10):
+    async with asyncio.timeout(100):
         while line not in service.runtime.metrics.exposition().decode().splitlines():
             await asyncio.sleep(0.01)
 
