@@ -70,7 +70,7 @@ class FakeEstimator:
     def detect(self, images: Sequence[Image]) -> list[Detections]:
         self._reach("detect", len(images))
         self.entered.set()
-        assert self.gate.wait(30), "a test forgot to open the gate"
+        assert self.gate.wait(100), "a test forgot to open the gate"
         time.sleep(self.delay_s)
         self.detected.append(len(images))
         marks = [mark_of(image) for image in images]
