@@ -47,18 +47,12 @@ class GrpcStream:
         self._call = call
 
     async def configure(self, settings: dict[str, Any]) -> None:
-        options = pose_pb2.PoseOptions(**settings.get("options", {}))
-        config = pose_pb2.StreamConfig(**{**settings, "options": options})
-        await self._call.write(pose_pb2.StreamPoseRequest(config=config))
+        await self._call.write(pose_pb2.StreamPoseRequest(config=settings))  # type: ignore[arg-type]
 
     async def send(self, image: bytes, **about: Any) -> None:
-        boxes = about.pop("boxes", None)
-        message = pose_pb2.StreamPoseRequest(image=image, **about)
-        if boxes is not None:
-            message.boxes.SetInParent()  # an empty list is something else than none
-            for box in boxes:
-                message.boxes.boxes.add(**box)
-        await self._call.write(message)
+        if "boxes" in about:
+            about["boxes"] = {"boxes": about["boxes"]}
+        await self._call.write(pose_pb2.StreamPoseRequest(image=image, **about))
 
     async def answer(self) -> StreamAnswer:
         try:
