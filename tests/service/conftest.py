@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import io
+import os
 from collections.abc import AsyncIterator, Iterator
 from contextlib import asynccontextmanager
 from dataclasses import dataclass
@@ -24,6 +25,16 @@ from service.telemetry.logs import configure_logs
 from service.telemetry.tracing import Tracer
 from tests.fakes import FakeEstimator
 from tests.service.doubler import Doubler, Ear
+
+
+@pytest.fixture(scope="session", autouse=True)
+def own_environment() -> Iterator[None]:
+    """What the shell exports for a service of its own, or for a proxy, is not for the tests."""
+    with pytest.MonkeyPatch.context() as patched:
+        for name in list(os.environ):
+            if name.startswith("SDPOSE_") or name.lower().endswith("_proxy"):
+                patched.delenv(name)
+        yield
 
 
 @pytest.fixture(scope="session", autouse=True)
@@ -54,7 +65,7 @@ class Service:
 
 
 def quiet_settings(**overrides: object) -> Settings:
-    """Settings on free ports, whatever the environment says of ports."""
+    """Settings on free ports."""
     return load_settings(**{"host": "127.0.0.1", "http_port": 0, "grpc_port": 0, **overrides})
 
 
@@ -95,13 +106,15 @@ async def serving(
         ):
             yield Service(runtime, addresses, url, target, rest, rpc, stop, running)
     finally:
+        if isinstance(estimator, FakeEstimator):
+            estimator.gate.set()  # where a test failed before it did
         stop.set()
-        await asyncio.wait_for(running, 30)
+        await asyncio.wait_for(running, 100)
 
 
 async def until_metrics_have(service: Service, line: str) -> None:
     """Waits until the metrics page holds this very line."""
-    async with asyncio.timeout(10):
+    async with asyncio.timeout(100):
         while line not in service.runtime.metrics.exposition().decode().splitlines():
             await asyncio.sleep(0.01)
 

@@ -23,7 +23,7 @@ class Doubler:
         self.short: set[int] = set()
 
     def __call__(self, items: Sequence[int], group: Hashable) -> list[int]:
-        assert self.gate.wait(10)
+        assert self.gate.wait(100)
         self.batches.append((list(items), group))
         if self.deadly.intersection(items):
             raise SystemExit

@@ -46,19 +46,25 @@ def a_process(
 
 @contextmanager
 def process(
-    slow_s: float = 0.0, grpc_port: int | None = None
+    slow_s: float = 0.0, grpc_port: int | None = None, **environment: str
 ) -> Iterator[tuple[subprocess.Popen[bytes], RestPoseClient]]:
     """The same on any ports, with a client."""
     port = free_port()
+    environment["SLOW_S"] = str(slow_s)
     with (
-        a_process(port, free_port() if grpc_port is None else grpc_port, SLOW_S=str(slow_s)) as one,
+        a_process(port, free_port() if grpc_port is None else grpc_port, **environment) as one,
         RestPoseClient(f"http://127.0.0.1:{port}", retry=Retry(attempts=1)) as client,
     ):
         yield one, client
 
 
+def metrics_of(client: RestPoseClient) -> list[str]:
+    """The lines of the metrics page."""
+    return client._http.get("/metrics").text.splitlines()
+
+
 def until(ready: Callable[[], bool], running: subprocess.Popen[bytes]) -> None:
-    end = time.monotonic() + 60
+    end = time.monotonic() + 100
     while not ready():
         assert running.poll() is None, "the service ended"
         assert time.monotonic() < end, "the service does not become ready"

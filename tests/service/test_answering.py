@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import time
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator
 
 import numpy as np
 import pytest
@@ -19,25 +19,24 @@ from tests.service.conftest import Service, serving
 pytestmark = pytest.mark.anyio
 
 
-def frames(count: int, pause_s: float = 0.0) -> Iterator[TimedImage]:
+def frames(count: int) -> Iterator[TimedImage]:
     for number in range(count):
-        time.sleep(pause_s)
         image = np.full((64, 48, 3), 40 + number, np.uint8)
         yield TimedImage(number, number / 10, time.monotonic(), image, dropped=number % 2)
 
 
 def answered(
-    service: Service, count: int, asked: StreamAsk, told: list[str], pause_s: float = 0.0
+    service: Service, images: Iterable[TimedImage], asked: StreamAsk, told: list[str]
 ) -> list[tuple[TimedImage, Poses]]:
     with GrpcPoseClient(service.target) as client:
         answering = RemoteAnswering(client, Ask(max_people=2), asked, told.append)
-        return list(answering(frames(count, pause_s)))
+        return list(answering(images))
 
 
 async def test_every_frame_of_a_recording_comes_back_with_its_people() -> None:
     async with serving(FakeEstimator(people=3)) as service:
         told: list[str] = []
-        done = await asyncio.to_thread(answered, service, 10, StreamAsk(drop="none"), told)
+        done = await asyncio.to_thread(answered, service, frames(10), StreamAsk(drop="none"), told)
     assert told == []
     assert [frame.number for frame, _ in done] == list(range(10))
     assert [frame.dropped for frame, _ in done] == [0, 1] * 5
@@ -49,10 +48,18 @@ async def test_every_frame_of_a_recording_comes_back_with_its_people() -> None:
 
 
 async def test_frames_that_the_service_left_out_are_counted() -> None:
-    fake = FakeEstimator(delay_s=0.05)
+    fake = FakeEstimator()
+    fake.gate.clear()
+
+    def all_before_the_first_answer() -> Iterator[TimedImage]:
+        yield from frames(30)
+        fake.gate.set()
+
     async with serving(fake) as service:
         told: list[str] = []
-        done = await asyncio.to_thread(answered, service, 30, StreamAsk(), told, 0.005)
+        done = await asyncio.to_thread(
+            answered, service, all_before_the_first_answer(), StreamAsk(), told
+        )
     assert len(done) < 30
     offered = sum(number % 2 for number in range(30))
     assert sum(1 + frame.dropped for frame, _ in done) == 30 + offered
@@ -61,6 +68,6 @@ async def test_frames_that_the_service_left_out_are_counted() -> None:
 async def test_a_frame_that_fails_is_told_and_the_stream_goes_on() -> None:
     async with serving(FakeEstimator(), max_image_mb=0.0005) as service:
         told: list[str] = []
-        done = await asyncio.to_thread(answered, service, 3, StreamAsk(drop="none"), told)
+        done = await asyncio.to_thread(answered, service, frames(3), StreamAsk(drop="none"), told)
     assert done == []
     assert [line.split(":")[0] for line in told] == ["frame 0", "frame 1", "frame 2"]

@@ -7,7 +7,6 @@ import contextlib
 import json
 import math
 import resource
-import time
 from collections.abc import Iterator
 from dataclasses import dataclass, field, replace
 
@@ -196,16 +195,15 @@ async def test_fewer_people(service: Service, fake: FakeEstimator, front: str) -
 async def test_deadline_in_the_queue(service: Service, fake: FakeEstimator, front: str) -> None:
     fake.gate.clear()
     first = asyncio.create_task(ask(service, front, PNG))
-    await asyncio.to_thread(fake.entered.wait, 10)
-    started = time.monotonic()
+    await asyncio.to_thread(fake.entered.wait, 100)
     with pytest.raises(ServiceError) as late:
         await ask(service, front, PNG, timeout_s=0.15)
     assert late.value.code is ErrorCode.DEADLINE_EXCEEDED
-    assert time.monotonic() - started < 1.0
+    assert not first.done()
     fake.gate.set()
     await first
-    await asyncio.sleep(0.02)
-    assert fake.detected == [1], "what nobody waits for is not looked at"
+    await ask(service, front, PNG)
+    assert fake.detected == [1, 1], "what nobody waits for is not looked at"
 
 
 @pytest.mark.parametrize("front", BOTH)
@@ -214,7 +212,7 @@ async def test_queue_full(front: str) -> None:
     async with serving(fake, max_detect_queue=1, max_detect_batch=1) as service:
         fake.gate.clear()
         first = asyncio.create_task(ask(service, front, PNG))
-        await asyncio.to_thread(fake.entered.wait, 10)
+        await asyncio.to_thread(fake.entered.wait, 100)
         second = asyncio.create_task(ask(service, front, PNG))
         depth = service.runtime.metrics.queue_depth_gauge.labels("detect")
         while depth._value.get() < 1:
@@ -245,7 +243,7 @@ async def test_too_many_requests(fake: FakeEstimator, front: str) -> None:
 async def test_client_gone(service: Service, fake: FakeEstimator, front: str) -> None:
     fake.gate.clear()
     first = asyncio.create_task(ask(service, front, PNG))
-    await asyncio.to_thread(fake.entered.wait, 10)
+    await asyncio.to_thread(fake.entered.wait, 100)
     gone = asyncio.create_task(ask(service, front, PNG))
     depth = service.runtime.metrics.queue_depth_gauge.labels("detect")
     while depth._value.get() < 1:
@@ -253,7 +251,7 @@ async def test_client_gone(service: Service, fake: FakeEstimator, front: str) ->
     gone.cancel()
     with contextlib.suppress(asyncio.CancelledError):
         await gone
-    async with asyncio.timeout(5):
+    async with asyncio.timeout(100):
         while depth._value.get() > 0:  # the work leaves the queue while the model is busy
             await asyncio.sleep(0.005)
     fake.gate.set()
@@ -267,7 +265,7 @@ async def test_poisoned_image_fails_alone(fake: FakeEstimator, front: str) -> No
     async with serving(fake) as service:
         fake.gate.clear()
         first = asyncio.create_task(ask(service, front, PNG))
-        await asyncio.to_thread(fake.entered.wait, 10)
+        await asyncio.to_thread(fake.entered.wait, 100)
         bad = asyncio.create_task(
             ask(service, front, encoded(marked_image(0x0A0B0C), "PNG"), request_id="find-me")
         )

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import asyncio
-import time
+from types import SimpleNamespace
 
 import pytest
 from structlog.testing import capture_logs
@@ -94,8 +94,9 @@ def test_deadline(requested_ms: float | None, due: float) -> None:
 
 @pytest.mark.parametrize(("read_after_s", "due_s"), [(0.0, 2.0), (1.5, 3.5), (4.0, 5.0)])
 def test_the_default_deadline_counts_from_when_the_request_was_read(
-    read_after_s: float, due_s: float
+    monkeypatch: pytest.MonkeyPatch, read_after_s: float, due_s: float
 ) -> None:
-    started = time.monotonic() - read_after_s
-    due = Call("id", 5000.0, 2000.0, started=started).deadline()
-    assert due - started == pytest.approx(due_s, abs=0.05)
+    now = 100.0 + read_after_s
+    monkeypatch.setattr("service.telemetry.calls.time", SimpleNamespace(monotonic=lambda: now))
+    due = Call("id", 5000.0, 2000.0, started=100.0).deadline()
+    assert due - 100.0 == pytest.approx(due_s)

@@ -45,8 +45,8 @@ async def _round(service: Service) -> None:
 
 
 async def _settled(service: Service, tasks: int) -> int:
-    """The tasks once nothing is under way; waits for them to fall to so many, at most 5 s."""
-    for _ in range(500):
+    """The tasks once nothing is under way; waits for them to fall to so many, a minute at most."""
+    for _ in range(6000):
         if not service.runtime.in_flight and len(asyncio.all_tasks()) <= tasks:
             break
         await asyncio.sleep(0.01)
@@ -71,7 +71,7 @@ async def _stream_round(service: Service, connection: int) -> None:
     address = f"{service.url.replace('http', 'ws')}/pose/stream"
     async with connect(address, proxy=None) as stream:
         await stream.send(PNG)
-        await asyncio.wait_for(stream.recv(), 10)
+        await stream.recv()
         if connection % 3 == 0:
             stream.transport.abort()
     call = service.grpc.stub.StreamPose()
@@ -122,7 +122,8 @@ async def test_32_streams_share_the_worker() -> None:
                 answered[number] += 1
 
         cameras = [asyncio.create_task(camera(number)) for number in range(32)]
-        await asyncio.sleep(4)
+        while sum(answered) < 32 * 20:
+            await asyncio.sleep(0.01)
         over.set()
         await asyncio.gather(*cameras)
-    assert min(answered) >= 0.8 * sum(answered) / 32 > 5
+    assert min(answered) >= 0.8 * sum(answered) / 32

@@ -8,7 +8,6 @@ import json
 import signal
 import socket
 import threading
-import time
 from typing import ClassVar
 
 import grpc
@@ -34,12 +33,13 @@ from service.settings import Settings
 from tests.fakes import FakeEstimator, marked_image
 from tests.pictures import encoded
 from tests.service.conftest import quiet_settings, serving
-from tests.service.processes import process
+from tests.service.processes import metrics_of, process, until
 
 pytestmark = pytest.mark.anyio
 
 PNG = encoded(marked_image(0x010203), "PNG")
 CALLER = Caller("a test")
+AT_WORK = 'sdpose_queue_wait_seconds_count{stage="decode"} 1.0'
 
 
 async def test_not_ready_until_warm() -> None:
@@ -48,7 +48,7 @@ async def test_not_ready_until_warm() -> None:
 
     def build(settings: Settings) -> FakeEstimator:
         loading.set()
-        assert may_load.wait(10)
+        assert may_load.wait(100)
         return fake
 
     stop = asyncio.Event()
@@ -63,7 +63,7 @@ async def test_not_ready_until_warm() -> None:
     )
     where, runtime = await heard
     async with httpx.AsyncClient(base_url=f"http://127.0.0.1:{where.http_port}") as http:
-        await asyncio.to_thread(loading.wait, 10)
+        await asyncio.to_thread(loading.wait, 100)
         assert (await http.get("/livez")).status_code == 200, "a slow start is no stuck batch"
         assert "sdpose_ready 0.0" in (await http.get("/metrics")).text.splitlines()
         starting = await http.get("/readyz")
@@ -115,12 +115,11 @@ async def test_lost_worker_fails_livez_and_requests(fake: FakeEstimator) -> None
             assert "pose worker, which is lost" in response.json()["detail"]
         async with grpc.aio.insecure_channel(service.target) as channel:
             health = health_pb2_grpc.HealthStub(channel)
-            async with asyncio.timeout(5):
-                while True:
-                    answer = await health.Check(health_pb2.HealthCheckRequest())
-                    if answer.status == health_pb2.HealthCheckResponse.NOT_SERVING:
-                        break
-                    await asyncio.sleep(0.02)
+            while True:
+                answer = await health.Check(health_pb2.HealthCheckRequest())
+                if answer.status == health_pb2.HealthCheckResponse.NOT_SERVING:
+                    break
+                await asyncio.sleep(0.02)
 
 
 @pytest.mark.parametrize("stage", ["upload", "detect", "crop", "heatmaps", "keypoints"])
@@ -152,9 +151,9 @@ async def test_stuck_worker_fails_livez(fake: FakeEstimator) -> None:
     ):
         fake.gate.clear()
         stuck = asyncio.create_task(service.rest.estimate(PNG))
-        await asyncio.to_thread(fake.entered.wait, 10)
-        await asyncio.sleep(0.1)
-        response = await http.get("/livez")
+        await asyncio.to_thread(fake.entered.wait, 100)
+        while (response := await http.get("/livez")).status_code == 200:
+            await asyncio.sleep(0.01)
         assert response.status_code == 503
         assert "stuck" in response.json()["detail"]
         fake.gate.set()
@@ -179,7 +178,7 @@ async def test_a_worker_lost_or_stuck_for_good_ends_the_process(
     else:
         fake.gate.clear()
     estimate = asyncio.create_task(runtime.estimate_frame(CALLER, PNG, PoseParameters()))
-    ending = await asyncio.wait_for(running, 10)
+    ending = await running
     fake.gate.set()
     assert ending.status == 1
     assert ending.clean == (how == "lost")
@@ -212,7 +211,7 @@ async def test_drain_finishes_what_is_queued(fake: FakeEstimator) -> None:
         fake.gate.clear()
         in_flight = [asyncio.create_task(service.rest.estimate(PNG)) for _ in range(3)]
         in_flight += [asyncio.create_task(service.grpc.estimate(PNG)) for _ in range(3)]
-        await asyncio.to_thread(fake.entered.wait, 10)
+        await asyncio.to_thread(fake.entered.wait, 100)
         while service.runtime.in_flight < 6:
             await asyncio.sleep(0.005)
         service.stop.set()
@@ -234,17 +233,16 @@ async def test_grace_time_is_kept(fake: FakeEstimator) -> None:
     async with serving(fake, drain_seconds=0.1) as service:
         fake.gate.clear()
         in_flight = asyncio.create_task(service.grpc.estimate(PNG))
-        await asyncio.to_thread(fake.entered.wait, 10)
+        await asyncio.to_thread(fake.entered.wait, 100)
         queued = asyncio.create_task(service.grpc.estimate(PNG))
         depth = service.runtime.metrics.queue_depth_gauge.labels("detect")
         while depth._value.get() < 1:
             await asyncio.sleep(0.005)
-        started = time.monotonic()
         service.stop.set()
         with pytest.raises(ServiceError) as ended:
             await queued
         assert ended.value.code is ErrorCode.UNAVAILABLE
-        assert time.monotonic() - started < 5
+        assert not in_flight.done()
         fake.gate.set()
         await asyncio.wait({in_flight})
 
@@ -288,24 +286,24 @@ async def test_an_http_server_that_ends_by_itself_is_a_failure(
     while runtime.state is State.STARTING:
         await asyncio.sleep(0.005)
     seen_http[0].should_exit = True
-    assert (await asyncio.wait_for(running, 30)).status == 1
+    assert (await running).status == 1
     assert "the HTTP server ended unexpectedly" in quiet_logs.getvalue()
 
 
 def test_sigterm_finishes_the_work_and_exits_0() -> None:
     answers: list[object] = []
-    with process(slow_s=0.3) as (running, client):
+    with process(slow_s=1) as (running, client):
         asking = threading.Thread(target=lambda: answers.append(client.estimate(PNG)))
         asking.start()
-        time.sleep(0.2)
+        until(lambda: AT_WORK in metrics_of(client), running)
         running.send_signal(signal.SIGTERM)
-        asking.join(10)
-        assert running.wait(10) == 0
+        asking.join(100)
+        assert running.wait(100) == 0
         assert len(answers) == 1
 
 
 def test_second_signal_ends_at_once() -> None:
-    with process(slow_s=5) as (running, client):
+    with process(slow_s=3600, SDPOSE_DRAIN_SECONDS="3600") as (running, client):
 
         def ask() -> None:
             with pytest.raises(ServiceError):
@@ -313,15 +311,12 @@ def test_second_signal_ends_at_once() -> None:
 
         asking = threading.Thread(target=ask)
         asking.start()
-        time.sleep(0.3)
+        until(lambda: AT_WORK in metrics_of(client), running)
         running.send_signal(signal.SIGTERM)
-        time.sleep(0.2)
-        assert running.poll() is None, "the first signal waits for the work"
-        started = time.monotonic()
+        until(lambda: not client.ready(), running)  # the first signal waits for the work
         running.send_signal(signal.SIGTERM)
-        assert running.wait(10) == 128 + signal.SIGTERM
-        assert time.monotonic() - started < 2
-        asking.join(10)
+        assert running.wait(100) == 128 + signal.SIGTERM
+        asking.join(100)
 
 
 async def test_failures_are_logged_with_the_request_id(

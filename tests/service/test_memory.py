@@ -59,19 +59,19 @@ async def over_grpc(port: int, answers: list[str]) -> None:
     async with grpc.aio.insecure_channel(f"127.0.0.1:{port}", options=options) as channel:
         call = channel.unary_unary("/sdpose.v1.PoseService/EstimatePose")
         try:
-            await call(message, timeout=15)
+            await call(message, timeout=100)
             answers.append("answered")
         except grpc.aio.AioRpcError as error:
             answers.append(error.code().name)
 
 
 async def flood(http_port: int, grpc_port: int, pid: int, seconds: float) -> tuple[int, list[str]]:
-    """The most memory that the process had, and how the clients fared."""
+    """The most memory that the process had, and how the clients fared; until some were told."""
     answers: list[str] = []
     clients = [asyncio.create_task(over_http(http_port, answers)) for _ in range(CLIENTS)]
     clients += [asyncio.create_task(over_grpc(grpc_port, answers)) for _ in range(CLIENTS)]
     most, end = 0, time.monotonic() + seconds
-    while time.monotonic() < end:
+    while time.monotonic() < end or not answers:
         most = max(most, resident(pid))
         await asyncio.sleep(0.02)
     for client in clients:
@@ -98,7 +98,7 @@ def test_a_flood_of_slow_large_uploads_stays_under_the_limit() -> None:
                 f"{(most - before) / 2**20:.0f} MiB"
             )
             assert {"429", "413", "RESOURCE_EXHAUSTED"} & set(answers), answers
-            end = time.monotonic() + 20
+            end = time.monotonic() + 60
             while True:  # and all of it is over when the clients are gone
                 try:
                     assert len(rest.estimate(PNG).people) == len(rpc.estimate(PNG).people) == 1

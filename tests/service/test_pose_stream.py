@@ -2,17 +2,13 @@
 
 from __future__ import annotations
 
-import asyncio
-import json
 from collections.abc import AsyncIterator
 from typing import Any
 
+import grpc
 import numpy as np
 import pytest
-from websockets.asyncio.client import connect
-from websockets.exceptions import ConnectionClosed
 
-from protos.sdpose.v1 import pose_pb2
 from sdpose_core.tracking.pace import LONGEST_S, Pace
 from sdpose_core.types import Floats
 from service.bench.walkers import Walker, walk
@@ -26,9 +22,9 @@ from service.streams.resume import Resumable
 from service.streams.sessions import FrameAnswer, Streams
 from service.streams.settings import StreamSettings, parse_stream_settings
 from service.telemetry.metrics import Metrics
-from tests.fakes import FakeEstimator, marked_image
-from tests.pictures import encoded
+from tests.fakes import FakeEstimator
 from tests.service.conftest import Service, serving
+from tests.service.stream_clients import Stream, end_of, frame, over_grpc, over_websocket
 
 pytestmark = pytest.mark.anyio
 
@@ -44,71 +40,34 @@ STEPS: list[dict[str, Any]] = [
 
 
 def _bytes(mark: int | None) -> bytes:
-    return b"no image" if mark is None else encoded(marked_image(mark), "PNG")
+    return b"no image" if mark is None else frame(mark)
 
 
-async def over_grpc(service: Service, config: dict[str, Any], steps: list[dict[str, Any]]) -> Any:
-    call = service.grpc.stub.StreamPose()
-    await call.write(pose_pb2.StreamPoseRequest(config=pose_pb2.StreamConfig(**config)))
+async def told_by(stream: Stream, steps: list[dict[str, Any]]) -> list[dict[str, Any]]:
+    """What the answers say, but for ids, tokens and times that no two streams share."""
     told = []
     for step in steps:
-        message = pose_pb2.StreamPoseRequest(image=_bytes(step["image"]))
-        for name in ("sequence", "timestamp"):
-            if name in step:
-                setattr(message, name, step[name])
-        if "boxes" in step:
-            message.boxes.SetInParent()
-            for box in step["boxes"]:
-                message.boxes.boxes.add(**box)
-        await call.write(message)
-        answer = await call.read()
-        failed = answer.HasField("error")
+        about = {name: value for name, value in step.items() if name != "image"}
+        await stream.send(_bytes(step["image"]), **about)
+        answer = await stream.answer()
+        outcome, error, people = answer.outcome, None, []
+        if isinstance(outcome, ServiceError):
+            error = (outcome.code, outcome.message, outcome.field)
+        else:
+            people = [
+                (person.id, round(person.score, 4), round(person.keypoints[3].x, 2))
+                for person in outcome.people
+            ]
         told.append(
             {
                 "sequence": answer.sequence,
                 "dropped": answer.dropped,
-                "timestamp": answer.timestamp if answer.HasField("timestamp") else None,
-                "token": answer.HasField("resume_token"),
-                "error": (answer.error.code, answer.error.message, answer.error.field)
-                if failed
-                else None,
-                "people": [
-                    (person.id, round(person.score, 4), round(person.keypoints[3].x, 2))
-                    for person in answer.result.people
-                ],
+                "timestamp": answer.timestamp,
+                "token": answer.resume_token is not None,
+                "error": error,
+                "people": people,
             }
         )
-    await call.done_writing()
-    return told
-
-
-async def over_websocket(
-    service: Service, config: dict[str, Any], steps: list[dict[str, Any]]
-) -> Any:
-    url = f"{service.url.replace('http', 'ws')}/pose/stream"
-    told = []
-    async with connect(url, proxy=None) as stream:
-        await stream.send(json.dumps({"config": config}))
-        for step in steps:
-            about = {name: value for name, value in step.items() if name != "image"}
-            if about:
-                await stream.send(json.dumps({"frame": about}))
-            await stream.send(_bytes(step["image"]))
-            answer = json.loads(await asyncio.wait_for(stream.recv(), 10))
-            error = answer.get("error")
-            told.append(
-                {
-                    "sequence": answer["sequence"],
-                    "dropped": answer["dropped"],
-                    "timestamp": answer.get("timestamp"),
-                    "token": "resume_token" in answer,
-                    "error": error and (error["code"], error["detail"], error.get("field", "")),
-                    "people": [
-                        (one.get("id", 0), one["score"], round(one["keypoints"][3]["x"], 2))
-                        for one in answer.get("people", [])
-                    ],
-                }
-            )
     return told
 
 
@@ -124,9 +83,12 @@ async def test_one_script_through_both_front_ends(config: dict[str, Any]) -> Non
         for step, when in zip(STEPS, times, strict=True)
     ]
     told, counted = [], []
-    for run in (over_grpc, over_websocket):
-        async with serving(FakeEstimator(people=1)) as service:
-            told.append(await run(service, config, steps))
+    for over in (over_grpc, over_websocket):
+        async with (
+            serving(FakeEstimator(people=1)) as service,
+            over(service, tracking=True, **config) as stream,
+        ):
+            told.append(await told_by(stream, steps))
             frames = service.runtime.metrics.stream_frames
             counted.append(
                 {name: frames.labels(name)._value.get() for name in ("ok", "invalid_argument")}
@@ -157,46 +119,14 @@ async def test_one_script_through_both_front_ends(config: dict[str, Any]) -> Non
 async def test_bad_settings_end_both_alike(
     service: Service, config: dict[str, Any], field: str
 ) -> None:
-    with pytest.raises(ConnectionClosed) as closed:
-        await over_websocket(service, config, STEPS)
-    assert closed.value.rcvd is not None
-    code, reason = closed.value.rcvd.code, closed.value.rcvd.reason
-    call = service.grpc.stub.StreamPose()
-    options = pose_pb2.PoseOptions(**config.pop("options", {}))
-    config = {**config, "options": options}
-    await call.write(pose_pb2.StreamPoseRequest(config=pose_pb2.StreamConfig(**config)))
-    told = await call.details()
-    assert code == 1008
-    assert reason == f"invalid_argument: {told}"
-    assert told.startswith(f"{field}: ")
-
-
-@pytest.mark.parametrize(
-    ("text", "field"),
-    [
-        ("[]", "message"),
-        ('{"other": {}}', "message"),
-        ('{"config": 5}', "config"),
-        ('{"config": {"colour": 5}}', "colour"),
-        ('{"config": {"options": 5}}', "options"),
-        ('{"config": {"drop": "all"}}', "drop"),
-        ('{"config": {"detect_every": 0}}', "detect_every"),
-        ('{"frame": {"sequence": -1}}', "sequence"),
-        ('{"frame": {"sequence": true}}', "sequence"),
-        ('{"frame": {"timestamp": "now"}}', "timestamp"),
-        ('{"frame": {"boxes": [[1, 2]]}}', "boxes"),
-        ('{"frame": {"colour": 5}}', "colour"),
-        ("[" * 100_000, "message"),
-    ],
-)
-async def test_bad_text_messages(service: Service, text: str, field: str) -> None:
-    url = f"{service.url.replace('http', 'ws')}/pose/stream"
-    async with connect(url, proxy=None) as stream:
-        await stream.send(text)
-        with pytest.raises(ConnectionClosed) as closed:
-            await asyncio.wait_for(stream.recv(), 10)
-    assert closed.value.rcvd is not None
-    assert closed.value.rcvd.reason.startswith(f"invalid_argument: {field}: ")
+    told = []
+    for over in (over_grpc, over_websocket):
+        async with over(service, **config) as stream:
+            end = await end_of(stream)
+        assert end.status in (grpc.StatusCode.INVALID_ARGUMENT, 1008)
+        assert (end.error.code, end.error.field) == (ErrorCode.INVALID_ARGUMENT, field)
+        told.append(end.error.message)
+    assert told[0] == told[1]
 
 
 async def test_a_time_that_is_no_number_and_settings_after_a_frame() -> None:
@@ -328,9 +258,9 @@ async def test_a_resumed_stream_smooths_as_it_asks_itself() -> None:
     again = _stream(camera, resumable)
     token = {"smoothing": False, "resume_token": first.resume_token, "detect_every": 1}
     again.configure(*parse_stream_settings(token))
-    for answer, frame in zip(await _look(again, 3), camera.frames, strict=False):
+    for answer, shown in zip(await _look(again, 3), camera.frames, strict=False):
         assert isinstance(answer.outcome, PoseResult)
-        assert (answer.outcome.poses.keypoints == frame.poses.keypoints).all()
+        assert (answer.outcome.poses.keypoints == shown.poses.keypoints).all()
         assert answer.outcome.poses.ids is not None
         assert answer.outcome.poses.ids.tolist() == [1]
 

@@ -42,7 +42,7 @@ class Loader:
 
     def __call__(self, settings: Settings) -> FakeEstimator:
         self.wanted.append(settings.student)
-        assert self.gate.wait(10)
+        assert self.gate.wait(100)
         if settings.student == "damaged":
             raise ValueError("damaged: not a checkpoint")
         self.made.append(FakeEstimator(student_name=settings.student, delay_s=self.delay_s))
@@ -58,11 +58,11 @@ class Running:
 
     async def reload(self, **wanted: str) -> httpx.Response:
         body = {"json": wanted} if wanted else {}
-        return await self.http.post(f"{self.url}/admin/reload", headers=ADMIN, timeout=20, **body)
+        return await self.http.post(f"{self.url}/admin/reload", headers=ADMIN, timeout=100, **body)
 
     async def student(self) -> str:
         answer = await self.http.post(
-            f"{self.url}/pose", content=PNG, headers={**POSE, **IMAGE}, timeout=20
+            f"{self.url}/pose", content=PNG, headers={**POSE, **IMAGE}, timeout=100
         )
         answer.raise_for_status()
         return str(answer.json()["models"]["student"])
@@ -84,7 +84,7 @@ async def running(tmp_path: Path, **more: object) -> AsyncIterator[Running]:
 
 
 async def until_retired(runtime: Runtime) -> None:
-    async with asyncio.timeout(10):
+    async with asyncio.timeout(100):
         while runtime._retiring:
             await asyncio.sleep(0.01)
 
@@ -133,14 +133,15 @@ async def test_nothing_is_lost_under_load(tmp_path: Path) -> None:
                 answers.append(await service.student())
 
         asking = [asyncio.create_task(ask()) for _ in range(8)]
-        for number in range(5):
-            await asyncio.sleep(0.1)
-            assert (await service.reload(student=f"model-{number}")).status_code == 200
-        await asyncio.sleep(0.1)
+        names = ["first", *(f"model-{number}" for number in range(5))]
+        for name in names:
+            if name != "first":
+                assert (await service.reload(student=name)).status_code == 200
+            while answers.count(name) < 10:
+                await asyncio.sleep(0.01)
         stop.set()
         await asyncio.gather(*asking)
-        assert len(answers) > 50
-        assert {"first", *(f"model-{number}" for number in range(5))} == set(answers)
+        assert set(answers) == set(names)
 
 
 async def test_a_failed_load_keeps_the_old_and_says_why(tmp_path: Path) -> None:
@@ -208,7 +209,7 @@ async def test_a_hangup_loads_models_and_keys_anew(tmp_path: Path) -> None:
     async with running(tmp_path) as service:
         (tmp_path / "keys.toml").write_text(entry("caller", "pose"))
         os.kill(os.getpid(), signal.SIGHUP)
-        async with asyncio.timeout(10):
+        async with asyncio.timeout(100):
             while len(service.loader.made) < 2:
                 await asyncio.sleep(0.01)
         assert service.runtime.access.names == ["caller"]

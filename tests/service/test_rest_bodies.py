@@ -79,7 +79,7 @@ async def test_bodies_in_memory_are_bounded(fake: FakeEstimator) -> None:
         raw = {"Content-Type": "image/png"}
         fake.gate.clear()
         first = asyncio.create_task(http.post("/pose", content=PADDED, headers=raw))
-        await asyncio.to_thread(fake.entered.wait, 10)
+        await asyncio.to_thread(fake.entered.wait, 100)
         for content in (PADDED, in_pieces()):  # with its length announced, and without
             refused = await http.post("/pose", content=content, headers=raw)
             assert_problem(refused, 429, "overloaded")

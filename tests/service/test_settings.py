@@ -17,6 +17,16 @@ from tools.settings_table import settings_table
 OPERATIONS = Path(__file__).resolve().parents[2] / "docs" / "operations.md"
 
 
+@pytest.fixture(autouse=True)
+def no_service(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Settings that are taken to be right after all fail the test, and start nothing."""
+
+    def refuse(settings: Settings) -> None:
+        raise AssertionError(f"would serve on {settings.host}:{settings.http_port}")
+
+    monkeypatch.setattr("service.process.run_service", refuse)
+
+
 def test_environment_is_read_and_flags_go_first(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setenv("SDPOSE_HTTP_PORT", "9000")
     monkeypatch.setenv("SDPOSE_API_KEYS", "one, two,,")

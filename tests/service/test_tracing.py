@@ -59,7 +59,7 @@ class Stuck(SpanProcessor):
         self.sent = False
 
     def shutdown(self) -> None:
-        self.sent = self.gate.wait(3)
+        self.sent = self.gate.wait(100)
 
 
 def test_a_collector_that_is_gone_does_not_hold_up_the_end() -> None:

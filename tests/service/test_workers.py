@@ -27,7 +27,7 @@ class Held:
     def __call__(self) -> str:
         self.begun += 1
         self.entered.set()
-        assert self.gate.wait(10)
+        assert self.gate.wait(100)
         return "done"
 
 
@@ -53,7 +53,7 @@ def held() -> Iterator[Held]:
 async def occupied(pool: WorkPool, held: Held) -> asyncio.Task[str]:
     """The pool's only thread holds work at the gate."""
     task = asyncio.create_task(pool.run(held))
-    await asyncio.to_thread(held.entered.wait, 10)
+    await asyncio.to_thread(held.entered.wait, 100)
     return task
 
 
@@ -124,9 +124,9 @@ async def test_work_that_expires_in_the_queue_is_not_begun(
 async def test_the_thread_looks_at_the_clock_itself(pool: WorkPool, held: Held, ear: Ear) -> None:
     """The loop is too busy to tell of the deadline before the thread comes to the work."""
     first = await occupied(pool, held)
-    late = asyncio.create_task(pool.run(held, deadline=time.monotonic() + 0.02))
+    late = asyncio.create_task(pool.run(held, deadline=time.monotonic() + 0.3))
     await asyncio.sleep(0)
-    time.sleep(0.04)
+    time.sleep(0.4)
     held.gate.set()
     while len(ear.waits) < 2:
         time.sleep(0.001)
