@@ -45,7 +45,7 @@ check: setup-dev
 	$(BIN)/ruff format --check .
 	$(BIN)/ruff check .
 	$(BIN)/mypy
-	$(BIN)/lint-imports
+	$(BIN)/lint-imports --cache-dir $(VENV)/cache/imports
 
 # -n 2: most tests wait for a service or a process as long as they compute.
 test: check

@@ -19,7 +19,7 @@ from tools.environment import clean
 if "PYTEST_XDIST_WORKER" not in os.environ:
     home = tempfile.mkdtemp(prefix="sdpose-tests-")
     atexit.register(shutil.rmtree, home, ignore_errors=True)
-    own = clean(os.environ, home)
+    own = clean(os.environ, home) | {"HYPOTHESIS_STORAGE_DIRECTORY": f"{home}/hypothesis"}
     os.environ.clear()
     os.environ.update(own)
 
@@ -30,13 +30,13 @@ from sdpose_core.detector.ultralytics_quiet import ultralytics_tasks
 ultralytics_tasks()
 
 _ROOT = Path(__file__).parent.parent
-_MADE_BY_TOOLS = {"__pycache__", "build", "sdpose_service.egg-info"}
+_OTHERS = {".git", ".venv", "__pycache__", "build", "sdpose_service.egg-info"}
 
 
 def _files() -> set[Path]:
     found: set[Path] = set()
     for folder, folders, names in os.walk(_ROOT):
-        folders[:] = [each for each in folders if each[0] != "." and each not in _MADE_BY_TOOLS]
+        folders[:] = [each for each in folders if each not in _OTHERS]
         found.update(Path(folder, name) for name in names)
     return found
 
