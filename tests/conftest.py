@@ -62,9 +62,11 @@ def nothing_left() -> Iterator[None]:
     """Fails the last test where any leaves a process, or a file in the project's folder."""
     files = _files()
     yield
-    _, alive = psutil.wait_procs(psutil.Process().children(recursive=True), timeout=10)
-    running = [each for each in (" ".join(one.cmdline()) for one in alive) if "tracker" not in each]
+    children = {each: " ".join(each.cmdline()) for each in psutil.Process().children(True)}
+    # Python's own, which ends with this process.
+    ours = [each for each, command in children.items() if "resource_tracker" not in command]
+    _, alive = psutil.wait_procs(ours, timeout=60)
     for each in alive:
         each.kill()
-    assert not running, "tests left these processes"
-    assert not _files() - files, "tests left these files"
+    assert [children[each] for each in alive] == [], "tests left these processes"
+    assert sorted(map(str, _files() - files)) == [], "tests left these files"

@@ -76,14 +76,16 @@ def test_a_folded_student_is_a_copy_without_shuffle_units(crops: Tensor) -> None
     assert folded(other) is other
 
 
-@pytest.mark.parametrize("folds", [True, False])
+@pytest.mark.parametrize(
+    "folds", [True, pytest.param(False, marks=pytest.mark.slow("converts, 20 s"))]
+)
 def test_every_size_answers_as_the_student(
     folds: bool, cache: Path, crops: Tensor, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setattr(backend_module, "folding_pays", lambda precision: folds)
     student = _lite()
     backend: PoseBackend = OpenVINOBackend(student, "fp32", cache_folder=cache)
-    for cycles in (0, 1, None):
+    for cycles in (0, 1):
         with torch.inference_mode():
             expected = student(crops, cycles)
         for size in (1, 3, 8, 2):  # 3 has no network of its own, nor has any size at 1 cycle

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import functools
 import json
 import re
 import subprocess
@@ -22,7 +23,7 @@ from ultralytics.utils import ASSETS
 from sdpose_core import PoseEstimator
 from sdpose_core.backends.torch import TorchBackend
 from sdpose_core.calibration import ScoreCalibration
-from sdpose_core.checkpoints import DEFAULT_STUDENT, load_student
+from sdpose_core.checkpoints import load_student
 from sdpose_core.crops import crop_image
 from sdpose_core.export import FORMATS, export, export_student
 from sdpose_core.geometry import apply_matrices, image_to_crop_matrices, regions_from_boxes
@@ -66,30 +67,44 @@ def by_torchscript(path: Path) -> Callable[[np.ndarray[Any, Any]], list[Any]]:
 RUN = {"onnx": by_onnx, "openvino": by_openvino, "torchscript": by_torchscript}
 
 
-@pytest.mark.parametrize("kind", list(FORMATS))
-@pytest.mark.parametrize(("of", "cycles"), [("transformer", 2), (DEFAULT_STUDENT, None)])
-def test_an_exported_student_gives_the_same_heatmaps(
-    of: str, cycles: int | None, kind: str, tmp_path: Path
-) -> None:
-    student = transformer() if of == "transformer" else load_student(of)
+EVERY_KIND = pytest.mark.parametrize("kind", list(FORMATS))
+
+
+@pytest.fixture(scope="module")
+def exported(tmp_path_factory: pytest.TempPathFactory) -> Callable[[str, str], Path]:
+    """The embedded student with its decoding inside, by kind of file and layout of its input."""
+
+    @functools.cache
+    def file(kind: str, layout: str) -> Path:
+        path = tmp_path_factory.mktemp("exported") / NAMES[kind]
+        facts = {"licence": "Apache-2.0"}
+        export_student(load_student(), path, keypoints=True, layout=layout, facts=facts)
+        return path
+
+    return file
+
+
+@EVERY_KIND
+def test_an_exported_student_gives_the_same_heatmaps(kind: str, tmp_path: Path) -> None:
+    student = transformer()
     path = tmp_path / NAMES[kind]
-    assert export_student(student, path, cycles=cycles) < 1e-3
+    assert export_student(student, path, cycles=2) < 1e-3
     run = FORMATS[kind].read(path)
     generator = torch.Generator().manual_seed(0)
     images = torch.randint(0, 256, (5, 3, 256, 192), generator=generator).float()
     with torch.inference_mode():
-        expected = student(images, cycles).numpy()
+        expected = student(images, 2).numpy()
     assert expected.max() > 0.2  # or an answer of nearly nothing would do
     np.testing.assert_allclose(run(images.numpy())[0], expected, atol=1e-3)
 
 
-@pytest.mark.parametrize("kind", list(FORMATS))
-@pytest.mark.parametrize("layout", ["nchw", "nhwc"])
-def test_keypoints_are_those_of_the_service(kind: str, layout: str, tmp_path: Path) -> None:
+@EVERY_KIND
+@pytest.mark.parametrize("layout", ["nchw", pytest.param("nhwc", marks=pytest.mark.slow("10 s"))])
+def test_keypoints_are_those_of_the_service(
+    kind: str, layout: str, exported: Callable[[str, str], Path]
+) -> None:
     """Real people, any batch size, against the whole estimator."""
     student = load_student()
-    path = tmp_path / NAMES[kind]
-    export_student(student, path, keypoints=True, layout=layout)
     image = decode_image((ASSETS / "bus.jpg").read_bytes(), ImageLimits())
     estimator = PoseEstimator(TorchBackend(load_student(), "cpu"), scores=load_student().scores)
     [expected] = estimator.estimate([image], [BOXES])
@@ -97,7 +112,7 @@ def test_keypoints_are_those_of_the_service(kind: str, layout: str, tmp_path: Pa
     crops = crop_image(image, regions)
     if layout == "nchw":
         crops = np.ascontiguousarray(crops.transpose(0, 3, 1, 2))
-    run = RUN[kind](path)
+    run = RUN[kind](exported(kind, layout))
     places = apply_matrices(image_to_crop_matrices(regions), expected.keypoints)
     for count in (1, 3):
         keypoints, scores = run(crops[:count])
@@ -118,17 +133,18 @@ def test_students_without_a_score_head(calibration: ScoreCalibration, tmp_path: 
     np.testing.assert_allclose(by_onnx(path)(crops.numpy())[1], calibration(peaks), atol=2e-3)
 
 
-def test_the_script_of_the_docs_runs_without_torch(tmp_path: Path) -> None:
+def test_the_script_of_the_docs_runs_without_torch(
+    tmp_path: Path, exported: Callable[[str, str], Path]
+) -> None:
     text = (ROOT / "docs" / "recipes.md").read_text(encoding="utf-8")
     [script] = [
         part for part in re.findall(r"<<'END'\n(.*?)^END$", text, re.M | re.S) if "onnxrun" in part
     ]
     assert len([line for line in script.splitlines() if line.strip()]) <= 40
     (tmp_path / "pose.py").write_text("import sys; sys.modules['torch'] = None\n" + script)
-    export_student(load_student(), tmp_path / "pose.onnx", keypoints=True)
     box = [str(side) for side in BOXES[0]]
     done = subprocess.run(
-        [sys.executable, "pose.py", "pose.onnx", str(ASSETS / "bus.jpg"), *box],
+        [sys.executable, "pose.py", str(exported("onnx", "nchw")), str(ASSETS / "bus.jpg"), *box],
         cwd=tmp_path,
         capture_output=True,
         text=True,
@@ -157,11 +173,9 @@ def metadata(kind: str, path: Path) -> dict[str, Any]:
     return found
 
 
-@pytest.mark.parametrize("kind", list(FORMATS))
-def test_the_file_says_what_it_is(kind: str, tmp_path: Path) -> None:
-    path = tmp_path / NAMES[kind]
-    export_student(load_student(), path, keypoints=True, facts={"licence": "Apache-2.0"})
-    found = metadata(kind, path)
+@EVERY_KIND
+def test_the_file_says_what_it_is(kind: str, exported: Callable[[str, str], Path]) -> None:
+    found = metadata(kind, exported(kind, "nchw"))
     assert found["preset"] == "sdpose-lite"
     assert (found["input_size"], found["heatmap_size"]) == ([192, 256], [48, 64])
     assert (found["padding"], found["cycles"]) == (1.15, 0)

@@ -16,6 +16,7 @@ from tests.service.conftest import Service, serving
 
 pytestmark = pytest.mark.anyio
 
+PATIENT = {"max_queue_ms": 600_000, "default_deadline_ms": 600_000, "max_deadline_ms": 600_000}
 Client = AsyncRestPoseClient | AsyncGrpcPoseClient
 
 
@@ -33,7 +34,7 @@ def estimator() -> PoseEstimator:
 
 @pytest.fixture(scope="module")
 async def real(estimator: PoseEstimator) -> AsyncIterator[Service]:
-    async with serving(estimator, max_cycles=1) as running:
+    async with serving(estimator, max_cycles=1, **PATIENT) as running:
         yield running
 
 

@@ -92,6 +92,7 @@ def auroc(right: NDArray[np.floating], wrong: NDArray[np.floating]) -> float:
     return float((right[:, None] > wrong[None]).mean())
 
 
+@pytest.mark.slow("fits a score head, 30 s")
 def test_the_command_fits_scores_and_leaves_keypoints_alone(tmp_path: Path, people: str) -> None:
     target = tmp_path / "scored.safetensors"
     words = ["sdpose-lite", people, "--output", str(target), "--sources", "drawn", "--views", "4"]
