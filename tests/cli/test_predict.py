@@ -26,6 +26,7 @@ from sdpose_core.io.writers import JsonLines
 from sdpose_core.predict import Interrupted, Prediction
 from sdpose_core.tracking import TrackingConfig
 from sdpose_core.types import Image, Poses
+from tests.cli.conftest import Done
 from tests.pictures import corners, encoded
 
 SDPOSE = (sys.executable, "-c", "from service.cli.main import main; main()")
@@ -296,20 +297,22 @@ def test_standard_input_to_a_file(photographs: Path, tmp_path: Path) -> None:
     assert [path.name for path in out.parent.iterdir()] == ["out.csv"]
 
 
-def test_nothing_to_do_and_wrong_names(photographs: Path, tmp_path: Path) -> None:
-    run = _sdpose(tmp_path / "none.jpg")
+def test_nothing_to_do_and_wrong_names(
+    photographs: Path, tmp_path: Path, sdpose: Callable[..., Done]
+) -> None:
+    run = sdpose("predict", tmp_path / "none.jpg")
     assert run.returncode == 1
-    assert run.stderr.decode() == f"sdpose predict: {tmp_path}/none.jpg: no such file or folder\n"
+    assert run.stderr == f"sdpose predict: {tmp_path}/none.jpg: no such file or folder\n"
     for option, value, told in (
         ("--student", "sdpose-x", "unknown student"),
         ("--detector", "nope.safetensors", "no such file"),
         ("--output", str(tmp_path), "is a folder"),
     ):
-        run = _sdpose(photographs / "bus.jpg", option, value)
+        run = sdpose("predict", photographs / "bus.jpg", option, value)
         assert run.returncode == 2
-        assert told in run.stderr.decode()
-        assert run.stderr.count(b"\n") == 1
-        assert run.stdout == b""
+        assert told in run.stderr
+        assert run.stderr.count("\n") == 1
+        assert run.stdout == ""
 
 
 @pytest.mark.parametrize("to_file", [True, False])

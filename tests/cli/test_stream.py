@@ -9,7 +9,7 @@ import signal
 import subprocess
 import sys
 import time
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from fractions import Fraction
 from pathlib import Path
 from typing import Any
@@ -27,6 +27,7 @@ from sdpose_core.stream import StreamRun, Summary, recorded_frames
 from sdpose_core.types import Poses
 from service.cli.window import open_window
 from tests.cameras import camera
+from tests.cli.conftest import Done
 
 SDPOSE = (sys.executable, "-c", "from service.cli.main import main; main()")
 
@@ -68,19 +69,20 @@ def test_a_recording_gives_ids_lines_a_drawing_and_a_summary(clip: Path, tmp_pat
     assert times == pytest.approx([n / 10 for n in range(12)], abs=0.005)
 
 
-def test_every_and_the_screen(clip: Path) -> None:
-    done = sdpose_stream(clip, "--json", "-", "--every", 4, "--no-tracking")
+def test_every_and_the_screen(clip: Path, sdpose: Callable[..., Done]) -> None:
+    done = sdpose("stream", clip, "--json", "-", "--every", 4, "--no-tracking")
     assert done.returncode == 0, done.stderr
     lines = [json.loads(line) for line in done.stdout.splitlines()]
     assert [line["frame"] for line in lines] == [0, 4, 8]
     assert not any("id" in person for line in lines for person in line["people"])
 
 
-def test_a_camera_that_ends_is_given_up(tmp_path: Path) -> None:
+def test_a_camera_that_ends_is_given_up(tmp_path: Path, sdpose: Callable[..., Done]) -> None:
     drawn = tmp_path / "a.mp4"
     with camera(5) as address:
-        done = sdpose_stream(
-            address, "--json", tmp_path / "a.jsonl", "--overlay", drawn, "--attempts", 1
+        done = sdpose(
+            *("stream", address, "--json", tmp_path / "a.jsonl"),
+            *("--overlay", drawn, "--attempts", 1),
         )
     assert done.returncode == 1
     assert "the connection broke off" in done.stderr
@@ -116,8 +118,10 @@ def test_interrupted_files_are_whole(tmp_path: Path) -> None:
         (["0", "--server", "127.0.0.1:9", "--attempts", "1"], 1, "sdpose stream: "),
     ],
 )
-def test_what_cannot_be(arguments: list[str], status: int, sentence: str) -> None:
-    done = sdpose_stream(*arguments)
+def test_what_cannot_be(
+    arguments: list[str], status: int, sentence: str, sdpose: Callable[..., Done]
+) -> None:
+    done = sdpose("stream", *arguments)
     assert done.returncode == status, done.stderr
     assert sentence in done.stderr
     assert "Traceback" not in done.stderr
