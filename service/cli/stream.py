@@ -108,6 +108,10 @@ def stream(
     )
     status = 0
     try:
+        # Before the models, which take seconds to load.
+        found, problems = ([], []) if is_live(source) else find_sources([source])
+        if problems:
+            raise MediaError(problems[0])
         with ExitStack() as stack:
             answering = _answering(
                 stack,
@@ -136,9 +140,6 @@ def stream(
                 live = stack.enter_context(LiveSource(source, tell, attempts=attempts))
                 frames = live_frames(live.frames(stopping), fps, every)
             else:
-                found, problems = find_sources([source])
-                if problems:
-                    raise MediaError(problems[0])
                 frames = recorded_frames(found, fps, every, stopping, tell)
             with screen:
                 run.run(answering(frames))

@@ -2,12 +2,15 @@
 
 from __future__ import annotations
 
+import pytest
+
 from service.bench.overload import Answer, Run
 from service.bench.soak import Sample, Soak
 from tools.lock import ROOT
 from tools.trust import faults, load_held, lost, named_tests, table
 
 
+@pytest.mark.slow("starts pytest, 30 s")
 def test_it_runs_the_tests_of_the_table() -> None:
     tests = named_tests()
     assert len(tests) >= 20
