@@ -35,6 +35,7 @@ DEV_EXTRAS = ("archive", "dev", "export", "otel", "train")
 DEV_ALL_EXTRAS = (*DEV_EXTRAS, "dev-all", "ray")
 UNUSED = frozenset(
     (
+        "colorama",  # Windows
         "matplotlib",  # ultralytics' plots
         "openvino-telemetry",  # reports use over the network: `sdpose_core/__init__.py` bars it
         "polars",  # ultralytics' tables of results
@@ -43,7 +44,7 @@ UNUSED = frozenset(
     )
 )
 """Packages that others name and that nothing here imports but `sdpose train-detector`, for which
-pip brings them with the extra `train`: 270 MB."""
+pip brings them with the extra `train`."""
 PYTHONS = ("3.11", "3.12", "3.13", "3.14")
 """The versions of Python that the lists hold for, as `requires-python` has them."""
 PLATFORMS = ("x86_64-manylinux_2_31", "aarch64-manylinux_2_35", "aarch64-apple-darwin")
@@ -132,7 +133,7 @@ def main() -> None:
         _resolve(gpu, EXTRAS, UNUSED, *same)
         cuda = {*filter(is_cuda, pins(everything))}
         _resolve(cpu, EXTRAS, UNUSED | cuda, *same)
-        _resolve(dev, DEV_EXTRAS, (UNUSED - {"matplotlib"}) | cuda, *same)
+        _resolve(dev, DEV_EXTRAS, (UNUSED - {"colorama", "matplotlib"}) | cuda, *same)
         _resolve(dev_all, DEV_ALL_EXTRAS, cuda, *same)
         _write(GPU_LOCK, gpu)
         _write(CPU_LOCK, cpu)
