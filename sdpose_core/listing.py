@@ -3,14 +3,12 @@
 from __future__ import annotations
 
 from pathlib import Path
-from typing import Any, Final, NamedTuple
+from typing import TYPE_CHECKING, Any, Final, NamedTuple
 
-import torch
-from torch.utils.flop_counter import FlopCounterMode
+from sdpose_core.embedded import DETECTOR, embedded_facts, embedded_path
 
-from sdpose_core.checkpoints import embedded_path, read_checkpoint
-from sdpose_core.detector.weights import EMBEDDED, EMBEDDED_PATH, find_detector, read_metadata
-from sdpose_core.model import PRESETS, Student, StudentConfig
+if TYPE_CHECKING:
+    from sdpose_core.model import StudentConfig
 
 
 class Cost(NamedTuple):
@@ -39,6 +37,8 @@ COSTS: Final = {
     "sdpose-lite": Cost(2_143_212, 0.302, 0.302, None, None),
     "sdpose-lite-s": Cost(5_262_119, 0.677, 0.677, None, None),
 }
+EMBEDDED_COSTS: Final = {"sdpose-lite": Cost(1_306_803, 0.302, 0.302, None, None)}
+"""Of embedded networks that are smaller than their preset, such as one that pools its crops."""
 DETECTOR_PARAMETERS: Final = 2_597_051
 DETECTOR_GMACS: Final = 3.218
 LICENCE: Final = "AGPL-3.0-or-later"
@@ -46,6 +46,11 @@ LICENCE: Final = "AGPL-3.0-or-later"
 
 def count_gmacs(config: StudentConfig) -> tuple[float, float]:
     """Multiply-accumulates of one crop as it is served in 1e9: all, and without attention's."""
+    import torch
+    from torch.utils.flop_counter import FlopCounterMode
+
+    from sdpose_core.model import Student
+
     with torch.device("meta"):
         student = Student(config).eval()
         image = torch.empty(1, 3, *config.input_size)
@@ -58,6 +63,10 @@ def count_gmacs(config: StudentConfig) -> tuple[float, float]:
 
 def count_parameters(config: StudentConfig) -> int:
     """All parameters of a student, trainable or fitted separately."""
+    import torch
+
+    from sdpose_core.model import Student
+
     with torch.device("meta"):
         return sum(p.numel() for p in Student(config).parameters())
 
@@ -68,18 +77,11 @@ def list_models() -> list[dict[str, Any]]:
     A student's is for keypoints, the detector's for person boxes; ``evaluated_on`` names the set.
     """
     entries = []
-    for name in PRESETS:
-        cost, path, facts = COSTS[name], embedded_path(name), {}
+    for name, own in COSTS.items():
+        path, cost, facts = embedded_path(name), own, {}
         if path is not None:
-            checkpoint = read_checkpoint(path)
-            facts = checkpoint.training
-            # The embedded network may be a smaller one, such as one that pools its crops.
-            gmacs, rest = count_gmacs(checkpoint.config)
-            cost = cost._replace(
-                parameters=count_parameters(checkpoint.config),
-                gmacs=round(gmacs, 3),
-                gmacs_no_attention=round(rest, 3),
-            )
+            facts = embedded_facts(path).get("training", {})
+            cost = EMBEDDED_COSTS.get(name, own)
         entries.append(
             {
                 "name": name,
@@ -98,6 +100,11 @@ def list_models() -> list[dict[str, Any]]:
 
 def count_detector() -> tuple[int, float]:
     """Parameters of the embedded detector as it runs, and 1e9 multiply-accumulates at 640x640."""
+    import torch
+    from torch.utils.flop_counter import FlopCounterMode
+
+    from sdpose_core.detector.weights import EMBEDDED, find_detector
+
     network = find_detector(EMBEDDED).network()
     with FlopCounterMode(display=False) as counter, torch.no_grad():
         network(torch.zeros(1, 640, 640, 3))
@@ -105,13 +112,13 @@ def count_detector() -> tuple[int, float]:
 
 
 def _detector() -> dict[str, Any]:
-    facts = read_metadata(EMBEDDED_PATH)
+    facts = embedded_facts(DETECTOR)
     evaluation = facts.get("evaluation", {})
     return {
-        "name": EMBEDDED,
+        "name": "embedded",
         "kind": "detector",
         "embedded": True,
-        "file_bytes": _size(EMBEDDED_PATH),
+        "file_bytes": _size(DETECTOR),
         "parameters": DETECTOR_PARAMETERS,
         "gmacs": DETECTOR_GMACS,
         "gmacs_no_attention": None,

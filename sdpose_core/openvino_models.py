@@ -16,6 +16,7 @@ import logging
 import os
 import tempfile
 import threading
+import warnings
 from collections.abc import Callable, Iterable
 from pathlib import Path
 from typing import Any, Final
@@ -121,6 +122,23 @@ def compile_model(
     if threads:
         settings["INFERENCE_NUM_THREADS"] = threads
     return core().compile_model(model, "CPU", settings)
+
+
+def traced(module: torch.nn.Module, example: torch.Tensor) -> Any:
+    """A module in evaluation mode as TorchScript, for the converter.
+
+    With one thread: the example is small, and PyTorch's helper threads would spin on busy cores,
+    for several times the processor time of the work itself.
+    """
+    threads = torch.get_num_threads()
+    torch.set_num_threads(1)
+    try:
+        with torch.inference_mode(), warnings.catch_warnings():
+            # The shape checks in ``forward`` become constants in the trace, which tests cover.
+            warnings.simplefilter("ignore")
+            return torch.jit.trace(module, example, check_trace=False)  # type: ignore[no-untyped-call]
+    finally:
+        torch.set_num_threads(threads)
 
 
 def cache_folder() -> Path:

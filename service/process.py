@@ -100,15 +100,17 @@ async def _run(
     except TlsError as error:
         raise StartError(f"{error} (SDPOSE_TLS_CERTIFICATE)") from None
     with ExitStack() as sockets:
-        callers = sockets.enter_context(_listen(settings.host, settings.http_port))
+        callers = sockets.enter_context(_listen(settings.host, settings.http_port, "http-port"))
         operator = None
         if settings.metrics_port is not None:
-            operator = sockets.enter_context(_listen(settings.host, settings.metrics_port))
+            operator = sockets.enter_context(
+                _listen(settings.host, settings.metrics_port, "metrics-port")
+            )
         rpc = RpcServer(runtime, tls)
         try:
             grpc_port = await rpc.start(_address(settings.host, settings.grpc_port))
         except OSError as error:
-            raise StartError(f"{error} (SDPOSE_GRPC_PORT)") from None
+            raise StartError(f"{error}; {_choose('grpc-port')}") from None
         http = HttpServers(runtime, context)
         serving = asyncio.create_task(http.serve(callers, operator))
         addresses = Addresses(
@@ -227,7 +229,13 @@ def _signals_set(stop: asyncio.Event) -> Iterator[None]:
             loop.remove_signal_handler(number)
 
 
-def _listen(host: str, port: int) -> socket.socket:
+def _choose(option: str) -> str:
+    """How to choose another port than the one that cannot be taken."""
+    variable = f"SDPOSE_{option.upper().replace('-', '_')}"
+    return f"choose another port with --{option} or {variable}, such as {variable}=8080"
+
+
+def _listen(host: str, port: int, option: str) -> socket.socket:
     family = socket.AF_INET6 if ":" in host else socket.AF_INET
     # The protocol is named since asyncio turns Nagle's delay off only where it sees TCP.
     listener = socket.socket(family, socket.SOCK_STREAM, socket.IPPROTO_TCP)
@@ -237,7 +245,8 @@ def _listen(host: str, port: int) -> socket.socket:
     except OSError as error:
         listener.close()
         reason = error.strerror or error
-        raise StartError(f"cannot listen on {_address(host, port)}: {reason}") from None
+        where = _address(host, port)
+        raise StartError(f"cannot listen on {where}: {reason}; {_choose(option)}") from None
     listener.setblocking(False)
     return listener
 

@@ -26,6 +26,7 @@ from sdpose_core.openvino_models import (
     choose_precision,
     compile_model,
     make_key,
+    traced,
     weights_digest,
 )
 
@@ -214,11 +215,11 @@ def convert(student: Student, cycles: int) -> ov.Model:
 def _converted(module: nn.Module, shape: tuple[int, ...]) -> ov.Model:
     """A module of one float32 input ``(B, *shape)`` with any B."""
     example = torch.zeros(2, *shape)
+    # Traced here, since the converter's own tracing runs the network several times.
     with torch.inference_mode(), warnings.catch_warnings():
-        # The shape checks in ``forward`` become constants in the trace, which is fine.
         warnings.simplefilter("ignore")
-        # Traced here, since the converter's own tracing runs the network several times.
-        traced = torch.jit.trace(module.eval(), example, check_trace=False)  # type: ignore[no-untyped-call]
         return ov.convert_model(
-            traced, example_input=example, input=[ov.PartialShape([-1, *shape])]
+            traced(module.eval(), example),
+            example_input=example,
+            input=[ov.PartialShape([-1, *shape])],
         )

@@ -2,9 +2,6 @@
 
 from sdpose_core.checkpoints.catalog import (
     DEFAULT_STUDENT,
-    OFFICIAL_HELP,
-    WEIGHTS,
-    embedded_path,
     find_checkpoint,
     load_student,
     trained_path,
@@ -20,12 +17,9 @@ from sdpose_core.checkpoints.files import (
 
 __all__ = [
     "DEFAULT_STUDENT",
-    "OFFICIAL_HELP",
-    "WEIGHTS",
     "Checkpoint",
     "CheckpointError",
     "build_student",
-    "embedded_path",
     "find_checkpoint",
     "load_student",
     "read_checkpoint",

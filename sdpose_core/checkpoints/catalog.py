@@ -13,23 +13,11 @@ from sdpose_core.checkpoints.files import (
     read_checkpoint,
     read_training_facts,
 )
+from sdpose_core.embedded import OFFICIAL_HELP, embedded_path
 from sdpose_core.model import PAPER, PRESETS, Student
-
-WEIGHTS: Final = Path(__file__).parent.parent / "weights"
 
 DEFAULT_STUDENT: Final = "sdpose-lite"
 """The default student; its weights come with the package."""
-
-OFFICIAL_HELP: Final = (
-    "download the published checkpoint from the links in the README of "
-    "https://github.com/MartyrPenink/SDPose and pass the path of the .pth file"
-)
-
-
-def embedded_path(name: str) -> Path | None:
-    """Path of a preset's trained weights in this installation; None if it has none."""
-    path = WEIGHTS / f"{name}.safetensors"
-    return path if path.is_file() else None
 
 
 def trained_path(name: str) -> Path:

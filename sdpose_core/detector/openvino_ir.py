@@ -28,13 +28,16 @@ def convert(network: PersonNetwork) -> Any:
     """
     import openvino as ov
 
+    from sdpose_core.openvino_models import traced
+
     # Two different side lengths and a batch of two: none may end up as a constant in the graph.
     example = torch.zeros(2, 64, 96, 3, dtype=torch.uint8)
     with warnings.catch_warnings(), torch.inference_mode():
-        warnings.simplefilter("ignore")  # tracer warnings about the shapes, which a test covers
-        traced = torch.jit.trace(network, example, check_trace=False)  # type: ignore[no-untyped-call]
+        warnings.simplefilter("ignore")
         model = ov.convert_model(
-            traced, example_input=example, input=[ov.PartialShape([-1, -1, -1, 3])]
+            traced(network, example),
+            example_input=example,
+            input=[ov.PartialShape([-1, -1, -1, 3])],
         )
     model.set_rt_info(",".join(map(str, network.strides)), ["sdpose", "strides"])
     model.set_rt_info(str(int(network.needs_nms)), ["sdpose", "needs_nms"])

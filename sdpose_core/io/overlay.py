@@ -2,26 +2,22 @@
 
 from __future__ import annotations
 
-from dataclasses import replace
 from typing import Final
 
+import cv2
 import numpy as np
-import supervision as sv
+from numpy.typing import NDArray
 
 from sdpose_core.skeleton import EDGES, KEYPOINT_NAMES
 from sdpose_core.types import Floats, Image, Poses, check_image
 
-
-def _colour(red: int, green: int, blue: int) -> sv.Color:
-    # Supervision writes blue first, our images have red first.
-    return sv.Color(r=blue, g=green, b=red)
-
-
-LEFT: Final = _colour(255, 138, 36)
-RIGHT: Final = _colour(40, 150, 255)
-MIDDLE: Final = _colour(120, 230, 120)
-BOX: Final = _colour(235, 235, 235)
-_RIM: Final = _colour(20, 20, 20)
+# Red, green and blue, as in our images.
+LEFT: Final = (255, 138, 36)
+RIGHT: Final = (40, 150, 255)
+MIDDLE: Final = (120, 230, 120)
+BOX: Final = (235, 235, 235)
+_RIM: Final = (20, 20, 20)
+_FONT: Final = cv2.FONT_HERSHEY_SIMPLEX
 
 _SIDES: Final = tuple(name.split("_")[0] for name in KEYPOINT_NAMES)
 
@@ -32,12 +28,16 @@ def _side_of(edge: tuple[int, int]) -> str:
     return sides.pop() if len(sides) == 1 else "middle"
 
 
-# Supervision counts keypoints from 1.
-_LIMBS: Final = {
-    side: [(a + 1, b + 1) for a, b in EDGES if _side_of((a, b)) == side]
-    for side in ("left", "right", "middle")
-}
 _COLOURS: Final = {"left": LEFT, "right": RIGHT, "middle": MIDDLE}
+_LIMBS: Final = {side: [edge for edge in EDGES if _side_of(edge) == side] for side in _COLOURS}
+_JOINTS: Final = {
+    side: [
+        joint
+        for joint, own in enumerate(_SIDES)
+        if own == side or (own == "nose" and side == "middle")
+    ]
+    for side in _COLOURS
+}
 
 
 def line_width(image: Image) -> int:
@@ -74,43 +74,47 @@ def draw_poses(
         return canvas
     width = thickness or line_width(image)
     if boxes:
-        people = sv.Detections(xyxy=poses.boxes, class_id=np.zeros(len(poses), np.int64))
-        canvas = sv.BoxAnnotator(color=BOX, thickness=max(1, width // 2)).annotate(canvas, people)
-    points = sv.KeyPoints(
-        # Half a pixel on, because the drawing cuts fractions off.
-        xy=_drawable(poses.keypoints + 0.5, image),
-        visible=poses.keypoint_scores >= min_keypoint_score,
-    )
-    for side, limbs in _LIMBS.items():
-        annotator = sv.EdgeAnnotator(color=_COLOURS[side], thickness=width, edges=limbs)
-        canvas = annotator.annotate(canvas, points)
-    shown = points.visible
+        for left, top, right, bottom in _drawable(poses.boxes, image):
+            cv2.rectangle(canvas, (left, top), (right, bottom), BOX, max(1, width // 2))
+    # Half a pixel on, because fractions are cut off.
+    people = _drawable(poses.keypoints + 0.5, image)
+    shown = poses.keypoint_scores >= min_keypoint_score
     for side, colour in _COLOURS.items():
-        mine = np.array([one == side or (one == "nose" and side == "middle") for one in _SIDES])
-        joints = replace(points, visible=shown & mine)
-        canvas = sv.VertexAnnotator(color=_RIM, radius=width + 1).annotate(canvas, joints)
-        canvas = sv.VertexAnnotator(color=colour, radius=width).annotate(canvas, joints)
+        for points, visible in zip(people, shown, strict=True):
+            for a, b in _LIMBS[side]:
+                if visible[a] and visible[b]:
+                    cv2.line(canvas, points[a], points[b], colour, width)
+    for side, colour in _COLOURS.items():
+        joints = [
+            points[joint]
+            for points, visible in zip(people, shown, strict=True)
+            for joint in _JOINTS[side]
+            if visible[joint]
+        ]
+        for reach, shade in ((width + 1, _RIM), (width, colour)):
+            for joint in joints:
+                cv2.circle(canvas, joint, reach, shade, cv2.FILLED)
     if poses.ids is not None:
         _draw_ids(canvas, poses, width)
-    return np.asarray(canvas, np.uint8)
+    return canvas
 
 
 def _draw_ids(canvas: Image, poses: Poses, width: int) -> None:
     """The id of each person above the box, or in its corner where that is beyond the image."""
     assert poses.ids is not None
-    known = poses.ids > 0
-    if not known.any():
-        return
-    people = sv.Detections(
-        xyxy=_drawable(poses.boxes[known], canvas), class_id=np.zeros(int(known.sum()), np.int64)
-    )
-    labels = [f"{one}" for one in poses.ids[known]]
-    sv.LabelAnnotator(
-        color=_RIM, text_color=BOX, text_scale=0.2 * width, text_padding=width
-    ).annotate(canvas, people, labels)
+    scale = 0.2 * width
+    for (left, top, _, _), one in zip(_drawable(poses.boxes, canvas), poses.ids, strict=True):
+        if one <= 0:
+            continue
+        (wide, high), _ = cv2.getTextSize(str(one), _FONT, scale, 1)
+        above = top - high - 2 * width
+        right = left + wide + 2 * width
+        cv2.rectangle(canvas, (left, above), (right, top), _RIM, cv2.FILLED)
+        place = (left + width, above + width + high)
+        cv2.putText(canvas, str(one), place, _FONT, scale, BOX, 1, cv2.LINE_AA)
 
 
-def _drawable(points: Floats, image: Image) -> Floats:
-    """Points far outside the image brought to where OpenCV's whole numbers can hold them."""
+def _drawable(points: Floats, image: Image) -> NDArray[np.int32]:
+    """Whole pixels, those far outside the image brought to where OpenCV can hold them."""
     reach = 4 * max(image.shape[:2])
-    return np.asarray(np.clip(points, -reach, reach), np.float32)
+    return np.clip(points, -reach, reach).astype(np.int32)

@@ -110,7 +110,7 @@ def _ours(files: Sequence[str], precision: str, threads: int) -> list[Contender]
     from sdpose_core.backends.openvino import OpenVINOBackend
     from sdpose_core.calibration import ScoreCalibration
     from sdpose_core.checkpoints import load_student, training_facts
-    from sdpose_core.checkpoints.catalog import embedded_path
+    from sdpose_core.embedded import embedded_path
     from sdpose_core.heatmaps import MAX_REFINEMENT, decode_tensor
     from sdpose_core.model import PRESETS
 

@@ -7,6 +7,7 @@ import gc
 import time
 from collections.abc import Callable
 from functools import partial
+from typing import TypeVar
 
 import structlog
 
@@ -20,6 +21,8 @@ from service.settings import Settings
 from service.telemetry.metrics import Metrics
 from service.telemetry.tracing import Tracer
 
+_T = TypeVar("_T")
+_TELLS_EVERY_S = 5.0
 Build = Callable[[Settings], Estimator]
 
 _log = structlog.get_logger(__name__)
@@ -45,6 +48,13 @@ def build_estimator(settings: Settings) -> Estimator:
         # for cores on which OpenVINO's still spin: up to 30 ms a batch.
         torch.set_num_threads(1)
     return estimator
+
+
+async def _telling(waited: asyncio.Future[_T], event: str, began: float) -> _T:
+    """The result; until it is there, log lines with the seconds since `began`."""
+    while not (await asyncio.wait({waited}, timeout=_TELLS_EVERY_S))[0]:
+        _log.info(event, seconds=round(time.monotonic() - began, 1))
+    return await waited
 
 
 class Models:
@@ -74,7 +84,8 @@ class Models:
         _log.info(
             "loading", student=settings.student, detector=settings.detector, device=settings.device
         )
-        estimator = await asyncio.wrap_future(worker.call(lambda: build(settings)))
+        loading = asyncio.wrap_future(worker.call(lambda: build(settings)))
+        estimator = await _telling(loading, "still loading", began)
         _log.info(
             "loaded",
             student=estimator.student_name,
@@ -91,7 +102,8 @@ class Models:
             max_cycles=settings.max_cycles,
             detect_batch=1 if on_cpu else settings.max_detect_batch,
         )
-        await asyncio.wrap_future(worker.call(warm_up))
+        warming = asyncio.wrap_future(worker.call(warm_up))
+        await _telling(warming, "still warming up; a first start converts the networks", began)
         # On a CPU one inference takes all cores: detector and student share a thread and so
         # alternate. On a GPU each has its own, and their work overlaps.
         workers = (worker,) if on_cpu else (worker, OwnerThread("detect"))

@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import json
+import subprocess
+import sys
 from dataclasses import replace
 from pathlib import Path
 
@@ -10,12 +12,16 @@ import pytest
 import torch
 from typer.testing import CliRunner
 
+from sdpose_core.checkpoints import find_checkpoint
+from sdpose_core.embedded import embedded_path
 from sdpose_core.listing import (
     COSTS,
     DETECTOR_GMACS,
     DETECTOR_PARAMETERS,
+    EMBEDDED_COSTS,
     count_detector,
     count_gmacs,
+    count_parameters,
 )
 from sdpose_core.model import PRESETS, Student
 from service.cli.main import app, main
@@ -29,6 +35,25 @@ def test_listed_costs_are_those_of_the_network(name: str) -> None:
         (cost.gmacs, cost.gmacs_no_attention), abs=1e-3
     )
     assert sum(p.numel() for p in Student(PRESETS[name]).parameters()) == cost.parameters
+
+
+def test_listed_costs_are_those_of_the_embedded_networks() -> None:
+    embedded = [name for name in PRESETS if embedded_path(name) is not None]
+    assert list(COSTS) == list(PRESETS)
+    for name in embedded:
+        config = find_checkpoint(name).config
+        cost = EMBEDDED_COSTS.get(name, COSTS[name])
+        assert count_parameters(config) == cost.parameters
+        assert count_gmacs(config) == pytest.approx((cost.gmacs, cost.gmacs_no_attention), abs=1e-3)
+
+
+def test_listing_does_not_wait_for_pytorch() -> None:
+    code = (
+        "import sys; from typer.testing import CliRunner; from service.cli.main import app; "
+        "assert CliRunner().invoke(app, ['models']).exit_code == 0; "
+        "assert 'torch' not in sys.modules"
+    )
+    subprocess.run([sys.executable, "-c", code], check=True)
 
 
 def test_listed_costs_of_the_detector_are_those_of_its_network() -> None:

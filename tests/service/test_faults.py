@@ -24,8 +24,9 @@ import torch
 from ultralytics.utils import ASSETS
 
 from sdpose_core import PoseEstimator
-from sdpose_core.checkpoints import CheckpointError, embedded_path, load_student
+from sdpose_core.checkpoints import CheckpointError, load_student
 from sdpose_core.data.shards import ShardWriter
+from sdpose_core.embedded import embedded_path
 from sdpose_core.image_files import ImageLimits, decode_image
 from service.client import ErrorCode, GrpcPoseClient, RestPoseClient, Retry, ServiceError
 from service.pipeline.decoding import ImageDecoder

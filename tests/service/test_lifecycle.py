@@ -95,7 +95,10 @@ async def test_taken_port_is_told(name: str) -> None:
         taken.bind(("127.0.0.1", 0))
         taken.listen()
         port = taken.getsockname()[1]
-        with pytest.raises(StartError, match=f"cannot listen on 127.0.0.1:{port}"):
+        with pytest.raises(
+            StartError,
+            match=f"cannot listen on 127.0.0.1:{port}.*--(http|grpc|metrics)-port or SDPOSE_",
+        ):
             await run_service(quiet_settings(**{name: port}), build=lambda _: FakeEstimator())
 
 
