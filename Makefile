@@ -19,7 +19,7 @@ $(if $(UV),$(UV) pip install --python $(BIN)/python --torch-backend auto --const
 $(BIN)/pip install --disable-pip-version-check --constraint $(2) -e '$(1)'
 endef
 
-.PHONY: serve test check readme format protos protos-release setup setup-dev lock trust licences sbom deploy-check image-check release-check clean
+.PHONY: serve test check readme format protos protos-release setup setup-dev lock trust licences sbom deploy-check compose-check release-check clean
 
 $(BIN)/python:
 	$(PYTHON) -m venv $(VENV)
@@ -86,9 +86,10 @@ sbom: setup-dev
 deploy-check: setup-dev
 	$(BIN)/python -m tools.deploy_check
 
-# Builds the CPU image with buildah and runs it; root. What pip needs goes into IMAGE_CHECK.
-image-check: setup-dev
-	$(BIN)/python -m tools.image_check $(IMAGE_CHECK)
+# Builds the CPU image and runs docker-compose.yml by Podman; root; options in COMPOSE_CHECK.
+compose-check: setup-dev
+	$(BIN)/pip install --quiet --disable-pip-version-check podman-compose==1.6.0
+	$(BIN)/python -m tools.compose_check $(COMPOSE_CHECK)
 
 # Wheel and sdist, and the quick start from the wheel in an empty environment.
 release-check: setup-dev
