@@ -306,6 +306,7 @@ def check_upgrade(report: Report, project: Project, neighbour: Neighbour) -> Non
 def check_gpu(report: Report, project: Project, image: str) -> None:
     """The GPU profile on a host without a GPU."""
     report.section("The GPU profile without a GPU")
+    (project.folder / "docker-compose.override.yml").write_text(_NO_GRAFANA)
     project.engine("tag", image, "sdpose:gpu")
     try:
         project.compose("--profile", "gpu", "up", "--detach", "--no-build", "sdpose")
