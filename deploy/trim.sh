@@ -1,10 +1,10 @@
 #!/bin/sh
 # Removes from installed packages what serving never loads: trim.sh SITE_PACKAGES cpu|gpu
-# Tests, headers and test programs; for the CPU also what OpenVINO has for other devices and for
+# Tests, headers, test programs and PyTorch's compiler; for the CPU also what OpenVINO has for other devices and for
 # reading other formats; symbols that only a debugger reads.
 set -eu
 cd "$1"
-rm -rf torch/include torch/test torch/share openvino/include
+rm -rf torch/include torch/test torch/share torch/_inductor openvino/include
 find torch/bin torch/lib \( -name 'test_*' -o -name 'protoc*' -o -name 'lib*_test.so' \) -delete
 find . -type d -name tests -prune -exec rm -rf {} +
 if [ "$2" = cpu ]; then
@@ -14,4 +14,5 @@ if [ "$2" = cpu ]; then
         rm -f "openvino/libs/libopenvino_$part.so"*
     done
 fi
-strip --strip-unneeded torch/lib/libtorch_cpu.so torch/lib/libtorch_python.so uvloop/loop.*.so
+find torch/lib/libtorch_cpu.so torch/lib/libtorch_python.so uvloop av -name '*.so' \
+    -exec strip --strip-unneeded {} +

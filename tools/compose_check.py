@@ -231,10 +231,13 @@ def check_end(report: Report, project: Project, api: PrometheusApi, image: bytes
     state = project.engine.inspect("container", name)["State"]
     report.prove(f"`docker compose stop` ends it after {took:.1f} s with 0, not by force",
                  state["ExitCode"] == 0, found=state["ExitCode"])  # fmt: skip
-    # Every call was answered, or refused before it began: none broke off.
+    finished = '"finished": true' in project.engine("logs", "--tail=1", name)
+    report.prove("its last line says that all work in flight was finished", finished)
+    # Every call was answered, or refused before it began: none broke off. CANCELLED is gRPC's own
+    # word for a call that comes while the server closes.
     for outcomes, wanted in (
         (rest.outcomes, {200, 429, 503, "ConnectError"}),
-        (calls.outcomes, {"OK", "RESOURCE_EXHAUSTED", "UNAVAILABLE"}),
+        (calls.outcomes, {"OK", "RESOURCE_EXHAUSTED", "UNAVAILABLE", "CANCELLED"}),
     ):
         report.prove(f"no call was cut off: {dict(outcomes)}", set(outcomes) <= wanted)
     wait_until("SdposeDown fires", lambda: "SdposeDown" in _firing(api), 90)

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import os
+import shutil
 import subprocess
 import sys
 from collections.abc import Iterator, Mapping, Sequence
@@ -12,6 +13,7 @@ from pathlib import Path
 from typing import Any
 
 from tools.deployment.processes import run
+from tools.lock import ROOT
 from tools.release_check import copy_of_the_tree
 
 # runc and cgroupfs run under every layout of control groups, also where systemd is not; the limits
@@ -100,6 +102,9 @@ class Project:
         self.engine, self.folder = engine, folder
         self._build = build
         copy_of_the_tree(folder)
+        # The times of folders are part of what layers are known by.
+        for path in filter(Path.is_dir, folder.rglob("*")):
+            shutil.copystat(ROOT / path.relative_to(folder), path)
 
     def compose(self, *arguments: str, **variables: str) -> str:
         """Output of `docker compose` with these arguments and variables of the shell."""
