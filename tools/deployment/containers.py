@@ -84,7 +84,9 @@ class Engine:
     def close(self) -> None:
         """Removes all containers and what is mounted, so that the folder can be removed."""
         self("rm", "--all", "--force", "--time", "1")
-        self("network", "prune", "--force")
+        self("pod", "rm", "--all", "--force")
+        for kind in ("network", "volume"):
+            self(kind, "prune", "--force")
         graph = Path(str(self.env["CONTAINERS_STORAGE_CONF"])).parent / "graph"
         unmount = ["umount", str(graph / "overlay")]
         subprocess.run(unmount, check=False, capture_output=True)
