@@ -276,13 +276,13 @@ def check_cpu_profile(report: Report, project: Project, neighbour: Neighbour) ->
     project.engine("rm", "--force", "--time=1", "camera")
 
 
-def check_upgrade(report: Report, project: Project, neighbour: Neighbour) -> None:
+def check_upgrade(report: Report, project: Project, neighbour: Neighbour, name_server: str) -> None:
     """Two processes behind nginx, each replaced under load, as docs/deployment.md says."""
     report.section("An upgrade behind nginx")
     override = project.folder / "docker-compose.override.yml"
     override.write_text(_TWO_PROCESSES)
     upstreams = project.folder / "deploy/nginx/upstreams-compose.conf"
-    upstreams.write_text(upstreams.read_text().replace("127.0.0.11", _name_server(project)))
+    upstreams.write_text(upstreams.read_text().replace("127.0.0.11", name_server))
     certificate = make_certificate(project.folder / "deploy/nginx/tls")
     profiles = ("--profile", "gpu", "--profile", "second-gpu")
     with (project.folder / ".env").open("a") as env:
@@ -365,8 +365,9 @@ def check(report: Report, folder: Path, scratch: Path, options: argparse.Namespa
         enter_own_network()
         with Neighbour() as neighbour:
             check_cpu_profile(report, project, neighbour)
+            name_server = _name_server(project)
             project.compose("--profile", "cpu", "down", "--volumes")
-            check_upgrade(report, project, neighbour)
+            check_upgrade(report, project, neighbour, name_server)
             project.engine("rm", "--all", "--force", "--time=1")
             check_gpu(report, project, "sdpose:gpu" if options.gpu else "sdpose:cpu")
     finally:
