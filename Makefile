@@ -86,7 +86,8 @@ sbom: setup-dev
 deploy-check: setup-dev
 	$(BIN)/python -m tools.deploy_check
 
-# Builds the CPU image and runs docker-compose.yml by Podman; root; options in COMPOSE_CHECK.
+# Builds the CPU image and runs docker-compose.yml by Podman; root; options in COMPOSE_CHECK. Five
+# minutes, the first time about twenty.
 compose-check: setup-dev
 	$(BIN)/pip install --quiet --disable-pip-version-check podman-compose==1.6.0
 	$(BIN)/python -m tools.compose_check $(COMPOSE_CHECK)
