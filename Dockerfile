@@ -1,6 +1,6 @@
 # Two images of the service, `gpu` (the default) and `cpu`; docs/deployment.md explains them.
 #   docker build --target gpu --tag sdpose:gpu .
-#   docker build --target cpu --tag sdpose:cpu --build-arg TORCH_INDEX=<PyTorch's CPU index> .
+#   docker build --target cpu --tag sdpose:cpu .
 #
 # Both stand on plain Python: PyTorch's wheels bring their own CUDA libraries, so a CUDA base would
 # carry them a second time (docs/decisions/0004-images.md, which also has the way to a CUDA base).
@@ -13,21 +13,26 @@ FROM ${BASE} AS tools
 ARG PIP_INDEX_URL
 ARG PIP_EXTRA_INDEX_URL
 ENV PIP_DISABLE_PIP_VERSION_CHECK=1 PIP_ROOT_USER_ACTION=ignore PIP_DEFAULT_TIMEOUT=180
+# For `strip`, in the packages' stages only: the images are made of what these stages leave.
+# hadolint ignore=DL3008
+RUN apt-get update && apt-get install --yes --no-install-recommends binutils \
+    && rm -rf /var/lib/apt/lists/*
+COPY deploy/trim.sh /tmp/trim.sh
 # Filled from outside by this stage's pip, so the images get an environment without a pip.
 RUN python -m venv --without-pip /opt/venv
 
 FROM tools AS packages-cpu
-ARG TORCH_INDEX
+# PyTorch's own index of CPU builds. Empty: the indexes above have one.
+ARG TORCH_INDEX=https://download.pytorch.org/whl/cpu
 COPY deploy/requirements-cpu.lock /tmp/requirements.lock
 # PyTorch's default build for Linux does not load without CUDA libraries, which this image leaves
 # out: tried in the same step, so that no such layer is kept.
 RUN --mount=type=cache,target=/root/.cache/pip \
     python -m pip --python /opt/venv/bin/python install --no-deps \
         ${TORCH_INDEX:+--extra-index-url "${TORCH_INDEX}"} --requirement /tmp/requirements.lock \
-    && rm -rf /opt/venv/lib/python3.11/site-packages/torch/include \
+    && sh /tmp/trim.sh /opt/venv/lib/python3.11/site-packages cpu \
     && { /opt/venv/bin/python -c "import torch" \
-        || { echo "for the cpu target: --build-arg TORCH_INDEX=<PyTorch's CPU index>"; exit 1; }; } \
-    && python -m pip --python /opt/venv/bin/python check
+        || { echo "for the cpu target TORCH_INDEX must have PyTorch's CPU build"; exit 1; }; }
 
 FROM tools AS packages-gpu
 COPY deploy/requirements-gpu.lock /tmp/requirements.lock
@@ -35,10 +40,9 @@ COPY deploy/requirements-gpu.lock /tmp/requirements.lock
 RUN --mount=type=cache,target=/root/.cache/pip \
     python -m pip --python /opt/venv/bin/python install --no-deps \
         --requirement /tmp/requirements.lock \
-    && rm -rf /opt/venv/lib/python3.11/site-packages/torch/include \
+    && sh /tmp/trim.sh /opt/venv/lib/python3.11/site-packages gpu \
     && { /opt/venv/bin/python -c "import sys, torch; sys.exit(torch.version.cuda is None)" \
-        || { echo "for the gpu target: an index with PyTorch's CUDA build"; exit 1; }; } \
-    && python -m pip --python /opt/venv/bin/python check
+        || { echo "for the gpu target: an index with PyTorch's CUDA build"; exit 1; }; }
 
 # What is in each image, by name, version and licence (CycloneDX). Of the system below it:
 # `docker buildx build --sbom=true`.

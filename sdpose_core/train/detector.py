@@ -37,14 +37,18 @@ class DetectorRecipe:
     seed: int = 0
 
 
-def check_torchvision() -> None:
-    """Raises ``DetectorError`` if torchvision cannot be imported: ultralytics' trainer needs it.
+def check_trainer() -> None:
+    """Raises ``DetectorError`` if what ultralytics' trainer needs beyond serving does not load.
 
-    A torchvision built for CUDA beside a torch built for the CPU is the usual cause; serving needs
-    neither.
+    The usual cause is a torchvision built for CUDA beside a torch built for the CPU.
     """
     try:
+        importlib.import_module("polars")
         importlib.import_module("torchvision")
+    except ModuleNotFoundError as error:
+        raise DetectorError(
+            f"ultralytics' trainer needs {error.name}: pip install {error.name}"
+        ) from error
     except (ImportError, RuntimeError) as error:
         raise DetectorError(
             f"ultralytics' trainer needs torchvision, which does not load with torch "
@@ -104,12 +108,12 @@ def train_detector(data: Path, recipe: DetectorRecipe, folder: Path) -> Path:
         folder: Where ultralytics puts its run (``folder/run``) and we put the result.
 
     Raises:
-        DetectorError: torchvision does not load, or the set or the start cannot be used.
+        DetectorError: the trainer lacks a package, or the set or the start cannot be used.
         FileNotFoundError: no such ``data.yaml``.
     """
     described = people_only(data)
     folder = folder.resolve()  # ultralytics puts a relative one below a folder of its settings
-    check_torchvision()
+    check_trainer()
     start = single_class_start(recipe.start, folder)
     ready = folder / "data.yaml"
     ready.write_text(yaml.safe_dump(described))

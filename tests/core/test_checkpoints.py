@@ -17,13 +17,13 @@ from safetensors.torch import load_file, save_file
 from sdpose_core.checkpoints import (
     DEFAULT_STUDENT,
     CheckpointError,
-    embedded_path,
     load_student,
     read_checkpoint,
     save_student,
     training_facts,
 )
 from sdpose_core.checkpoints.official import to_ours
+from sdpose_core.embedded import embedded_path
 from sdpose_core.model import PAPER, PRESETS, Student
 from tests.core.parity import facts, network_input, official_state, recorded
 

@@ -163,6 +163,44 @@ def test_both_package_stages_try_to_load_torch(target: str) -> None:
     assert re.search(r"/opt/venv/bin/python -c \"import .*torch", stage[0])
 
 
+def test_the_index_of_cpu_builds_is_the_same_wherever_it_is_written() -> None:
+    index = "https://download.pytorch.org/whl/cpu"
+    assert f"ARG TORCH_INDEX={index}\n" in _DOCKERFILE
+    # Without a colon: set but empty, it is none.
+    assert f"${{TORCH_INDEX-{index}}}" in (ROOT / "docker-compose.yml").read_text()
+    assert f"#TORCH_INDEX={index}\n" in (ROOT / ".env").read_text()
+
+
+@pytest.mark.parametrize("target", ["cpu", "gpu"])
+def test_trimming_takes_what_serving_never_loads(tmp_path: Path, target: str) -> None:
+    packages, programs = tmp_path / "packages", tmp_path / "bin"
+    kept = {
+        "torch/lib/libtorch_cpu.so",
+        "torch/lib/libtorch_python.so",
+        "torch/bin/torch_shm_manager",
+        "torch/testing/__init__.py",
+        "uvloop/loop.abi.so",
+        "av/frame.abi3.so",
+        "openvino/libs/libopenvino_intel_cpu_plugin.so",
+        "openvino/libs/libopenvino_ir_frontend.so.1",
+    }
+    gone = {"torch/include/a.h", "torch/test/t.cpp", "torch/bin/test_api", "numpy/core/tests/t.py"}
+    gone |= {"torch/_inductor/graph.py"}
+    other = {"openvino/libs/libopenvino_intel_gpu_plugin.so", "openvino/libs/cache.json"}
+    for name in kept | gone | other:
+        (packages / name).parent.mkdir(parents=True, exist_ok=True)
+        (packages / name).touch()
+    programs.mkdir()
+    (programs / "strip").symlink_to("/bin/true")
+    subprocess.run(
+        ["sh", ROOT / "deploy" / "trim.sh", packages, target],
+        env={"PATH": f"{programs}:/usr/bin:/bin"},
+        check=True,
+    )
+    left = {str(path.relative_to(packages)) for path in packages.rglob("*") if path.is_file()}
+    assert left == (kept if target == "cpu" else kept | other)
+
+
 class _Ready(http.server.BaseHTTPRequestHandler):
     status = 200
 

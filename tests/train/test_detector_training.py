@@ -16,7 +16,7 @@ from sdpose_core.detector.ultralytics_quiet import ultralytics_tasks
 from sdpose_core.detector.weights import read_metadata, read_pt, read_safetensors
 from sdpose_core.train.detector import (
     DetectorRecipe,
-    check_torchvision,
+    check_trainer,
     people_only,
     single_class_start,
     train_detector,
@@ -88,9 +88,9 @@ def test_a_set_lies_where_its_description_lies(tmp_path: Path) -> None:
     assert people_only(data)["path"] == "elsewhere"
 
 
-def torchvision_loads() -> bool:
+def trainer_loads() -> bool:
     try:
-        check_torchvision()
+        check_trainer()
     except DetectorError:
         return False
     return True
@@ -120,8 +120,8 @@ def test_an_epoch_gives_a_detector_or_the_reason_why_not(
     recipe = DetectorRecipe(
         start=str(two_classes), epochs=1, image_size=96, batch=2, workers=0, device="cpu"
     )
-    if not torchvision_loads():
-        with pytest.raises(DetectorError, match="needs torchvision"):
+    if not trainer_loads():
+        with pytest.raises(DetectorError, match="trainer needs"):
             train_detector(data, recipe, tmp_path / "run")
         return
     result = train_detector(data, recipe, Path("run"))

@@ -1,1 +1,1 @@
-"""What `make deploy-check`, `make image-check` and `make release-check` are made of."""
+"""What `make deploy-check`, `make compose-check` and `make release-check` are made of."""

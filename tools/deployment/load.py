@@ -8,6 +8,7 @@ import threading
 import time
 from collections import Counter
 from collections.abc import Iterator
+from typing import Self
 
 import grpc
 import httpx
@@ -17,36 +18,37 @@ from websockets.typing import Origin
 from protos.sdpose.v1 import pose_pb2, pose_pb2_grpc
 
 
-class RestLoad:
+class _Load:
     """So many callers that ask one after the other until the `with` is left.
 
     A caller who is refused waits a second, as `Retry-After` asks of it.
+
+    Attributes:
+        outcomes: how often each answer came, by its status.
     """
 
-    def __init__(self, url: str, image: bytes, callers: int, *, verify: str | bool = True) -> None:
+    good: int | str
+
+    def __init__(self, callers: int) -> None:
         self.outcomes: Counter[int | str] = Counter()
-        self._url, self._image, self._verify = url, image, verify
         self._stop = threading.Event()
         self._lock = threading.Lock()
         self._threads = [threading.Thread(target=self._ask, daemon=True) for _ in range(callers)]
 
-    def _ask(self) -> None:
-        with httpx.Client(timeout=90.0, verify=self._verify) as http:
-            while not self._stop.is_set():
-                outcome: int | str
-                try:
-                    response = http.post(
-                        self._url, content=self._image, headers={"Content-Type": "image/jpeg"}
-                    )
-                    outcome = response.status_code
-                except httpx.TransportError as error:
-                    outcome = type(error).__name__
-                with self._lock:
-                    self.outcomes[outcome] += 1
-                if outcome != httpx.codes.OK:
-                    self._stop.wait(1.0)
+    def calls(self) -> Iterator[int | str]:
+        """The outcomes of one caller, without end."""
+        raise NotImplementedError
 
-    def __enter__(self) -> RestLoad:
+    def _ask(self) -> None:
+        for outcome in self.calls():
+            with self._lock:
+                self.outcomes[outcome] += 1
+            if outcome != self.good:
+                self._stop.wait(1.0)
+            if self._stop.is_set():
+                return
+
+    def __enter__(self) -> Self:
         for thread in self._threads:
             thread.start()
         return self
@@ -55,6 +57,47 @@ class RestLoad:
         self._stop.set()
         for thread in self._threads:
             thread.join(timeout=100.0)
+
+
+class RestLoad(_Load):
+    """Callers of `POST /pose`; an answer that did not come counts by the name of its error."""
+
+    good = httpx.codes.OK.value
+
+    def __init__(self, url: str, image: bytes, callers: int, *, verify: str | bool = True) -> None:
+        super().__init__(callers)
+        self._url, self._image, self._verify = url, image, verify
+
+    def calls(self) -> Iterator[int | str]:
+        """HTTP statuses."""
+        with httpx.Client(timeout=90.0, verify=self._verify) as http:
+            while True:
+                try:
+                    yield http.post(
+                        self._url, content=self._image, headers={"Content-Type": "image/jpeg"}
+                    ).status_code
+                except httpx.TransportError as error:
+                    yield type(error).__name__
+
+
+class GrpcLoad(_Load):
+    """Callers of `EstimatePose`."""
+
+    good = grpc.StatusCode.OK.name
+
+    def __init__(self, address: str, image: bytes, callers: int) -> None:
+        super().__init__(callers)
+        self._address, self._image = address, image
+
+    def calls(self) -> Iterator[int | str]:
+        """Names of gRPC's statuses."""
+        with grpc.insecure_channel(self._address) as channel:
+            while True:
+                try:
+                    grpc_people(channel, self._image)
+                    yield self.good
+                except grpc.RpcError as error:
+                    yield error.code().name
 
 
 def grpc_people(channel: grpc.Channel, image: bytes) -> int:

@@ -36,11 +36,16 @@ def fit_config(into: Path, targets: list[str], own: str, *, quick: bool) -> Path
     path.write_text(yaml.safe_dump(config))
     rules = (PROMETHEUS / "alerts.yml").read_text()
     if quick:
-        rules = re.sub(r"(?<=\[)(\d+)m(?=\])", lambda m: f"{4 * int(m[1])}s", rules)
-        rules = re.sub(r"(?<=for: )(\d+)m", lambda m: f"{4 * int(m[1])}s", rules)
+        rules = quick_rules(rules)
     (into / "alerts.yml").write_text(rules)
     shutil.copy(PROMETHEUS / "alerts.test.yml", into)
     return path
+
+
+def quick_rules(rules: str) -> str:
+    """The alert rules with four seconds for each minute of their windows and waiting."""
+    rules = re.sub(r"(?<=\[)(\d+)m(?=\])", lambda m: f"{4 * int(m[1])}s", rules)
+    return re.sub(r"(?<=for: )(\d+)m", lambda m: f"{4 * int(m[1])}s", rules)
 
 
 @dataclass(frozen=True, slots=True)
