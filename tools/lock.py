@@ -37,14 +37,19 @@ UNUSED = frozenset(
     (
         "colorama",  # Windows
         "matplotlib",  # ultralytics' plots
+        "mpmath",  # sympy's
+        "networkx",  # PyTorch's compiler
         "openvino-telemetry",  # reports use over the network: `sdpose_core/__init__.py` bars it
         "polars",  # ultralytics' tables of results
+        "sympy",  # PyTorch's compiler and exporter
         "ultralytics-platform",  # ultralytics' cloud
         "ultralytics-thop",  # ultralytics' count of operations
     )
 )
-"""Packages that others name and that nothing here imports but `sdpose train-detector`, for which
-pip brings them with the extra `train`."""
+"""Packages that others name and that nothing here imports but `sdpose train-detector` and `sdpose
+export`, for which pip brings them with the extra `train`."""
+_TESTED = frozenset(("matplotlib", "mpmath", "networkx", "sympy"))
+"""Those of them that tests of exports and plots need."""
 PYTHONS = ("3.11", "3.12", "3.13", "3.14")
 """The versions of Python that the lists hold for, as `requires-python` has them."""
 PLATFORMS = ("x86_64-manylinux_2_31", "aarch64-manylinux_2_35", "aarch64-apple-darwin")
