@@ -9,7 +9,7 @@ rm -rf torch/include torch/test torch/share torch/_inductor openvino/include
 rm -rf torchvision torchvision.libs setuptools setuptools-* _distutils_hack
 find . \( -name '*.pyi' -o -name '*.pyx' -o -name '*.h' -o -name '*.hpp' \) -delete
 find torch/bin torch/lib \( -name 'test_*' -o -name 'protoc*' -o -name 'lib*_test.so' \) -delete
-find torch/testing/_internal -type f ! -name logging_tensor.py ! -name __init__.py -delete
+find torch/testing/_internal -type f ! -name logging_tensor.py ! -name common_dtype.py ! -name __init__.py -delete
 find . -type d -name tests -prune -exec rm -rf {} +
 if [ "$2" = cpu ]; then
     rm -f openvino/libs/cache.json
