@@ -15,7 +15,7 @@ from torch import Tensor
 
 from sdpose_core.backends import PoseBackend, make_backend
 from sdpose_core.batches import run_in_batches
-from sdpose_core.calibration import ScoreCalibration, confirmed
+from sdpose_core.calibration import ScoreCalibration
 from sdpose_core.checkpoints import DEFAULT_STUDENT, load_student, training_facts
 from sdpose_core.crops import PersonCrops, crop_image, crop_tensor, joined
 from sdpose_core.detector import PersonDetector, load_detector
@@ -25,7 +25,9 @@ from sdpose_core.heatmaps import MAX_REFINEMENT, merge_flip, mirror
 from sdpose_core.inputs import ImageLike, as_image
 from sdpose_core.keypoints import KeypointDecoder
 from sdpose_core.model import PRESETS, ScoreHead, StudentConfig
+from sdpose_core.people import CANDIDATES, PersonScores, people_of
 from sdpose_core.processes import loading
+from sdpose_core.ranking import PersonRanking, mean_scores
 from sdpose_core.skeleton import NUM_KEYPOINTS
 from sdpose_core.types import Cycles, Detections, Floats, Image, Poses, Regions, given_boxes
 
@@ -47,6 +49,8 @@ class PoseEstimator:
         student_name: The student's name in answers.
         scores: Computes keypoint scores from all peaks and positions of a person; without one each
             comes from its own peak through ``calibration``.
+        rank: Computes the scores of people; without one each is its box's score times the mean of
+            its joints', as published.
         calibration: How a heatmap's peak becomes a keypoint's score.
         max_refinement: Bound of the decoder's sub-pixel step, heatmap pixels; None is the published
             protocol, for scores comparable with published ones.
@@ -61,6 +65,7 @@ class PoseEstimator:
         config: StudentConfig | None = None,
         student_name: str = "student",
         scores: ScoreHead | None = None,
+        rank: PersonScores = mean_scores,
         calibration: ScoreCalibration | None = None,
         max_refinement: float | None = MAX_REFINEMENT,
         max_batch: int | None = None,
@@ -69,6 +74,7 @@ class PoseEstimator:
         self.detector = detector
         self.config = config or getattr(backend, "config", None) or PRESETS["sdpose-t"]
         self.student_name = student_name
+        self._rank = rank
         self._recipe: dict[str, Any] | None = None
         self._batch_sizes = tuple(
             size for size in backend.batch_sizes if max_batch is None or size <= max_batch
@@ -123,7 +129,11 @@ class PoseEstimator:
         name = os.fspath(student)
         network = load_student(name, allow_untrained=allow_untrained)
         # A copy: a backend may convert its student to half precision.
-        scores = copy.deepcopy(network.scores)
+        scores, people_head = copy.deepcopy(network.scores), network.people
+        rank: PersonScores = mean_scores
+        if people_head is not None:
+            weights = {key: value.numpy().copy() for key, value in people_head.state_dict().items()}
+            rank = PersonRanking(network.config.view, weights)
         pose = make_backend(network, backend, device, precision)
         people = None
         if os.fspath(detector) != NO_DETECTOR:
@@ -141,6 +151,7 @@ class PoseEstimator:
             config=network.config,
             student_name=os.path.basename(name),
             scores=scores,
+            rank=rank,
             calibration=ScoreCalibration.from_facts(
                 training_facts(name), limited=max_refinement is not None
             ),
@@ -216,17 +227,21 @@ class PoseEstimator:
         cycles: int | None = None,
         max_people: int | None = None,
         min_score: float | None = None,
+        suppress: bool = True,
     ) -> list[Poses]:
         """The people of each image, most certain first.
 
         Args:
             images: RGB uint8 arrays ``(height, width, 3)`` of any sizes, paths or Pillow images.
-            boxes: One ``(N, 4)`` xyxy array per image, in pixels; the detector is not run, the
-                order is kept and every score is 1.
+            boxes: One ``(N, 4)`` xyxy array per image, in pixels; the detector is not run, each
+                box gets one pose and the order is kept.
             flip_test: Average with the mirrored crop: slightly better, at twice the time.
             cycles: How often the student's transformer runs; None is the student's own number.
             max_people: Keep only this many of the most certain people of each image.
-            min_score: Only people whose box has at least this score, 0..1.
+            min_score: All detected people who score at least this, 0..1; None: those of whom the
+                detector is sure or whose joints confirm them.
+            suppress: Leave out copies of a better scored person (``people.owned``); people of
+                given ``boxes`` always stay.
 
         Raises:
             ValueError: an image or a box of the wrong kind or shape, or a number out of range.
@@ -247,14 +262,39 @@ class PoseEstimator:
                 wanted = f"expected one array for each of the {count} images"
                 raise ValueError(f"boxes: {wanted}, got {len(boxes)}")
             found = [given_boxes(array, f"boxes[{i}]") for i, array in enumerate(boxes)]
-        people = [one.select(min_score, max_people) for one in found]
+        if boxes is None and max_people is not None:
+            people = [one.select(limit=CANDIDATES * max_people) for one in found]
+        else:
+            people = [one.select(limit=max_people) for one in found]
         crops = [self.crop(frame, one.boxes) for frame, one in zip(frames, people, strict=True)]
         posed = self.pose(crops, flip_test=flip_test, cycles=cycles)
-        poses = [
-            Poses(points, scores, one.boxes, one.scores)
-            for one, (points, scores) in zip(people, posed, strict=True)
+        return [
+            self.answered(
+                Poses(points, scores, one.boxes, one.scores),
+                (int(frame.shape[1]), int(frame.shape[0])),
+                given=boxes is not None,
+                min_score=min_score,
+                suppress=suppress,
+            ).first(max_people)
+            for frame, one, (points, scores) in zip(frames, people, posed, strict=True)
         ]
-        return poses if min_score is not None else [one.select(confirmed(one)) for one in poses]
+
+    def answered(
+        self,
+        poses: Poses,
+        size: tuple[int, int],
+        *,
+        given: bool = False,
+        min_score: float | None = None,
+        suppress: bool = True,
+    ) -> Poses:
+        """The last step: who of the poses of one image is answered, with scores, best first.
+
+        Arguments as of ``people.people_of``.
+        """
+        return people_of(
+            poses, size, self._rank, given=given, min_score=min_score, suppress=suppress
+        )
 
     def alive(self) -> bool:
         """Whether the device still works; after a GPU's fault only a new process gets it back."""
