@@ -17,7 +17,9 @@ KEYPOINT_THRESHOLD: Final = 0.2
 
 SURE_BOX: Final = 0.25
 """Score from which a detection needs no confirmation by its joints."""
-SURE_JOINTS: Final = 0.5
+SURE_JOINTS: Final = 0.35
+"""Mean score of the joints above 0.2 that confirms a less certain detection: chosen on one half of
+COCO val2017 so that people taller than 96 pixels are found as before copies went."""
 
 
 @dataclass(frozen=True, slots=True)

@@ -28,7 +28,7 @@ LIKELY: Final = 0.3
 """A joint that scores this much is likely; a person without one is none."""
 OUTSIDE: Final = 0.05
 """What the score of a joint beyond the image is multiplied with: it cannot be seen."""
-SAME_PERSON: Final = 0.6
+SAME_PERSON: Final = 0.65
 """Poses more similar (OKS) are of one person."""
 SAME_JOINT: Final = 0.7
 """Joints more similar (OKS term) are one joint."""
@@ -36,7 +36,7 @@ SAME_PLACE: Final = 0.1
 """Joints of one person's poses that are less similar are no measurements of the same place."""
 MANY: Final = 0.5
 """Share of its likely joints that a person has in common with a better one, and so loses."""
-FEWEST: Final = 3
+FEWEST: Final = 1
 """A person who lost joints and has fewer likely ones left is none."""
 
 

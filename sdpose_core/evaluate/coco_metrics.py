@@ -97,18 +97,27 @@ def _slice(run: Any, people: set[str]) -> SliceAP:
         for entry in entries:
             kept[entry["id"]] = entry["ignore"]
             entry["ignore"] = entry["ignore"] or entry["said_id"] not in people
-    again = [run.evaluateImg(one, PERSON, area, most) for one in run.params.imgIds]
+    keys = [(one, PERSON) for one in run.params.imgIds]
+    thresholds = len(run.params.iouThrs)
+    matches = [_matches(run.evaluateImg(*key, area, most), thresholds) for key in keys]
+    similar = [
+        _best(run.ious[key], run._gts[key], len(found.scores))
+        for key, found in zip(keys, matches, strict=True)
+    ]
     for entries in run._gts.values():
         for entry in entries:
             entry["ignore"] = kept[entry["id"]]
-    matches = [_matches(entry, len(run.params.iouThrs)) for entry in again]
-    true = [
-        replace(found, scores=np.max(similar, axis=1)) if np.size(similar) else found
-        for found, similar in zip(
-            matches, (run.ious[one, PERSON] for one in run.params.imgIds), strict=True
-        )
-    ]
+    true = [replace(found, scores=oks) for found, oks in zip(matches, similar, strict=True)]
     return SliceAP(average_precision(matches), average_precision(true))
+
+
+def _best(similarity: Any, people: Any, poses: int) -> NDArray[np.float64]:
+    """The OKS (D,) of each pose to the most similar person that counts."""
+    counted = [not one["ignore"] for one in people]
+    if not any(counted) or not poses:
+        return np.zeros(poses)
+    best: NDArray[np.float64] = np.asarray(similarity)[:, counted].max(axis=1)
+    return best
 
 
 @dataclass(frozen=True)
