@@ -37,7 +37,7 @@ SAME_PLACE: Final = 0.1
 MANY: Final = 0.5
 """Share of its likely joints that a person has in common with a better one, and so loses."""
 FEWEST: Final = 1
-"""A person who lost joints and has fewer likely ones left is none."""
+"""A person who lost joints and has fewer likely ones left is none: more (3) lost true people."""
 
 
 def people_of(

@@ -144,6 +144,7 @@ class PoseByteTracker(BYTETracker):  # type: ignore[misc]
             )
         )
         self._pose_weight = pose_weight
+        self._begun: list[_Track] = []
 
     def assign(self, poses: Poses, lost_frames: int) -> Ids:
         """The id of each person, (N,); ``NO_ID`` before the second sighting.
@@ -158,9 +159,11 @@ class PoseByteTracker(BYTETracker):  # type: ignore[misc]
         joints = np.concatenate([poses.keypoints, poses.keypoint_scores[..., None]], axis=2)
         seen = _Seen(xywh, poses.scores, np.zeros_like(poses.scores))
         ids = np.full(len(poses), NO_ID, np.int64)
-        for track in (*self.tracked_stracks, *self.lost_stracks):
+        known = [*self.tracked_stracks, *self.lost_stracks]
+        for track in known:
             track.expect(self.frame_id + 1)
         self.update(seen, feats=joints)
+        self._without_removal_of_duplicates(known)
         for track in self.tracked_stracks:
             if track.is_activated and track.frame_id == self.frame_id:
                 ids[int(track.idx)] = track.track_id
@@ -209,12 +212,31 @@ class PoseByteTracker(BYTETracker):  # type: ignore[misc]
             [j for j in u_detection if j not in taken],
         )
 
-    @staticmethod
-    def remove_duplicate_stracks(
-        tracked: list[_Track], lost: list[_Track]
-    ) -> tuple[list[_Track], list[_Track]]:
-        """None: a person who is hidden by another is expected where the other is."""
-        return tracked, lost
+    def _init_new_tracks(
+        self,
+        u_detection: list[int],
+        detections: list[_Track],
+        activated: list[_Track],
+        refind: list[_Track],
+    ) -> None:
+        super()._init_new_tracks(u_detection, detections, activated, refind)
+        self._begun = activated
+
+    def _without_removal_of_duplicates(self, known: list[_Track]) -> None:
+        """Takes back those that ByteTrack dropped as they lie where another is.
+
+        A person hidden by another is expected just there, and the younger of both would begin again
+        with a new id. Duplicates do not come: each person is answered once.
+        """
+        kept = {id(one) for one in (*self.tracked_stracks, *self.lost_stracks)}
+        for track in (*known, *self._begun):
+            if id(track) in kept:
+                continue
+            kept.add(id(track))
+            if track.state == TrackState.Tracked:
+                self.tracked_stracks.append(track)
+            elif track.state == TrackState.Lost:
+                self.lost_stracks.append(track)
 
     def get_dists(self, tracks: list[_Track], detections: list[_Track]) -> NDArray[Any]:
         distances: NDArray[Any] = iou_distance(tracks, detections)
