@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 from dataclasses import replace
 
 import numpy as np
@@ -16,6 +17,7 @@ from sdpose_core.oks import oks_matrix
 from sdpose_core.people import each_once, people_of, persons, touching, without_outside
 from sdpose_core.ranking import PersonRanking, mean_scores, pose_features
 from sdpose_core.types import PUBLISHED_VIEW, Floats, Poses
+from tools.pictures import IMAGES, PEOPLE, answers
 
 SIZE = (640, 480)
 # Joints of a standing person in its box of height 1, as on the page of a drawing lesson.
@@ -167,3 +169,16 @@ def test_two_men_are_two_people() -> None:
     beyond = (poses.keypoints < 0) | (poses.keypoints > (width, height))
     assert (poses.keypoint_scores[beyond.any(axis=2)] < 0.1).all()
     assert (np.diff(poses.scores) <= 0).all()
+
+
+def test_the_picture_of_the_readme_shows_todays_answer() -> None:
+    """`python -m tools.pictures` draws it again; processors differ by a pixel or two."""
+    shown = json.loads(PEOPLE.read_text())
+    for path, (_, poses) in zip(IMAGES, answers(), strict=True):
+        people = shown[path.name]
+        assert len(poses) == len(people), f"{path.name}: run python -m tools.pictures"
+        places = np.array([[(k["x"], k["y"]) for k in one["keypoints"]] for one in people])
+        scores = np.array([[k["score"] for k in one["keypoints"]] for one in people])
+        away = np.linalg.norm(places - poses.keypoints, axis=2)[scores > 0.5]
+        assert np.median(away) < 2, f"{path.name}: run python -m tools.pictures"
+        assert np.quantile(away, 0.9) < 8, f"{path.name}: run python -m tools.pictures"
