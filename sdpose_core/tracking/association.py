@@ -79,7 +79,8 @@ class _Track(STrack):  # type: ignore[misc]
     @property
     def moved(self) -> NDArray[Any]:
         """How far (2,) pixels the person is expected to have moved since the last detection."""
-        return self._speed * max(0, self._now - self.frame_id)
+        moved: NDArray[Any] = self._speed * max(0, self._now - self.frame_id)
+        return moved
 
     @property
     def joints(self) -> Floats:
@@ -91,7 +92,8 @@ class _Track(STrack):  # type: ignore[misc]
     @property
     def trunk(self) -> NDArray[Any]:
         """Where its middle (2,) is expected now."""
-        return self._trunk + self.moved
+        place: NDArray[Any] = self._trunk + self.moved
+        return place
 
     def update(self, new_track: _Track, frame_id: int) -> None:
         self._follow(new_track, frame_id)
