@@ -19,15 +19,15 @@ from sdpose_core.calibration import ScoreCalibration
 from sdpose_core.checkpoints import DEFAULT_STUDENT, load_student, training_facts
 from sdpose_core.crops import PersonCrops, crop_image, crop_tensor, joined
 from sdpose_core.detector import PersonDetector, load_detector
-from sdpose_core.frames import Frame, Uploader
+from sdpose_core.frames import Frame, Uploader, is_alive
 from sdpose_core.geometry import regions_from_boxes
 from sdpose_core.heatmaps import MAX_REFINEMENT, merge_flip, mirror
-from sdpose_core.inputs import ImageLike, as_image
+from sdpose_core.inputs import ImageLike, as_image, check_request
 from sdpose_core.keypoints import KeypointDecoder
-from sdpose_core.model import PRESETS, ScoreHead, StudentConfig
+from sdpose_core.model import PRESETS, ScoreHead, StudentConfig, ranking_of
 from sdpose_core.people import CANDIDATES, PersonScores, people_of
 from sdpose_core.processes import loading
-from sdpose_core.ranking import PersonRanking, mean_scores
+from sdpose_core.ranking import mean_scores
 from sdpose_core.skeleton import NUM_KEYPOINTS
 from sdpose_core.types import Cycles, Detections, Floats, Image, Poses, Regions, given_boxes
 
@@ -49,8 +49,7 @@ class PoseEstimator:
         student_name: The student's name in answers.
         scores: Computes keypoint scores from all peaks and positions of a person; without one each
             comes from its own peak through ``calibration``.
-        rank: Computes the scores of people; without one each is its box's score times the mean of
-            its joints', as published.
+        rank: Scores of people; by default the box's times the mean of the joints', as published.
         calibration: How a heatmap's peak becomes a keypoint's score.
         max_refinement: Bound of the decoder's sub-pixel step, heatmap pixels; None is the published
             protocol, for scores comparable with published ones.
@@ -74,7 +73,8 @@ class PoseEstimator:
         self.detector = detector
         self.config = config or getattr(backend, "config", None) or PRESETS["sdpose-t"]
         self.student_name = student_name
-        self._rank = rank
+        self.answered = partial(people_of, rank=rank)
+        """The last step: who of the poses of one image is answered (``people.people_of``)."""
         self._recipe: dict[str, Any] | None = None
         self._batch_sizes = tuple(
             size for size in backend.batch_sizes if max_batch is None or size <= max_batch
@@ -129,11 +129,7 @@ class PoseEstimator:
         name = os.fspath(student)
         network = load_student(name, allow_untrained=allow_untrained)
         # A copy: a backend may convert its student to half precision.
-        scores, people_head = copy.deepcopy(network.scores), network.people
-        rank: PersonScores = mean_scores
-        if people_head is not None:
-            weights = {key: value.numpy().copy() for key, value in people_head.state_dict().items()}
-            rank = PersonRanking(network.config.view, weights)
+        scores, rank = copy.deepcopy(network.scores), ranking_of(network.people, network.config)
         pose = make_backend(network, backend, device, precision)
         people = None
         if os.fspath(detector) != NO_DETECTOR:
@@ -238,36 +234,24 @@ class PoseEstimator:
             flip_test: Average with the mirrored crop: slightly better, at twice the time.
             cycles: How often the student's transformer runs; None is the student's own number.
             max_people: Keep only this many of the most certain people of each image.
-            min_score: All detected people who score at least this, 0..1; None: those of whom the
-                detector is sure or whose joints confirm them.
-            suppress: Leave out copies of a better scored person (``people.owned``); people of
-                given ``boxes`` always stay.
+            min_score: All detected people who score this, 0..1; None: those with likely joints.
+            suppress: Leave out copies of a better scored person; people of ``boxes`` stay.
 
         Raises:
             ValueError: an image or a box of the wrong kind or shape, or a number out of range.
             OSError: a file that cannot be read.
         """
-        if max_people is not None and max_people < 0:
-            raise ValueError(f"max_people: expected at least 0, got {max_people}")
-        if min_score is not None and not 0 <= min_score <= 1:
-            raise ValueError(f"min_score: expected 0 to 1, got {min_score}")
         self.cycles.check(cycles)
-        if not isinstance(images, Sequence) or isinstance(images, str):
-            raise ValueError("images: expected a sequence of images, got one; pass [image]")
+        check_request(images, boxes, max_people, min_score)
         frames = [self.upload(as_image(one, f"images[{i}]")) for i, one in enumerate(images)]
         if boxes is None:
             found = self.detect(frames)
         else:
-            if (count := len(frames)) != len(boxes):
-                wanted = f"expected one array for each of the {count} images"
-                raise ValueError(f"boxes: {wanted}, got {len(boxes)}")
             found = [given_boxes(array, f"boxes[{i}]") for i, array in enumerate(boxes)]
-        if boxes is None and max_people is not None:
-            people = [one.select(limit=CANDIDATES * max_people) for one in found]
-        else:
-            people = [one.select(limit=max_people) for one in found]
+        posed = max_people if max_people is None or boxes is not None else CANDIDATES * max_people
+        people = [one.select(limit=posed) for one in found]
         crops = [self.crop(frame, one.boxes) for frame, one in zip(frames, people, strict=True)]
-        posed = self.pose(crops, flip_test=flip_test, cycles=cycles)
+        results = self.pose(crops, flip_test=flip_test, cycles=cycles)
         return [
             self.answered(
                 Poses(points, scores, one.boxes, one.scores),
@@ -276,35 +260,12 @@ class PoseEstimator:
                 min_score=min_score,
                 suppress=suppress,
             ).first(max_people)
-            for frame, one, (points, scores) in zip(frames, people, posed, strict=True)
+            for frame, one, (points, scores) in zip(frames, people, results, strict=True)
         ]
-
-    def answered(
-        self,
-        poses: Poses,
-        size: tuple[int, int],
-        *,
-        given: bool = False,
-        min_score: float | None = None,
-        suppress: bool = True,
-    ) -> Poses:
-        """The last step: who of the poses of one image is answered, with scores, best first.
-
-        Arguments as of ``people.people_of``.
-        """
-        return people_of(
-            poses, size, self._rank, given=given, min_score=min_score, suppress=suppress
-        )
 
     def alive(self) -> bool:
         """Whether the device still works; after a GPU's fault only a new process gets it back."""
-        try:
-            torch.zeros(1, device=self.backend.device).cpu()
-        except torch.OutOfMemoryError:
-            return True
-        except RuntimeError:
-            return False
-        return True
+        return is_alive(self.backend.device)
 
     def upload(self, image: Image) -> Frame:
         """The image on the models' device: unchanged on a CPU, copied once to a GPU."""

@@ -1,7 +1,7 @@
 """The SDPose student: backbone, multi-cycled transformer and heatmap head."""
 
 from sdpose_core.model.config import PAPER, PRESETS, StudentConfig
-from sdpose_core.model.heads import PersonHead, ScoreHead
+from sdpose_core.model.heads import PersonHead, ScoreHead, ranking_of
 from sdpose_core.model.joints import JointReader
 from sdpose_core.model.student import CycleOutput, ServedStudent, Student
 
@@ -15,4 +15,5 @@ __all__ = [
     "ServedStudent",
     "Student",
     "StudentConfig",
+    "ranking_of",
 ]

@@ -334,14 +334,8 @@ def main(arguments: Sequence[str] | None = None) -> int:
     parser.add_argument("--keep-joints", action="store_true", help="Fit only the scores of people.")
     given = parser.parse_args(arguments)
     try:
-        count = fit_file(
-            given.student,
-            given.shards,
-            given.output,
-            given.sources,
-            given.views,
-            given.keep_joints,
-        )
+        what = (given.student, given.shards, given.output, given.sources)
+        count = fit_file(*what, given.views, given.keep_joints)
     except (ValueError, OSError) as error:
         sys.stderr.write(f"{parser.prog}: {error}\n")
         return 2

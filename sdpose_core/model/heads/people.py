@@ -2,12 +2,14 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from typing import TYPE_CHECKING
 
 import torch
 from torch import Tensor, nn
 
-from sdpose_core.ranking import FEATURES
+from sdpose_core.ranking import FEATURES, PersonRanking, mean_scores
+from sdpose_core.types import Floats, Poses
 
 if TYPE_CHECKING:
     from sdpose_core.model.config import StudentConfig
@@ -38,3 +40,11 @@ class PersonHead(nn.Module):
         """Logits ``(N,)`` of the OKS that people with these ``features`` (N, 57) will reach."""
         values: Tensor = self.layers((features - self.mean) / self.scale)
         return values[:, 0]
+
+
+def ranking_of(head: PersonHead | None, config: StudentConfig) -> Callable[[Poses], Floats]:
+    """Gives people their scores: by a student's head, or as published where it has none."""
+    if head is None:
+        return mean_scores
+    weights = {name: value.numpy().copy() for name, value in head.state_dict().items()}
+    return PersonRanking(config.view, weights)
