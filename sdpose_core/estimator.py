@@ -15,17 +15,19 @@ from torch import Tensor
 
 from sdpose_core.backends import PoseBackend, make_backend
 from sdpose_core.batches import run_in_batches
-from sdpose_core.calibration import ScoreCalibration, confirmed
+from sdpose_core.calibration import ScoreCalibration
 from sdpose_core.checkpoints import DEFAULT_STUDENT, load_student, training_facts
 from sdpose_core.crops import PersonCrops, crop_image, crop_tensor, joined
 from sdpose_core.detector import PersonDetector, load_detector
-from sdpose_core.frames import Frame, Uploader
+from sdpose_core.frames import Frame, Uploader, is_alive
 from sdpose_core.geometry import regions_from_boxes
 from sdpose_core.heatmaps import MAX_REFINEMENT, merge_flip, mirror
-from sdpose_core.inputs import ImageLike, as_image
+from sdpose_core.inputs import ImageLike, as_image, check_request
 from sdpose_core.keypoints import KeypointDecoder
-from sdpose_core.model import PRESETS, ScoreHead, StudentConfig
+from sdpose_core.model import PRESETS, ScoreHead, StudentConfig, ranking_of
+from sdpose_core.people import CANDIDATES, PersonScores, people_of
 from sdpose_core.processes import loading
+from sdpose_core.ranking import mean_scores
 from sdpose_core.skeleton import NUM_KEYPOINTS
 from sdpose_core.types import Cycles, Detections, Floats, Image, Poses, Regions, given_boxes
 
@@ -47,6 +49,7 @@ class PoseEstimator:
         student_name: The student's name in answers.
         scores: Computes keypoint scores from all peaks and positions of a person; without one each
             comes from its own peak through ``calibration``.
+        rank: Scores of people; by default the box's times the mean of the joints', as published.
         calibration: How a heatmap's peak becomes a keypoint's score.
         max_refinement: Bound of the decoder's sub-pixel step, heatmap pixels; None is the published
             protocol, for scores comparable with published ones.
@@ -61,6 +64,7 @@ class PoseEstimator:
         config: StudentConfig | None = None,
         student_name: str = "student",
         scores: ScoreHead | None = None,
+        rank: PersonScores = mean_scores,
         calibration: ScoreCalibration | None = None,
         max_refinement: float | None = MAX_REFINEMENT,
         max_batch: int | None = None,
@@ -69,6 +73,8 @@ class PoseEstimator:
         self.detector = detector
         self.config = config or getattr(backend, "config", None) or PRESETS["sdpose-t"]
         self.student_name = student_name
+        self.answered = partial(people_of, rank=rank)
+        """The last step: who of the poses of one image is answered (``people.people_of``)."""
         self._recipe: dict[str, Any] | None = None
         self._batch_sizes = tuple(
             size for size in backend.batch_sizes if max_batch is None or size <= max_batch
@@ -123,7 +129,7 @@ class PoseEstimator:
         name = os.fspath(student)
         network = load_student(name, allow_untrained=allow_untrained)
         # A copy: a backend may convert its student to half precision.
-        scores = copy.deepcopy(network.scores)
+        scores, rank = copy.deepcopy(network.scores), ranking_of(network.people, network.config)
         pose = make_backend(network, backend, device, precision)
         people = None
         if os.fspath(detector) != NO_DETECTOR:
@@ -141,6 +147,7 @@ class PoseEstimator:
             config=network.config,
             student_name=os.path.basename(name),
             scores=scores,
+            rank=rank,
             calibration=ScoreCalibration.from_facts(
                 training_facts(name), limited=max_refinement is not None
             ),
@@ -216,55 +223,49 @@ class PoseEstimator:
         cycles: int | None = None,
         max_people: int | None = None,
         min_score: float | None = None,
+        suppress: bool = True,
     ) -> list[Poses]:
         """The people of each image, most certain first.
 
         Args:
             images: RGB uint8 arrays ``(height, width, 3)`` of any sizes, paths or Pillow images.
-            boxes: One ``(N, 4)`` xyxy array per image, in pixels; the detector is not run, the
-                order is kept and every score is 1.
+            boxes: One ``(N, 4)`` xyxy array per image, in pixels; the detector is not run, each
+                box gets one pose and the order is kept.
             flip_test: Average with the mirrored crop: slightly better, at twice the time.
             cycles: How often the student's transformer runs; None is the student's own number.
             max_people: Keep only this many of the most certain people of each image.
-            min_score: Only people whose box has at least this score, 0..1.
+            min_score: All detected people who score this, 0..1; None: those with likely joints.
+            suppress: Leave out copies of a better scored person; people of ``boxes`` stay.
 
         Raises:
             ValueError: an image or a box of the wrong kind or shape, or a number out of range.
             OSError: a file that cannot be read.
         """
-        if max_people is not None and max_people < 0:
-            raise ValueError(f"max_people: expected at least 0, got {max_people}")
-        if min_score is not None and not 0 <= min_score <= 1:
-            raise ValueError(f"min_score: expected 0 to 1, got {min_score}")
         self.cycles.check(cycles)
-        if not isinstance(images, Sequence) or isinstance(images, str):
-            raise ValueError("images: expected a sequence of images, got one; pass [image]")
+        check_request(images, boxes, max_people, min_score)
         frames = [self.upload(as_image(one, f"images[{i}]")) for i, one in enumerate(images)]
         if boxes is None:
             found = self.detect(frames)
         else:
-            if (count := len(frames)) != len(boxes):
-                wanted = f"expected one array for each of the {count} images"
-                raise ValueError(f"boxes: {wanted}, got {len(boxes)}")
             found = [given_boxes(array, f"boxes[{i}]") for i, array in enumerate(boxes)]
-        people = [one.select(min_score, max_people) for one in found]
+        posed = max_people if max_people is None or boxes is not None else CANDIDATES * max_people
+        people = [one.select(limit=posed) for one in found]
         crops = [self.crop(frame, one.boxes) for frame, one in zip(frames, people, strict=True)]
-        posed = self.pose(crops, flip_test=flip_test, cycles=cycles)
-        poses = [
-            Poses(points, scores, one.boxes, one.scores)
-            for one, (points, scores) in zip(people, posed, strict=True)
+        results = self.pose(crops, flip_test=flip_test, cycles=cycles)
+        return [
+            self.answered(
+                Poses(points, scores, one.boxes, one.scores),
+                (int(frame.shape[1]), int(frame.shape[0])),
+                given=boxes is not None,
+                min_score=min_score,
+                suppress=suppress,
+            ).first(max_people)
+            for frame, one, (points, scores) in zip(frames, people, results, strict=True)
         ]
-        return poses if min_score is not None else [one.select(confirmed(one)) for one in poses]
 
     def alive(self) -> bool:
         """Whether the device still works; after a GPU's fault only a new process gets it back."""
-        try:
-            torch.zeros(1, device=self.backend.device).cpu()
-        except torch.OutOfMemoryError:
-            return True
-        except RuntimeError:
-            return False
-        return True
+        return is_alive(self.backend.device)
 
     def upload(self, image: Image) -> Frame:
         """The image on the models' device: unchanged on a CPU, copied once to a GPU."""

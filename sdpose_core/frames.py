@@ -46,3 +46,14 @@ class Uploader:
             present.wait_stream(self._copies)
             frame.record_stream(present)
         return frame
+
+
+def is_alive(device: torch.device) -> bool:
+    """Whether the device still works; after a GPU's fault only a new process gets it back."""
+    try:
+        torch.zeros(1, device=device).cpu()
+    except torch.OutOfMemoryError:
+        return True
+    except RuntimeError:
+        return False
+    return True

@@ -109,3 +109,13 @@ def image_to_heatmap(points: ArrayLike, regions: Regions) -> Floats:
     corner = regions.centres - regions.sizes / 2
     result: Floats = ((xy - corner[:, None]) / step[:, None]).astype(np.float32)
     return result
+
+
+def box_overlaps(boxes: Floats, others: Floats) -> Floats:
+    """Intersection over union of every box ``(N, 4)`` xyxy with every other ``(M, 4)``, (N, M)."""
+    low = np.maximum(boxes[:, None, :2], others[None, :, :2])
+    high = np.minimum(boxes[:, None, 2:], others[None, :, 2:])
+    shared = np.clip(high - low, 0, None).prod(axis=2)
+    areas, other_areas = ((one[:, 2:] - one[:, :2]).prod(axis=1) for one in (boxes, others))
+    union = areas[:, None] + other_areas[None] - shared
+    return np.asarray(shared / np.maximum(union, np.finfo(np.float32).tiny), np.float32)

@@ -3,9 +3,11 @@
 from __future__ import annotations
 
 import os
+from collections.abc import Sequence
 from pathlib import Path
 from typing import Any, Final, TypeAlias
 
+from numpy.typing import ArrayLike
 from PIL import Image as PillowImage
 from PIL import ImageOps
 
@@ -39,3 +41,21 @@ def as_image(given: Any, name: str = "image") -> Image:
     except ImageFileError as error:
         raise ValueError(f"{name}: {error}") from None
     return check_image(given, name)
+
+
+def check_request(
+    images: object,
+    boxes: Sequence[ArrayLike] | None,
+    max_people: int | None,
+    min_score: float | None,
+) -> None:
+    """Raises ``ValueError`` for what ``PoseEstimator.estimate`` cannot take, in one sentence."""
+    if max_people is not None and max_people < 0:
+        raise ValueError(f"max_people: expected at least 0, got {max_people}")
+    if min_score is not None and not 0 <= min_score <= 1:
+        raise ValueError(f"min_score: expected 0 to 1, got {min_score}")
+    if not isinstance(images, Sequence) or isinstance(images, str):
+        raise ValueError("images: expected a sequence of images, got one; pass [image]")
+    if boxes is not None and len(images) != len(boxes):
+        wanted = f"expected one array for each of the {len(images)} images"
+        raise ValueError(f"boxes: {wanted}, got {len(boxes)}")

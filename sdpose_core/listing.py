@@ -34,8 +34,8 @@ COSTS: Final = {
     "sdpose-s-v1": Cost(6_620_736, 2.726, 2.383, 2.40, 0.723),
     "sdpose-s-v2": Cost(6_227_520, 7.487, 4.648, 4.67, 0.735),
     "sdpose-b": Cost(13_145_984, 5.471, 5.127, 5.16, 0.737),
-    "sdpose-lite": Cost(2_143_212, 0.302, 0.302, None, None),
-    "sdpose-lite-s": Cost(5_262_119, 0.677, 0.677, None, None),
+    "sdpose-lite": Cost(2_144_157, 0.302, 0.302, None, None),
+    "sdpose-lite-s": Cost(5_263_064, 0.677, 0.677, None, None),
 }
 EMBEDDED_COSTS: Final = {"sdpose-lite": Cost(1_306_803, 0.302, 0.302, None, None)}
 """Of embedded networks that are smaller than their preset, such as one that pools its crops."""

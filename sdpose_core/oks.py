@@ -42,6 +42,14 @@ def oks_matrix(
     return np.asarray(np.average(near, axis=2, weights=weights), np.float64)
 
 
+def joint_similarities(keypoints: Doubles, others: Doubles, areas: Doubles) -> Doubles:
+    """OKS terms ``(N, 17)`` of pairs of poses ``(N, 17, 2)``, with areas ``(N,)`` square pixels."""
+    variances = (2 * np.array(OKS_SIGMAS)) ** 2
+    squared = ((keypoints - others) ** 2).sum(axis=2)
+    terms: Doubles = np.exp(-squared / (2 * variances * (areas[:, None] + np.spacing(1))))
+    return terms
+
+
 def oks_nms(
     keypoints: Doubles, scores: Doubles, areas: Doubles, threshold: float = 0.9
 ) -> NDArray[np.intp]:

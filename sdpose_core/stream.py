@@ -47,6 +47,7 @@ class LocalAnswering:
         detect_every: as ``Following`` has it.
         max_people: of the answer; None for all.
         min_score: of people; None leaves it to the models.
+        suppress: leave out copies of a better scored person.
     """
 
     estimator: PoseEstimator
@@ -54,12 +55,14 @@ class LocalAnswering:
     detect_every: int | Literal["auto"] = "auto"
     max_people: int | None = None
     min_score: float | None = None
+    suppress: bool = True
 
     def __call__(self, frames: Iterable[TimedImage]) -> Answers:
         if self.tracking is None:
             yield from ((frame, self._detected(frame)) for frame in frames)
             return
-        tracker, following = PeopleTracker(self.tracking), Following(self.detect_every)
+        tracker = PeopleTracker(self.tracking)
+        following = Following(self.detect_every, suppress=self.suppress)
         for frame in frames:
             yield frame, tracker.update(self._looked(frame, following), frame.time_s)
 
@@ -79,7 +82,10 @@ class LocalAnswering:
 
     def _detected(self, frame: TimedImage) -> Poses:
         return self.estimator.estimate(
-            [frame.image], max_people=self.max_people, min_score=self.min_score
+            [frame.image],
+            max_people=self.max_people,
+            min_score=self.min_score,
+            suppress=self.suppress,
         )[0]
 
 

@@ -228,6 +228,10 @@ class Poses:
             None if self.ids is None else self.ids[chosen],
         )
 
+    def first(self, limit: int | None) -> Poses:
+        """The first ``limit`` people; None: all."""
+        return self if limit is None else self.select(np.arange(len(self))[:limit])
+
     @classmethod
     def empty(cls) -> Poses:
         """No people: arrays of length 0 in the right shapes."""

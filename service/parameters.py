@@ -44,7 +44,11 @@ class PoseParameters(BaseModel):
         description="Maximum number of people in the answer, best scores first.",
     )
     min_score: float | None = Field(
-        default=None, ge=0, le=1, description="Leave out people whose box score is lower."
+        default=None,
+        ge=0,
+        le=1,
+        description="Leave out people who score lower. Unset: people whom neither the detector is "
+        "sure of nor their joints confirm.",
     )
     min_keypoint_score: float = Field(
         default=0.0, ge=0, le=1, description="Leave out keypoints whose score is lower."
@@ -57,6 +61,11 @@ class PoseParameters(BaseModel):
     )
     flip_test: bool = Field(
         default=False, description="Also estimate the mirrored person and merge; twice the work."
+    )
+    suppress: bool | None = Field(
+        default=None,
+        description="Leave out copies: people with the joints of a better scored one. People of "
+        "`boxes` always stay. Unset: as the server is set, by default yes.",
     )
     deadline_ms: float | None = Field(
         default=None,

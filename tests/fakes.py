@@ -9,7 +9,7 @@ from dataclasses import dataclass, field
 
 import numpy as np
 
-from sdpose_core.types import Cycles, Detections, Floats, Image
+from sdpose_core.types import Cycles, Detections, Floats, Image, Poses
 
 
 @dataclass(frozen=True)
@@ -53,6 +53,7 @@ class FakeEstimator:
     warmed: list[tuple[int, int]] = field(default_factory=list)
     detected: list[int] = field(default_factory=list)
     posed: list[tuple[int, bool, int]] = field(default_factory=list)
+    finished: list[tuple[tuple[int, int], bool, bool]] = field(default_factory=list)
 
     def __post_init__(self) -> None:
         self.gate.set()
@@ -103,6 +104,20 @@ class FakeEstimator:
             for points, _ in answers:
                 points[:, 0, 0] = self.oddity
         return answers
+
+    def answered(
+        self,
+        poses: Poses,
+        size: tuple[int, int],
+        *,
+        given: bool = False,
+        min_score: float | None = None,
+        suppress: bool = True,
+    ) -> Poses:
+        self.finished.append((size, given, suppress))
+        if given or min_score is None:
+            return poses
+        return poses.select(poses.scores >= min_score)
 
     def _reach(self, stage: str, count: int = 1) -> None:
         if stage == self.broken:

@@ -42,7 +42,6 @@ class CocoImage:
     width: int
     height: int
     people: tuple[CocoPerson, ...]
-    fully_annotated: bool = True
 
     def read(self) -> Image:
         """The image as RGB uint8 HWC.
@@ -76,7 +75,6 @@ def load_coco(annotations: Path, images: Path) -> list[CocoImage]:
             width=entry["width"],
             height=entry["height"],
             people=(),
-            fully_annotated=bool(entry.get("fully_annotated", True)),
         )
         for entry in file.images
     ]

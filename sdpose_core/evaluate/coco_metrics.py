@@ -1,11 +1,11 @@
-"""COCO's keypoint metrics from pycocotools, and their uncertainty by bootstrap over images."""
+"""COCO's keypoint metrics from pycocotools, of the set, its halves and slices, with an interval."""
 
 from __future__ import annotations
 
 import contextlib
 import io
-from collections.abc import Sequence
-from dataclasses import dataclass
+from collections.abc import Collection, Mapping, Sequence
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Any
 
@@ -19,11 +19,25 @@ NAMES = ("AP", "AP50", "AP75", "APm", "APl", "AR", "AR50", "AR75", "ARm", "ARl")
 
 
 @dataclass(frozen=True)
+class SliceAP:
+    """AP where only people of one slice count; ``sorted`` is that of the same poses, ordered by
+    their true similarity: what is left to gain by better scores alone."""
+
+    ap: float
+    sorted: float
+
+
+@dataclass(frozen=True)
 class CocoNumbers:
-    """The ten metrics by name (-1 where undefined in COCO) and the 95 % interval of AP."""
+    """The ten metrics by name (-1 where undefined in COCO) and the 95 % interval of AP.
+
+    ``halves``: AP of the images of even and of odd id; -1 where there is none. ``slices``: by name.
+    """
 
     values: dict[str, float]
     interval: tuple[float, float] | None
+    halves: tuple[float, float] = (-1.0, -1.0)
+    slices: dict[str, SliceAP] = field(default_factory=dict)
 
 
 def coco_numbers(
@@ -31,11 +45,13 @@ def coco_numbers(
     results: Sequence[dict[str, Any]],
     image_ids: Sequence[int],
     *,
+    slices: Mapping[str, Collection[str]] | None = None,
     bootstrap: int = 1000,
     seed: int = 0,
 ) -> CocoNumbers:
     """Evaluate COCO keypoint results on the named images.
 
+    ``slices``: the annotation ids, as the file has them, of the people that count in each;
     ``bootstrap``: number of resamplings of the images for the interval of AP, 0 = none. Raises
     ``ValueError`` as ``read_coco`` does, by which ids and categories are to be understood.
     """
@@ -52,9 +68,9 @@ def coco_numbers(
         run.accumulate()
         run.summarize()
     values = {name: float(v) for name, v in zip(NAMES, run.stats, strict=True)}
+    images = image_matches(run)
     interval = None
     if bootstrap > 0:
-        images = image_matches(run)
         rng = np.random.default_rng(seed)
         draws = [
             average_precision([images[i] for i in rng.integers(0, len(images), len(images))])
@@ -63,7 +79,45 @@ def coco_numbers(
         known = np.array([d for d in draws if d >= 0])
         if len(known):
             interval = (float(np.quantile(known, 0.025)), float(np.quantile(known, 0.975)))
-    return CocoNumbers(values, interval)
+    numbered = list(zip(run.params.imgIds, images, strict=True))
+    even, odd = ([found for one, found in numbered if one % 2 == half] for half in (0, 1))
+    return CocoNumbers(
+        values,
+        interval,
+        (average_precision(even), average_precision(odd)),
+        {name: _slice(run, set(people)) for name, people in (slices or {}).items()},
+    )
+
+
+def _slice(run: Any, people: set[str]) -> SliceAP:
+    """The others are ignored, as people outside a range of areas are."""
+    area, most = run.params.areaRng[0], run.params.maxDets[-1]
+    kept = {}
+    for entries in run._gts.values():
+        for entry in entries:
+            kept[entry["id"]] = entry["ignore"]
+            entry["ignore"] = entry["ignore"] or entry["said_id"] not in people
+    keys = [(one, PERSON) for one in run.params.imgIds]
+    thresholds = len(run.params.iouThrs)
+    matches = [_matches(run.evaluateImg(*key, area, most), thresholds) for key in keys]
+    similar = [
+        _best(run.ious[key], run._gts[key], len(found.scores))
+        for key, found in zip(keys, matches, strict=True)
+    ]
+    for entries in run._gts.values():
+        for entry in entries:
+            entry["ignore"] = kept[entry["id"]]
+    true = [replace(found, scores=oks) for found, oks in zip(matches, similar, strict=True)]
+    return SliceAP(average_precision(matches), average_precision(true))
+
+
+def _best(similarity: Any, people: Any, poses: int) -> NDArray[np.float64]:
+    """The OKS (D,) of each pose to the most similar person that counts."""
+    counted = [not one["ignore"] for one in people]
+    if not any(counted) or not poses:
+        return np.zeros(poses)
+    best: NDArray[np.float64] = np.asarray(similarity)[:, counted].max(axis=1)
+    return best
 
 
 @dataclass(frozen=True)
@@ -79,23 +133,20 @@ class ImageMatches:
 
 def image_matches(run: Any) -> list[ImageMatches]:
     """Per image at area "all", from an evaluated ``COCOeval``; empty images are included."""
-    count = len(run.params.imgIds)
     thresholds = len(run.params.iouThrs)
-    matches = []
-    for entry in run.evalImgs[:count]:
-        if entry is None:
-            empty = np.zeros((thresholds, 0), bool)
-            matches.append(ImageMatches(np.zeros(0), empty, empty, 0))
-            continue
-        matches.append(
-            ImageMatches(
-                scores=np.asarray(entry["dtScores"], np.float64),
-                hits=np.asarray(entry["dtMatches"]).astype(bool),
-                ignored=np.asarray(entry["dtIgnore"]).astype(bool),
-                people=int((np.asarray(entry["gtIgnore"]) == 0).sum()),
-            )
-        )
-    return matches
+    return [_matches(entry, thresholds) for entry in run.evalImgs[: len(run.params.imgIds)]]
+
+
+def _matches(entry: Any, thresholds: int) -> ImageMatches:
+    if entry is None:
+        empty = np.zeros((thresholds, 0), bool)
+        return ImageMatches(np.zeros(0), empty, empty, 0)
+    return ImageMatches(
+        scores=np.asarray(entry["dtScores"], np.float64),
+        hits=np.asarray(entry["dtMatches"]).astype(bool),
+        ignored=np.asarray(entry["dtIgnore"]).astype(bool),
+        people=int((np.asarray(entry["gtIgnore"]) == 0).sum()),
+    )
 
 
 def average_precision(images: Sequence[ImageMatches]) -> float:

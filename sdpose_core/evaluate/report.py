@@ -13,22 +13,34 @@ from sdpose_core.data.coco import CocoImage
 from sdpose_core.evaluate.breakdown import PersonScore, by_joint, by_size, score_people
 from sdpose_core.evaluate.coco_metrics import coco_numbers
 from sdpose_core.evaluate.results import PoseSource, coco_results, run
+from sdpose_core.evaluate.slices import Slice, copies, joint_truth, slice_people, slice_table
 from sdpose_core.types import Detections
 
 
 @dataclass(frozen=True)
 class Evaluation:
-    """Results of one setting; ``interval`` is the 95 % interval of AP over images."""
+    """Results of one setting.
+
+    ``interval`` is the 95 % interval of AP over images, ``halves`` AP of the images of even and of
+    odd id, ``copies`` the share of people who are nearly a better scored one, ``auroc`` and
+    ``calibration_error`` those of joint scores (``slices.joint_truth``), ``slices`` where people
+    are lost.
+    """
 
     title: str
     images: int
     people: int
     coco: dict[str, float]
     interval: tuple[float, float] | None
+    halves: tuple[float, float]
+    copies: float
+    auroc: float
+    calibration_error: float
     mean_oks: float
     oks50: float
     joints: dict[str, dict[str, float]]
     sizes: dict[str, dict[str, float]]
+    slices: dict[str, Slice]
 
 
 def evaluate(
@@ -45,14 +57,21 @@ def evaluate(
     """Evaluate a source on a COCO set; also returns every person's score."""
     found = run(images, source, given_boxes=given_boxes, boxes=boxes, on_image=on_image)
     if not found:
-        raise ValueError("no image to evaluate: none has people, or none is fully annotated")
+        raise ValueError("no image to evaluate: the file lists none")
+    scored = score_people(found)
+    if not scored:
+        raise ValueError("no person to evaluate: none has a labelled joint and a box in its image")
+    slices = slice_people(scored)
     numbers = coco_numbers(
         annotations,
         coco_results(found),
         [entry.image.image_id for entry in found],
+        slices={
+            name: {one.person.annotation_id for one in people} for name, people in slices.items()
+        },
         bootstrap=bootstrap,
     )
-    scored = score_people(found)
+    auroc, error = joint_truth(scored)
     values = np.array([s.oks for s in scored])
     result = Evaluation(
         title=title,
@@ -60,10 +79,15 @@ def evaluate(
         people=len(scored),
         coco=numbers.values,
         interval=numbers.interval,
+        halves=numbers.halves,
+        copies=copies(found),
+        auroc=auroc,
+        calibration_error=error,
         mean_oks=float(values.mean()),
         oks50=float((values > 0.5).mean()),
         joints=by_joint(scored),
         sizes=by_size(scored),
+        slices=slice_table(slices, numbers.slices),
     )
     return result, scored
 

@@ -11,11 +11,11 @@ from typing import Any, Protocol
 import numpy as np
 from numpy.typing import NDArray
 
-from sdpose_core.calibration import joint_means
 from sdpose_core.data.coco import CocoImage
 from sdpose_core.data.coco_file import PERSON, CocoFile, id_text
 from sdpose_core.geometry import regions_from_boxes
 from sdpose_core.oks import oks_nms
+from sdpose_core.skeleton import NUM_KEYPOINTS
 from sdpose_core.types import Detections, Poses
 
 NMS_THRESHOLD = 0.9
@@ -48,28 +48,37 @@ def run(
 ) -> list[ImagePoses]:
     """Run ``source`` on every image.
 
-    With ``given_boxes`` the annotated boxes are used and images without people are skipped;
-    otherwise ``boxes`` by image id are used where given (``read_boxes``) or the source detects, and
-    images that are not fully annotated are skipped, since an unlabelled person would count as a
-    false positive. Raises ``ValueError`` when the source does not return one pose per box.
+    With ``given_boxes`` the annotated boxes of people with a labelled joint are used; otherwise
+    ``boxes`` by image id where given (``read_boxes``), or the source detects people. Images without
+    people count, as in the published protocol. Raises ``ValueError`` when the source does not
+    return one pose per box.
     """
     found = []
     for image in images:
-        if given_boxes and image.people:
-            annotated = np.stack([person.box for person in image.people])
-            poses = _answer(source, image, annotated)
-            found.append(ImagePoses(image, poses, True))
-        elif boxes is not None and not given_boxes and image.fully_annotated:
-            known = boxes.get(image.image_id, Detections.empty())
-            poses = _answer(source, image, known.boxes) if len(known) else Poses.empty()
-            found.append(ImagePoses(image, replace(poses, scores=known.scores), False))
-        elif not given_boxes and image.fully_annotated:
-            found.append(ImagePoses(image, source(image, None), False))
+        if given_boxes:
+            annotated = [person.box for person in image.people]
+            poses = _answer(source, image, np.stack(annotated)) if annotated else Poses.empty()
+        elif boxes is not None:
+            poses = _of_boxes(source, image, boxes.get(image.image_id, Detections.empty()))
         else:
-            continue
+            poses = source(image, None)
+        found.append(ImagePoses(image, poses, given_boxes))
         if on_image is not None:
             on_image(len(found))
     return found
+
+
+def _of_boxes(source: PoseSource, image: CocoImage, known: Detections) -> Poses:
+    """One pose per box but for copies, by the published protocol: OKS at 0.9 on the padded box."""
+    if not len(known):
+        return Poses.empty()
+    poses = _answer(source, image, known.boxes)
+    poses = replace(poses, scores=known.scores * poses.scores)
+    areas = regions_from_boxes(poses.boxes).sizes.astype(np.float64).prod(axis=1)
+    kept = oks_nms(
+        poses.keypoints.astype(np.float64), poses.scores.astype(np.float64), areas, NMS_THRESHOLD
+    )
+    return poses.select(kept)
 
 
 def _answer(source: PoseSource, image: CocoImage, boxes: NDArray[np.float32]) -> Poses:
@@ -120,29 +129,20 @@ def read_boxes(path: Path, of: CocoFile, minimum: float = 0.0) -> dict[int, Dete
     }
 
 
-def person_scores(poses: Poses) -> NDArray[np.float64]:
-    """Box score times the mean of the joint scores above 0.2 (0 if there is none): (N,)."""
-    return np.asarray(poses.scores, np.float64) * joint_means(poses.keypoint_scores)
-
-
 def coco_results(found: Sequence[ImagePoses]) -> list[dict[str, Any]]:
-    """COCO keypoint results after OKS suppression at 0.9 on the padded box area."""
+    """COCO keypoint results of these people, ranked by their scores."""
     rows = []
     for entry in found:
         poses = entry.poses
-        if not len(poses):
-            continue
-        scores = person_scores(poses)
-        areas = regions_from_boxes(poses.boxes).sizes.astype(np.float64).prod(axis=1)
-        kept = oks_nms(poses.keypoints.astype(np.float64), scores, areas, NMS_THRESHOLD)
-        for i in kept:
-            values = np.concatenate([poses.keypoints[i], poses.keypoint_scores[i][:, None]], axis=1)
+        joints = np.concatenate([poses.keypoints, poses.keypoint_scores[..., None]], axis=2)
+        flat = joints.reshape(len(poses), 3 * NUM_KEYPOINTS)
+        for values, score in zip(flat, poses.scores, strict=True):
             rows.append(
                 {
                     "image_id": entry.image.image_id,
                     "category_id": PERSON,
-                    "keypoints": [round(float(v), 3) for v in values.ravel()],
-                    "score": float(scores[i]),
+                    "keypoints": [round(float(v), 3) for v in values],
+                    "score": float(score),
                 }
             )
     return rows

@@ -1,7 +1,7 @@
 """The SDPose student: backbone, multi-cycled transformer and heatmap head."""
 
 from sdpose_core.model.config import PAPER, PRESETS, StudentConfig
-from sdpose_core.model.heads import ScoreHead
+from sdpose_core.model.heads import PersonHead, ScoreHead, ranking_of
 from sdpose_core.model.joints import JointReader
 from sdpose_core.model.student import CycleOutput, ServedStudent, Student
 
@@ -10,8 +10,10 @@ __all__ = [
     "PRESETS",
     "CycleOutput",
     "JointReader",
+    "PersonHead",
     "ScoreHead",
     "ServedStudent",
     "Student",
     "StudentConfig",
+    "ranking_of",
 ]

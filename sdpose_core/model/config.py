@@ -36,6 +36,8 @@ class StudentConfig:
             with (``heatmaps.mirror``); the published students' scores are made without.
         score_width: Hidden units of the head that computes scores from all peaks and positions of a
             person (``heads.scores``); 0: none, a joint's score comes from its own peak alone.
+        person_width: Hidden units of the head that computes a person's score from those of the
+            joints (``heads.people``); 0: none, it is their mean.
         stage1_planes: Width of HRNet's first stage. The published SDPose-B has 32 where the
             standard W32 has 64, so its checkpoints need 32.
         heatmap_kind: The target the head was trained on. ``"gaussian"``: heatmaps used directly,
@@ -65,6 +67,7 @@ class StudentConfig:
     padding: float = 1.25
     aligned_flip: bool = False
     score_width: int = 0
+    person_width: int = 0
     stage1_planes: int = 32
     heatmap_kind: HeatmapKind = "gaussian"
     pool: int = 1
@@ -87,8 +90,9 @@ class StudentConfig:
                 f"depth must be at least 1 and train_cycles at least {self.min_cycles}, "
                 f"got {self.depth} and {self.train_cycles}"
             )
-        if self.score_width < 0:
-            raise ValueError(f"score_width: expected at least 0, got {self.score_width}")
+        for name in ("score_width", "person_width"):
+            if getattr(self, name) < 0:
+                raise ValueError(f"{name}: expected at least 0, got {getattr(self, name)}")
         if self.pool < 1 or any(size % self.pool for size in self.input_size):
             raise ValueError(f"pool {self.pool} does not divide the input size {self.input_size}")
         self.cycles.check(self.served_cycles)
@@ -180,7 +184,7 @@ def _light(name: str, **values: Any) -> StudentConfig:
     """A small transformer that corrects the heatmaps of a light backbone."""
     return StudentConfig(
         name, head="correction", depth=4, train_cycles=2, embed_dim=128, heads=4, mlp_dim=384,
-        head_dim=128, padding=1.15, aligned_flip=True, score_width=64,
+        head_dim=128, padding=1.15, aligned_flip=True, score_width=64, person_width=16,
         **values,
     )  # fmt: skip
 

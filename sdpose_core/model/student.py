@@ -12,7 +12,7 @@ from torch import Tensor, nn
 from sdpose_core.heatmaps import HEATMAP_SIGMA
 from sdpose_core.model.backbones import BACKBONES
 from sdpose_core.model.config import StudentConfig
-from sdpose_core.model.heads import HEADS, CorrectionHead, ScoreHead
+from sdpose_core.model.heads import HEADS, CorrectionHead, PersonHead, ScoreHead
 from sdpose_core.model.transformer import Encoder, resize_table, sine_table, split_patches
 
 # ImageNet statistics of RGB values 0..255.
@@ -61,6 +61,7 @@ class Student(nn.Module):
             # Frozen, but kept in checkpoints: the published files contain it.
             self.register_buffer("pos_embedding", sine_table(*config.grid, config.embed_dim))
         self.scores = ScoreHead(config) if config.score_width else None
+        self.people = PersonHead(config) if config.person_width else None
         mean, std = torch.tensor(PIXEL_MEAN), torch.tensor(PIXEL_STD)
         self.register_buffer("pixel_mean", mean.reshape(1, 3, 1, 1), persistent=False)
         self.register_buffer("pixel_std", std.reshape(1, 3, 1, 1), persistent=False)

@@ -37,6 +37,12 @@ NEAR, FAR, SIZES = 0.3, 1.0, 1.5
 about to be given up; and the ratio of heights that may be one person."""
 
 
+TRUNK, SEEN = (5, 6, 11, 12), 0.3
+"""Shoulders and hips, and the score from which they tell where the trunk is."""
+STEADY = 0.1
+"""Share of a frame's movement in the expected one."""
+
+
 @dataclass(frozen=True, slots=True)
 class _Seen:
     """The people of one frame in the form that ``BYTETracker`` reads: ``xywh`` by the centre."""
@@ -53,36 +59,68 @@ class _Seen:
 
 
 class _Track(STrack):  # type: ignore[misc]
-    """A track that remembers the joints of its last detection, (17, 3) x, y, score."""
+    """A track that remembers the joints of its last detection, (17, 3) x, y, score.
+
+    They are expected to move on as the trunk did: the box swings with arms and legs.
+    """
 
     def __init__(self, xywh: Floats, score: float, cls: float, joints: Floats) -> None:
         super().__init__(xywh, score, cls)
         self._joints = joints
-        self._anchor: NDArray[Any] | None = None
+        self._trunk = _trunk(joints, xywh)
+        self._speed: NDArray[Any] = np.zeros(2)
+        self._steps = 0
+        self._now = 0
+
+    def expect(self, frame_id: int) -> None:
+        """From now on the expected place is that in this frame."""
+        self._now = frame_id
+
+    @property
+    def moved(self) -> NDArray[Any]:
+        """How far (2,) pixels the person is expected to have moved since the last detection."""
+        moved: NDArray[Any] = self._speed * max(0, self._now - self.frame_id)
+        return moved
 
     @property
     def joints(self) -> Floats:
-        """Where they are expected now: moved along with the box."""
-        if self._anchor is None:
-            return self._joints
-        moved = self._joints.copy()
-        moved[:, :2] += self.mean[:2] - self._anchor
-        return moved
+        """Where they are expected now."""
+        joints = self._joints.copy()
+        joints[:, :2] += self.moved
+        return joints
 
-    def activate(self, kalman_filter: Any, frame_id: int) -> None:
-        super().activate(kalman_filter, frame_id)
-        self._anchor = self.mean[:2].copy()
+    @property
+    def trunk(self) -> NDArray[Any]:
+        """Where its middle (2,) is expected now."""
+        place: NDArray[Any] = self._trunk + self.moved
+        return place
 
     def update(self, new_track: _Track, frame_id: int) -> None:
+        self._follow(new_track, frame_id)
         super().update(new_track, frame_id)
-        self._follow(new_track)
 
     def re_activate(self, new_track: _Track, frame_id: int, new_id: bool = False) -> None:
+        self._follow(new_track, frame_id)
         super().re_activate(new_track, frame_id, new_id)
-        self._follow(new_track)
 
-    def _follow(self, new_track: _Track) -> None:
-        self._joints, self._anchor = new_track._joints, self.mean[:2].copy()
+    def _follow(self, new_track: _Track, frame_id: int) -> None:
+        frames = max(1, frame_id - self.frame_id)
+        speed = (new_track._trunk - self._trunk) / frames
+        self._steps += 1
+        # The mean of the first steps, then one that forgets.
+        share = max(1 / self._steps, 1 - (1 - STEADY) ** frames)
+        self._speed = self._speed + share * (speed - self._speed)
+        self._joints, self._trunk = new_track._joints, new_track._trunk
+
+
+def _trunk(joints: Floats, xywh: Floats) -> NDArray[Any]:
+    """The middle of shoulders and hips (2,), or of the box where they are not seen."""
+    parts = joints[list(TRUNK)]
+    weights = np.where(parts[:, 2] >= SEEN, parts[:, 2], 0)
+    if np.count_nonzero(weights) < len(TRUNK):
+        return np.asarray(xywh[:2], np.float64)
+    middle: NDArray[Any] = np.average(parts[:, :2].astype(np.float64), axis=0, weights=weights)
+    return middle
 
 
 class PoseByteTracker(BYTETracker):  # type: ignore[misc]
@@ -108,6 +146,7 @@ class PoseByteTracker(BYTETracker):  # type: ignore[misc]
             )
         )
         self._pose_weight = pose_weight
+        self._begun: list[_Track] = []
 
     def assign(self, poses: Poses, lost_frames: int) -> Ids:
         """The id of each person, (N,); ``NO_ID`` before the second sighting.
@@ -122,7 +161,11 @@ class PoseByteTracker(BYTETracker):  # type: ignore[misc]
         joints = np.concatenate([poses.keypoints, poses.keypoint_scores[..., None]], axis=2)
         seen = _Seen(xywh, poses.scores, np.zeros_like(poses.scores))
         ids = np.full(len(poses), NO_ID, np.int64)
+        known = [*self.tracked_stracks, *self.lost_stracks]
+        for track in known:
+            track.expect(self.frame_id + 1)
         self.update(seen, feats=joints)
+        self._without_removal_of_duplicates(known)
         for track in self.tracked_stracks:
             if track.is_activated and track.frame_id == self.frame_id:
                 ids[int(track.idx)] = track.track_id
@@ -171,6 +214,32 @@ class PoseByteTracker(BYTETracker):  # type: ignore[misc]
             [j for j in u_detection if j not in taken],
         )
 
+    def _init_new_tracks(
+        self,
+        u_detection: list[int],
+        detections: list[_Track],
+        activated: list[_Track],
+        refind: list[_Track],
+    ) -> None:
+        super()._init_new_tracks(u_detection, detections, activated, refind)
+        self._begun = activated
+
+    def _without_removal_of_duplicates(self, known: list[_Track]) -> None:
+        """Takes back those that ByteTrack dropped as they lie where another is.
+
+        A person hidden by another is expected just there, and the younger of both would begin again
+        with a new id. Duplicates do not come: each person is answered once.
+        """
+        kept = {id(one) for one in (*self.tracked_stracks, *self.lost_stracks)}
+        for track in (*known, *self._begun):
+            if id(track) in kept:
+                continue
+            kept.add(id(track))
+            if track.state == TrackState.Tracked:
+                self.tracked_stracks.append(track)
+            elif track.state == TrackState.Lost:
+                self.lost_stracks.append(track)
+
     def get_dists(self, tracks: list[_Track], detections: list[_Track]) -> NDArray[Any]:
         distances: NDArray[Any] = iou_distance(tracks, detections)
         if not distances.size or not self._pose_weight:
@@ -196,7 +265,8 @@ def _offsets(tracks: list[_Track], detections: list[_Track]) -> NDArray[Any]:
     places = np.array([track.xywh for track in tracks])
     others = np.array([track.xywh for track in detections])
     heights = (places[:, None, 3] + others[None, :, 3]) / 2
-    distances = np.linalg.norm(places[:, None, :2] - others[None, :, :2], axis=2)
+    trunks, found = (np.stack([one.trunk for one in side]) for side in (tracks, detections))
+    distances = np.linalg.norm(trunks[:, None] - found[None], axis=2)
     ratios = np.abs(np.log(places[:, None, 3] / others[None, :, 3]))
     costs: NDArray[Any] = np.where(ratios < np.log(SIZES), distances / heights, 1e6)
     return costs

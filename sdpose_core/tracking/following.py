@@ -6,10 +6,9 @@ from dataclasses import replace
 from typing import Final, Literal
 
 import numpy as np
-from numpy.typing import NDArray
 
 from sdpose_core.calibration import joint_means
-from sdpose_core.oks import oks_nms
+from sdpose_core.people import persons
 from sdpose_core.tracking.pace import Pace
 from sdpose_core.types import Floats, Poses
 
@@ -23,8 +22,6 @@ STILL_THERE: Final = 0.3
 """Mean score of the joints from which a person that is only followed counts as seen."""
 STILL_AS_GOOD: Final = 0.7
 """Or this share of the mean at the detection: some people show few joints from the start."""
-DUPLICATE: Final = 0.9
-"""Two people whose poses are more alike (OKS) are one whom two boxes followed."""
 
 
 class Following:
@@ -32,10 +29,12 @@ class Following:
 
     Args:
         every: detect in every so many frames; `auto`: as `Pace` has it.
+        suppress: of people whom two boxes follow only one stays.
     """
 
-    def __init__(self, every: int | Literal["auto"]) -> None:
+    def __init__(self, every: int | Literal["auto"], *, suppress: bool = True) -> None:
         self._pace = Pace(every)
+        self._suppress = suppress
         self._last: Poses | None = None
         self._size = (0, 0)
         self._needed: Floats = np.zeros(0, np.float32)
@@ -47,7 +46,7 @@ class Following:
             return None
         boxes = boxes_by_joints(self._last)
         inside = (boxes[:, 2:] > 0).all(axis=1) & (boxes[:, :2] < self._size).all(axis=1)
-        return boxes if inside.all() else None
+        return clipped(boxes, self._size) if inside.all() else None
 
     def detected(self, poses: Poses, size: tuple[int, int], total_ms: float) -> None:
         """People as detected, or as the client has them; ``size`` is the image's (w, h) pixels."""
@@ -56,15 +55,16 @@ class Following:
         self._pace.detected(total_ms)
 
     def followed(self, poses: Poses, size: tuple[int, int], total_ms: float) -> Poses | None:
-        """Who of those found in ``boxes`` is still there, with their detections' scores.
+        """Who of those found in ``boxes`` is still there, at most as sure as before.
 
         None where the image has another size than the last: the boxes meant nothing.
         """
         if size != self._size or self._last is None:
             return None
-        poses = replace(poses, scores=self._last.scores)
+        poses = replace(poses, scores=np.minimum(poses.scores, self._last.scores))
         kept = joint_means(poses.keypoint_scores) >= self._needed
-        kept[np.setdiff1d(np.arange(len(poses)), _single(poses))] = False
+        if self._suppress:
+            kept &= persons(poses)
         self._needed = self._needed[kept]
         self._pace.followed(total_ms, lost=not kept.all())
         self._last = poses.select(kept)
@@ -87,12 +87,7 @@ def boxes_by_joints(poses: Poses) -> Floats:
     return boxes
 
 
-def _single(poses: Poses) -> NDArray[np.intp]:
-    """Indices of the people that are not the double of a better one."""
-    sides = (poses.boxes[:, 2:] - poses.boxes[:, :2]).astype(np.float64)
-    return oks_nms(
-        poses.keypoints.astype(np.float64),
-        poses.scores.astype(np.float64),
-        sides[:, 0] * sides[:, 1],
-        DUPLICATE,
-    )
+def clipped(boxes: Floats, size: tuple[int, int]) -> Floats:
+    """Boxes ``(N, 4)`` xyxy without what lies beyond an image of ``size`` (width, height)."""
+    limits = np.array([*size, *size], np.float32)
+    return np.clip(boxes, 0, limits)

@@ -28,7 +28,7 @@ class TrackingConfig:
     grace_s: float = 2.0
     smoothing: Smoothing | None = DEFAULT_SMOOTHING
     pose_weight: float = 0.7
-    new_track_score: float = 0.25
+    new_track_score: float = 0.4
 
 
 class PeopleTracker:
@@ -56,10 +56,10 @@ class PeopleTracker:
             self._filters.clear()
 
     def update(self, poses: Poses, time_s: float) -> Poses:
-        """The same people with ids and steadied joints.
+        """The same people with ids and steadied joints, in the order of their ids.
 
-        People with an id come first, in the order of their ids; others (a person gets an id when
-        seen the second time) follow as they came.
+        A person gets an id, and is answered, from the second frame on that shows it: what is there
+        for one frame only is left out.
 
         Args:
             poses: of one frame.
@@ -76,8 +76,8 @@ class PeopleTracker:
         ids = self._tracker.assign(poses, max(1, round(self._config.grace_s / self._interval_s)))
         self._seen.update(int(one) for one in ids if one != NO_ID)
         poses = replace(poses, keypoints=self._steadied(poses, ids, time_s), ids=ids)
-        order = np.lexsort((np.arange(len(ids)), ids, ids == NO_ID))
-        return poses.select(order)
+        order = np.argsort(ids, kind="stable")
+        return poses.select(order[ids[order] != NO_ID])
 
     def _steadied(self, poses: Poses, ids: Ids, time_s: float) -> Floats:
         if self._config.smoothing is None:

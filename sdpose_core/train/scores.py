@@ -1,10 +1,11 @@
-"""Fitting a student's score head on people whose joints were labelled by hand.
+"""Fitting a student's score heads on people whose joints were labelled by hand.
 
     python -m sdpose_core.train.scores STUDENT SHARDS --output OUT.safetensors --sources NAME ...
 
-writes the student with a fitted head (``sdpose_core.model.heads.scores``); its keypoints stay as
-they are. The set must say of every joint whether it is labelled, as COCO does: a joint of
-confidence 0 counts as not there. People labelled by a machine are left out.
+writes the student with fitted heads for the scores of joints (``sdpose_core.model.heads.scores``)
+and of people (``.people``); its keypoints stay as they are. The set must say of every joint whether
+it is labelled, as COCO does: a joint of confidence 0 counts as not there. People labelled by a
+machine are left out. With ``--keep-joints`` the joints' scores stay as well.
 """
 
 from __future__ import annotations
@@ -29,7 +30,8 @@ from sdpose_core.data.batches import load_batch
 from sdpose_core.data.shards import CropSet, context_regions, load_shards
 from sdpose_core.geometry import heatmap_to_image
 from sdpose_core.heatmaps import MAX_REFINEMENT, decode_tensor
-from sdpose_core.model import ScoreHead, Student, StudentConfig
+from sdpose_core.model import PersonHead, ScoreHead, Student, StudentConfig
+from sdpose_core.ranking import pose_features
 from sdpose_core.skeleton import FLIP_INDICES
 from sdpose_core.train.loop.beginning import without_scores
 from sdpose_core.train.loop.scoring import joint_similarity
@@ -162,10 +164,54 @@ def fit_scores(
     head.requires_grad_(False)
 
 
+def fit_people(
+    head: PersonHead, scores: ScoreHead, examples: ScoreExamples, *, passes: int = 25, seed: int = 0
+) -> None:
+    """Fit ``head`` in place: cross-entropy of the mean OKS term of a person's labelled joints.
+
+    AdamW 3e-3, decay 0.1, dropout 0.2 on the hidden units, noise of 0.05 standard deviations on the
+    features. ``scores`` is the head by which the people will have their joints' scores.
+    """
+    torch.manual_seed(seed)
+    known = examples.labelled.sum(1) > 0
+    points, peaks, labelled, similarity = (
+        part[known]
+        for part in (examples.points, examples.peaks, examples.labelled, examples.similarity)
+    )
+    expected = (similarity * labelled).sum(1) / labelled.sum(1)
+    places = (points / scores.size - 0.5).numpy()
+    features = torch.from_numpy(pose_features(places, scores(points, peaks).numpy()))
+    head.mean.copy_(features.mean(0))
+    head.scale.copy_(features.std(0, correction=0) + 1e-3)
+    features = (features - head.mean) / head.scale
+    first, activation, last = head.layers
+    for layer in (first, last):
+        layer.reset_parameters()  # type: ignore[operator]
+    head.requires_grad_(True)
+    optimiser = torch.optim.AdamW(head.parameters(), lr=3e-3, weight_decay=0.1)
+    for _ in range(passes):
+        for rows in torch.randperm(len(features)).split(BATCH // 2):  # type: ignore[no-untyped-call]
+            seen = features[rows] + 0.05 * torch.randn(len(rows), features.shape[1])
+            values = last(F.dropout(activation(first(seen)), 0.2))[:, 0]
+            loss = F.binary_cross_entropy_with_logits(values, expected[rows])
+            optimiser.zero_grad()
+            loss.backward()  # type: ignore[no-untyped-call]
+            optimiser.step()
+    head.requires_grad_(False)
+
+
 def with_scores(
-    student: Student, crops: CropSet, *, width: int = 64, views: int = 14, seed: int = 0
+    student: Student,
+    crops: CropSet,
+    *,
+    width: int = 64,
+    person_width: int = 16,
+    views: int = 14,
+    seed: int = 0,
+    keep_joints: bool = False,
 ) -> Student:
-    """A copy of ``student`` with a head of ``width`` hidden units, fitted on ``crops``.
+    """A copy of ``student`` with heads of ``width`` and ``person_width`` hidden units for the
+    scores of joints and people, fitted on ``crops``. ``keep_joints`` leaves the former as it is.
 
     Raises:
         ValueError: the student has no Gaussian heatmaps, the set labels all joints or none, or
@@ -184,12 +230,20 @@ def with_scores(
             f"{'every' if labelled.all() else 'no'} joint of the {len(crops)} people is labelled: "
             "a score head learns from both kinds"
         )
-    bare = without_scores(student)
-    fitted = Student(replace(config, score_width=width)).eval()
+    if keep_joints and student.scores is None:
+        raise ValueError(f"{config.name}: it has no joint scores to keep")
+    kept = without_scores(student).state_dict()
+    if keep_joints:
+        width = config.score_width
+        kept = {k: v for k, v in student.state_dict().items() if not k.startswith("people.")}
+    fitted = Student(replace(config, score_width=width, person_width=person_width)).eval()
     assert fitted.scores is not None
-    fitted.load_state_dict({**fitted.state_dict(), **bare.state_dict()})
+    assert fitted.people is not None
+    fitted.load_state_dict({**fitted.state_dict(), **kept})
     examples = score_examples(make_backend(student, device="cpu"), config, crops, views, seed)
-    fit_scores(fitted.scores, examples, seed=seed)
+    if not keep_joints:
+        fit_scores(fitted.scores, examples, seed=seed)
+    fit_people(fitted.people, fitted.scores, examples, seed=seed)
     return fitted
 
 
@@ -234,9 +288,14 @@ def _check_target(path: Path) -> None:
 
 
 def fit_file(
-    student: str, shards: Sequence[str], target: Path, sources: Sequence[str], views: int
+    student: str,
+    shards: Sequence[str],
+    target: Path,
+    sources: Sequence[str],
+    views: int,
+    keep_joints: bool = False,
 ) -> int:
-    """Write ``student`` (a preset or a file) with a head fitted on people of ``shards``.
+    """Write ``student`` (a preset or a file) with heads fitted on people of ``shards``.
 
     The weights are stored in the precision that they had: keypoints stay what they were.
 
@@ -250,8 +309,13 @@ def fit_file(
     _check_target(target)
     checkpoint = find_checkpoint(student)
     crops = chosen_people(load_shards(shards), sources)
-    fitted = with_scores(build_student(checkpoint, student), crops, views=views)
-    facts = _facts(checkpoint.training, f"fitted on {len(crops)} people, {views} views each")
+    fitted = with_scores(
+        build_student(checkpoint, student), crops, views=views, keep_joints=keep_joints
+    )
+    said = f"fitted on {len(crops)} people, {views} views each"
+    facts = {**checkpoint.training, "person_head": said}
+    if not keep_joints:
+        facts = {**_facts(checkpoint.training, said), "person_head": said}
     kinds = {value.dtype for value in checkpoint.state.values() if value.is_floating_point()}
     save_student(fitted, target, facts, dtype=torch.float16 if kinds == {torch.float16} else None)
     return len(crops)
@@ -260,16 +324,18 @@ def fit_file(
 def main(arguments: Sequence[str] | None = None) -> int:
     """Entry point of ``python -m sdpose_core.train.scores``; 2 after one sentence on a mistake."""
     parser = argparse.ArgumentParser(
-        prog="python -m sdpose_core.train.scores", description="Fit the score head of a student."
+        prog="python -m sdpose_core.train.scores", description="Fit the score heads of a student."
     )
     parser.add_argument("student", help="A preset with embedded weights, or a checkpoint file.")
     parser.add_argument("shards", nargs="+", help="Tar shards: files, folders or globs.")
     parser.add_argument("--output", type=Path, required=True, help="File to write (.safetensors).")
     parser.add_argument("--sources", nargs="+", default=[], help="Only people of these sources.")
     parser.add_argument("--views", type=int, default=14, help="Views of each person.")
+    parser.add_argument("--keep-joints", action="store_true", help="Fit only the scores of people.")
     given = parser.parse_args(arguments)
     try:
-        count = fit_file(given.student, given.shards, given.output, given.sources, given.views)
+        what = (given.student, given.shards, given.output, given.sources)
+        count = fit_file(*what, given.views, given.keep_joints)
     except (ValueError, OSError) as error:
         sys.stderr.write(f"{parser.prog}: {error}\n")
         return 2

@@ -59,9 +59,10 @@ def tracked_by(pose_weight: float) -> Callable[[], Identify]:
         def identify(frame: Frame) -> NDArray[np.int64]:
             tracked = tracker.update(frame.poses, frame.time_s)
             assert tracked.ids is not None
-            # Without smoothing the people are the same, in another order.
-            same = (tracked.boxes[None] == frame.poses.boxes[:, None]).all(axis=2).argmax(axis=1)
-            return tracked.ids[same] if len(same) else np.zeros(0, np.int64)
+            # Without smoothing the people are the same, in another order, but for the new.
+            same = (tracked.boxes[None] == frame.poses.boxes[:, None]).all(axis=2)
+            ids: NDArray[np.int64] = (same * tracked.ids[None]).sum(axis=1)
+            return ids
 
         return identify
 

@@ -20,7 +20,7 @@ if TYPE_CHECKING:
     from service.client.rest_client import RestPoseClient
 
 
-_IN_PROCESS = ("student", "device", "backend", "precision", "bounded", "detector_size")
+_IN_PROCESS = ("student", "device", "backend", "precision", "unbounded", "detector_size")
 """Options that say how a student runs here, which cannot be requested from a server."""
 
 
@@ -63,12 +63,11 @@ def evaluate(
     detector_size: Annotated[
         int, typer.Option(help="Longest side of the detector's input, a multiple of 32.")
     ] = 640,
-    bounded: Annotated[
+    unbounded: Annotated[
         bool,
         typer.Option(
-            "--bounded",
-            help="Decode as the server does: a bounded sub-pixel step and scores up to 1, where "
-            "the published protocol bounds neither.",
+            "--unbounded",
+            help="Decode as the published code: neither the sub-pixel step nor scores are bounded.",
         ),
     ] = False,
     limit: Annotated[int | None, typer.Option(min=1, help="Only the first images.")] = None,
@@ -115,6 +114,7 @@ def evaluate(
     results = []
     closing = ExitStack()
     try:
+        _check_place(annotations, images)
         pictures = load_coco(annotations, images)[:limit]
         known = None if boxes is None else read_boxes(boxes, read_coco(annotations))
         sources: list[tuple[str, PoseSource]] = []
@@ -135,15 +135,14 @@ def evaluate(
                 device,
                 backend=backend,
                 precision=precision,
-                max_refinement=MAX_REFINEMENT if bounded else None,
+                max_refinement=None if unbounded else MAX_REFINEMENT,
                 detector_size=detector_size,
             )
             sources = [
                 (f"{student} ({estimator.backend_name}), {_name(c, f)}", _local(estimator, c, f))
                 for c, f in settings
             ]
-        counted = sum(bool(p.people) if given else p.fully_annotated for p in pictures)
-        bar = closing.enter_context(Progress(counted * len(sources)))
+        bar = closing.enter_context(Progress(len(pictures) * len(sources)))
         for title, source in sources:
             result, scored = measure(
                 title,
@@ -170,6 +169,17 @@ def evaluate(
     finder = f"detector {detector}" if server is None else "the server's detector"
     where = "given boxes" if given else f"boxes of {boxes}" if boxes else finder
     _show(console, results, where)
+
+
+def _check_place(annotations: Path, images: Path) -> None:
+    """Raises ``ValueError`` that says where COCO's own are from."""
+    for path, there in ((annotations, annotations.is_file()), (images, images.is_dir())):
+        if not there:
+            raise ValueError(
+                f"{path}: no such {'file' if path == annotations else 'folder'}; the measure is of "
+                "COCO val2017, from https://cocodataset.org/#download: val2017.zip, and "
+                "person_keypoints_val2017.json in annotations_trainval2017.zip"
+            )
 
 
 def _refuse_in_process_options(context: typer.Context) -> None:
@@ -258,6 +268,11 @@ def _show(console: Console, results: list[Evaluation], boxes: str) -> None:
     for name in first.coco:
         table.add_row(name, *(f"{result.coco[name]:.3f}" for result in results))
     table.add_row("AP, 95 % interval", *(_interval(result) for result in results))
+    for name, half in (("AP, even image ids", 0), ("AP, odd image ids", 1)):
+        table.add_row(name, *(f"{result.halves[half]:.3f}" for result in results))
+    table.add_row("copies of a better one", *(f"{result.copies:.2%}" for result in results))
+    table.add_row("joints: AUROC", *(f"{result.auroc:.3f}" for result in results))
+    table.add_row("calibration error", *(f"{r.calibration_error:.3f}" for r in results))
     table.add_row("mean OKS", *(f"{result.mean_oks:.3f}" for result in results))
     console.print(table)
     joints = Table(title=f"by joint and size: {first.title}")
@@ -270,6 +285,19 @@ def _show(console: Console, results: list[Evaluation], boxes: str) -> None:
     for name, row in first.sizes.items():
         joints.add_row(name, f"{row['people']:.0f}", f"{row['oks']:.3f}", f"{row['oks>0.5']:.3f}")
     console.print(joints)
+    slices = Table(title=f"where people are lost: {first.title}")
+    for name in ("people", "count", "AP", "missed", "wrong place", "AP by rank"):
+        slices.add_column(name, justify="left" if name == "people" else "right")
+    for name, one in first.slices.items():
+        slices.add_row(
+            name,
+            str(one.people),
+            f"{one.ap:.3f}",
+            f"{one.missed:.1%}",
+            f"{one.misplaced:.1%}",
+            f"{one.rank:+.3f}",
+        )
+    console.print(slices)
 
 
 def _interval(result: Evaluation) -> str:

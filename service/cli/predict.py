@@ -99,6 +99,12 @@ def predict(
     min_score: Annotated[
         float | None, typer.Option(min=0, max=1, help="Leave out people that score lower.")
     ] = None,
+    suppress: Annotated[
+        bool,
+        typer.Option(
+            "--suppress/--no-suppress", help="Leave out copies: people with a better one's joints."
+        ),
+    ] = True,
     track: Annotated[
         bool,
         typer.Option("--track", help="Give the people of a video ids over time and steady joints."),
@@ -144,6 +150,7 @@ def predict(
         "cycles": cycles,
         "max_people": max_people,
         "min_score": min_score,
+        "suppress": suppress,
     }
 
     if wanted is Format.parquet:

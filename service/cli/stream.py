@@ -60,6 +60,12 @@ def stream(
     min_score: Annotated[
         float | None, typer.Option(min=0, max=1, help="Leave out people that score lower.")
     ] = None,
+    suppress: Annotated[
+        bool,
+        typer.Option(
+            "--suppress/--no-suppress", help="Leave out copies: people with a better one's joints."
+        ),
+    ] = True,
     attempts: Annotated[
         int | None,
         typer.Option(
@@ -120,8 +126,7 @@ def stream(
                 cadence,
                 tracking,
                 smoothing,
-                max_people,
-                min_score,
+                (max_people, min_score, suppress),
                 attempts,
                 (student, detector, device),
                 live=is_live(source),
@@ -175,8 +180,7 @@ def _answering(
     detect_every: int | Literal["auto"],
     tracking: bool,
     smoothing: bool,
-    max_people: int | None,
-    min_score: float | None,
+    people: tuple[int | None, float | None, bool],
     attempts: int | None,
     models: tuple[str, str, str],
     *,
@@ -189,7 +193,8 @@ def _answering(
 
         client = stack.enter_context(GrpcPoseClient(server, api_key=api_key))
         asked = StreamAsk(tracking, smoothing, detect_every, "latest" if live else "none")
-        ask = Ask(max_people=max_people, min_score=min_score)
+        max_people, min_score, suppress = people
+        ask = Ask(max_people=max_people, min_score=min_score, suppress=suppress)
         return RemoteAnswering(client, ask, asked, tell, attempts)
     from sdpose_core import PoseEstimator
     from sdpose_core.stream import LocalAnswering
@@ -199,7 +204,7 @@ def _answering(
     config = TrackingConfig(smoothing=Smoothing() if smoothing else None) if tracking else None
     estimator = PoseEstimator.from_pretrained(student, detector, device)
     estimator.warm_up()
-    return LocalAnswering(estimator, config, detect_every, max_people, min_score)
+    return LocalAnswering(estimator, config, detect_every, *people)
 
 
 class _Screen:

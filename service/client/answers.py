@@ -65,6 +65,7 @@ class Ask:
     cycles: int | Literal["auto"] | None = None
     flip_test: bool = False
     priority: Literal["high", "normal", "low"] | None = None
+    suppress: bool | None = None
 
 
 @dataclass(frozen=True, slots=True)

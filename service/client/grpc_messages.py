@@ -76,6 +76,7 @@ def options_from(ask: Ask) -> pose_pb2.PoseOptions:
         cycles=0 if ask.cycles == "auto" else ask.cycles,
         flip_test=ask.flip_test,
         priority=_PRIORITIES[ask.priority],
+        suppress=ask.suppress,
     )
 
 

@@ -56,6 +56,8 @@ def fields_of(ask: Ask, boxes: BoxesOfEach | None) -> dict[str, str]:
     }
     if ask.flip_test:
         fields["flip_test"] = "true"
+    if ask.suppress is not None:
+        fields["suppress"] = str(ask.suppress).lower()
     if boxes is not None:
         fields["boxes"] = json.dumps([None if each is None else _plain(each) for each in boxes])
     elif ask.boxes is not None:

@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Sequence
 from typing import Any, Protocol
 
-from sdpose_core.types import Cycles, Detections, Floats, Image
+from sdpose_core.types import Cycles, Detections, Floats, Image, Poses
 
 Frame = Any
 """An image where the models are; what `Estimator.upload` gives."""
@@ -66,3 +66,14 @@ class Estimator(Protocol):
         self, heatmaps: Heatmaps, crops: Sequence[Crops]
     ) -> Sequence[tuple[Floats, Floats]]:
         """Per entry keypoints `(n, 17, 2)` in image pixels and scores `(n, 17)`."""
+
+    def answered(
+        self,
+        poses: Poses,
+        size: tuple[int, int],
+        *,
+        given: bool = False,
+        min_score: float | None = None,
+        suppress: bool = True,
+    ) -> Poses:
+        """Who of the poses of one image of `size` (width, height) is answered; in any thread."""

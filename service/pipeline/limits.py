@@ -12,7 +12,10 @@ from service.scheduling.batch_run import BatchLimits
 
 @dataclass(frozen=True, slots=True)
 class PipelineLimits:
-    """Bounds of the pipeline as plain values; `least_side` as `ImageDecoder` has it."""
+    """Bounds of the pipeline as plain values; `least_side` as `ImageDecoder` has it.
+
+    `suppress`, `cycles`: where a request names none.
+    """
 
     images: ImageLimits = field(default_factory=ImageLimits)
     detect: BatchLimits = field(default_factory=lambda: BatchLimits(8, 0.0, 64))
@@ -22,6 +25,7 @@ class PipelineLimits:
     max_decoded_bytes: int = 2**30
     least_side: int = 1280
     max_people: int = 100
+    suppress: bool = True
     cycles: int | Literal["auto"] | None = None
     max_cycles: int = 2
 

@@ -13,8 +13,8 @@ from typing import Literal, TypeVar
 
 import numpy as np
 
-from sdpose_core.calibration import confirmed
 from sdpose_core.image_files import encode_jpeg
+from sdpose_core.people import CANDIDATES
 from sdpose_core.types import Detections, Floats, Image, Poses
 from service.errors import invalid_argument
 from service.parameters import PoseParameters, check_boxes_touch
@@ -140,17 +140,23 @@ class PosePipeline:
             timings["detect"] = done.ran_s
             self._tracer.stage("detect", done.ran_s, done.waited_s)
             timings["queue"] += done.waited_s
-            maximum = min(parameters.max_people or self.limits.max_people, self.limits.max_people)
-            people = image.inside(done.value.select(parameters.min_score, maximum))
+            wanted = CANDIDATES * (parameters.max_people or self.limits.max_people)
+            people = image.inside(done.value.select(limit=min(wanted, self.limits.max_people)))
             if image.reduction > 1 and not self._decoder.large_enough(people.boxes):
                 people = image.grown(people)
                 decode = partial(self._decode, source, whole=True, instead_of=image)
                 image, frame = await self._frame(decode, turn, timings)
         else:
             check_boxes_touch(boxes, image.width, image.height)
-            people = image.shrunk(_given(boxes).select(parameters.min_score, parameters.max_people))
-        poses = await self._poses(frame, people, parameters, turn, timings)
-        poses = image.grown_poses(poses)
+            people = image.shrunk(_given(boxes).select(limit=parameters.max_people))
+        poses = image.grown_poses(await self._poses(frame, people, parameters, turn, timings))
+        poses = self._estimator.answered(
+            poses,
+            (image.width, image.height),
+            given=boxes is not None,
+            min_score=parameters.min_score,
+            suppress=self.limits.suppress if parameters.suppress is None else parameters.suppress,
+        ).first(parameters.max_people)
         self._metrics.people_per_image.observe(len(poses))
         timings["total"] = time.monotonic() - started
         return PoseResult(
@@ -236,8 +242,7 @@ class PosePipeline:
         poses = Poses(posed.keypoints, posed.scores, people.boxes, people.scores)
         if not poses.finite:  # a fault of ours, and nothing that JSON could carry
             raise FloatingPointError("a keypoint or a score is not finite")
-        # A caller who names a score wants all that reach it.
-        return poses if parameters.min_score is not None else poses.select(confirmed(poses))
+        return poses
 
     async def _timed(
         self,

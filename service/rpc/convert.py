@@ -56,7 +56,7 @@ def stream_settings_of(config: pose_pb2.StreamConfig) -> tuple[StreamSettings, P
 
 def _given(options: pose_pb2.PoseOptions) -> dict[str, object]:
     given: dict[str, object] = {"flip_test": options.flip_test}
-    for name in ("max_people", "min_score", "min_keypoint_score"):
+    for name in ("max_people", "min_score", "min_keypoint_score", "suppress"):
         if options.HasField(name):
             given[name] = getattr(options, name)
     if options.HasField("cycles"):

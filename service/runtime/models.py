@@ -165,6 +165,7 @@ def pipeline_limits(settings: Settings, *, on_cpu: bool) -> PipelineLimits:
         max_decoded_bytes=settings.max_decoded_mb * 2**20,
         least_side=2 * settings.detector_size,
         max_people=settings.max_boxes,
+        suppress=settings.suppress,
         cycles=settings.cycles,
         max_cycles=settings.max_cycles,
     )

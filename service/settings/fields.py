@@ -201,6 +201,11 @@ class Settings(BaseSettings):
         description="Maximum time one request may take, whatever deadline it sets.",
     )
 
+    suppress: bool = Field(
+        True,
+        description="Leave out people with the joints of a better scored one, where a request "
+        "does not say; people of given boxes always stay.",
+    )
     cycles: int | Literal["auto"] | None = Field(
         None,
         description="Transformer cycles where a request names none; `auto`: one more than the "

@@ -80,7 +80,9 @@ class PoseStream:
         self._settings, self._parameters = settings, parameters
         # Where no frame is dropped the sender waits: there is time for every one.
         unhurried = settings.detect_every == "auto" and settings.drop is Drop.NONE
-        self._following = Following(1 if unhurried else settings.detect_every)
+        self._following = Following(
+            1 if unhurried else settings.detect_every, suppress=parameters.suppress is not False
+        )
 
     async def feed(
         self,

@@ -120,3 +120,13 @@ def test_a_student_without_weights_ends_with_one_sentence(
     assert said.startswith("sdpose: sdpose-t: this package has no trained weights for it")
     assert said.count("\n") == 1
     assert not target.exists()
+
+
+def test_a_missing_set_says_where_it_is_from(tmp_path: Path) -> None:
+    missing = tmp_path / "person_keypoints_val2017.json"
+    done = CliRunner().invoke(
+        app, ["evaluate", str(missing), str(tmp_path)], env={"COLUMNS": "300"}
+    )
+    assert done.exit_code == 2
+    assert "no such file" in done.output
+    assert "https://cocodataset.org/#download" in done.output

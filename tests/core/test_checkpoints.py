@@ -265,4 +265,4 @@ def test_the_embedded_student_describes_itself() -> None:
     assert path.stat().st_size < 4_000_000
     training = read_checkpoint(path).training
     assert training["licence"].startswith("Apache-2.0")
-    assert training["evaluation"]["ap"] == 0.724
+    assert training["evaluation"]["ap"] == 0.689

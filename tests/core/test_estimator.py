@@ -110,7 +110,9 @@ def test_a_spot_is_found_where_it_is_in_the_picture() -> None:
     first, second = estimator.estimate(images, boxes)
     np.testing.assert_allclose(first.keypoints[0], np.tile([30, 40], (17, 1)), atol=1)
     np.testing.assert_allclose(second.keypoints, np.tile([70, 60], (2, 17, 1)), atol=1)
-    assert first.scores.tolist() == [1]
+    # The published score: of a given box 1, times the mean of the joints'.
+    assert first.scores == pytest.approx(first.keypoint_scores.mean(axis=1))
+    assert first.scores[0] > 0.9
     np.testing.assert_array_equal(second.boxes, np.array(boxes[1], np.float32))
 
 
@@ -185,11 +187,33 @@ def test_a_device_that_answers_nothing_is_not_alive() -> None:
 def test_selection_of_people() -> None:
     estimator = PoseEstimator(BrightSpot(), TwoPeople())
     [best] = estimator.estimate([lit(30, 40)], max_people=1)
-    assert best.scores.tolist() == pytest.approx([0.9])
+    assert best.boxes.tolist() == [[10, 10, 50, 90]]
+    assert best.scores == pytest.approx(0.9 * best.keypoint_scores.mean(axis=1))
     [sure] = estimator.estimate([lit(30, 40)], min_score=0.5)
     assert len(sure) == 1
     [nobody] = estimator.estimate([lit(30, 40)], max_people=0)
     assert len(nobody) == 0
+
+
+class OnePersonTwice(TwoPeople):
+    """A detector that sees the same person in two boxes, in the second hardly."""
+
+    def detect(self, images: Sequence[Image | Tensor]) -> list[Detections]:
+        boxes = np.array([[10, 10, 50, 90], [12, 12, 52, 92]], np.float32)
+        return [Detections(boxes, np.array([0.9, 0.3], np.float32)) for _ in images]
+
+
+def test_a_person_is_answered_once_unless_the_caller_gives_boxes() -> None:
+    estimator = PoseEstimator(BrightSpot(), OnePersonTwice())
+    image = lit(30, 40)
+    [once] = estimator.estimate([image])
+    assert once.boxes.tolist() == [[10, 10, 50, 90]]
+    [twice] = estimator.estimate([image], suppress=False)
+    assert len(twice) == 2
+    [given] = estimator.estimate([image], [[[10, 10, 50, 90]] * 2])
+    assert len(given) == 2
+    [scored] = estimator.estimate([image], min_score=0.1)
+    assert len(scored) == 1
 
 
 def test_nobody_gives_empty_arrays_of_the_right_shape() -> None:

@@ -6,6 +6,9 @@ import math
 
 import pytest
 
+from service.client.answers import Ask
+from service.client.grpc_messages import options_from
+from service.client.rest_messages import fields_of
 from service.errors import ErrorCode, ServiceError
 from service.parameters import (
     Priority,
@@ -13,6 +16,7 @@ from service.parameters import (
     parse_boxes,
     parse_parameters,
 )
+from service.rpc.convert import parameters_of
 
 
 def test_strings_and_values_are_read() -> None:
@@ -23,6 +27,15 @@ def test_strings_and_values_are_read() -> None:
     assert parsed.cycles == "auto"
     assert parse_parameters({"cycles": "2", "priority": "high"}).priority is Priority.HIGH
     assert parse_parameters({"cycles": "2"}).cycles == 2
+    assert parse_parameters({}).suppress is None
+    assert parse_parameters({"suppress": "false"}).suppress is False
+
+
+@pytest.mark.parametrize("suppress", [None, True, False])
+def test_suppression_is_asked_for_alike_over_both_protocols(suppress: bool | None) -> None:
+    ask = Ask(suppress=suppress)
+    assert parse_parameters(fields_of(ask, None)).suppress is suppress
+    assert parameters_of(options_from(ask)).suppress is suppress
 
 
 @pytest.mark.parametrize(

@@ -213,3 +213,22 @@ async def test_a_batch_waits_for_the_picture_that_is_being_decoded(fake: FakeEst
         await asyncio.gather(slow, quick)
         assert fake.detected == [2]
         assert [people for people, _, _ in fake.posed] == [2]
+
+
+async def test_copies_go_as_the_request_or_the_service_says() -> None:
+    """The last step is told of the whole image, of given boxes and of suppression."""
+    with stand(FakeEstimator(people=3), suppress=False) as made:
+        await made.pipeline.estimate(PNG)
+        await made.pipeline.estimate(PNG, PoseParameters(suppress=True))
+        await made.pipeline.estimate(PNG, boxes=BOXES)
+        few = await made.pipeline.estimate(PNG, PoseParameters(max_people=1))
+        assert made.fake.finished[:3] == [
+            ((8, 8), False, False),
+            ((8, 8), False, True),
+            ((8, 8), True, False),
+        ]
+        assert len(few.poses) == 1
+        assert made.fake.posed[-1][0] == 2, "one more box than wanted may be a copy"
+    with stand(FakeEstimator()) as made:
+        await made.pipeline.estimate(PNG)
+        assert made.fake.finished == [((8, 8), False, True)]

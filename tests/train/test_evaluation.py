@@ -30,10 +30,10 @@ from sdpose_core.evaluate.report import evaluate, write_report
 from sdpose_core.evaluate.results import (
     ImagePoses,
     coco_results,
-    person_scores,
     read_boxes,
     run,
 )
+from sdpose_core.evaluate.slices import area_under_curve, copies
 from sdpose_core.evaluate.worst import draw_worst
 from sdpose_core.heatmaps import MAX_REFINEMENT, encode
 from sdpose_core.model import PRESETS, Student
@@ -178,14 +178,23 @@ def test_nothing_found_scores_nothing(tmp_path: Path) -> None:
     assert all(s.keypoints is None for s in scored)
 
 
-def test_half_labelled_images_count_only_with_given_boxes(tmp_path: Path) -> None:
+def test_people_without_joints_are_ignored_and_not_their_image(tmp_path: Path) -> None:
+    """The published protocol: whoever is found there is neither right nor wrong."""
     annotations, folder = coco_folder(tmp_path, images=3)
     content = json.loads(annotations.read_text())
-    content["images"][0]["fully_annotated"] = False
+    content["annotations"][0] |= {"keypoints": [0] * 51, "num_keypoints": 0}
     annotations.write_text(json.dumps(content))
     images = load_coco(annotations, folder)
-    assert len(run(images, answer(exact), given_boxes=True)) == 3
-    assert len(run(images, answer(exact), given_boxes=False)) == 2
+    whole, folder = coco_folder(tmp_path / "whole", images=3)
+    everyone = answer(exact)
+    known = {image.image_id: image for image in load_coco(whole, folder)}
+
+    def source(image: CocoImage, boxes: NDArray[np.float32] | None) -> Poses:
+        return everyone(known[image.image_id], None)
+
+    result, _ = evaluate("all", images, annotations, source, given_boxes=False, bootstrap=0)
+    assert (result.images, result.people) == (3, 5)
+    assert result.coco["AP"] == pytest.approx(1)
 
 
 def test_boxes_of_a_file_bring_their_scores(tmp_path: Path) -> None:
@@ -222,30 +231,78 @@ def test_boxes_of_a_file_bring_their_scores(tmp_path: Path) -> None:
         read_boxes(path, read_coco(annotations))
 
 
-def test_person_score_is_box_score_times_mean_of_sure_joints() -> None:
-    joints = np.full((2, 17), 0.1, np.float32)
-    joints[0, :4] = (0.2, 0.5, 0.6, 1.0)  # 0.2 itself does not count
-    poses = Poses(
-        np.zeros((2, 17, 2), np.float32),
-        joints,
-        np.array([[0, 0, 1, 1], [0, 0, 1, 1]], np.float32),
-        np.array([0.5, 0.9], np.float32),
-    )
-    np.testing.assert_allclose(person_scores(poses), [0.5 * 0.7, 0.0], rtol=1e-6)
-
-
-def test_a_second_pose_of_the_same_person_goes(tmp_path: Path) -> None:
+def test_copies_of_boxes_from_a_file_go(tmp_path: Path) -> None:
+    """The published protocol: OKS suppression at 0.9 of poses whose boxes are a detector's."""
     annotations, folder = coco_folder(tmp_path, images=1)
     (image,) = load_coco(annotations, folder)
     one = answer(exact)(image, None)
-    twice = Poses(
-        np.concatenate([one.keypoints, one.keypoints + 0.5]),
-        np.concatenate([one.keypoint_scores, one.keypoint_scores * 0.9]),
-        np.concatenate([one.boxes] * 2),
-        np.concatenate([one.scores] * 2),
-    )
-    rows = coco_results([ImagePoses(image, twice, False)])
-    assert [r["score"] for r in rows] == pytest.approx([0.9, 0.9])
+
+    def twice(image: CocoImage, boxes: NDArray[np.float32] | None) -> Poses:
+        assert boxes is not None
+        points = np.concatenate([one.keypoints, one.keypoints + 0.5])
+        joints = np.concatenate([one.keypoint_scores, one.keypoint_scores * 0.9])
+        return Poses(points, joints, boxes, joints.mean(axis=1))
+
+    known = {image.image_id: Detections(np.concatenate([one.boxes] * 2), np.ones(4, np.float32))}
+    found = run([image], twice, given_boxes=False, boxes=known)
+    assert [r["score"] for r in coco_results(found)] == pytest.approx([0.9, 0.9])
+    assert copies([ImagePoses(image, twice(image, known[1].boxes), False)]) == 0.5
+    assert copies(found) == 0
+
+
+def test_slices_say_who_is_missed_and_where(tmp_path: Path) -> None:
+    annotations, folder = coco_folder(tmp_path, images=4)
+    content = json.loads(annotations.read_text())
+    for person in content["annotations"][1::2]:  # the right ones: overlapped, of four joints
+        person["bbox"][0] -= 150
+        person["keypoints"][12:] = [0] * 39
+        person["num_keypoints"] = 4
+    annotations.write_text(json.dumps(content))
+    images = load_coco(annotations, folder)
+
+    def left_only(image: CocoImage, boxes: NDArray[np.float32] | None) -> Poses:
+        return answer(exact)(image, None).select(np.array([0]))
+
+    result, _ = evaluate("left", images, annotations, left_only, given_boxes=False, bootstrap=0)
+    assert list(result.slices) == ["all", "large", "overlapped", "1-4 joints", "13-17 joints"]
+    found, missing = result.slices["13-17 joints"], result.slices["1-4 joints"]
+    assert (found.people, found.missed, found.misplaced) == (4, 0, 0)
+    assert found.ap == pytest.approx(1)
+    assert (missing.people, missing.missed, missing.ap) == (4, 1, 0)
+    assert result.slices["all"].missed == 0.5
+
+
+def test_rank_is_what_better_scores_would_gain(tmp_path: Path) -> None:
+    """The bad pose of each image is the sure one."""
+    annotations, folder = coco_folder(tmp_path, images=4)
+
+    def swapped(image: CocoImage, boxes: NDArray[np.float32] | None) -> Poses:
+        poses = answer(exact)(image, None)
+        points = poses.keypoints.copy()
+        points[0] += 8
+        return replace(poses, keypoints=points, scores=np.array([0.9, 0.5], np.float32))
+
+    images = load_coco(annotations, folder)
+    result, _ = evaluate("swapped", images, annotations, swapped, given_boxes=False, bootstrap=0)
+    assert result.slices["all"].rank > 0.05
+    right, _ = evaluate("right", images, annotations, answer(exact), given_boxes=True, bootstrap=0)
+    assert right.slices["all"].rank == pytest.approx(0)
+
+
+def test_true_scores_tell_labelled_joints(tmp_path: Path) -> None:
+    annotations, folder = coco_folder(tmp_path, images=4)
+
+    def telling(image: CocoImage, boxes: NDArray[np.float32] | None) -> Poses:
+        poses = answer(exact)(image, boxes)
+        flags = np.stack([one.keypoints[:, 2] for one in image.people])
+        return replace(poses, keypoint_scores=np.where(flags > 0, 0.95, 0.02).astype(np.float32))
+
+    images = load_coco(annotations, folder)
+    result, _ = evaluate("telling", images, annotations, telling, given_boxes=True, bootstrap=0)
+    assert result.auroc == 1
+    assert result.calibration_error == pytest.approx(0.05 * 16 / 17 + 0.02 / 17, abs=1e-3)
+    assert result.halves == pytest.approx((1, 1))
+    assert area_under_curve(np.array([1.0, 2.0]), np.array([1.0, 0.0])) == 0.875
 
 
 def test_detected_poses_are_paired_by_similarity(tmp_path: Path) -> None:

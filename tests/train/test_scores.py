@@ -106,10 +106,11 @@ def test_the_command_fits_scores_and_leaves_keypoints_alone(tmp_path: Path, peop
     assert saved.config == start.config
     assert saved.state.keys() == start.state.keys()
     changed = {key for key in saved.state if not torch.equal(saved.state[key], start.state[key])}
-    assert {key.split(".")[0] for key in changed} == {"scores"}
+    assert {key.split(".")[0] for key in changed} == {"scores", "people"}
     assert load_student(target).scores is not None
     # Facts that still hold stay, those of the old scores do not.
     assert saved.training["score_head"] == "fitted on 24 people, 4 views each"
+    assert saved.training["person_head"] == "fitted on 24 people, 4 views each"
     assert saved.training["licence"] == start.training["licence"]
     assert not saved.training.keys() & {"evaluation", "score_calibration", "scores"}
 
@@ -135,12 +136,27 @@ def test_a_student_without_a_head_gets_one_in_its_own_precision(
     save_student(bare, start, {"scores": {"dev/oks_256x192": 0.5}}, dtype=None)
     assert main([str(start), people, "--output", str(target), "--views", "1"]) == 0
     saved = read_checkpoint(target)
-    assert saved.config == replace(bare.config, score_width=64)
+    assert saved.config == replace(bare.config, score_width=64, person_width=16)
     for key, value in bare.state_dict().items():
         assert torch.equal(saved.state[key], value)
     # A run's own numbers are of keypoints.
     assert saved.training["scores"] == {"dev/oks_256x192": 0.5}
     assert saved.training["score_head"] == "fitted on 26 people, 1 views each"
+
+
+def test_scores_of_people_alone_are_fitted_to_the_joints_scores_there_are(
+    tmp_path: Path, people: str
+) -> None:
+    target = tmp_path / "ranked.safetensors"
+    words = ["sdpose-lite", people, "--output", str(target), "--views", "1", "--keep-joints"]
+    assert main(words) == 0
+    saved, start = read_checkpoint(target), find_checkpoint("sdpose-lite")
+    changed = {key for key in saved.state if not torch.equal(saved.state[key], start.state[key])}
+    assert {key.split(".")[0] for key in changed} == {"people"}
+    assert saved.training["evaluation"] == start.training["evaluation"]
+    bare = tmp_path / "bare.safetensors"
+    save_student(Student(replace(PRESETS["sdpose-t"], depth=1)), bare)
+    assert main([str(bare), *words[1:]]) == 2
 
 
 @pytest.mark.parametrize("config", [PRESETS["sdpose-t"], WIDE], ids=["3:4", "1:1"])

@@ -53,20 +53,22 @@ class Box(_message.Message):
     def __init__(self, x: _Optional[float] = ..., y: _Optional[float] = ..., width: _Optional[float] = ..., height: _Optional[float] = ...) -> None: ...
 
 class PoseOptions(_message.Message):
-    __slots__ = ("max_people", "min_score", "min_keypoint_score", "cycles", "flip_test", "priority")
+    __slots__ = ("max_people", "min_score", "min_keypoint_score", "cycles", "flip_test", "priority", "suppress")
     MAX_PEOPLE_FIELD_NUMBER: _ClassVar[int]
     MIN_SCORE_FIELD_NUMBER: _ClassVar[int]
     MIN_KEYPOINT_SCORE_FIELD_NUMBER: _ClassVar[int]
     CYCLES_FIELD_NUMBER: _ClassVar[int]
     FLIP_TEST_FIELD_NUMBER: _ClassVar[int]
     PRIORITY_FIELD_NUMBER: _ClassVar[int]
+    SUPPRESS_FIELD_NUMBER: _ClassVar[int]
     max_people: int
     min_score: float
     min_keypoint_score: float
     cycles: int
     flip_test: bool
     priority: Priority
-    def __init__(self, max_people: _Optional[int] = ..., min_score: _Optional[float] = ..., min_keypoint_score: _Optional[float] = ..., cycles: _Optional[int] = ..., flip_test: _Optional[bool] = ..., priority: _Optional[_Union[Priority, str]] = ...) -> None: ...
+    suppress: bool
+    def __init__(self, max_people: _Optional[int] = ..., min_score: _Optional[float] = ..., min_keypoint_score: _Optional[float] = ..., cycles: _Optional[int] = ..., flip_test: _Optional[bool] = ..., priority: _Optional[_Union[Priority, str]] = ..., suppress: _Optional[bool] = ...) -> None: ...
 
 class Boxes(_message.Message):
     __slots__ = ("boxes",)

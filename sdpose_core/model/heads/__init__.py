@@ -8,6 +8,7 @@ from typing import TYPE_CHECKING, Final
 from torch import nn
 
 from sdpose_core.model.heads.correction import CorrectionHead
+from sdpose_core.model.heads.people import PersonHead, ranking_of
 from sdpose_core.model.heads.scores import ScoreHead
 from sdpose_core.model.heads.tokens import token_head
 
@@ -20,4 +21,4 @@ HEADS: Final[dict[str, Callable[[StudentConfig, int], nn.Module]]] = {
 }
 """Each is built from the config and the number of backbone channels."""
 
-__all__ = ["HEADS", "CorrectionHead", "ScoreHead"]
+__all__ = ["HEADS", "CorrectionHead", "PersonHead", "ScoreHead", "ranking_of"]

@@ -43,7 +43,7 @@ def first_student(config: TrainConfig) -> tuple[Student, str]:
                 f"{config.student!r}: give a start of the same student, or change the config's"
             )
         return student, f"starts from {Path(config.start).name}"
-    student = Student(replace(PRESETS[config.student], score_width=0))
+    student = Student(replace(PRESETS[config.student], score_width=0, person_width=0))
     said = "starts from random weights"
     if config.init == "published":
         published_init(student)
@@ -66,15 +66,16 @@ def first_view(config: TrainConfig) -> ViewGeometry:
 
 
 def without_scores(student: Student) -> Student:
-    """The student without its score head, which is fitted to peaks that training changes.
+    """The student without its score heads, which are fitted to peaks that training changes.
 
-    ``python -m sdpose_core.train.scores`` fits one to the trained student.
+    ``python -m sdpose_core.train.scores`` fits them to the trained student.
     """
-    if student.scores is None:
+    if student.scores is None and student.people is None:
         return student
-    bare = Student(replace(student.config, score_width=0))
+    bare = Student(replace(student.config, score_width=0, person_width=0))
+    heads = ("scores.", "people.")
     state = student.state_dict()
-    bare.load_state_dict({k: v for k, v in state.items() if not k.startswith("scores.")})
+    bare.load_state_dict({k: v for k, v in state.items() if not k.startswith(heads)})
     return bare
 
 

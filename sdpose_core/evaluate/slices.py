@@ -1,0 +1,143 @@
+"""What is missed: people by size, overlap and visible joints, and copies among the answers."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from typing import Final
+
+import numpy as np
+from numpy.typing import NDArray
+
+from sdpose_core.evaluate.breakdown import SIZES, PersonScore
+from sdpose_core.evaluate.coco_metrics import SliceAP
+from sdpose_core.evaluate.results import ImagePoses
+from sdpose_core.geometry import box_overlaps
+from sdpose_core.oks import oks_matrix
+
+COPY: Final = 0.7
+"""OKS to a better scored person from which somebody is nearly a copy."""
+OVERLAP: Final = 0.3
+"""Intersection over union with another person's box from which people count as overlapped."""
+VISIBLE: Final = ((1, 4), (5, 8), (9, 12), (13, 17))
+"""Numbers of labelled joints."""
+
+
+@dataclass(frozen=True)
+class Slice:
+    """Some of the people. Shares are of them.
+
+    Attributes:
+        people: How many.
+        ap: COCO's AP where only they count.
+        missed: Without a pose (OKS above 0.1).
+        misplaced: With one, but of an OKS below 0.5.
+        rank: AP that the same poses gain when ordered by their true OKS.
+    """
+
+    people: int
+    ap: float
+    missed: float
+    misplaced: float
+    rank: float
+
+
+def slice_people(scored: Sequence[PersonScore]) -> dict[str, list[PersonScore]]:
+    """The people of each slice by name; empty slices are left out."""
+    slices: dict[str, list[PersonScore]] = {}
+    overlapped = _overlapped(scored)
+    for person in scored:
+        area, joints = person.person.area, int((person.person.keypoints[:, 2] > 0).sum())
+        [size] = [name for name, low, high in SIZES if low <= area < high]
+        [count] = [f"{low}-{high} joints" for low, high in VISIBLE if low <= joints <= high]
+        apart = "overlapped" if id(person) in overlapped else "apart"
+        for name in ("all", size, apart, count):
+            slices.setdefault(name, []).append(person)
+    order = ["all", *(name for name, *_ in SIZES), "apart", "overlapped"]
+    order += [f"{low}-{high} joints" for low, high in VISIBLE]
+    return {name: slices[name] for name in order if name in slices}
+
+
+def slice_table(
+    slices: Mapping[str, Sequence[PersonScore]], precisions: Mapping[str, SliceAP]
+) -> dict[str, Slice]:
+    """Both kinds of numbers of each slice."""
+    table = {}
+    for name, people in slices.items():
+        oks = np.array([one.oks for one in people])
+        found = np.array([one.keypoints is not None for one in people])
+        of = precisions.get(name, SliceAP(0.0, 0.0))
+        table[name] = Slice(
+            people=len(people),
+            ap=of.ap,
+            missed=float((~found).mean()),
+            misplaced=float((found & (oks < 0.5)).mean()),
+            rank=of.sorted - of.ap,
+        )
+    return table
+
+
+def _overlapped(scored: Sequence[PersonScore]) -> set[int]:
+    """``id`` of those whose box overlaps another labelled person's."""
+    images: dict[int, list[PersonScore]] = {}
+    for person in scored:
+        images.setdefault(person.image.image_id, []).append(person)
+    found: set[int] = set()
+    for people in images.values():
+        boxes = np.stack([one.person.box for one in people])
+        overlaps = box_overlaps(boxes, boxes)
+        np.fill_diagonal(overlaps, 0)
+        found.update(
+            id(one)
+            for one, most in zip(people, overlaps.max(axis=1), strict=True)
+            if most > OVERLAP
+        )
+    return found
+
+
+def copies(found: Sequence[ImagePoses]) -> float:
+    """Share of the people whose pose is nearly that of a better scored one (``COPY``)."""
+    count = total = 0
+    for entry in found:
+        poses = entry.poses
+        total += len(poses)
+        if len(poses) < 2:
+            continue
+        order = np.argsort(-poses.scores, kind="stable")
+        points = poses.keypoints[order].astype(np.float64)
+        sides = (poses.boxes[order, 2:] - poses.boxes[order, :2]).astype(np.float64)
+        similar = np.tril(oks_matrix(points, sides.prod(axis=1), points, sides.prod(axis=1)), -1)
+        count += int((similar.max(axis=1, initial=0) > COPY).sum())
+    return count / total if total else 0.0
+
+
+def joint_truth(scored: Sequence[PersonScore]) -> tuple[float, float]:
+    """How true joint scores are: AUROC of labelled against unlabelled joints, calibration error.
+
+    The error is the expected one over ten equal bins of the score, against the OKS term of a
+    labelled joint and 0 for an unlabelled one. nan where no person has a pose.
+    """
+    known = [one for one in scored if one.keypoint_scores is not None]
+    if not known:
+        return float("nan"), float("nan")
+    scores = np.stack([one.keypoint_scores for one in known if one.keypoint_scores is not None])
+    similarity = np.stack([one.similarity for one in known])
+    labelled = ~np.isnan(similarity)
+    right = np.where(labelled, similarity, 0)
+    bins = np.minimum((scores * 10).astype(int), 9)
+    error = sum(
+        abs(float(scores[bins == b].mean()) - float(right[bins == b].mean()))
+        * float((bins == b).mean())
+        for b in np.unique(bins)
+    )
+    return area_under_curve(scores[labelled], scores[~labelled]), error
+
+
+def area_under_curve(positive: NDArray[np.floating], negative: NDArray[np.floating]) -> float:
+    """Chance that a positive value is above a negative one, ties half (Mann and Whitney, 1947)."""
+    if not positive.size or not negative.size:
+        return float("nan")
+    ordered = np.sort(negative)
+    below = np.searchsorted(ordered, positive, side="left")
+    equal = np.searchsorted(ordered, positive, side="right") - below
+    return float((below + equal / 2).mean() / negative.size)
