@@ -37,7 +37,7 @@ import httpx
 from ultralytics.utils import ASSETS
 
 from tools.deployment.containers import Engine, Project
-from tools.deployment.front import make_certificate
+from tools.deployment.gpu_profiles import NO_GRAFANA, check_gpu, check_upgrade, name_server_of
 from tools.deployment.load import GrpcLoad, RestLoad, grpc_people, stream_frames
 from tools.deployment.own_network import Neighbour, enter_own_network
 from tools.deployment.processes import answers, need_programs, run, wait_until
@@ -64,21 +64,6 @@ _CAMERA = Path(__file__).parent / "deployment" / "mjpeg_camera.py"
 # Empty and in main memory; the second one is Podman's.
 _MOUNTED = {"/tmp", "/var/tmp"}  # noqa: S108 - a container's
 _SETTINGS = "SDPOSE_CAMERA_ADDRESSES=http://camera:8080/*\n"
-# As for a host with one GPU, without the GPU: the CPU image in the place of the other.
-_TWO_PROCESSES = """\
-services:
-  sdpose: &cpu
-    image: sdpose:cpu
-    environment: {SDPOSE_DEVICE: cpu}
-    deploy: {resources: {reservations: !reset null}}
-  sdpose-second: *cpu
-  nginx:
-    depends_on: !reset []
-  grafana: &left-out
-    profiles: [left-out]
-  prometheus: *left-out
-"""
-_NO_GRAFANA = "services: {grafana: {profiles: [left-out]}}\n"
 
 
 def check_build(report: Report, project: Project) -> None:
@@ -250,7 +235,7 @@ def check_end(report: Report, project: Project, api: PrometheusApi, image: bytes
 
 def check_cpu_profile(report: Report, project: Project, neighbour: Neighbour) -> None:
     """`docker compose --profile cpu up`, and what comes of it."""
-    (project.folder / "docker-compose.override.yml").write_text(_NO_GRAFANA)
+    (project.folder / "docker-compose.override.yml").write_text(NO_GRAFANA)
     (project.folder / "sdpose.env").write_text(_SETTINGS)
     rules = project.folder / "deploy/prometheus/alerts.yml"
     rules.write_text(quick_rules(rules.read_text()))
@@ -276,74 +261,6 @@ def check_cpu_profile(report: Report, project: Project, neighbour: Neighbour) ->
     project.engine("rm", "--force", "--time=1", "camera")
 
 
-def check_upgrade(report: Report, project: Project, neighbour: Neighbour, name_server: str) -> None:
-    """Two processes behind nginx, each replaced under load, as docs/deployment.md says."""
-    report.section("An upgrade behind nginx")
-    override = project.folder / "docker-compose.override.yml"
-    override.write_text(_TWO_PROCESSES)
-    upstreams = project.folder / "deploy/nginx/upstreams-compose.conf"
-    upstreams.write_text(upstreams.read_text().replace("127.0.0.11", name_server))
-    certificate = make_certificate(project.folder / "deploy/nginx/tls")
-    profiles = ("--profile", "gpu", "--profile", "second-gpu")
-    with (project.folder / ".env").open("a") as env:
-        env.write("SDPOSE_BIND=127.0.0.1\n")
-    project.compose(*profiles, "up", "--detach", "--no-build")
-    both = ("sdpose", "sdpose-second")
-    for service in both:
-        wait_until(f"{service} is healthy", lambda s=service: project.healthy(s), _START_S)
-    open_ports = {443: True, 8000: False, 8001: False}
-    reached = {port: neighbour.reaches(port) for port in open_ports}
-    report.prove("another host reaches nginx on 443, and not the service",
-                 reached == open_ports, found=reached)  # fmt: skip
-    image = (Path(ASSETS) / "bus.jpg").read_bytes()
-    project.engine("tag", "sdpose:cpu", "sdpose:next")
-    override.write_text(_TWO_PROCESSES.replace("sdpose:cpu", "sdpose:next"))
-    url = "https://localhost:443/pose"
-    with RestLoad(url, image, callers=2, verify=str(certificate)) as load:
-        wait_until("answers come", lambda: load.outcomes[200] > 6, 60)
-        for service in reversed(both):
-            command = ("up", "--detach", "--no-deps", "--no-build", service)
-            project.compose(*profiles, *command)
-            wait_until(f"the new {service}", lambda s=service: project.healthy(s), _START_S)
-            time.sleep(10)  # as the page says: until nginx has looked it up
-            before = load.outcomes[200]
-            wait_until("answers come", lambda n=before: load.outcomes[200] > n + 6, 60)
-            image_name = project.engine.inspect("container", project.container(service))[
-                "ImageName"
-            ]
-            report.prove(f"{service} was replaced", "next" in image_name, found=image_name)
-    report.prove(f"every request was answered: {dict(load.outcomes)}", set(load.outcomes) == {200})
-    reached = {port: neighbour.reaches(port) for port in open_ports}
-    report.prove("the new processes are open to nginx alone", reached == open_ports, found=reached)
-
-
-def check_gpu(report: Report, project: Project, image: str) -> None:
-    """The GPU profile on a host without a GPU."""
-    report.section("The GPU profile without a GPU")
-    (project.folder / "docker-compose.override.yml").write_text(_NO_GRAFANA)
-    project.engine("tag", image, "sdpose:gpu")
-    try:
-        project.compose("--profile", "gpu", "up", "--detach", "--no-build", "sdpose")
-    except CheckFailed as failure:
-        named = "nvidia.com/gpu=0" in str(failure)
-        report.prove("the engine refuses it by the name of the GPU", named, found=failure)
-    else:
-        raise CheckFailed("`docker compose up` began the profile gpu without a GPU")
-    try:
-        project.engine("run", "--rm", "--env=SDPOSE_DEVICE=cuda", image)
-    except CheckFailed as failure:
-        said = str(failure)
-        report.prove(f"{image} started without one says so and ends", "GPU" in said, found=said)
-        report.note(said.splitlines()[-1][:200])
-    else:
-        raise CheckFailed("the service began without a GPU")
-
-
-def _name_server(project: Project) -> str:
-    network = json.loads(project.engine("network", "inspect", "sdpose_default"))[0]
-    return str(network["subnets"][0]["gateway"])
-
-
 def check(report: Report, folder: Path, scratch: Path, options: argparse.Namespace) -> None:
     """Base, build, run."""
     need_programs(_PROGRAMS)
@@ -365,7 +282,7 @@ def check(report: Report, folder: Path, scratch: Path, options: argparse.Namespa
         enter_own_network()
         with Neighbour() as neighbour:
             check_cpu_profile(report, project, neighbour)
-            name_server = _name_server(project)
+            name_server = name_server_of(project)
             project.compose("--profile", "cpu", "down", "--volumes")
             check_upgrade(report, project, neighbour, name_server)
             project.engine("rm", "--all", "--force", "--time=1")

@@ -113,12 +113,17 @@ def test_keypoints_are_those_of_the_service(
     if layout == "nchw":
         crops = np.ascontiguousarray(crops.transpose(0, 3, 1, 2))
     run = RUN[kind](exported(kind, layout))
+    # Of the image's edge, beyond which the estimator lowers scores, a crop knows nothing.
+    height, width = image.shape[:2]
+    inside = ((expected.keypoints >= 0) & (expected.keypoints < (width, height))).all(axis=2)
     places = apply_matrices(image_to_crop_matrices(regions), expected.keypoints)
     for count in (1, 3):
         keypoints, scores = run(crops[:count])
         assert keypoints.shape == (count, 17, 2)
         assert np.abs(keypoints - places[:count]).max() < 0.05
-        np.testing.assert_allclose(scores, expected.keypoint_scores[:count], atol=2e-3)
+        np.testing.assert_allclose(
+            scores[inside[:count]], expected.keypoint_scores[:count][inside[:count]], atol=2e-3
+        )
     assert expected.keypoint_scores.max() > 0.8
 
 
