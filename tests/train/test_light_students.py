@@ -135,7 +135,9 @@ def test_the_embedded_student_has_no_transformer_and_trains(tmp_path: Path) -> N
     config = replace(QUICK, start="sdpose-lite", stages=(replace(QUICK.stages[0], steps=1),))
     Trainer(config, tmp_path / "run", crop_set(2)).run()
     saved = load_student(str(tmp_path / "run" / "last.safetensors"))
-    assert saved.config == replace(load_student("sdpose-lite").config, score_width=0, person_width=0)
+    assert saved.config == replace(
+        load_student("sdpose-lite").config, score_width=0, person_width=0
+    )
 
 
 @pytest.mark.parametrize(
