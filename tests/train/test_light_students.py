@@ -97,7 +97,7 @@ def test_a_student_of_other_sizes_trains_and_is_scored(tmp_path: Path, small: st
     assert "train/heatmap_3" not in rows
     saved = read_checkpoint(tmp_path / "run" / "best.safetensors")
     # The score head was fitted to other peaks.
-    assert saved.config == replace(SMALL, score_width=0)
+    assert saved.config == replace(SMALL, score_width=0, person_width=0)
     kept = saved.training["scores"]["dev/oks_128x96"]
     assert kept == pytest.approx(rows["dev/oks_128x96"], abs=1e-5)
     student = load_student(str(tmp_path / "run" / "best.safetensors"))
@@ -135,7 +135,9 @@ def test_the_embedded_student_has_no_transformer_and_trains(tmp_path: Path) -> N
     config = replace(QUICK, start="sdpose-lite", stages=(replace(QUICK.stages[0], steps=1),))
     Trainer(config, tmp_path / "run", crop_set(2)).run()
     saved = load_student(str(tmp_path / "run" / "last.safetensors"))
-    assert saved.config == replace(load_student("sdpose-lite").config, score_width=0)
+    assert saved.config == replace(
+        load_student("sdpose-lite").config, score_width=0, person_width=0
+    )
 
 
 @pytest.mark.parametrize(
@@ -211,7 +213,7 @@ def test_the_lite_recipe_takes_its_steps_and_goes_on(
     assert one.keys() == other.keys()
     assert [key for key, value in one.items() if not torch.equal(value, other[key])] == []
     saved = read_checkpoint(tmp_path / "parts" / "last.safetensors")
-    expected = Student(replace(SMALL, score_width=0)).state_dict()
+    expected = Student(replace(SMALL, score_width=0, person_width=0)).state_dict()
     assert saved.state.keys() == expected.keys()
     rates = {group["lr"] for group in second.optimiser.param_groups}
     assert max(rates) == pytest.approx(10 * min(rates))
@@ -224,7 +226,7 @@ def test_the_lite_recipe_takes_its_steps_and_goes_on(
 @pytest.mark.parametrize("name", ["adam", "adamw", "muon"])
 def test_the_head_may_have_another_rate(name: Literal["adam", "adamw", "muon"]) -> None:
     """Every parameter once, the backbone's at the stage's rate."""
-    student = Student(replace(SMALL, score_width=0))
+    student = Student(replace(SMALL, score_width=0, person_width=0))
     objective = Objective(student, LossConfig())
     config = replace(QUICK, optimiser=OptimiserConfig(name=name, head_rate=10.0))
     optimiser = make_optimiser(objective, config)
