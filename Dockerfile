@@ -31,7 +31,7 @@ RUN --mount=type=cache,target=/root/.cache/pip \
     python -m pip --python /opt/venv/bin/python install --no-deps \
         ${TORCH_INDEX:+--extra-index-url "${TORCH_INDEX}"} --requirement /tmp/requirements.lock \
     && sh /tmp/trim.sh /opt/venv/lib/python3.11/site-packages cpu \
-    && { /opt/venv/bin/python -c "import torch" \
+    && { YOLO_OFFLINE=true /opt/venv/bin/python -c "import torch, ultralytics.nn.tasks" \
         || { echo "for the cpu target TORCH_INDEX must have PyTorch's CPU build"; exit 1; }; }
 
 FROM tools AS packages-gpu
@@ -41,7 +41,8 @@ RUN --mount=type=cache,target=/root/.cache/pip \
     python -m pip --python /opt/venv/bin/python install --no-deps \
         --requirement /tmp/requirements.lock \
     && sh /tmp/trim.sh /opt/venv/lib/python3.11/site-packages gpu \
-    && { /opt/venv/bin/python -c "import sys, torch; sys.exit(torch.version.cuda is None)" \
+    && { YOLO_OFFLINE=true /opt/venv/bin/python -c "import sys, torch, ultralytics.nn.tasks; \
+            sys.exit(torch.version.cuda is None)" \
         || { echo "for the gpu target: an index with PyTorch's CUDA build"; exit 1; }; }
 
 # What is in each image, by name, version and licence (CycloneDX). Of the system below it:

@@ -20,3 +20,5 @@ if [ "$2" = cpu ]; then
 fi
 find torch/lib/libtorch_cpu.so torch/lib/libtorch_python.so uvloop av -name '*.so' \
     -exec strip --strip-unneeded {} +
+# Loading it afterwards writes again the bytecode of what is loaded.
+find torch ultralytics -type d -name __pycache__ -prune -exec rm -rf {} +
