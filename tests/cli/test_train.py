@@ -348,7 +348,7 @@ def test_the_real_service_gives_what_its_student_gives_here(tmp_path: Path) -> N
     student = constant_student(tmp_path / "middle.safetensors", 24, 34)
     common = ["evaluate", annotations, images, "--no-flip", "--cycles", 2, "--bootstrap", 0]
     here, there = tmp_path / "here.json", tmp_path / "there.json"
-    sdpose(*common, "--student", student, "--backend", "torch", "--bounded", "--output", here)
+    sdpose(*common, "--student", student, "--backend", "torch", "--output", here)
     estimator = PoseEstimator.from_pretrained(student, "none", "cpu", backend="torch")
 
     async def ask_the_service() -> str:
@@ -389,7 +389,7 @@ def test_hardware_is_honoured_by_evaluation_and_calibration(tmp_path: Path) -> N
         ["--device", "cpu"],
         ["--backend", "torch"],
         ["--precision", "fp32"],
-        ["--bounded"],
+        ["--unbounded"],
     ],
 )
 def test_a_server_cannot_be_told_how_to_run(option: list[str]) -> None:

@@ -194,9 +194,9 @@ async def test_real_people_are_the_same(photograph: bytes) -> None:
     estimator = PoseEstimator.from_pretrained()
     limits = ImageLimits()
     assert read_header(photograph, limits).width == 3240
-    (expected,) = estimator.estimate([decode_image(photograph, limits)], min_score=0.5)
+    (expected,) = estimator.estimate([decode_image(photograph, limits)], min_score=0.6)
     with stand(estimator, images=limits) as made:  # type: ignore[arg-type]
-        result = await made.pipeline.estimate(photograph, PoseParameters(min_score=0.5))
+        result = await made.pipeline.estimate(photograph, PoseParameters(min_score=0.6))
         assert made.value("sdpose_stage_seconds_count", stage="decode") == 1
         boxes = np.array([PERSON], np.float32) * 4
         given = await made.pipeline.estimate(photograph, boxes=boxes)
