@@ -41,6 +41,13 @@ def _files() -> set[Path]:
     return found
 
 
+def _command(process: psutil.Process) -> str:
+    try:
+        return " ".join(process.cmdline())
+    except psutil.Error:  # it has ended
+        return ""
+
+
 def pytest_addoption(parser: pytest.Parser) -> None:
     """`--slow`, for `make test-all`."""
     parser.addoption("--slow", action="store_true", help="run the tests marked slow, and no others")
@@ -62,9 +69,9 @@ def nothing_left() -> Iterator[None]:
     """Fails the last test where any leaves a process, or a file in the project's folder."""
     files = _files()
     yield
-    children = {each: " ".join(each.cmdline()) for each in psutil.Process().children(True)}
-    # Python's own, which ends with this process.
-    ours = [each for each, command in children.items() if "resource_tracker" not in command]
+    children = {each: _command(each) for each in psutil.Process().children(True)}
+    # Not those that have ended, nor Python's own, which ends with this process.
+    ours = [one for one, said in children.items() if said and "resource_tracker" not in said]
     _, alive = psutil.wait_procs(ours, timeout=60)
     for each in alive:
         each.kill()

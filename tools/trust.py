@@ -47,7 +47,7 @@ def named_tests() -> list[str]:
 
 def faults(tests: Sequence[str]) -> Row:
     """Runs these tests; a skipped one is no fault that was survived."""
-    command = [sys.executable, "-m", "pytest", "-q", "-p", "no:cacheprovider", *tests]
+    command = [sys.executable, "-m", "pytest", "-q", *tests]
     done = subprocess.run(command, cwd=ROOT, capture_output=True, text=True, check=False)
     counts = {name: int(n) for n, name in re.findall(r"(\d+) (\w+)", done.stdout.splitlines()[-1])}
     passed = counts.get("passed", 0)
