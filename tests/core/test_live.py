@@ -28,7 +28,7 @@ def test_frames_come_and_a_line_that_breaks_is_opened_again() -> None:
             assert frame.image.shape == (48, 64, 3)
             reconnects = live.reconnects
     assert numbers == list(range(len(numbers)))
-    assert reconnects == 1
+    assert reconnects >= 1
     assert "next try in 0.5 s" in told[0]
     assert told[1].endswith(": back")
     assert not any("secret" in line for line in told)

@@ -65,8 +65,10 @@ class Service:
 
 
 def quiet_settings(**overrides: object) -> Settings:
-    """Settings on free ports."""
-    return load_settings(**{"host": "127.0.0.1", "http_port": 0, "grpc_port": 0, **overrides})
+    """Settings on free ports, with the time that a busy machine may need for an answer."""
+    ports = {"host": "127.0.0.1", "http_port": 0, "grpc_port": 0}
+    patience = {"default_deadline_ms": 300_000, "max_deadline_ms": 300_000}
+    return load_settings(**{**ports, **patience, **overrides})
 
 
 @asynccontextmanager

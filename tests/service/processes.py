@@ -64,7 +64,7 @@ def metrics_of(client: RestPoseClient) -> list[str]:
 
 
 def until(ready: Callable[[], bool], running: subprocess.Popen[bytes]) -> None:
-    end = time.monotonic() + 100
+    end = time.monotonic() + 600
     while not ready():
         assert running.poll() is None, "the service ended"
         assert time.monotonic() < end, "the service does not become ready"

@@ -51,6 +51,7 @@ class Authority:
             pytest.skip("openssl is not installed")
         folder.mkdir(exist_ok=True)
         names = "-subj /CN=test-ca -addext basicConstraints=critical,CA:TRUE"
+        names += " -addext keyUsage=critical,keyCertSign"  # which Python 3.13 and newer want
         made = "req -x509 -newkey rsa:2048 -nodes -days 2 -keyout ca.key -out ca.pem"
         _openssl(folder, f"{made} {names}")
         return cls(folder)
