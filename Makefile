@@ -45,9 +45,10 @@ test: check
 	$(BIN)/pytest -n 2 --durations 20
 	$(BIN)/python -m tools.readme README.md
 
-# What `make test` leaves out: Ray, browsers, balancers, training until it fits, long examples.
+# What `make test` leaves out: Ray, browsers, balancers, training until it fits, long examples. In order: the last of three
+# starts of Ray in one process failed where random numbers were seeded alike before each test.
 test-all: setup-all
-	$(BIN)/pytest --slow --durations 20
+	$(BIN)/pytest --slow --durations 20 -p no:randomly
 	$(BIN)/python -m tools.readme docs/which_way.md docs/recipes.md docs/archives.md
 
 format: setup-dev

@@ -90,7 +90,12 @@ def served() -> Iterator[Served]:
             logging_config={"log_level": "ERROR", "enable_access_log": False},
         )
         strict = {"max_image_mb": 1, "max_boxes": 5, "max_images": 2}
-        serve.run(serving_app(strict, fake_models, **ONE), name="pose")
+        patience = {
+            "max_queue_ms": 300_000,
+            "default_deadline_ms": 300_000,
+            "max_deadline_ms": 300_000,
+        }
+        serve.run(serving_app(strict | patience, fake_models, **ONE), name="pose")
         yield Served(http, rpc)
         serve.shutdown()
 
