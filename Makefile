@@ -45,8 +45,8 @@ test: check
 	$(BIN)/pytest -n 2 --durations 20
 	$(BIN)/python -m tools.readme README.md
 
-# What `make test` leaves out: Ray, browsers, balancers, training until it fits, long examples. In order: the last of three
-# starts of Ray in one process failed where random numbers were seeded alike before each test.
+# What `make test` leaves out: Ray, browsers, balancers, training until it fits, long examples. In fixed order: in random order
+# the last of three starts of Ray in one process timed out, twice of two runs.
 test-all: setup-all
 	$(BIN)/pytest --slow --durations 20 -p no:randomly
 	$(BIN)/python -m tools.readme docs/which_way.md docs/recipes.md docs/archives.md
