@@ -9,7 +9,6 @@ from __future__ import annotations
 import argparse
 import json
 import math
-import signal
 import ssl
 import sys
 import time
@@ -246,28 +245,6 @@ def check_overload(
     return began, ended
 
 
-def check_upgrade(
-    report: Report, old: Program, url: str, certificate: Path, image: bytes, api: PrometheusApi
-) -> None:
-    """One of two processes is stopped under traffic, as an upgrade does."""
-    report.section("An upgrade drops nothing")
-    with RestLoad(f"{url}/pose", image, callers=2, verify=str(certificate)) as load:
-        time.sleep(6)
-        before = sum(load.outcomes.values())
-        old.tell(signal.SIGTERM)
-        status = old.ended(60)
-        report.prove("the stopped process finished its work and left with 0", status == 0)
-        time.sleep(6)
-    after = sum(load.outcomes.values()) - before
-    report.prove(
-        f"{before} requests before and {after} after the stop, all answered 200",
-        set(load.outcomes) == {200} and after > 2,
-        found=load.outcomes,
-    )
-    wait_until("SdposeDown fires", lambda: "SdposeDown" in {n for n, _ in api.alerts()}, 60)
-    report.prove("SdposeDown fires for the process that is gone")
-
-
 def check(report: Report, folder: Path, plot: Path | None) -> None:
     """All of it, in order."""
     need_programs(_PROGRAMS)
@@ -307,7 +284,6 @@ def check(report: Report, folder: Path, plot: Path | None) -> None:
                 if plot is not None:
                     plot_load(api, small.address, began, ended, plot)
                     report.note(f"drawn: {plot}")
-                check_upgrade(report, old, f"https://localhost:{ports[5]}", certificate, image, api)
 
 
 def main() -> int:

@@ -12,7 +12,7 @@ from __future__ import annotations
 
 import argparse
 import sys
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
@@ -138,30 +138,18 @@ def fit_scores(
     features.
     """
     torch.manual_seed(seed)
-    features = head.features(examples.points, examples.peaks)
-    head.mean.copy_(features.mean(0))
-    head.scale.copy_(features.std(0, correction=0) + 1e-3)
-    features = (features - head.mean) / head.scale
-    first, activation, last = head.layers
-    for layer in (first, last):
-        layer.reset_parameters()  # type: ignore[operator]
-    head.requires_grad_(True)
-    optimiser = torch.optim.AdamW(head.parameters(), lr=2e-3, weight_decay=0.1)
     count = head.keypoints
-    for _ in range(passes):
-        for rows in torch.randperm(len(features)).split(BATCH):  # type: ignore[no-untyped-call]
-            seen = features[rows] + 0.05 * torch.randn(len(rows), features.shape[1])
-            values = last(F.dropout(activation(first(seen)), 0.3))
-            labelled = examples.labelled[rows]
-            right = F.binary_cross_entropy_with_logits(
-                values[:, count:], examples.similarity[rows], reduction="none"
-            )
-            loss = F.binary_cross_entropy_with_logits(values[:, :count], labelled)
-            loss = loss + (right * labelled).sum() / labelled.sum().clamp_min(1)
-            optimiser.zero_grad()
-            loss.backward()  # type: ignore[no-untyped-call]
-            optimiser.step()
-    head.requires_grad_(False)
+
+    def loss(values: Tensor, rows: Tensor) -> Tensor:
+        labelled = examples.labelled[rows]
+        right = F.binary_cross_entropy_with_logits(
+            values[:, count:], examples.similarity[rows], reduction="none"
+        )
+        known = F.binary_cross_entropy_with_logits(values[:, :count], labelled)
+        return known + (right * labelled).sum() / labelled.sum().clamp_min(1)
+
+    features = head.features(examples.points, examples.peaks)
+    _fit(head, features, loss, passes, batch=BATCH, rate=2e-3, dropout=0.3)
 
 
 def fit_people(
@@ -181,6 +169,24 @@ def fit_people(
     expected = (similarity * labelled).sum(1) / labelled.sum(1)
     places = (points / scores.size - 0.5).numpy()
     features = torch.from_numpy(pose_features(places, scores(points, peaks).numpy()))
+
+    def loss(values: Tensor, rows: Tensor) -> Tensor:
+        return F.binary_cross_entropy_with_logits(values[:, 0], expected[rows])
+
+    _fit(head, features, loss, passes, batch=BATCH // 2, rate=3e-3, dropout=0.2)
+
+
+def _fit(
+    head: ScoreHead | PersonHead,
+    features: Tensor,
+    loss: Callable[[Tensor, Tensor], Tensor],
+    passes: int,
+    *,
+    batch: int,
+    rate: float,
+    dropout: float,
+) -> None:
+    """Fit a perceptron in place; ``loss`` takes its values of rows and their indices."""
     head.mean.copy_(features.mean(0))
     head.scale.copy_(features.std(0, correction=0) + 1e-3)
     features = (features - head.mean) / head.scale
@@ -188,14 +194,12 @@ def fit_people(
     for layer in (first, last):
         layer.reset_parameters()  # type: ignore[operator]
     head.requires_grad_(True)
-    optimiser = torch.optim.AdamW(head.parameters(), lr=3e-3, weight_decay=0.1)
+    optimiser = torch.optim.AdamW(head.parameters(), lr=rate, weight_decay=0.1)
     for _ in range(passes):
-        for rows in torch.randperm(len(features)).split(BATCH // 2):  # type: ignore[no-untyped-call]
+        for rows in torch.randperm(len(features)).split(batch):  # type: ignore[no-untyped-call]
             seen = features[rows] + 0.05 * torch.randn(len(rows), features.shape[1])
-            values = last(F.dropout(activation(first(seen)), 0.2))[:, 0]
-            loss = F.binary_cross_entropy_with_logits(values, expected[rows])
             optimiser.zero_grad()
-            loss.backward()  # type: ignore[no-untyped-call]
+            loss(last(F.dropout(activation(first(seen)), dropout)), rows).backward()  # type: ignore[no-untyped-call]
             optimiser.step()
     head.requires_grad_(False)
 

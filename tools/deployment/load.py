@@ -6,6 +6,7 @@ import json
 import ssl
 import threading
 import time
+from abc import ABC, abstractmethod
 from collections import Counter
 from collections.abc import Iterator
 from typing import Self
@@ -18,7 +19,7 @@ from websockets.typing import Origin
 from protos.sdpose.v1 import pose_pb2, pose_pb2_grpc
 
 
-class _Load:
+class _Load(ABC):
     """So many callers that ask one after the other until the `with` is left.
 
     A caller who is refused waits a second, as `Retry-After` asks of it.
@@ -35,9 +36,9 @@ class _Load:
         self._lock = threading.Lock()
         self._threads = [threading.Thread(target=self._ask, daemon=True) for _ in range(callers)]
 
+    @abstractmethod
     def calls(self) -> Iterator[int | str]:
         """The outcomes of one caller, without end."""
-        raise NotImplementedError
 
     def _ask(self) -> None:
         for outcome in self.calls():
