@@ -138,15 +138,13 @@ def fit_scores(
     features.
     """
     torch.manual_seed(seed)
-    count = head.keypoints
 
     def loss(values: Tensor, rows: Tensor) -> Tensor:
-        labelled = examples.labelled[rows]
-        right = F.binary_cross_entropy_with_logits(
-            values[:, count:], examples.similarity[rows], reduction="none"
-        )
-        known = F.binary_cross_entropy_with_logits(values[:, :count], labelled)
-        return known + (right * labelled).sum() / labelled.sum().clamp_min(1)
+        there, right = values.split(head.keypoints, dim=1)  # type: ignore[no-untyped-call]
+        labelled, similarity = examples.labelled[rows], examples.similarity[rows]
+        placed = F.binary_cross_entropy_with_logits(right, similarity, reduction="none")
+        placed = (placed * labelled).sum() / labelled.sum().clamp_min(1)
+        return F.binary_cross_entropy_with_logits(there, labelled) + placed
 
     features = head.features(examples.points, examples.peaks)
     _fit(head, features, loss, passes, batch=BATCH, rate=2e-3, dropout=0.3)
