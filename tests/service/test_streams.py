@@ -161,12 +161,15 @@ async def test_late_frame_is_a_frame_error(over: Over) -> None:
 
 async def test_refused_frame_is_a_frame_error(fake: FakeEstimator, over: Over) -> None:
     async with serving(fake, max_requests=1) as service, over(service) as stream:
+        await stream.send(frame(1))
+        await stream.answer()  # it is open, and holds no place between its frames
         fake.gate.clear()
+        fake.entered.clear()
         in_flight = asyncio.create_task(service.rest.estimate(frame(1)))
         await at_the_gate(fake)
         await stream.send(frame(2))
         answer = await stream.answer()
-        assert (answer.sequence, failed(answer).code) == (1, ErrorCode.OVERLOADED)
+        assert (answer.sequence, failed(answer).code) == (2, ErrorCode.OVERLOADED)
         fake.gate.set()
         await in_flight
         await stream.send(frame(3))
