@@ -282,7 +282,14 @@ def on_a_small_disk(*words: str, cwd: Path) -> subprocess.CompletedProcess[str]:
     return subprocess.run(
         [sys.executable, "-m", "sdpose_core", *words],
         cwd=cwd,
-        env={**os.environ, "PYTHONPATH": str(ROOT), "YOLO_CONFIG_DIR": str(cwd)},
+        # No .pyc: Python 3.11 keeps one that did not fit, and every later import of that module fails
+        # ("marshal data too short").
+        env={
+            **os.environ,
+            "PYTHONPATH": str(ROOT),
+            "PYTHONDONTWRITEBYTECODE": "1",
+            "YOLO_CONFIG_DIR": str(cwd),
+        },
         capture_output=True,
         text=True,
         preexec_fn=_small_disk,
