@@ -282,8 +282,8 @@ def on_a_small_disk(*words: str, cwd: Path) -> subprocess.CompletedProcess[str]:
     return subprocess.run(
         [sys.executable, "-m", "sdpose_core", *words],
         cwd=cwd,
-        # No .pyc: Python 3.11 keeps one that did not fit, and every later import of that module fails
-        # ("marshal data too short").
+        # No .pyc: Python 3.11 keeps one that did not fit, and each later import of that module
+        # fails ("marshal data too short").
         env={
             **os.environ,
             "PYTHONPATH": str(ROOT),
