@@ -32,9 +32,15 @@ class Scope(StrEnum):
     """What a key opens."""
 
     POSE = "pose"
-    """Everything that looks at images, and the cameras."""
+    """Everything that looks at images."""
+    CAMERAS = "cameras"
+    """The operator's cameras, to be watched, and the key's own."""
     ADMIN = "admin"
     """`/admin`: loading other models."""
+
+
+UNLIMITED: Final = frozenset((Scope.POSE, Scope.CAMERAS))
+"""What is open where no scope is named: without keys, and to those of no file."""
 
 
 class Key(BaseModel):
@@ -87,7 +93,7 @@ def entry(name: str, key: str) -> str:
 def plain_keys(keys: Iterable[str]) -> tuple[Key, ...]:
     """Keys that came as they are, without names or limits: named key-1, key-2 in their order."""
     return tuple(
-        Key(name=f"key-{number}", sha256=digest_of(key).hex())
+        Key(name=f"key-{number}", sha256=digest_of(key).hex(), scopes=UNLIMITED)
         for number, key in enumerate(sorted(keys), start=1)
     )
 
