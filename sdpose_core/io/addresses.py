@@ -69,7 +69,8 @@ def _user(rest: str) -> str:
     # Another @ behind the first /, ? or #: of a password, unless of the path of a host.
     plain = _HOST.match(rest[len(short) :]) or (not short and _PORT.fullmatch(host))
     certain = bool(_HOST.match(rest)) and not short
-    return short if plain and (certain or not _HOST.match(after)) else whole
+    another = _HOST.match(after)
+    return short if plain and (certain or another is None or another[0][-1] in "?#") else whole
 
 
 def _hidden(parameter: re.Match[str]) -> str:
@@ -89,4 +90,5 @@ def _secrets(address: str) -> set[str]:
             secrets.add(parameter[2])
     secrets |= {one.rpartition("=")[2] for one in _IN_PATH.findall(found[2])}
     decoded = secrets | {unquote(one) for one in secrets} | {unquote_plus(one) for one in secrets}
-    return {one for one in decoded | {quote(one, safe="") for one in decoded} if one}
+    quoted = {quote(one, safe=safe) for one in decoded for safe in ("", ":", "/:")}
+    return {one for one in decoded | quoted if one}

@@ -244,7 +244,7 @@ def _sentence(error: Exception, timeout_s: float) -> str:
     if isinstance(error, av.ExitError):  # what PyAV raises when the time is over
         return f"no answer for {timeout_s:g} s"
     if getattr(error, "errno", None) == errno.EINVAL:
-        return NOT_FOLLOWED
+        return f"{NOT_FOLLOWED}, or no address at all"
     reason = getattr(error, "strerror", None) or type(error).__name__
     return {
         "Device or resource busy": "the device is in use by another program",

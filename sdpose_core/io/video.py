@@ -25,10 +25,7 @@ CONTAINERS: Final = ",".join(
 )
 """What FFmpeg may take an input for: files that hold what they show. Lists, scripts and
 descriptions (m3u8, concat, DASH, SDP) would lead it to other files and hosts."""
-NOT_FOLLOWED: Final = (
-    "no container of video that is read; playlists and scripts are not followed, name what is in "
-    "them"
-)
+NOT_FOLLOWED: Final = "a playlist or script, which is not followed, or no video that is read"
 
 _TICK = Fraction(1, 90_000)  # seconds, as in transport streams; of frames with times of their own
 

@@ -65,8 +65,8 @@ class AddressRules:
                 self._devices.append(pattern)
             else:
                 raise ValueError(
-                    f"{shown(pattern)!r} is no pattern of camera addresses, such as rtsp://10.0.0.*/* or "
-                    "/dev/video*"
+                    f"{shown(pattern)!r} is no pattern of camera addresses, such as "
+                    "rtsp://10.0.0.*/* or /dev/video*"
                 )
 
     def check(self, address: str) -> None:

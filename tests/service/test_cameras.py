@@ -14,6 +14,7 @@ import numpy as np
 import pytest
 
 from protos.sdpose.v1 import pose_pb2
+from service.access.callers import Caller
 from service.cameras.feed import Feed
 from service.cameras.settings import CameraFileError, parse_camera, read_camera_file
 from service.errors import ErrorCode, ServiceError
@@ -237,7 +238,11 @@ async def test_what_is_not_there_twice_or_too_much(
         assert (await keyless.get(f"{service.url}/cameras")).status_code == 401
 
     # Three may watch, and a place is free again when one leaves.
-    with service.runtime.cameras.watch("door"), service.runtime.cameras.watch("door"):
+    cameras, caller = (
+        service.runtime.cameras,
+        service.runtime.access.identify("let-me-in", None, None),
+    )
+    with cameras.watch("door", caller), cameras.watch("door", caller):
         async with client.stream("GET", "/cameras/door/live"):
             refused = await client.get("/cameras/door/events")
             assert (refused.status_code, refused.json()["code"]) == (429, "overloaded")
@@ -317,7 +322,7 @@ def test_a_number_means_a_device() -> None:
 
 async def test_a_slow_watcher_gets_the_newest() -> None:
     feed: Feed[int] = Feed(3)
-    with feed.watch() as slow, feed.watch() as fast:
+    with feed.watch(Caller("slow")) as slow, feed.watch(Caller("fast")) as fast:
         for number in range(10):
             feed.publish(number)
             assert await anext(fast) == number
