@@ -76,7 +76,7 @@ class Settings(BaseSettings):
     api_keys: Annotated[frozenset[str], NoDecode] = Field(
         frozenset(),
         repr=False,
-        description="Keys of which clients must send one, separated by commas; empty: no key "
+        description="Keys of which clients must send one, separated by commas; unset: no key "
         "needed.",
     )
 
@@ -94,7 +94,7 @@ class Settings(BaseSettings):
     cors_origins: Annotated[frozenset[str], NoDecode] = Field(
         frozenset(),
         description="Origins whose pages may call this service from a browser, such as "
-        "`https://app.example`, separated by commas; `*`: all. Empty: only its own page.",
+        "`https://app.example`, separated by commas; `*`: all. Unset: only its own page.",
     )
 
     max_batch: int | None = Field(
@@ -184,7 +184,7 @@ class Settings(BaseSettings):
     camera_addresses: Annotated[frozenset[str], NoDecode] = Field(
         frozenset(),
         description="Addresses that `POST /cameras` may name: patterns such as "
-        "`rtsp://10.0.0.*/*`, separated by commas; empty: none.",
+        "`rtsp://10.0.0.*/*`, separated by commas; unset: none.",
     )
     max_cameras: int = Field(16, ge=1, le=1000, description="Maximum number of cameras to read.")
     max_watchers: int = Field(64, ge=1, description="Maximum number of clients that watch cameras.")

@@ -233,6 +233,6 @@ def test_every_setting_is_an_option_of_serve() -> None:
         if name == "api_keys":  # no secrets on the command line
             continue
         default = field.default
-        shown = "unset" if default is None else ("empty" if default == frozenset() else default)
+        shown = "unset" if default in (None, frozenset()) else default
         assert help_text.pop(name) == f"{field.description} [{shown}]"
     assert list(help_text) == ["config"]
