@@ -8,7 +8,7 @@ from urllib.parse import quote, unquote, unquote_plus
 
 _STORES: Final = ("s3", "s3a", "gs", "gcs", "az", "abfs", "abfss")
 _ADDRESS: Final = re.compile(r"([A-Za-z][A-Za-z0-9+.-]*)://(.*)", re.DOTALL)
-_ANY_ADDRESS: Final = re.compile(r"[A-Za-z][A-Za-z0-9+.-]*://[^\s'\"<>]+")
+_ANY_ADDRESS: Final = re.compile(r"[A-Za-z][A-Za-z0-9+.-]*://[^\s'\"<>]+(?<![:,;.)])")
 # An address of a host, or a name with a dot, perhaps with a port: what follows it is a path.
 _IP: Final = r"\[[0-9A-Fa-f:.]+\]|localhost|\d{1,3}(?:\.\d{1,3}){3}"
 _HOST: Final = re.compile(
