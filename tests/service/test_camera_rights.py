@@ -7,6 +7,7 @@ import io
 from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager
 from pathlib import Path
+from typing import Any
 
 import grpc
 import httpx
@@ -33,7 +34,7 @@ async def address() -> AsyncIterator[str]:
 
 @asynccontextmanager
 async def watched(
-    key_file: Path, tmp_path: Path, address: str, **settings: object
+    key_file: Path, tmp_path: Path, address: str, **settings: Any
 ) -> AsyncIterator[tuple[Service, dict[str, httpx.AsyncClient]]]:
     """A service with a camera of the operator's, and a client for each key."""
     small = CAMERAS + 'max_streams = 2\nmax_priority = "normal"\ncrops_per_second = 0.001\n'

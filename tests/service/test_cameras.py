@@ -178,6 +178,26 @@ async def test_a_line_that_breaks_is_told_and_comes_back(
     assert broken["problem"]
 
 
+async def test_a_redirect_is_not_followed(watched: tuple[Service, httpx.AsyncClient]) -> None:
+    _, client = watched
+    elsewhere = await asyncio.start_server(lambda *_: gone.set(), "127.0.0.1", 0)
+    gone = asyncio.Event()
+    target = f"http://127.0.0.1:{elsewhere.sockets[0].getsockname()[1]}/"
+
+    async def lead(reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
+        await reader.readuntil(b"\r\n\r\n")
+        writer.write(b"HTTP/1.0 302 Found\r\nLocation: %s\r\n\r\n" % target.encode())
+        writer.close()
+
+    leading = await asyncio.start_server(lead, "127.0.0.1", 0)
+    async with elsewhere, leading:
+        address = f"http://127.0.0.1:{leading.sockets[0].getsockname()[1]}/"
+        await client.post("/cameras", json={"name": "door", "address": address})
+        await until(client, "door", state="broken")
+        assert not gone.is_set()
+        await client.delete("/cameras/door")
+
+
 @pytest.mark.parametrize(
     ("asked", "field"),
     [
