@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import ipaddress
 import os
 import signal
 import socket
@@ -42,6 +43,14 @@ class Addresses:
     grpc_port: int
     metrics_port: int | None = None
     encrypted: bool = False
+
+    @property
+    def local(self) -> bool:
+        """Whether only this machine reaches them."""
+        try:
+            return ipaddress.ip_address(self.host).is_loopback
+        except ValueError:
+            return self.host == "localhost"
 
     @property
     def page(self) -> str:
@@ -129,6 +138,12 @@ async def _run(
         metrics=addresses.metrics_port,
         encrypted=addresses.encrypted,
     )
+    if runtime.access.open and not addresses.local and settings.tls_client_ca is None:
+        _log.warning(
+            "open to everyone who reaches it: without keys nobody is refused",
+            host=settings.host,
+            do="set SDPOSE_KEY_FILE or SDPOSE_API_KEYS",
+        )
     if on_listening is not None:
         on_listening(addresses, runtime)
     reloading = Reloading(runtime, tls, context)

@@ -18,7 +18,7 @@ _log = structlog.get_logger(__name__)
 
 
 class Reloading:
-    """Looks at the files whenever `look` is called; gRPC looks at the certificate itself."""
+    """Looks at files and dates whenever `look` is called; gRPC looks at the certificate itself."""
 
     def __init__(
         self, runtime: Runtime, tls: TlsFiles | None, context: ssl.SSLContext | None
@@ -32,7 +32,8 @@ class Reloading:
         self._reloads: set[asyncio.Task[None]] = set()
 
     def look(self) -> None:
-        """Takes up the files that have changed."""
+        """Takes up the files that have changed, and what no longer counts without a change."""
+        self._runtime.cameras.end_unauthorised()
         if self._keys.changed():
             self._reload_keys()
         if self._certificate.changed() and self._tls is not None and self._context is not None:

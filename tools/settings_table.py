@@ -12,7 +12,7 @@ def settings_table() -> str:
     lines = ["| setting | default | meaning |", "| --- | --- | --- |"]
     for name, field in Settings.model_fields.items():
         default = field.default
-        shown = "unset" if default is None else ("empty" if default == frozenset() else default)
+        shown = "unset" if default in (None, frozenset()) else default
         lines.append(f"| `{PREFIX}{name.upper()}` | {shown} | {field.description} |")
     return "\n".join(lines)
 

@@ -2,33 +2,31 @@
 
 from __future__ import annotations
 
+import errno
 import re
 import threading
 import time
 from collections.abc import Callable, Iterable, Iterator, Mapping
+from contextlib import AbstractContextManager, nullcontext
 from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any, Final
 
+from sdpose_core.io.addresses import shown as shown
+from sdpose_core.io.addresses import without_secrets
 from sdpose_core.io.problems import MediaError
-from sdpose_core.io.video import upright
+from sdpose_core.io.video import CONTAINERS, NOT_FOLLOWED, upright
 from sdpose_core.types import Image
 
 SCHEMES: Final = ("rtsp", "rtsps", "http", "https", "rtmp", "udp", "tcp", "srt")
 FIRST_PAUSE_S: Final = 0.5
 LONGEST_PAUSE_S: Final = 10.0
 _DEVICE = re.compile(r"^(\d+|/dev/video\d+)$")
-_SECRET = re.compile(r"(?<=://)[^/@]*@")
 
 
 def is_live(address: str) -> bool:
     """Whether this names a camera device or an address, and not a file."""
     return bool(_DEVICE.match(address)) or address.split("://")[0].lower() in SCHEMES
-
-
-def shown(address: str) -> str:
-    """The address without user and password, for messages."""
-    return _SECRET.sub("", address)
 
 
 @dataclass(frozen=True, slots=True)
@@ -60,9 +58,10 @@ class LiveSource:
         tell: told in one sentence of a line that broke and of one that is back.
         timeout_s: longest wait for opening and for each frame.
         attempts: failures in a row after which it gives up; None never does.
-        options: FFmpeg's, for the protocol and the container format.
+        options: FFmpeg's, for the protocol.
         max_pixels: width times height of a frame; a larger one counts as a failure.
-        check: called before each opening, in the reading thread; it may raise ``MediaError``.
+        route: gives the address to open in place of its own while it is open, in the reading
+            thread; it may raise ``MediaError``.
 
     Attributes:
         problem: why no frames come at present; None while they do, and before the first try ends.
@@ -78,15 +77,15 @@ class LiveSource:
         attempts: int | None = None,
         options: Mapping[str, str] | None = None,
         max_pixels: int | None = None,
-        check: Callable[[], None] = lambda: None,
+        route: Callable[[str], AbstractContextManager[str]] = nullcontext,
     ) -> None:
         self._address = f"/dev/video{address}" if address.isdecimal() else address
         self._tell = tell
         self._timeout_s = timeout_s
         self._attempts = attempts
-        self._options = dict(options or {})
+        self._options = {**(options or {}), "format_whitelist": f"{CONTAINERS},rtsp,v4l2"}
         self._max_pixels = max_pixels
-        self._check = check
+        self._route = route
         self._news = threading.Condition()
         self._newest: tuple[Any, float] | None = None
         self._missed = 0
@@ -155,7 +154,8 @@ class LiveSource:
             except MediaError as error:
                 failure = error
             except Exception as error:  # noqa: BLE001 - a thread that dies would go unnoticed
-                failure = MediaError(f"it cannot be read: {type(error).__name__}: {error}")
+                reason = without_secrets(f"{type(error).__name__}: {error}", self._address)
+                failure = MediaError(f"it cannot be read: {reason}")
             if self._newest_since_failure:
                 failures, pause_s = 0, FIRST_PAUSE_S
             failures += 1
@@ -178,7 +178,6 @@ class LiveSource:
         import av
 
         self._newest_since_failure = False
-        self._check()
         options, kind = self._options, None
         if self._address.startswith("/dev/video"):
             kind = "v4l2"
@@ -188,9 +187,12 @@ class LiveSource:
             # Pictures over UDP lose packets and smear.
             options = {"rtsp_transport": "tcp", **options}
         try:
-            with av.open(
-                self._address, format=kind, options=options, timeout=self._timeout_s
-            ) as container:
+            with (
+                self._route(self._address) as address,
+                av.open(
+                    address, format=kind, options=options, timeout=self._timeout_s
+                ) as container,
+            ):
                 if not container.streams.video:
                     raise MediaError("there is no video in it")
                 if came_back:
@@ -241,6 +243,8 @@ def _sentence(error: Exception, timeout_s: float) -> str:
 
     if isinstance(error, av.ExitError):  # what PyAV raises when the time is over
         return f"no answer for {timeout_s:g} s"
+    if getattr(error, "errno", None) == errno.EINVAL:
+        return f"{NOT_FOLLOWED}, or no address at all"
     reason = getattr(error, "strerror", None) or type(error).__name__
     return {
         "Device or resource busy": "the device is in use by another program",

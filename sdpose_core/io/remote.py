@@ -9,6 +9,7 @@ from pathlib import PurePosixPath
 from typing import Any, BinaryIO, Final, cast
 from urllib.parse import urlsplit
 
+from sdpose_core.io.addresses import without_secrets
 from sdpose_core.io.problems import MediaError
 
 WEB: Final = frozenset(("http", "https"))
@@ -45,7 +46,7 @@ def split(address: str) -> tuple[Any, str]:
     Raises:
         MediaError: a package for it is missing, or its settings are wrong.
     """
-    with _told():
+    with _told(address):
         return _file_system(scheme(address)), _path(address)
 
 
@@ -60,7 +61,7 @@ def addresses_below(address: str) -> list[str]:
     if scheme(address) in WEB:
         return [address]
     files, path = split(address)
-    with _told():
+    with _told(address):
         if any(sign in path for sign in "*?["):
             found = [name for name in files.glob(path) if not name.endswith("/")]
         elif files.isfile(path):
@@ -79,7 +80,7 @@ def read_bytes(address: str, limit: int) -> bytes:
     Raises:
         MediaError: it cannot be read, or is larger.
     """
-    with _told(), _opened(address) as file:
+    with _told(address), _opened(address) as file:
         data = file.read(limit + 1)
     if len(data) > limit:
         raise MediaError(f"larger than {limit // 2**20} MiB")
@@ -88,7 +89,7 @@ def read_bytes(address: str, limit: int) -> bytes:
 
 def first_bytes(address: str, count: int) -> bytes:
     """The beginning of a file; raises `MediaError` where it cannot be read."""
-    with _told(), _opened(address) as file:
+    with _told(address), _opened(address) as file:
         return bytes(file.read(count))
 
 
@@ -100,23 +101,24 @@ def opened(address: str) -> Iterator[BinaryIO]:
         MediaError: it cannot be opened.
     """
     files, path = split(address)
-    with _told():
+    with _told(address):
         file = files.open(path, "rb", block_size=2**22)
     with file:
-        yield cast(BinaryIO, _Pieces(file))
+        yield cast(BinaryIO, _Pieces(file, address))
 
 
 class _Pieces:
     """As much of a file as a video reader asks for."""
 
-    def __init__(self, file: Any) -> None:
+    def __init__(self, file: Any, address: str) -> None:
         self._file = file
+        self._address = address
         self.seek = file.seek
         self.tell = file.tell
 
     def read(self, size: int = -1) -> bytes:
         try:
-            with _told():
+            with _told(self._address):
                 return bytes(self._file.read(size))
         except MediaError as error:
             raise OSError(str(error)) from error
@@ -149,8 +151,8 @@ def _file_system(protocol: str) -> Any:
 
 
 @contextlib.contextmanager
-def _told() -> Iterator[None]:
-    """Every failure of a store or server as `MediaError` of one sentence."""
+def _told(address: str) -> Iterator[None]:
+    """Every failure of a store or server as `MediaError` of one sentence, without secrets."""
     try:
         yield
     except MediaError:
@@ -158,7 +160,7 @@ def _told() -> Iterator[None]:
     except ImportError as error:
         raise MediaError(f"reading it needs a package: {error}") from error
     except Exception as error:
-        raise MediaError(reason(error)) from error
+        raise MediaError(without_secrets(reason(error), address)) from error
 
 
 def reason(error: Exception) -> str:

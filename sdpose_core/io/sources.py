@@ -7,14 +7,15 @@ import glob
 import io
 import os
 import sys
-from collections.abc import Callable, Iterator, Sequence
-from dataclasses import dataclass
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass, field
 from functools import lru_cache
 from pathlib import Path
 from typing import BinaryIO, Final
 
 from sdpose_core.image_files import ImageFileError, ImageLimits, decode_image, is_image
 from sdpose_core.io import remote
+from sdpose_core.io.addresses import shown, without_secrets
 from sdpose_core.io.problems import MediaError
 from sdpose_core.types import Image
 
@@ -40,15 +41,20 @@ class Source:
 
     Attributes:
         path: where it is on disk; None for an address and for standard input.
-        name: what to call it in results; of an address the address.
+        name: what to call it in results; of an address what may be shown of it.
         place: relative path for what is made from it, such as its drawing.
-        remote: whether `name` is an address.
+        address: where it is read from, with its secrets, so never shown; None for what is here.
     """
 
     path: Path | None
     name: str
     place: Path
-    remote: bool = False
+    address: str | None = field(default=None, repr=False)
+
+    @property
+    def remote(self) -> bool:
+        """Whether it is behind an address."""
+        return self.address is not None
 
     @property
     def identity(self) -> str:
@@ -57,8 +63,8 @@ class Source:
 
     @property
     def _suffix(self) -> str:
-        if self.remote:
-            return remote.suffix(self.name)
+        if self.address is not None:
+            return remote.suffix(self.address)
         return "" if self.path is None else self.path.suffix.lower()
 
     @property
@@ -71,8 +77,8 @@ class Source:
         """Whether its content is to be read as a video: it is no image, nor called one."""
         if self._suffix in IMAGE_SUFFIXES:
             return False
-        if self.remote:
-            return self.named_video or self._content_is_video(remote.first_bytes)
+        if self.address is not None:
+            return self.named_video or _content_is_video(self.address)
         if self.path is None:
             return not is_image(_standard_input())
         try:
@@ -81,17 +87,11 @@ class Source:
         except OSError:
             return self.named_video
 
-    def _content_is_video(self, first_bytes: Callable[[str, int], bytes]) -> bool:
-        try:
-            return not is_image(first_bytes(self.name, 64))
-        except MediaError:  # said again, and reported, where the picture is read
-            return False
-
     @contextlib.contextmanager
     def opened(self) -> Iterator[Path | BinaryIO]:
         """What a reader of videos opens; raises `MediaError` where an address does not answer."""
-        if self.remote:
-            with remote.opened(self.name) as file:
+        if self.address is not None:
+            with remote.opened(self.address) as file:
                 yield file
         else:
             yield io.BytesIO(_standard_input()) if self.path is None else self.path
@@ -115,11 +115,11 @@ def find_sources(inputs: Sequence[str]) -> tuple[list[Source], list[str]]:
         except MediaError as problem:
             problems.append(str(problem))
         except (OSError, ValueError) as error:  # a name that is too long, or holds a zero byte
-            reason = getattr(error, "strerror", None) or str(error)
-            problems.append(f"{shortened(printable(given))}: {reason}")
+            reason = getattr(error, "strerror", None) or without_secrets(str(error), given)
+            problems.append(f"{shortened(printable(shown(given)))}: {reason}")
         else:
             for source in found:
-                sources.setdefault(source.identity, source)
+                sources.setdefault(source.address or source.identity, source)
     return list(sources.values()), problems
 
 
@@ -136,15 +136,16 @@ def read_list(name: str) -> list[str]:
             data = _standard_input() if name == STANDARD_INPUT else Path(name).read_bytes()
         lines = [line.strip() for line in data.decode("utf-8-sig").splitlines()]
     except (MediaError, OSError) as error:
-        raise ValueError(f"{name}: {getattr(error, 'strerror', None) or error}") from error
+        reason = getattr(error, "strerror", None) or error
+        raise ValueError(f"{shown(name)}: {reason}") from error
     except UnicodeDecodeError as error:
-        raise ValueError(f"{name}: not a list in UTF-8") from error
+        raise ValueError(f"{shown(name)}: not a list in UTF-8") from error
     return [line for line in lines if line and not line.startswith("#")]
 
 
 def _found(given: str) -> list[Source]:
     """Raises ``MediaError`` with the whole sentence for an input that stands for nothing."""
-    name = shortened(printable(given))
+    name = shortened(printable(shown(given)))
     if remote.is_remote(given):
         return _behind(given, name)
     if given == STANDARD_INPUT:
@@ -189,11 +190,18 @@ def _behind(address: str, name: str) -> list[Source]:
         found = [one for one in found if remote.suffix(one) in IMAGE_SUFFIXES | VIDEO_SUFFIXES]
     if not found:
         raise MediaError(f"{name}: no images or videos there")
-    return [Source(None, one, _place(one), remote=True) for one in found]
+    return [Source(None, shown(one), _place(one), one) for one in found]
+
+
+def _content_is_video(address: str) -> bool:
+    try:
+        return not is_image(remote.first_bytes(address, 64))
+    except MediaError:  # said again, and reported, where the picture is read
+        return False
 
 
 def _place(address: str) -> Path:
-    name = remote.name_of(address)
+    name = remote.name_of(shown(address))
     return Path(name if name.strip(".") else "address.jpg")
 
 
@@ -227,8 +235,8 @@ def read_picture(source: Source) -> Image:
         MediaError: it cannot be read or does not decode.
     """
     try:
-        if source.remote:
-            data = remote.read_bytes(source.name, _LIMITS.max_bytes)
+        if source.address is not None:
+            data = remote.read_bytes(source.address, _LIMITS.max_bytes)
         else:
             data = _standard_input() if source.path is None else source.path.read_bytes()
         return decode_image(data, _LIMITS)

@@ -2,17 +2,30 @@
 
 from __future__ import annotations
 
+import errno
 from collections.abc import Iterator
 from dataclasses import dataclass
 from fractions import Fraction
 from pathlib import Path
-from typing import Any, BinaryIO
+from typing import Any, BinaryIO, Final
 
 import numpy as np
 
 from sdpose_core.io.problems import BrokenVideo, MediaError
 from sdpose_core.types import Image
 from sdpose_core.whole_file import PartialFile
+
+CONTAINERS: Final = ",".join(
+    (
+        *("mov", "matroska", "avi", "mpegts", "mpeg", "mpegvideo", "asf", "flv", "live_flv"),
+        *("ogg", "mxf", "gxf", "nut", "ivf", "obu", "h264", "hevc", "vvc", "m4v", "dv", "rm"),
+        *("wtv", "dhav", "yuv4mpegpipe", "mjpeg", "mpjpeg", "jpeg_pipe", "png_pipe", "webp_pipe"),
+        *("gif", "apng"),
+    )
+)
+"""What FFmpeg may take an input for: files that hold what they show. Lists, scripts and
+descriptions (m3u8, concat, DASH, SDP) would lead it to other files and hosts."""
+NOT_FOLLOWED: Final = "a playlist or script, which is not followed, or no video that is read"
 
 _TICK = Fraction(1, 90_000)  # seconds, as in transport streams; of frames with times of their own
 
@@ -56,9 +69,14 @@ class VideoReader:
 
         self._error = (av.FFmpegError, OSError)
         try:
-            self._container: Any = av.open(str(file) if isinstance(file, Path) else file)
+            # With its protocol, since a file's name may look like an address or a list to FFmpeg.
+            self._container: Any = av.open(
+                f"file:{file}" if isinstance(file, Path) else file,
+                options={"format_whitelist": CONTAINERS, "protocol_whitelist": "file"},
+            )
         except self._error as error:
-            raise MediaError(f"the video cannot be opened: {_reason(error)}") from error
+            reason = NOT_FOLLOWED if error.errno == errno.EINVAL else _reason(error)
+            raise MediaError(f"the video cannot be opened: {reason}") from error
         if not self._container.streams.video:
             self.close()
             raise MediaError("there is no video stream in it")

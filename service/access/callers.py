@@ -10,7 +10,7 @@ from contextlib import contextmanager
 from dataclasses import dataclass, field
 from datetime import UTC, datetime
 
-from service.access.keys import Key, Scope, digest_of
+from service.access.keys import UNLIMITED, Key, Scope, digest_of
 from service.errors import ErrorCode, ServiceError
 from service.parameters import Priority
 
@@ -89,6 +89,15 @@ class Caller:
         if usage.crops is not None:
             usage.crops.spend(max(1, crops))
 
+    def may(self, scope: Scope) -> bool:
+        """Whether its key, which still counts, opens `scope`; without keys all but `admin` is."""
+        if self._access is None or self.name is None:
+            return scope in UNLIMITED
+        try:
+            return scope in self._access.standing(self.name)[0].scopes
+        except ServiceError:
+            return False
+
     def check_priority(self, priority: Priority) -> None:
         """Raises `ServiceError` permission_denied for more than it may ask."""
         if priority.order < self.max_priority.order:
@@ -100,9 +109,10 @@ class Caller:
             )
 
     @contextmanager
-    def stream(self) -> Iterator[None]:
-        """One more open stream. Raises `ServiceError` as `check`."""
-        self.check()
+    def stream(self, *, looking: bool = True) -> Iterator[None]:
+        """One more open stream, `looking` at images. Raises `ServiceError` as `check`."""
+        if looking:
+            self.check()
         key, usage = self._standing()
         if key is not None and key.max_streams is not None and usage.streams >= key.max_streams:
             raise self._limited(f"the key {key.name} may have {key.max_streams} streams open", 5.0)
@@ -210,10 +220,7 @@ class Access:
 
     def check_scope(self, caller: Caller, scope: Scope) -> None:
         """Raises `ServiceError` permission_denied unless the caller's key opens `scope`."""
-        scopes = frozenset({Scope.POSE})
-        if caller.name is not None:
-            scopes = self.standing(caller.name)[0].scopes
-        if scope not in scopes:
+        if not caller.may(scope):
             raise ServiceError(
                 ErrorCode.PERMISSION_DENIED, f"this needs a key with the scope {scope.value}"
             )

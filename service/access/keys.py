@@ -32,9 +32,15 @@ class Scope(StrEnum):
     """What a key opens."""
 
     POSE = "pose"
-    """Everything that looks at images, and the cameras."""
+    """Everything that looks at images."""
+    CAMERAS = "cameras"
+    """The operator's cameras, to be watched, and the key's own."""
     ADMIN = "admin"
     """`/admin`: loading other models."""
+
+
+UNLIMITED: Final = frozenset((Scope.POSE, Scope.CAMERAS))
+"""What is open where no scope is named: without keys, and to those of no file."""
 
 
 class Key(BaseModel):
@@ -49,7 +55,14 @@ class Key(BaseModel):
     max_streams: Annotated[int, Field(ge=0)] | None = None
     max_priority: Priority | None = None
     expires: datetime | None = None
-    scopes: frozenset[Scope] = frozenset({Scope.POSE})
+    scopes: Annotated[frozenset[Scope], Field(min_length=1)] = frozenset({Scope.POSE})
+
+    @field_validator("sha256")
+    @classmethod
+    def _of_something(cls, value: str) -> str:
+        if bytes.fromhex(value) == digest_of(""):
+            raise ValueError("is the hash of no key at all, which would let everyone in")
+        return value
 
     @field_validator("expires", mode="before")
     @classmethod
@@ -87,7 +100,7 @@ def entry(name: str, key: str) -> str:
 def plain_keys(keys: Iterable[str]) -> tuple[Key, ...]:
     """Keys that came as they are, without names or limits: named key-1, key-2 in their order."""
     return tuple(
-        Key(name=f"key-{number}", sha256=digest_of(key).hex())
+        Key(name=f"key-{number}", sha256=digest_of(key).hex(), scopes=UNLIMITED)
         for number, key in enumerate(sorted(keys), start=1)
     )
 
@@ -131,7 +144,7 @@ def _parsed(path: Path, name: str, table: object) -> Key:
         known = [each for each in Key.model_fields if each != "name"]
         if first["type"] == "extra_forbidden":
             reason = f"there is no {shortened(field)}; known are {', '.join(known)}"
-        elif field == "sha256":
+        elif field == "sha256" and first["type"] != "value_error":
             reason = "sha256 must be the 64 hexadecimal digits that `sdpose keys new` gives"
         else:
             reason = f"{field}: {first['msg'].removeprefix('Value error, ')}"

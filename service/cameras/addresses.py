@@ -5,12 +5,15 @@ from __future__ import annotations
 import ipaddress
 import re
 import socket
-from collections.abc import Iterable
+from collections.abc import Iterable, Iterator
+from contextlib import contextmanager
 from dataclasses import dataclass
-from typing import Final
+from typing import Any, Final
 from urllib.parse import unquote
 
+from sdpose_core.io.addresses import shown
 from sdpose_core.io.problems import MediaError
+from service.cameras.relay import relayed
 from service.errors import invalid_argument
 
 _PORTS: Final = {"rtsp": "554", "rtsps": "322", "http": "80", "https": "443"}
@@ -18,7 +21,7 @@ _DEVICE: Final = re.compile(r"/dev/video\d{1,3}")
 # Strict, so that FFmpeg cannot read another host out of an address than these rules do.
 _ADDRESS: Final = re.compile(
     r"(?P<scheme>[A-Za-z]+)://"
-    r"(?:[A-Za-z0-9._~!$&'()*+,;=%:-]*@)?"
+    r"(?P<user>[A-Za-z0-9._~!$&'()*+,;=%:-]*@)?"
     r"(?P<host>[A-Za-z0-9.*-]+|\[[0-9A-Fa-f:.]+\])"
     r"(?::(?P<port>\d{1,5}|\*))?"
     r"(?P<path>/[!-~]*)?"
@@ -28,17 +31,14 @@ _METADATA: Final = {
 }
 """Where clouds answer their machines with credentials."""
 
-FFMPEG_OPTIONS: Final = {
-    # A redirect or a playlist would lead where no rule was asked.
-    "max_redirects": "0",
-    "format_whitelist": "rtsp,sdp,rtp,mpjpeg,mjpeg,jpeg_pipe,mpegts,flv,live_flv,h264,hevc,mov,"
-    "matroska,video4linux2,v4l2",
-}
+_CHOICES: Final = frozenset(("udp", "multicast", "http", "https", "filter_src"))
+"""What FFmpeg reads out of the query of an RTSP address: other ways, to where the camera says."""
 
 
 @dataclass(frozen=True, slots=True)
 class _Parts:
     scheme: str
+    user: str
     host: str
     port: str
     path: str
@@ -65,8 +65,8 @@ class AddressRules:
                 self._devices.append(pattern)
             else:
                 raise ValueError(
-                    f"{pattern!r} is no pattern of camera addresses, such as rtsp://10.0.0.*/* or "
-                    "/dev/video*"
+                    f"{shown(pattern)!r} is no pattern of camera addresses, such as "
+                    "rtsp://10.0.0.*/* or /dev/video*"
                 )
 
     def check(self, address: str) -> None:
@@ -82,6 +82,12 @@ class AddressRules:
         parts = _parts(address)
         if parts is not None and (reason := _refused_ip(parts.host.strip("[]"))):
             raise invalid_argument("address", reason)
+        if parts is not None and parts.scheme.startswith("rtsp"):
+            query = parts.path.partition("?")[2]
+            if named := _CHOICES & {
+                one.partition("=")[0].lower() for one in re.split("[?&]", query)
+            }:
+                raise invalid_argument("address", f"{min(named)} is not chosen here; leave it out")
 
     def _allowed(self, address: str) -> bool:
         if _DEVICE.fullmatch(address):
@@ -94,19 +100,37 @@ class AddressRules:
         return any(_matches(asked, pattern) for pattern in self._urls)
 
 
-def check_resolved(address: str) -> None:
-    """Raises `MediaError` where the name in the address now means a host that is never allowed."""
+@contextmanager
+def safe_route(address: str) -> Iterator[str]:
+    """What FFmpeg may open in place of an address that was checked, for as long as the block lasts.
+
+    Of RTSP a line of our own to the host that the name means now, since FFmpeg would go wherever
+    a camera sends it. Raises `MediaError` where that host is never allowed, or the camera leads
+    elsewhere.
+    """
     parts = _parts(address)
     if parts is None:
+        yield address
         return
-    host = parts.host.strip("[]")
+    found = _resolved(parts)
+    if not parts.scheme.startswith("rtsp"):
+        yield address
+        return
+    with relayed(found, encrypted=parts.scheme == "rtsps") as port:
+        yield f"rtsp://{parts.user}127.0.0.1:{port}{parts.path}"
+
+
+def _resolved(parts: _Parts) -> list[tuple[Any, ...]]:
+    """Where the host of an address is, all of it allowed."""
     try:
-        found = socket.getaddrinfo(host, None, type=socket.SOCK_STREAM)
+        port = int(parts.port)
+        found = socket.getaddrinfo(parts.host.strip("[]"), port, type=socket.SOCK_STREAM)
     except OSError:
         raise MediaError("the host is not known") from None
     for *_, where in found:
         if reason := _refused_ip(str(where[0])):
             raise MediaError(reason)
+    return [where for *_, where in found]
 
 
 def _parts(address: str) -> _Parts | None:
@@ -117,7 +141,11 @@ def _parts(address: str) -> _Parts | None:
     if scheme not in _PORTS:
         return None
     return _Parts(
-        scheme, found["host"].lower(), found["port"] or _PORTS[scheme], found["path"] or "/"
+        scheme,
+        found["user"] or "",
+        found["host"].lower(),
+        found["port"] or _PORTS[scheme],
+        found["path"] or "/",
     )
 
 

@@ -6,16 +6,17 @@ import asyncio
 import time
 from collections.abc import Awaitable, Callable
 from concurrent.futures import ThreadPoolExecutor
-from contextlib import AbstractContextManager, suppress
+from contextlib import AbstractContextManager, nullcontext, suppress
 from dataclasses import dataclass, replace
 from enum import StrEnum
-from functools import partial
 from typing import Final
 
 import structlog
 
-from sdpose_core.io.live import LiveSource, TimedImage, live_frames, shown
-from service.cameras.addresses import FFMPEG_OPTIONS, check_resolved
+from sdpose_core.io.addresses import shown
+from sdpose_core.io.live import LiveSource, TimedImage, live_frames
+from service.access.callers import Caller
+from service.cameras.addresses import safe_route
 from service.cameras.feed import Feed
 from service.cameras.settings import CameraSettings
 from service.errors import ServiceError
@@ -101,33 +102,38 @@ class Host:
 
     Attributes:
         calls: envelopes.
-        open_stream: one more stream for the camera of that name; raises `ServiceError`.
-        draw: the kept image of a result with its poses, as JPEG; raises `ServiceError`.
+        open_stream: one more stream in someone's turn and at its cost; raises `ServiceError`.
+        draw: the kept image of a result with its poses, as JPEG, likewise.
         max_pixels: of a frame.
     """
 
     calls: Calls
-    open_stream: Callable[[str], AbstractContextManager[PoseStream]]
-    draw: Callable[[PoseResult], Awaitable[bytes]]
+    open_stream: Callable[[Caller], AbstractContextManager[PoseStream]]
+    draw: Callable[[Caller, PoseResult], Awaitable[bytes]]
     max_pixels: int
 
 
 class Camera:
-    """Made on the event loop; `run` ends some time after `stop`, or as its source does."""
+    """Made on the event loop; `run` ends some time after `stop`, or as its source does.
 
-    def __init__(self, settings: CameraSettings, host: Host) -> None:
+    `owner` is who added it; None is the operator, whose camera it is then.
+    """
+
+    def __init__(self, settings: CameraSettings, host: Host, owner: Caller | None) -> None:
         self.settings = settings
+        self.owner = owner
+        self._caller = owner or Caller(("camera", settings.name))
         self.events: Feed[CameraEvent] = Feed(ANSWERS_KEPT)
         self.pictures: Feed[bytes] = Feed(1)
         self._host = host
         self._loop = asyncio.get_running_loop()
-        untrusted = not settings.trusted
         self._source = LiveSource(
             settings.address,
             self._told,
-            options=FFMPEG_OPTIONS if untrusted else None,
+            # A redirect would lead where no rule was asked.
+            options={"max_redirects": "0"} if owner else None,
             max_pixels=host.max_pixels,
-            check=partial(check_resolved, settings.address) if untrusted else lambda: None,
+            route=safe_route if owner else nullcontext,
         )
         # The wait for frames blocks: each camera has a thread for it, so that none delays another.
         self._thread = ThreadPoolExecutor(1, thread_name_prefix=f"camera {settings.name}")
@@ -198,8 +204,9 @@ class Camera:
     async def _stream(self) -> None:
         name = f"camera {self.settings.name}"
         with self._host.calls.open(name, lambda _: None, None) as call:
+            call.key = self._caller.name
             try:
-                with self._host.open_stream(self.settings.name) as stream:
+                with self._host.open_stream(self._caller) as stream:
                     stream.configure(self.settings.stream, self.settings.parameters)
                     while (frame := await self._next()) is not None:
                         await self._process(stream, frame, call.request_id)
@@ -233,7 +240,7 @@ class Camera:
 
     async def _draw(self, result: PoseResult) -> None:
         try:
-            self.pictures.publish(await self._host.draw(result))
+            self.pictures.publish(await self._host.draw(self._caller, result))
         except ServiceError as error:  # the next frame is drawn again
             _log.info("not drawn", camera=self.settings.name, reason=error.message)
 

@@ -5,15 +5,19 @@ from __future__ import annotations
 import asyncio
 import time
 from collections.abc import Iterable, Iterator
-from contextlib import contextmanager
+from contextlib import ExitStack, contextmanager
+from dataclasses import dataclass
 
 import structlog
 
+from service.access.callers import Caller
+from service.access.keys import Scope
 from service.cameras.addresses import AddressRules
 from service.cameras.camera import Camera, CameraEvent, CameraStatus, Host
 from service.cameras.feed import Watcher
 from service.cameras.settings import CameraSettings
 from service.errors import ErrorCode, ServiceError
+from service.scheduling.fairness import crowds
 
 _log = structlog.get_logger(__name__)
 
@@ -21,7 +25,9 @@ _log = structlog.get_logger(__name__)
 class Cameras:
     """Made before the event loop may run; `start` and all the rest belong on it.
 
-    `max_watchers` bounds those who watch, of all cameras together.
+    A camera is its caller's: its stream and crops count for that key, and no other key sees it.
+    Those of the operator's file all keys with the scope `cameras` may watch. `admin` with it sees
+    and removes any. `max_watchers` bounds those who watch, of all cameras together.
     """
 
     def __init__(
@@ -31,101 +37,163 @@ class Cameras:
         self._host = host
         self._max_cameras = max_cameras
         self._max_watchers = max_watchers
-        self._running: dict[str, tuple[Camera, asyncio.Task[None]]] = {}
-        self._leaving: list[tuple[Camera, asyncio.Task[None]]] = []
+        self._running: dict[str, _Running] = {}
+        self._leaving: list[_Running] = []
 
-    def add(self, settings: CameraSettings) -> CameraStatus:
-        """Starts to read one more.
+    def add(self, settings: CameraSettings, owner: Caller | None) -> CameraStatus:
+        """Starts to read one more, of a caller or, None, of the operator.
 
-        Raises `ServiceError`: invalid_argument for an address that is not allowed, already_exists
-        for a name in use, overloaded where there are too many.
+        Raises `ServiceError`: permission_denied for a priority that is not the caller's,
+        invalid_argument for an address that is not allowed, already_exists for a name in use,
+        overloaded where there are too many, or too many of this caller.
         """
-        if not settings.trusted:
+        if owner is not None:
+            owner.check_priority(settings.parameters.priority)
             self._rules.check(settings.address)
         if settings.name in self._running:
             raise ServiceError(
                 ErrorCode.ALREADY_EXISTS, f"there is a camera {settings.name} already", field="name"
             )
-        if len(self._running) >= self._max_cameras:
+        free = self._max_cameras - len(self._running)
+        if free <= 0 or (owner is not None and crowds(self._owned(owner), free)):
             raise ServiceError(
                 ErrorCode.OVERLOADED,
-                f"{self._max_cameras} cameras are read already",
+                f"no more of the {self._max_cameras} cameras that are read at a time is free",
                 retry_after_s=30.0,
             )
-        camera = Camera(settings, self._host)
-        task = asyncio.create_task(camera.run())
+        with ExitStack() as held:
+            if owner is not None:
+                held.enter_context(owner.stream())
+            camera = Camera(settings, self._host, owner)
+            task = asyncio.create_task(camera.run())
+            self._running[settings.name] = _Running(camera, task, held.pop_all())
         task.add_done_callback(lambda done: _report(settings.name, done))
-        self._running[settings.name] = camera, task
-        _log.info("camera added", camera=settings.name, address=camera.status.address)
+        name = owner.name if owner else None
+        _log.info("camera added", camera=settings.name, address=camera.status.address, key=name)
         return camera.status
 
-    def remove(self, name: str) -> None:
-        """Ends one camera and what watches it. Raises `ServiceError` not_found."""
-        self._find(name)
-        camera, task = self._running.pop(name)
-        self._leaving = [(one, its) for one, its in self._leaving if one.reading or not its.done()]
-        self._leaving.append((camera, task))
-        camera.stop()
-        _log.info("camera removed", camera=name)
+    def remove(self, name: str, caller: Caller) -> None:
+        """Ends one camera and what watches it.
 
-    def status(self, name: str) -> CameraStatus:
+        Raises `ServiceError` not_found, or permission_denied for the operator's.
+        """
+        if self._find(name, caller).owner is None and not caller.may(Scope.ADMIN):
+            raise ServiceError(
+                ErrorCode.PERMISSION_DENIED,
+                f"{name} is a camera of the operator, which a key with the scope admin removes",
+                field="name",
+            )
+        self._end(name)
+
+    def status(self, name: str, caller: Caller) -> CameraStatus:
         """Raises `ServiceError` not_found."""
-        return self._find(name).status
+        return self._find(name, caller).status
 
-    def all(self) -> list[CameraStatus]:
-        """Each as it is now, in the order in which they came."""
-        return [camera.status for camera, _ in self._running.values()]
+    def all(self, caller: Caller | None = None) -> list[CameraStatus]:
+        """Each that a caller may see as it is now, in the order in which they came; None: any."""
+        cameras = [running.camera for running in self._running.values()]
+        return [one.status for one in cameras if caller is None or _sees(caller, one)]
 
     @contextmanager
-    def watch(self, name: str) -> Iterator[tuple[CameraStatus, Watcher[CameraEvent]]]:
+    def watch(
+        self, name: str, caller: Caller
+    ) -> Iterator[tuple[CameraStatus, Watcher[CameraEvent]]]:
         """Its status now, then its answers and every change of its status.
 
-        Raises `ServiceError` not_found or overloaded.
+        Counts as a stream of the caller. Raises `ServiceError` not_found or overloaded.
         """
-        camera = self._watched(name)
-        with camera.events.watch() as watcher:
+        camera = self._watched(name, caller)
+        with caller.stream(looking=False), camera.events.watch(caller) as watcher:
             yield camera.status, watcher
 
     @contextmanager
-    def watch_pictures(self, name: str) -> Iterator[Watcher[bytes]]:
+    def watch_pictures(self, name: str, caller: Caller) -> Iterator[Watcher[bytes]]:
         """Its frames with the people drawn in, as JPEG. Raises `ServiceError` as `watch`."""
-        with self._watched(name).pictures.watch() as watcher:
+        camera = self._watched(name, caller)
+        with caller.stream(looking=False), camera.pictures.watch(caller) as watcher:
             yield watcher
 
     def start(self, cameras: Iterable[CameraSettings]) -> None:
         """Starts those of the operator's file."""
         for settings in cameras:
-            self.add(settings)
+            self.add(settings, None)
+
+    def end_unauthorised(self) -> None:
+        """Ends the cameras of keys that no longer count, and what they watch."""
+        for name, running in list(self._running.items()):
+            owner = running.camera.owner
+            if owner is not None and not owner.may(Scope.CAMERAS):
+                self._end(name)
+        for watcher in self._watchers():
+            if not watcher.caller.may(Scope.CAMERAS):
+                watcher.end()
 
     def close(self) -> None:
         """Ends all of them."""
         for name in list(self._running):
-            self.remove(name)
+            self._end(name)
 
     def ended(self, timeout_s: float) -> bool:
         """Waits for the threads that read; whether none is left."""
         until = time.monotonic() + timeout_s
         while (
-            reading := any(one.reading for one, _ in self._leaving)
+            reading := any(one.camera.reading for one in self._leaving)
         ) and time.monotonic() < until:
             time.sleep(0.01)
         return not reading
 
-    def _find(self, name: str) -> Camera:
-        if name not in self._running:
-            raise ServiceError(ErrorCode.NOT_FOUND, "there is no such camera", field="name")
-        return self._running[name][0]
+    def _end(self, name: str) -> None:
+        ending = self._running.pop(name)
+        self._leaving = [one for one in self._leaving if one.camera.reading or not one.task.done()]
+        self._leaving.append(ending)
+        ending.camera.stop()
+        ending.held.close()
+        _log.info("camera removed", camera=name)
 
-    def _watched(self, name: str) -> Camera:
-        camera = self._find(name)
-        watching = sum(len(one.events) + len(one.pictures) for one, _ in self._running.values())
-        if watching >= self._max_watchers:
+    def _owned(self, owner: Caller) -> int:
+        owners = (running.camera.owner for running in self._running.values())
+        return sum(one is not None and one.share == owner.share for one in owners)
+
+    def _find(self, name: str, caller: Caller) -> Camera:
+        running = self._running.get(name)
+        if running is None or not _sees(caller, running.camera):
+            raise ServiceError(ErrorCode.NOT_FOUND, "there is no such camera", field="name")
+        return running.camera
+
+    def _watchers(self) -> list[Watcher[CameraEvent] | Watcher[bytes]]:
+        found: list[Watcher[CameraEvent] | Watcher[bytes]] = []
+        for running in self._running.values():
+            found += running.camera.events.watchers
+            found += running.camera.pictures.watchers
+        return found
+
+    def _watched(self, name: str, caller: Caller) -> Camera:
+        camera = self._find(name, caller)
+        watching = [watcher.caller.share for watcher in self._watchers()]
+        free = self._max_watchers - len(watching)
+        if free <= 0 or crowds(watching.count(caller.share), free):
             raise ServiceError(
                 ErrorCode.OVERLOADED,
-                f"{self._max_watchers} watch cameras already",
+                f"no more of the {self._max_watchers} places to watch cameras is free",
                 retry_after_s=5.0,
             )
         return camera
+
+
+@dataclass(frozen=True, slots=True)
+class _Running:
+    """A camera, what runs it, and what it holds of its owner's limits."""
+
+    camera: Camera
+    task: asyncio.Task[None]
+    held: ExitStack
+
+
+def _sees(caller: Caller, camera: Camera) -> bool:
+    if not caller.may(Scope.CAMERAS):
+        return False
+    owner = camera.owner
+    return owner is None or owner.share == caller.share or caller.may(Scope.ADMIN)
 
 
 def _report(name: str, done: asyncio.Task[None]) -> None:

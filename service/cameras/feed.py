@@ -8,13 +8,16 @@ from collections.abc import Iterator
 from contextlib import contextmanager
 from typing import Generic, TypeVar
 
+from service.access.callers import Caller
+
 T = TypeVar("T")
 
 
 class Watcher(Generic[T]):
     """An async iterator over what is published while it watches; ends as its feed does."""
 
-    def __init__(self, keep: int) -> None:
+    def __init__(self, keep: int, caller: Caller) -> None:
+        self.caller = caller
         self._items: deque[T] = deque(maxlen=keep)
         self._news = asyncio.Event()
         self._over = False
@@ -56,10 +59,15 @@ class Feed(Generic[T]):
         for watcher in self._watchers:
             watcher.put(item)
 
+    @property
+    def watchers(self) -> list[Watcher[T]]:
+        """Those who watch now."""
+        return list(self._watchers)
+
     @contextmanager
-    def watch(self) -> Iterator[Watcher[T]]:
-        """What is published from now on."""
-        watcher: Watcher[T] = Watcher(self._keep)
+    def watch(self, caller: Caller) -> Iterator[Watcher[T]]:
+        """What is published from now on, to someone who calls."""
+        watcher: Watcher[T] = Watcher(self._keep, caller)
         self._watchers.add(watcher)
         try:
             yield watcher

@@ -48,17 +48,16 @@ class CameraRequest(BaseModel):
 
 @dataclass(frozen=True, slots=True)
 class CameraSettings:
-    """A checked camera. `trusted` is one of the operator's own file: no rule is asked."""
+    """A checked camera; whether its address is allowed is asked when it is added."""
 
     name: str
     address: str
     fps: float | None
     stream: StreamSettings
     parameters: PoseParameters
-    trusted: bool = False
 
 
-def parse_camera(given: object, *, trusted: bool = False) -> CameraSettings:
+def parse_camera(given: object) -> CameraSettings:
     """Checks all but whether the address is allowed. Raises `ServiceError` invalid_argument."""
     if not isinstance(given, Mapping):
         raise invalid_argument("camera", "expected an object")
@@ -78,7 +77,6 @@ def parse_camera(given: object, *, trusted: bool = False) -> CameraSettings:
         request.fps,
         stream.model_copy(update={"drop": Drop.LATEST}),
         parameters,
-        trusted,
     )
 
 
@@ -96,7 +94,7 @@ def read_camera_file(path: Path | None, most: int) -> list[CameraSettings]:
     cameras: list[CameraSettings] = []
     for number, table in enumerate(tables, 1):
         try:
-            cameras.append(parse_camera(table, trusted=True))
+            cameras.append(parse_camera(table))
         except ServiceError as error:
             raise CameraFileError(f"{path}: camera {number}: {error.message}") from None
     names = [camera.name for camera in cameras]

@@ -22,6 +22,8 @@ from rich.progress import (
 )
 from rich.progress import Progress as RichProgress
 
+from sdpose_core.io.addresses import without_secrets
+
 _LONG: Final = 3
 """From so many steps on the bar is worth its lines."""
 
@@ -57,7 +59,7 @@ class Progress:
 
     def say(self, line: str) -> None:
         """A line on standard error, above the bar."""
-        self._console.print(line, markup=False, highlight=False)
+        self._console.print(without_secrets(line), markup=False, highlight=False)
 
     def advance(self, steps: int) -> None:
         """So many images or frames are done."""

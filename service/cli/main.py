@@ -8,6 +8,7 @@ from typing import Annotated
 
 import typer
 
+from sdpose_core.io.addresses import without_secrets
 from service.cli.bench import bench
 from service.cli.convert import convert
 from service.cli.convert_detector import convert_detector
@@ -73,7 +74,7 @@ def main() -> None:
     try:
         app()
     except (ValueError, FileNotFoundError) as error:
-        typer.echo(f"sdpose: {error}", err=True)
+        typer.echo(f"sdpose: {without_secrets(str(error))}", err=True)
         sys.exit(2)
     except OSError as error:  # such as a full disk
         named = f"{error.filename}: " if error.filename else "a file cannot be written: "

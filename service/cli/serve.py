@@ -24,8 +24,7 @@ def _option(name: str, field: FieldInfo) -> inspect.Parameter:
     kinds = [field.annotation, *getattr(field.annotation, "__args__", ())]
     members = [kind for kind in kinds if kind in _PARSED]
     kind = members[0] if members and "auto" not in str(field.annotation) else str
-    default = "unset" if field.default is None else field.default
-    default = "empty" if default == frozenset() else default
+    default = "unset" if field.default in (None, frozenset()) else field.default
     told = typer.Option(help=f"{field.description} [{default}]")
     return inspect.Parameter(
         name,

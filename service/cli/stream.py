@@ -85,7 +85,8 @@ def stream(
     breaks off is opened again, after pauses of 0.5 to 10 seconds. Ctrl-C, or q in the window, ends
     it with whole files. At the end a summary goes to standard error.
     """
-    from sdpose_core.io.live import LiveSource, is_live, live_frames, shown
+    from sdpose_core.io.addresses import shown
+    from sdpose_core.io.live import LiveSource, is_live, live_frames
     from sdpose_core.io.problems import MediaError
     from sdpose_core.io.sources import find_sources
     from sdpose_core.io.writers import JsonLines
@@ -106,7 +107,7 @@ def stream(
         tell(str(error))
         raise typer.Exit(2) from None
     run = StreamRun(
-        source,
+        shown(source),
         None if sink is None else JsonLines(sink.put),
         overlay,
         Fraction(fps or 25).limit_denominator(1000),
@@ -226,7 +227,9 @@ class _Screen:
         self._status.stop()
 
     def say(self, line: str) -> None:
-        self._console.print(line, markup=False, highlight=False)
+        from sdpose_core.io.addresses import without_secrets
+
+        self._console.print(without_secrets(line), markup=False, highlight=False)
 
     def show(self, summary: Summary, poses: Poses) -> None:
         now = time.monotonic()

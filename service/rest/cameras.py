@@ -12,6 +12,7 @@ from fastapi.sse import format_sse_event
 from pydantic_core import to_json
 
 from service.access.callers import Caller
+from service.access.keys import Scope
 from service.cameras.camera import CameraAnswer, CameraEvent, CameraStatus
 from service.cameras.feed import Watcher
 from service.cameras.settings import CameraRequest, parse_camera
@@ -34,43 +35,46 @@ Watched = tuple[CameraStatus, Watcher[CameraEvent]]
 def camera_routes(runtime: Runtime) -> APIRouter:
     """Cameras are added, listed, watched and removed here; behind the keys where there are any."""
     cameras = runtime.cameras
-    identify = callers_of(runtime.access)
+    identify = callers_of(runtime.access, Scope.CAMERAS)
+    any_key = callers_of(runtime.access, None)
     longest_send_s = runtime.settings.max_deadline_ms / 1e3
     router = APIRouter(
         prefix=PATH,
-        dependencies=[Depends(identify)],
         tags=["cameras"],
         responses=CAMERA_PROBLEMS,
     )
 
-    async def watched(name: str) -> AsyncIterator[Watched]:
-        with cameras.watch(name) as watch:
+    async def watched(name: str, caller: Caller = Depends(identify)) -> AsyncIterator[Watched]:
+        with cameras.watch(name, caller) as watch:
             yield watch
 
-    async def pictured(name: str) -> AsyncIterator[Watcher[bytes]]:
-        with cameras.watch_pictures(name) as watcher:
+    async def pictured(
+        name: str, caller: Caller = Depends(identify)
+    ) -> AsyncIterator[Watcher[bytes]]:
+        with cameras.watch_pictures(name, caller) as watcher:
             yield watcher
 
     @router.post("", status_code=201, summary="Read one more camera", openapi_extra=_REQUEST)
     async def add(
         request: Request, response: Response, caller: Caller = Depends(identify)
     ) -> CameraModel:
+        caller.check(requests=1)
         runtime.check_admission(caller, runtime.patience_s())
-        status = cameras.add(parse_camera(await read_small_json(request, "a camera")))
+        status = cameras.add(parse_camera(await read_small_json(request, "a camera")), caller)
         response.headers["Location"] = f"{request.scope.get('root_path', '')}{PATH}/{status.name}"
         return camera_model(status)
 
-    @router.get("", summary="The cameras that are read")
-    async def every() -> CamerasResponse:
-        return CamerasResponse(cameras=[camera_model(status) for status in cameras.all()])
+    @router.get("", summary="The cameras that this key may watch")
+    async def every(caller: Caller = Depends(any_key)) -> CamerasResponse:
+        return CamerasResponse(cameras=[camera_model(status) for status in cameras.all(caller)])
 
     @router.get("/{name}", summary="One camera")
-    async def one(name: str) -> CameraModel:
-        return camera_model(cameras.status(name))
+    async def one(name: str, caller: Caller = Depends(identify)) -> CameraModel:
+        return camera_model(cameras.status(name, caller))
 
     @router.delete("/{name}", status_code=204, summary="Read it no more")
-    async def remove(name: str) -> None:
-        cameras.remove(name)
+    async def remove(name: str, caller: Caller = Depends(identify)) -> None:
+        cameras.remove(name, caller)
 
     @router.get("/{name}/events", response_class=_EventsResponse, summary="Its results")
     async def events(watch: Watched = Depends(watched)) -> Response:

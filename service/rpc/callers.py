@@ -17,15 +17,19 @@ def current_caller() -> Caller:
     return CURRENT.get()
 
 
-def identified(access: Access, metadata: Mapping[str, str | bytes], peer: str) -> Caller:
-    """Raises `ServiceError` unauthenticated or permission_denied.
+def identified(
+    access: Access, metadata: Mapping[str, str | bytes], peer: str, scope: Scope
+) -> Caller:
+    """The caller, where its key opens `scope`.
+
+    Raises `ServiceError` unauthenticated or permission_denied.
 
     `peer` is gRPC's own word for the other side, such as `ipv4:127.0.0.1:50123`.
     """
     caller = access.identify(
         text(metadata.get("x-api-key")), text(metadata.get("authorization")), _address(peer)
     )
-    access.check_scope(caller, Scope.POSE)
+    access.check_scope(caller, scope)
     return caller
 
 

@@ -14,6 +14,7 @@ import grpc
 from google.protobuf.message import DecodeError
 from grpc.aio import ServicerContext
 
+from service.access.keys import Scope
 from service.errors import (
     ErrorCode,
     ServiceError,
@@ -30,6 +31,7 @@ from service.telemetry.calls import Call
 _Read: TypeAlias = Callable[[Any], Any]
 _SERVICE = "/sdpose.v1.PoseService/"
 _APIS = {"EstimatePose": "grpc_estimate", "StreamPose": "grpc_stream", "WatchCamera": "grpc_watch"}
+_SCOPES = {"grpc_watch": Scope.CAMERAS}
 _NAMES = {api: f"{_SERVICE[1:]}{method}" for method, api in _APIS.items()}
 
 if TYPE_CHECKING:
@@ -134,7 +136,8 @@ class PoseCallInterceptor(_Interceptor):
                     _NAMES[api], lambda name: text(metadata.get(name)), api
                 ) as opened:
                     context.set_trailing_metadata(((REQUEST_ID_KEY, opened.request_id),))
-                    caller = identified(self._runtime.access, metadata, context.peer())
+                    scope = _SCOPES.get(api, Scope.POSE)
+                    caller = identified(self._runtime.access, metadata, context.peer(), scope)
                     opened.key = caller.name
                     CURRENT.set(caller)
                     await self._answered(answer, context, opened)

@@ -71,7 +71,7 @@ class PoseServicer(pose_pb2_grpc.PoseServiceServicer):
     async def WatchCamera(self, request: pose_pb2.WatchCameraRequest, context: Context) -> None:
         """A camera's status, then its answers and every change."""
         unread: asyncio.Task[None] | None = None
-        with self._runtime.cameras.watch(request.name) as (status, watcher):
+        with self._runtime.cameras.watch(request.name, current_caller()) as (status, watcher):
             unread = await self._write(context, camera_event_of(status))
             while unread is None and (event := await anext(watcher, None)) is not None:
                 unread = await self._write(context, camera_event_of(event))

@@ -79,8 +79,8 @@ class Runtime:
             AddressRules(settings.camera_addresses),
             Host(
                 self.calls,
-                lambda name: self.open_stream(Caller(("camera", name))),
-                self.draw_frame,
+                self._open_stream,  # whose place a camera has held since it was added
+                self._draw_frame,
                 int(settings.max_megapixels * 1e6),
             ),
             max_cameras=settings.max_cameras,
@@ -160,14 +160,16 @@ class Runtime:
     @contextmanager
     def open_stream(self, caller: Caller) -> Iterator[PoseStream]:
         """One more stream for a front end. Raises `ServiceError` as `permit`, or overloaded."""
+        with caller.stream(), self._open_stream(caller) as stream:
+            yield stream
+
+    @contextmanager
+    def _open_stream(self, caller: Caller) -> Iterator[PoseStream]:
         self.check_admission(caller, self._longest_s)
         estimate = partial(self.estimate_frame, caller)
-        with (
-            caller.stream(),
-            open_stream(
-                self.streams, self._resumable, estimate, self.metrics, caller.share
-            ) as stream,
-        ):
+        with open_stream(
+            self.streams, self._resumable, estimate, self.metrics, caller.share
+        ) as stream:
             yield stream
 
     async def estimate_frame(
@@ -183,10 +185,10 @@ class Runtime:
         with self.permit(caller, self._longest_s) as permit:
             return await permit.estimate(image, parameters, boxes, deadline=deadline)
 
-    async def draw_frame(self, result: PoseResult) -> bytes:
+    async def _draw_frame(self, caller: Caller, result: PoseResult) -> bytes:
         """The kept image of a result with its poses drawn, as JPEG. Raises `ServiceError`."""
         deadline = time.monotonic() + self._longest_s
-        with self.permit(Caller("drawing"), self._longest_s) as permit:
+        with self.permit(caller, self._longest_s) as permit:
             return await permit.draw(result, deadline=deadline)
 
     @property

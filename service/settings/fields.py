@@ -4,23 +4,37 @@ from __future__ import annotations
 
 import os
 import re
+from collections.abc import Collection
 from pathlib import Path
 from typing import Annotated, Literal
 
-from pydantic import Field, field_validator, model_validator
+from pydantic import Field, ValidationInfo, field_validator, model_validator
 from pydantic_settings import BaseSettings, NoDecode, SettingsConfigDict
 
 from service.parameters import Priority
 from service.tls import TlsFiles
 
 PREFIX = "SDPOSE_"
+LISTS = ("api_keys", "camera_addresses", "cors_origins")
+"""Settings of several values, separated by commas in a variable."""
+
+
+EMPTY = "is set but empty; give it a value, or do not set it"
+
+
+def _is_empty(value: object) -> bool:
+    return (isinstance(value, str) and not value.strip()) or value == Path()
 
 
 class Settings(BaseSettings):
     """Every field is the environment variable `SDPOSE_<NAME>`, and a flag of `sdpose serve`."""
 
     model_config = SettingsConfigDict(
-        env_prefix=PREFIX, extra="ignore", frozen=True, allow_inf_nan=False
+        env_prefix=PREFIX,
+        extra="ignore",
+        frozen=True,
+        allow_inf_nan=False,
+        validate_default=False,
     )
 
     host: str = Field("127.0.0.1", description="Address that both servers listen on.")
@@ -62,7 +76,7 @@ class Settings(BaseSettings):
     api_keys: Annotated[frozenset[str], NoDecode] = Field(
         frozenset(),
         repr=False,
-        description="Keys of which clients must send one, separated by commas; empty: no key "
+        description="Keys of which clients must send one, separated by commas; unset: no key "
         "needed.",
     )
 
@@ -80,7 +94,7 @@ class Settings(BaseSettings):
     cors_origins: Annotated[frozenset[str], NoDecode] = Field(
         frozenset(),
         description="Origins whose pages may call this service from a browser, such as "
-        "`https://app.example`, separated by commas; `*`: all. Empty: only its own page.",
+        "`https://app.example`, separated by commas; `*`: all. Unset: only its own page.",
     )
 
     max_batch: int | None = Field(
@@ -170,7 +184,7 @@ class Settings(BaseSettings):
     camera_addresses: Annotated[frozenset[str], NoDecode] = Field(
         frozenset(),
         description="Addresses that `POST /cameras` may name: patterns such as "
-        "`rtsp://10.0.0.*/*`, separated by commas; empty: none.",
+        "`rtsp://10.0.0.*/*`, separated by commas; unset: none.",
     )
     max_cameras: int = Field(16, ge=1, le=1000, description="Maximum number of cameras to read.")
     max_watchers: int = Field(64, ge=1, description="Maximum number of clients that watch cameras.")
@@ -240,11 +254,16 @@ class Settings(BaseSettings):
         "auto", description="`auto`: console on a terminal, JSON elsewhere."
     )
 
-    @field_validator("api_keys", "camera_addresses", "cors_origins", mode="before")
+    @field_validator("*", mode="before")
     @classmethod
-    def _split(cls, value: object) -> object:
-        if isinstance(value, str):
-            return frozenset(each.strip() for each in value.split(",") if each.strip())
+    def _check_given(cls, value: object, info: ValidationInfo) -> object:
+        # Such as a variable made of another one that is unset. Read as unset, it would open what
+        # somebody meant to close. Only what is given comes here, not the defaults.
+        if isinstance(value, str) and info.field_name in LISTS:
+            value = frozenset(each.strip() for each in value.split(",") if each.strip())
+        members = [value] if isinstance(value, str) or not isinstance(value, Collection) else value
+        if info.field_name != "root_path" and (not members or any(map(_is_empty, members))):
+            raise ValueError(EMPTY)
         return value
 
     @field_validator("api_keys")
@@ -268,7 +287,7 @@ class Settings(BaseSettings):
     @classmethod
     def _check_cycles(cls, value: object) -> object:
         # By hand, since a union complains about each of its members in turn.
-        if value is None or value == "":
+        if value is None:
             return None
         if str(value) != "auto" and str(value) not in map(str, range(9)):
             raise ValueError("must be 0 to 8, or auto")

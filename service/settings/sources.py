@@ -10,7 +10,7 @@ from typing import Any
 from pydantic import ValidationError
 
 from service.errors import shortened
-from service.settings.fields import PREFIX, Settings
+from service.settings.fields import EMPTY, PREFIX, Settings
 from service.toml_files import read_toml
 
 CONFIG = "SDPOSE_CONFIG"
@@ -29,7 +29,9 @@ def load_settings(config: str | os.PathLike[str] | None = None, **overrides: obj
 
     Raises `SettingsError` with one sentence that names the setting or the file.
     """
-    path = config or os.environ.get(CONFIG)
+    path = os.environ.get(CONFIG) if config is None else config
+    if path is not None and not str(path).strip():
+        raise SettingsError(f"{CONFIG} {EMPTY}")
     known = {name.upper() for name in os.environ}
     filed = {
         name: value
@@ -67,5 +69,7 @@ def _sentence(error: ValidationError) -> str:
     if not first["loc"]:
         return reason
     name = str(first["loc"][0])
+    if reason == EMPTY:
+        return f"{PREFIX}{name.upper()} {reason}"
     shown = "" if name == "api_keys" else f" (got {shortened(first['input'])})"
     return f"{PREFIX}{name.upper()} is wrong: {reason}{shown}"

@@ -9,7 +9,9 @@ import sys
 from typing import TextIO
 
 import structlog
-from structlog.typing import Processor
+from structlog.typing import EventDict, Processor
+
+from sdpose_core.io.addresses import without_secrets
 
 _CHATTY = (
     "uvicorn.access",
@@ -32,20 +34,23 @@ def configure_logs(level: str = "info", form: str = "auto", stream: TextIO | Non
         structlog.processors.TimeStamper(fmt="iso", utc=True),
     ]
     console = form == "console" or (form == "auto" and stream.isatty())
-    last: list[Processor] = (
-        [
-            structlog.dev.ConsoleRenderer(
-                colors=stream.isatty(), exception_formatter=structlog.dev.plain_traceback
-            )
-        ]
+    last: Processor = (
+        structlog.dev.ConsoleRenderer(
+            colors=stream.isatty(), exception_formatter=structlog.dev.plain_traceback
+        )
         if console
-        else [structlog.processors.format_exc_info, structlog.processors.JSONRenderer()]
+        else structlog.processors.JSONRenderer()
     )
     handler = logging.StreamHandler(stream)
     handler.setFormatter(
         structlog.stdlib.ProcessorFormatter(
             foreign_pre_chain=shared,
-            processors=[structlog.stdlib.ProcessorFormatter.remove_processors_meta, *last],
+            processors=[
+                structlog.stdlib.ProcessorFormatter.remove_processors_meta,
+                structlog.processors.format_exc_info,
+                _hide_secrets,
+                last,
+            ],
         )
     )
     root = logging.getLogger()
@@ -76,6 +81,14 @@ def finish_logs() -> None:
         sys.stderr.flush()
     except OSError:
         os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stderr.fileno())
+
+
+def _hide_secrets(_logger: object, _method: str, line: EventDict) -> EventDict:
+    """Addresses of any part of the program or of a library, without their passwords."""
+    for name, value in line.items():
+        if isinstance(value, str) and "://" in value:
+            line[name] = without_secrets(value)
+    return line
 
 
 def _worth_a_line(record: logging.LogRecord) -> bool:

@@ -213,6 +213,37 @@ def test_a_list_of_addresses_with_dead_links(site: tuple[str, Path], tmp_path: P
     assert len(result.failures) == 2
 
 
+def test_what_is_secret_in_an_address_is_in_no_result(
+    site: tuple[str, Path], tmp_path: Path
+) -> None:
+    address, folder = site
+    picture_files(folder, 1)
+    host = address.removeprefix("http://")
+    given = [
+        f"http://me:s3cret@{host}/00000.png?pwd=s3cret",
+        f"http://me:s3cret@{host}/gone.png?token=s3cret#s3cret",
+        f"http://me:s3/cret@{host}/00000.png",
+        f"http://me:s3cret x@{host}:99999/00000.png",
+        "http://me:s3cret@127.0.0.1:1/a.png",
+    ]
+    wrong = ["http://me:s3cret@[::1/a.png", f"ftp://me:s3cret@{host}/a.png"]
+    sources, problems = find_sources([*given, *wrong])
+    assert len(sources) == 5
+    result = run(ArchiveOutput(str(tmp_path / "out.parquet"), archive_schema(SETTINGS)), sources)
+    rows = rows_of(tmp_path / "out.parquet")
+    shown = [str(rows), *problems, *result.failures, *map(str, sources)]
+    assert len(result.failures) == 4
+    assert len(problems) == 2
+    assert not [text for text in shown if "s3cret" in text or "s3/cret" in text or "cret@" in text]
+    assert f"{address}/00000.png?pwd=***" in [row["input"] for row in rows]
+    assert [str(source.place) for source in sources] == [
+        "00000.png",
+        "gone.png",
+        *["00000.png"] * 2,
+        "a.png",
+    ]
+
+
 def test_a_list_that_cannot_be_read(tmp_path: Path) -> None:
     with pytest.raises(ValueError, match=r"none\.txt: No such file"):
         read_list(str(tmp_path / "none.txt"))

@@ -2,13 +2,22 @@
 
 from __future__ import annotations
 
+import http.server
+import io
 import threading
 import time
+from collections.abc import Iterator
+from contextlib import contextmanager
+from fractions import Fraction
+from functools import partial
+from pathlib import Path
 
+import numpy as np
 import pytest
 
-from sdpose_core.io.live import LiveSource, is_live, shown
+from sdpose_core.io.live import LiveSource, is_live
 from sdpose_core.io.problems import MediaError
+from sdpose_core.io.video import VideoReader, VideoWriter
 from tests.cameras import camera
 
 
@@ -81,6 +90,69 @@ def test_leaving_ends_the_reader() -> None:
         assert threading.active_count() == before + 1, "only the camera's own"
 
 
-def test_messages_hide_the_password() -> None:
-    assert shown("rtsp://me:word@host/live") == "rtsp://host/live"
-    assert shown("0") == "0"
+RECORDED = Fraction(25)
+
+
+@pytest.mark.parametrize("kind", ["m3u8", "ffconcat", "sdp", "mpd"])
+def test_what_leads_elsewhere_is_opened_by_no_reader(tmp_path: Path, kind: str) -> None:
+    """From a file, from an address, and as a camera; the recording it names is one that is read."""
+    video = tmp_path / "secret.mp4"
+    with VideoWriter(video, RECORDED) as writer:
+        for number in range(8):
+            writer.write(np.full((48, 64, 3), number, np.uint8))
+    with VideoReader(video) as reader:
+        assert sum(1 for _ in reader) == 8
+    lists = {
+        "m3u8": "#EXTM3U\n#EXT-X-TARGETDURATION:9\n#EXTINF:9,\n{}\n#EXT-X-ENDLIST\n",
+        "ffconcat": "ffconcat version 1.0\nfile '{}'\n",
+        "sdp": "v=0\no=- 0 0 IN IP4 127.0.0.1\ns=x\nc=IN IP4 127.0.0.1\nt=0 0\n"
+        "m=video 18159 RTP/AVP 96\na=rtpmap:96 H264/90000\n",
+        "mpd": '<?xml version="1.0"?><MPD xmlns="urn:mpeg:dash:schema:mpd:2011"><Period>'
+        '<AdaptationSet mimeType="video/mp4"><Representation id="1" bandwidth="1">'
+        "<BaseURL>{}</BaseURL></Representation></AdaptationSet></Period></MPD>",
+    }
+    refused = "playlist or script|Invalid data found"  # where FFmpeg does not know it at all
+    (tmp_path / f"list.{kind}").write_text(lists[kind].format(video))
+    (tmp_path / "list.mp4").write_text(lists[kind].format(video))
+    for name in (f"list.{kind}", "list.mp4"):
+        for given in (tmp_path / name, io.BytesIO((tmp_path / name).read_bytes())):
+            with pytest.raises(MediaError, match=refused):
+                VideoReader(given)
+        with served(tmp_path) as address:
+            source = LiveSource(f"{address}/{name}", lambda _: None, timeout_s=60, attempts=1)
+            with source as live, pytest.raises(MediaError, match=refused):
+                list(live.frames())
+
+
+def test_a_name_that_ffmpeg_would_take_for_a_list_is_a_file(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.chdir(tmp_path)
+    with VideoWriter(Path("a.mp4"), RECORDED) as writer:
+        writer.write(np.zeros((48, 64, 3), np.uint8))
+    for name in ("concat:a.mp4", "a%03d.mp4", "http:a.mp4"):
+        Path("a.mp4").rename(name)
+        with VideoReader(Path(name)) as reader:
+            assert sum(1 for _ in reader) == 1
+        Path(name).rename("a.mp4")
+    with pytest.raises(MediaError):
+        VideoReader(Path("concat:a.mp4"))
+
+
+@contextmanager
+def served(folder: Path) -> Iterator[str]:
+    """A web server over a folder."""
+    handler = partial(QuietHandler, directory=str(folder))
+    with http.server.ThreadingHTTPServer(("127.0.0.1", 0), handler) as server:
+        thread = threading.Thread(target=server.serve_forever)
+        thread.start()
+        try:
+            yield f"http://127.0.0.1:{server.server_port}"
+        finally:
+            server.shutdown()
+            thread.join()
+
+
+class QuietHandler(http.server.SimpleHTTPRequestHandler):
+    def log_message(self, *_: object) -> None:
+        pass

@@ -23,13 +23,21 @@ from urllib.parse import urlsplit
 LIBRARY = Path(sys.prefix) / "helm"
 NAMESPACE = "pose"
 _KINDS = {
-    "v1": {"Service": "services", "Secret": "secrets", "ServiceAccount": "serviceaccounts"},
+    "v1": {
+        "ConfigMap": "configmaps",
+        "Secret": "secrets",
+        "Service": "services",
+        "ServiceAccount": "serviceaccounts",
+    },
     "apps/v1": {"Deployment": "deployments"},
     "policy/v1": {"PodDisruptionBudget": "poddisruptionbudgets"},
     "autoscaling/v2": {"HorizontalPodAutoscaler": "horizontalpodautoscalers"},
-    "networking.k8s.io/v1": {"NetworkPolicy": "networkpolicies"},
+    "networking.k8s.io/v1": {"Ingress": "ingresses", "NetworkPolicy": "networkpolicies"},
     "keda.sh/v1alpha1": {"ScaledObject": "scaledobjects"},
-    "monitoring.coreos.com/v1": {"ServiceMonitor": "servicemonitors"},
+    "monitoring.coreos.com/v1": {
+        "PrometheusRule": "prometheusrules",
+        "ServiceMonitor": "servicemonitors",
+    },
 }
 
 

@@ -24,7 +24,7 @@ from tools.lock import ROOT
 
 CHART = ROOT / "deploy" / "kubernetes" / "sdpose"
 VALUES = yaml.safe_load((CHART / "values.yaml").read_text())
-CUSTOM = ("ServiceMonitor", "ScaledObject")
+CUSTOM = ("PrometheusRule", "ServiceMonitor", "ScaledObject")
 EVERYTHING: dict[str, Any] = {
     "device": "gpu",
     "image": {"repository": "registry.example/pose", "tag": "1.2"},
@@ -47,6 +47,22 @@ EVERYTHING: dict[str, Any] = {
         "egress": [{"to": [{"ipBlock": {"cidr": "10.0.0.0/24"}}]}],
     },
     "service": {"type": "LoadBalancer", "annotations": {"a": "b"}},
+    "volumes": [
+        {"name": "models", "persistentVolumeClaim": {"claimName": "models", "readOnly": True}}
+    ],
+    "volumeMounts": [{"name": "models", "mountPath": "/models", "readOnly": True}],
+    "env": [{"name": "OTEL_SERVICE_NAME", "value": "pose"}],
+    "envFrom": [{"secretRef": {"name": "otel"}}],
+    "ingress": {
+        "enabled": True,
+        "className": "nginx",
+        "annotations": {"nginx.ingress.kubernetes.io/proxy-body-size": "65m"},
+        "host": "pose.example.org",
+        "tlsSecret": "outside-tls",
+        "grpc": {"host": "grpc.pose.example.org"},
+    },
+    "prometheusRule": {"enabled": True, "labels": {"release": "prometheus"}},
+    "dashboard": {"enabled": True},
 }
 CAMERAS = {"replicas": 1, "cameras": '[[camera]]\nname = "door"\n'}
 
@@ -62,7 +78,7 @@ def _installed(values: str) -> Installed:
 
 
 def installed(values: dict[str, Any] | None = None) -> Installed:
-    made = _installed(json.dumps(values or {}))
+    made = _installed(json.dumps({"keys": {"existingSecret": "pose-keys"}} | (values or {})))
     assert made.error == ""
     return made
 
@@ -73,13 +89,14 @@ def container(made: Installed) -> dict[str, Any]:
 
 
 def environment(made: Installed) -> dict[str, str]:
-    return {each["name"]: each["value"] for each in container(made)["env"]}
+    env = container(made)["env"]
+    return {each["name"]: each["value"] for each in env if each["name"].startswith("SDPOSE_")}
 
 
 @pytest.mark.parametrize(
     "values",
-    [{}, EVERYTHING, CAMERAS, {"autoscaling": {"kind": "keda"}}, {"keys": {"existingSecret": "k"}}],
-    ids=["default", "everything", "cameras", "keda", "secret"],
+    [{}, EVERYTHING, CAMERAS, {"autoscaling": {"kind": "keda"}}, {"keys": {"open": True}}],
+    ids=["default", "everything", "cameras", "keda", "open"],
 )
 def test_kubernetes_schemas_accept_every_object(values: dict[str, Any]) -> None:
     objects = installed(values).objects
@@ -109,8 +126,80 @@ def test_what_comes_by_default() -> None:
         ("Service", "test-sdpose-metrics"),
         ("ServiceAccount", "test-sdpose"),
     ]
-    assert container(made)["image"] == "sdpose:cpu"
-    assert "Without keys everybody" in made.notes
+    version = yaml.safe_load((CHART / "Chart.yaml").read_text())["appVersion"]
+    assert container(made)["image"] == f"sdpose:{version}-cpu"
+    assert "WARNING" not in made.notes
+
+
+def test_it_is_open_only_where_that_is_asked() -> None:
+    assert "keys: name a Secret with a key file (keys.existingSecret)" in _installed("{}").error
+    for empty in ({"file": ""}, {"existingSecret": ""}, {"open": False}):
+        assert "keys.open: true" in _installed(json.dumps({"keys": empty})).error
+    made = installed({"keys": {"open": True}})
+    assert "SDPOSE_KEY_FILE" not in environment(made)
+    assert "WARNING: keys.open lets everyone in who reaches the Service." in made.notes
+
+
+def test_a_model_and_other_variables_come_with_it() -> None:
+    made = installed(EVERYTHING)
+    pod = made.one("Deployment")["spec"]["template"]["spec"]
+    assert EVERYTHING["volumes"][0] in pod["volumes"]
+    assert EVERYTHING["volumeMounts"][0] in container(made)["volumeMounts"]
+    assert EVERYTHING["env"][0] in container(made)["env"]
+    assert container(made)["envFrom"] == EVERYTHING["envFrom"]
+
+
+def test_callers_come_from_outside_by_two_names() -> None:
+    made = installed(EVERYTHING)
+    for ending, host, port, more in (
+        ("", "pose.example.org", "http", {}),
+        (
+            "-grpc",
+            "grpc.pose.example.org",
+            "grpc",
+            {"nginx.ingress.kubernetes.io/backend-protocol": "GRPC"},
+        ),
+    ):
+        ingress = made.one("Ingress", ending)
+        given = {"nginx.ingress.kubernetes.io/proxy-body-size": "65m", **more}
+        assert given.items() <= ingress["metadata"]["annotations"].items()
+        assert (ending == "-grpc") == ("GRPC" in ingress["metadata"]["annotations"].values())
+        spec = ingress["spec"]
+        assert spec["ingressClassName"] == "nginx"
+        assert spec["tls"] == [
+            {"hosts": ["pose.example.org", "grpc.pose.example.org"], "secretName": "outside-tls"}
+        ]
+        (rule,) = spec["rules"]
+        assert rule["host"] == host
+        (path,) = rule["http"]["paths"]
+        assert path["backend"]["service"] == {"name": "test-sdpose", "port": {"name": port}}
+        assert port in {each["name"] for each in made.one("Service")["spec"]["ports"]}
+    plain = installed({"ingress": {"enabled": True, "host": "pose.example.org"}})
+    assert "tls" not in plain.one("Ingress")["spec"]
+    assert not [each for each in installed().objects if each["kind"] == "Ingress"]
+
+
+def test_alerts_and_dashboard_are_those_of_compose() -> None:
+    made = installed(EVERYTHING)
+    rules = yaml.safe_load((ROOT / "deploy" / "prometheus" / "alerts.yml").read_text())
+    assert made.one("PrometheusRule")["spec"] == rules
+    # What they ask for: the job's name is that of the label which the monitor names.
+    monitor = made.one("ServiceMonitor")["spec"]
+    labels = made.one("Service", "-metrics")["metadata"]["labels"]
+    assert 'job="sdpose"' in str(rules)
+    assert labels[monitor["jobLabel"]] == "sdpose"
+    dashboard = made.one("ConfigMap", "-dashboard")
+    text = (ROOT / "deploy" / "grafana" / "dashboards" / "sdpose.json").read_text()
+    assert dashboard["data"] == {"sdpose.json": text}
+    assert dashboard["metadata"]["labels"]["grafana_dashboard"] == "1"
+
+
+def test_an_image_is_named_by_what_stays() -> None:
+    digest = "sha256:" + "0a" * 32
+    made = installed({"image": {"repository": "r/pose", "digest": digest}})
+    assert container(made)["image"] == f"r/pose@{digest}"
+    always = installed({"image": {"tag": "gpu", "pullPolicy": "Always"}})
+    assert container(always)["image"] == "sdpose:gpu"
 
 
 def test_pods_may_do_as_little_as_possible() -> None:
@@ -297,13 +386,20 @@ def test_the_network_policy_names_callers_operators_and_ways_out() -> None:
         ({"device": "tpu"}, "device"),
         ({"settings": {"http_port": 9}}, "settings.http_port: the chart sets this one itself"),
         ({"settings": {"api_keys": "a"}}, "use keys.existingSecret"),
-        ({"keys": {"file": "a", "existingSecret": "b"}}, "file or existingSecret, not both"),
+        ({"keys": {"file": "a", "existingSecret": "b"}}, "one of file, existingSecret and open"),
+        ({"keys": {"file": "a", "open": True}}, "one of file, existingSecret and open"),
         ({"cameras": "a"}, "every pod would read them"),
         ({"tls": {"requireClientCertificate": True}}, "needs tls.secret"),
+        ({"env": [{"name": "SDPOSE_API_KEYS", "value": "a"}]}, "give it in settings"),
+        ({"ingress": {"enabled": True}}, "ingress.host: give the name"),
+        ({"image": {"tag": "latest"}}, "image.tag: latest may come to mean another image"),
+        ({"image": {"tag": "cpu"}}, "image.digest, or pullPolicy: Always"),
+        ({"image": {"digest": "sha256:1"}}, "digest"),
     ],
 )
 def test_wrong_values_are_refused(values: dict[str, Any], message: str) -> None:
-    assert message in _installed(json.dumps(values)).error
+    keys = {} if "keys" in values else {"keys": {"existingSecret": "pose-keys"}}
+    assert message in _installed(json.dumps(keys | values)).error
 
 
 def test_every_value_is_explained() -> None:

@@ -14,6 +14,7 @@ import numpy as np
 import pytest
 
 from protos.sdpose.v1 import pose_pb2
+from service.access.callers import Caller
 from service.cameras.feed import Feed
 from service.cameras.settings import CameraFileError, parse_camera, read_camera_file
 from service.errors import ErrorCode, ServiceError
@@ -177,6 +178,26 @@ async def test_a_line_that_breaks_is_told_and_comes_back(
     assert broken["problem"]
 
 
+async def test_a_redirect_is_not_followed(watched: tuple[Service, httpx.AsyncClient]) -> None:
+    _, client = watched
+    elsewhere = await asyncio.start_server(lambda *_: gone.set(), "127.0.0.1", 0)
+    gone = asyncio.Event()
+    target = f"http://127.0.0.1:{elsewhere.sockets[0].getsockname()[1]}/"
+
+    async def lead(reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
+        await reader.readuntil(b"\r\n\r\n")
+        writer.write(b"HTTP/1.0 302 Found\r\nLocation: %s\r\n\r\n" % target.encode())
+        writer.close()
+
+    leading = await asyncio.start_server(lead, "127.0.0.1", 0)
+    async with elsewhere, leading:
+        address = f"http://127.0.0.1:{leading.sockets[0].getsockname()[1]}/"
+        await client.post("/cameras", json={"name": "door", "address": address})
+        await until(client, "door", state="broken")
+        assert not gone.is_set()
+        await client.delete("/cameras/door")
+
+
 @pytest.mark.parametrize(
     ("asked", "field"),
     [
@@ -237,7 +258,11 @@ async def test_what_is_not_there_twice_or_too_much(
         assert (await keyless.get(f"{service.url}/cameras")).status_code == 401
 
     # Three may watch, and a place is free again when one leaves.
-    with service.runtime.cameras.watch("door"), service.runtime.cameras.watch("door"):
+    cameras, caller = (
+        service.runtime.cameras,
+        service.runtime.access.identify("let-me-in", None, None),
+    )
+    with cameras.watch("door", caller), cameras.watch("door", caller):
         async with client.stream("GET", "/cameras/door/live"):
             refused = await client.get("/cameras/door/events")
             assert (refused.status_code, refused.json()["code"]) == (429, "overloaded")
@@ -317,7 +342,7 @@ def test_a_number_means_a_device() -> None:
 
 async def test_a_slow_watcher_gets_the_newest() -> None:
     feed: Feed[int] = Feed(3)
-    with feed.watch() as slow, feed.watch() as fast:
+    with feed.watch(Caller("slow")) as slow, feed.watch(Caller("fast")) as fast:
         for number in range(10):
             feed.publish(number)
             assert await anext(fast) == number

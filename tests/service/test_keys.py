@@ -57,6 +57,11 @@ def test_a_file_is_read_whole(key_file: Path) -> None:
     [
         ("[kiosk]\n", "kiosk: sha256 must be the 64 hexadecimal digits"),
         ('[kiosk]\nsha256 = "abc"\n', "kiosk: sha256 must be"),
+        (f'[kiosk]\nsha256 = "{digest_of("").hex()}"\n', "sha256: is the hash of no key at all"),
+        (
+            f'[kiosk]\nsha256 = "{"0" * 64}"\nscopes = []\n',
+            "kiosk: scopes: Frozenset should have at least 1 item",
+        ),
         (table("kiosk", more="requests_per_sec = 2\n"), "there is no 'requests_per_sec'; known"),
         (table("kiosk", more="requests_per_second = 0\n"), "requests_per_second: Input should be"),
         (table("kiosk", more="crops_per_second = inf\n"), "crops_per_second: Input should be"),

@@ -293,6 +293,23 @@ async def test_an_http_server_that_ends_by_itself_is_a_failure(
     assert "the HTTP server ended unexpectedly" in quiet_logs.getvalue()
 
 
+@pytest.mark.parametrize(
+    ("settings", "warned"),
+    [
+        ({"host": "0.0.0.0"}, True),
+        ({"host": "0.0.0.0", "api_keys": "a"}, False),
+        ({"host": "127.0.0.1"}, False),
+        ({"host": "localhost"}, False),
+    ],
+)
+async def test_a_service_without_keys_says_that_it_is_open(
+    settings: dict[str, str], warned: bool, quiet_logs: io.StringIO
+) -> None:
+    async with serving(FakeEstimator(), **settings):
+        pass
+    assert ("open to everyone who reaches it" in quiet_logs.getvalue()) is warned
+
+
 def test_sigterm_finishes_the_work_and_exits_0() -> None:
     answers: list[object] = []
     with process(slow_s=1) as (running, client):

@@ -59,6 +59,43 @@ def test_wrong_value_is_one_sentence(
     assert outcome.stderr.strip() == f"sdpose serve: {wrong.value}"
 
 
+@pytest.mark.parametrize(
+    ("name", "texts", "tables"),
+    [
+        *[
+            (name, ["", " ", " , "], ["[]", '[""]', '["http://a", " "]'])
+            for name in ("api_keys", "camera_addresses", "cors_origins")
+        ],
+        *[
+            (name, ["", " "], ['""'])
+            for name in ("key_file", "camera_file", "tls_certificate", "tls_client_ca", "host")
+        ],
+    ],
+)
+def test_what_is_set_but_empty_is_refused(
+    monkeypatch: pytest.MonkeyPatch, tmp_path: Path, name: str, texts: list[str], tables: list[str]
+) -> None:
+    variable = f"SDPOSE_{name.upper()}"
+    sentence = f"{variable} is set but empty; give it a value, or do not set it"
+    for table in tables:
+        file = tmp_path / "sdpose.toml"
+        file.write_text(f"{name} = {table}")
+        with pytest.raises(SettingsError, match=sentence):
+            load_settings(file)
+    for text in texts:
+        monkeypatch.setenv(variable, text)
+        outcome = CliRunner().invoke(app, ["serve"])
+        assert (outcome.exit_code, outcome.stderr.strip()) == (2, f"sdpose serve: {sentence}")
+
+
+def test_an_empty_option_or_name_of_a_file_is_refused(monkeypatch: pytest.MonkeyPatch) -> None:
+    outcome = CliRunner().invoke(app, ["serve", "--key-file", ""])
+    assert "SDPOSE_KEY_FILE is set but empty" in outcome.stderr
+    monkeypatch.setenv("SDPOSE_CONFIG", "")
+    with pytest.raises(SettingsError, match="SDPOSE_CONFIG is set but empty"):
+        load_settings()
+
+
 def test_a_file_gives_what_options_and_environment_leave_open(
     monkeypatch: pytest.MonkeyPatch, tmp_path: Path
 ) -> None:
@@ -196,6 +233,6 @@ def test_every_setting_is_an_option_of_serve() -> None:
         if name == "api_keys":  # no secrets on the command line
             continue
         default = field.default
-        shown = "unset" if default is None else ("empty" if default == frozenset() else default)
+        shown = "unset" if default in (None, frozenset()) else default
         assert help_text.pop(name) == f"{field.description} [{shown}]"
     assert list(help_text) == ["config"]

@@ -43,7 +43,7 @@ def check_upgrade(report: Report, project: Project, neighbour: Neighbour, name_s
     certificate = make_certificate(project.folder / "deploy/nginx/tls")
     profiles = ("--profile", "gpu", "--profile", "second-gpu")
     with (project.folder / ".env").open("a") as env:
-        env.write("SDPOSE_BIND=127.0.0.1\n")
+        env.write("NGINX_BIND=0.0.0.0\n")
     project.compose(*profiles, "up", "--detach", "--no-build")
     both = ("sdpose", "sdpose-second")
     for service in both:

@@ -19,13 +19,29 @@ helm.sh/chart: {{ printf "%s-%s" .Chart.Name .Chart.Version }}
 {{- end -}}
 
 {{- define "sdpose.keySecret" -}}
-{{- if and .Values.keys.file .Values.keys.existingSecret -}}
-{{- fail "keys: give file or existingSecret, not both" -}}
+{{- if gt (len (compact (list .Values.keys.file .Values.keys.existingSecret (ternary "open" "" .Values.keys.open)))) 1 -}}
+{{- fail "keys: give one of file, existingSecret and open" -}}
+{{- end -}}
+{{- if not (or .Values.keys.file .Values.keys.existingSecret .Values.keys.open) -}}
+{{- fail "keys: name a Secret with a key file (keys.existingSecret), or let everyone in who reaches the Service (keys.open: true)" -}}
 {{- end -}}
 {{- if .Values.keys.existingSecret -}}
 {{- .Values.keys.existingSecret -}}
 {{- else if .Values.keys.file -}}
 {{- include "sdpose.name" . }}-keys
+{{- end -}}
+{{- end -}}
+
+{{- define "sdpose.image" -}}
+{{- $image := .Values.image -}}
+{{- if $image.digest -}}
+{{- printf "%s@%s" $image.repository $image.digest -}}
+{{- else -}}
+{{- $tag := $image.tag | default (printf "%s-%s" .Chart.AppVersion .Values.device) -}}
+{{- if and (eq $image.pullPolicy "IfNotPresent") (regexMatch "latest|^[^0-9]*$" $tag) -}}
+{{- fail (printf "image.tag: %s may come to mean another image, and a node that has one would not look; give a tag with a version, image.digest, or pullPolicy: Always" $tag) -}}
+{{- end -}}
+{{- printf "%s:%s" $image.repository $tag -}}
 {{- end -}}
 {{- end -}}
 
@@ -41,6 +57,14 @@ helm.sh/chart: {{ printf "%s-%s" .Chart.Name .Chart.Version }}
 {{- end -}}
 {{- if and .Values.cameras (or (gt (int .Values.replicas) 1) (ne .Values.autoscaling.kind "none")) -}}
 {{- fail "cameras: every pod would read them; set replicas: 1 and autoscaling.kind: none" -}}
+{{- end -}}
+{{- range .Values.env -}}
+{{- if hasPrefix "SDPOSE_" .name -}}
+{{- fail (printf "env: %s is a setting of the service; give it in settings" .name) -}}
+{{- end -}}
+{{- end -}}
+{{- if and .Values.ingress.enabled (not .Values.ingress.host) -}}
+{{- fail "ingress.host: give the name under which callers come" -}}
 {{- end -}}
 {{- if and .Values.tls.requireClientCertificate (not .Values.tls.secret) -}}
 {{- fail "tls.requireClientCertificate needs tls.secret" -}}
