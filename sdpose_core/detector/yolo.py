@@ -8,14 +8,12 @@ from typing import Any
 import cv2
 import numpy as np
 import torch
-from numpy.typing import NDArray
 from torch import Tensor
 
 from sdpose_core.detector.letterbox import Letterbox, canvas_for, paste_arrays, paste_tensors
 from sdpose_core.detector.network import anchor_grid, decode
 from sdpose_core.detector.protocol import DetectorImage
 from sdpose_core.detector.runners import Runner
-from sdpose_core.geometry import box_overlaps
 from sdpose_core.types import Detections, Floats, check_image
 
 ABOVE_ALL = 2.0
@@ -34,8 +32,7 @@ class YoloPersonDetector:
         runner: the network on its hardware.
         name: the detector's name.
         min_score: boxes scoring less are dropped.
-        max_overlap: of two boxes with a larger intersection over union only the better one is kept,
-            moved towards the other (``agreed``).
+        max_overlap: of two boxes with a larger intersection over union only the better one is kept.
         max_people: maximum boxes kept per image, best first.
         input_size: longest side of the network's input in pixels, a multiple of 32.
         square: pad every image to a square input, instead of the smallest one that fits.
@@ -128,7 +125,7 @@ class YoloPersonDetector:
         corners, scores = corners[order], scores[order]
         if self._runner.needs_nms:
             kept = suppress(corners, scores, self._max_overlap)
-            corners, scores = agreed(corners, scores, kept, self._max_overlap), scores[kept]
+            corners, scores = corners[kept], scores[kept]
         inside = box.input_to_image(corners)
         solid = (
             np.isfinite(inside).all(axis=1)
@@ -138,7 +135,7 @@ class YoloPersonDetector:
         return Detections(inside[solid][: self._max_people], scores[solid][: self._max_people])
 
 
-def suppress(boxes: Floats, scores: Floats, max_overlap: float) -> NDArray[np.int64]:
+def suppress(boxes: Floats, scores: Floats, max_overlap: float) -> np.ndarray[Any, np.dtype[Any]]:
     """Indices of the boxes kept by greedy non-maximum suppression, best first.
 
     OpenCV's suppression gives the same result as the one in ``ultralytics.utils.nms`` (tested) and
@@ -150,17 +147,6 @@ def suppress(boxes: Floats, scores: Floats, max_overlap: float) -> NDArray[np.in
     sides = np.concatenate([boxes[:, :2], boxes[:, 2:] - boxes[:, :2]], axis=1)
     kept = cv2.dnn.NMSBoxes(sides.tolist(), scores.tolist(), 0.0, max_overlap)
     return np.asarray(kept, np.int64).ravel()
-
-
-def agreed(boxes: Floats, scores: Floats, kept: NDArray[np.int64], overlap: float) -> Floats:
-    """Box voting (Gidaris and Komodakis, 2015): each box of ``kept`` becomes the mean of itself and
-    those of ``boxes`` that overlap it at least that much, weighted by ``scores``: what a network
-    guesses elsewhere about the same person is another look at the same edges."""
-    votes = box_overlaps(boxes[kept], boxes) >= overlap
-    votes[np.arange(len(kept)), kept] = True
-    weights = votes * scores
-    means: Floats = (weights @ boxes) / weights.sum(axis=1, keepdims=True)
-    return means
 
 
 def _size(image: DetectorImage, position: int) -> tuple[int, int]:

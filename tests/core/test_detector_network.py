@@ -18,7 +18,7 @@ from sdpose_core.detector.network import (
     keep_person_row,
     person_index,
 )
-from sdpose_core.detector.yolo import agreed, suppress
+from sdpose_core.detector.yolo import suppress
 from tests.core.detectors import COCO_START, random_model
 
 
@@ -77,14 +77,3 @@ def test_suppression_is_that_of_ultralytics(count: int, seed: int, max_overlap: 
     scores = random.permutation(np.linspace(0.1, 0.9, count)).astype(np.float32)
     expected = TorchNMS.nms(torch.from_numpy(boxes), torch.from_numpy(scores), max_overlap)
     assert suppress(boxes, scores, max_overlap).tolist() == expected.tolist()
-
-
-def test_a_box_is_the_mean_of_those_that_agree() -> None:
-    boxes = np.array([[0, 0, 10, 20], [1, 0, 11, 20], [6, 0, 16, 20], [40, 0, 40, 9]], np.float32)
-    scores = np.array([0.6, 0.2, 0.5, 0.1], np.float32)
-    kept = suppress(boxes, scores, 0.7)
-    assert kept.tolist() == [0, 2, 3]
-    expected = [[0.25, 0, 10.25, 20], *boxes[2:].tolist()]
-    np.testing.assert_allclose(agreed(boxes, scores, kept, 0.7), expected, rtol=1e-6)
-    np.testing.assert_allclose(agreed(boxes, scores, np.arange(4), 1.0), boxes, rtol=1e-6)
-    assert agreed(boxes[:0], scores[:0], kept[:0], 0.7).shape == (0, 4)
