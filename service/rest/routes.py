@@ -52,7 +52,9 @@ class _Admitted:
 
     async def draw(self) -> bytes:
         result = await self.estimate(0, keep_image=True)
-        return await self.permit.draw(result, deadline=self.deadline)
+        return await self.permit.draw(
+            result, priority=self.parameters.priority, deadline=self.deadline
+        )
 
 
 def pose_routes(runtime: Runtime) -> APIRouter:
