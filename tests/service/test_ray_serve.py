@@ -274,6 +274,34 @@ def test_a_replica_whose_models_do_not_load_says_why(served: Served) -> None:
     serve.delete("broken")
 
 
+def slower_models(_: object) -> FakeEstimator:
+    return FakeEstimator(delay_s=1.0)
+
+
+async def test_a_call_s_deadline_reaches_the_service(served: Served) -> None:
+    """It refuses at once what it cannot answer in time, instead of computing for no one."""
+    app = serving_app({"max_queue_ms": 60_000}, slower_models, **ONE)
+    await asyncio.to_thread(partial(serve.run, app, name="slower", route_prefix="/slower"))
+    async with grpc.aio.insecure_channel(f"127.0.0.1:{served.grpc}") as channel:
+        stub = pose_pb2_grpc.PoseServiceStub(channel)
+        ask = partial(
+            stub.EstimatePose,
+            pose_pb2.EstimatePoseRequest(image=PNG),
+            metadata=(("application", "slower"),),
+        )
+        await ask(timeout=100)  # two seconds: the pace is known now
+        ahead = [asyncio.create_task(ask(timeout=100)) for _ in range(3)]
+        async with httpx.AsyncClient(base_url=f"{served.url}/slower") as http:
+            waiting = 'sdpose_queue_depth{stage="detect"} 2.0'
+            while waiting not in (await http.get("/metrics")).text:
+                await asyncio.sleep(0.05)
+        with pytest.raises(grpc.aio.AioRpcError) as refused:
+            await ask(timeout=3)  # less than those ahead will take
+        await asyncio.gather(*(each for each in ahead))
+    assert refused.value.code() is grpc.StatusCode.RESOURCE_EXHAUSTED
+    await asyncio.to_thread(serve.delete, "slower")
+
+
 def keyed_models(_: object) -> FakeEstimator:
     return FakeEstimator()
 
