@@ -14,7 +14,7 @@ from service.telemetry.logs import configure_logs
 from tests.fakes import FakeEstimator
 
 if __name__ == "__main__":
-    configure_logs("info", "json")
+    configure_logs(os.environ.get("SDPOSE_LOG_LEVEL", "info"), "json")
     fake = FakeEstimator(delay_s=float(os.environ.get("SLOW_S", "0")))
     ending = asyncio.run(run_service(load_settings(), build=lambda _: fake))
     raise SystemExit(ending.status)

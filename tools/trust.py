@@ -1,7 +1,8 @@
-"""The long checks in one table: `make trust`; about 40 minutes with nothing else running.
+"""The long checks in one table: `make trust`; about 70 minutes with nothing else running.
 
-Every fault of the table in docs/operations.md, 50,000 damaged inputs, five times the load that the
-service can answer, and 20 minutes of mixed work with callers that misbehave.
+Every fault of the table in docs/operations.md, 50,000 damaged inputs, 500,000 values in the fields
+of both protocols, five times the load that the service can answer, hostile clients beside others,
+and 20 minutes of mixed work with callers that misbehave.
 """
 
 from __future__ import annotations
@@ -62,18 +63,18 @@ def faults(tests: Sequence[str]) -> Row:
     )
 
 
-def inputs(count: int) -> Row:
-    """Damaged inputs of every kind, in processes of their own."""
-    command = [sys.executable, "-m", "tests.fuzz", "--count", str(count)]
+def inputs(what: str, count: int, *options: str) -> Row:
+    """Inputs of every kind, in processes of their own."""
+    command = [sys.executable, "-m", "tests.fuzz", "--count", str(count), *options]
     done = subprocess.run(command, cwd=ROOT, capture_output=True, text=True, check=False)
     found = re.search(r"(\d+) inputs in \d+ s, (\d+) faults", done.stdout)
     if done.returncode:
         print(done.stdout, done.stderr[-5000:], file=sys.stderr)
     if found is None:
-        return Row("damaged inputs", f"{count}, 0 faults", "the run broke off", False)
+        return Row(what, f"{count}, 0 faults", "the run broke off", False)
     tried, bad = int(found[1]), int(found[2])
     held = done.returncode == 0 and bad == 0 and tried >= count * 0.99
-    return Row("damaged inputs", f"{count}, 0 faults", f"{tried} tried, {bad} faults", held)
+    return Row(what, f"{count}, 0 faults", f"{tried} tried, {bad} faults", held)
 
 
 def load_held(run: Run) -> list[Row]:
@@ -127,6 +128,7 @@ def main() -> int:
     """Runs all of it; status 1 where something did not hold."""
     parser = argparse.ArgumentParser(prog="python -m tools.trust", description=__doc__)
     parser.add_argument("--inputs", type=int, default=50_000, help="damaged inputs")
+    parser.add_argument("--values", type=int, default=500_000, help="values in fields")
     parser.add_argument("--minutes", type=float, default=20.0, help="length of the soak")
     parser.add_argument("--seconds", type=float, default=20.0, help="length of the overload")
     given = parser.parse_args()
@@ -134,7 +136,9 @@ def main() -> int:
     _say("faults")
     rows = [faults(named_tests())]
     _say("damaged inputs")
-    rows.append(inputs(given.inputs))
+    rows.append(inputs("damaged inputs", given.inputs))
+    _say("values in fields")
+    rows.append(inputs("values in any field", given.values, "--values"))
     images = read_images(None, small=True)
     with started({}) as server:
         rows += load_held(run_overload(server, images, 5.0, given.seconds, _say))

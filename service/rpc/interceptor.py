@@ -8,6 +8,7 @@ from __future__ import annotations
 import asyncio
 from collections.abc import AsyncIterator, Awaitable, Callable
 from functools import partial
+from math import inf
 from typing import TYPE_CHECKING, Any, TypeAlias
 
 import grpc
@@ -28,6 +29,7 @@ from service.rpc.callers import CURRENT, current_caller, identified, text
 from service.rpc.errors import GRPC_STATUS, REQUEST_ID_KEY, error_metadata
 from service.rpc.wire import check_size, most_beside_images
 from service.runtime.runtime import Runtime
+from service.scheduling.places import Places
 from service.telemetry.calls import Call
 
 _Read: TypeAlias = Callable[[Any], Any]
@@ -52,8 +54,12 @@ class PoseCallInterceptor(_Interceptor):
     def __init__(self, runtime: Runtime, largest_message: int) -> None:
         self._runtime = runtime
         self._arrivals = Arrivals(runtime.bodies, largest_message)
-        self._most_else = most_beside_images(runtime.settings.max_boxes)
-        self._longest_s = runtime.settings.max_deadline_ms / 1e3
+        settings = runtime.settings
+        self._open = Places(
+            settings.max_requests + settings.max_streams, partial(runtime.metrics.shed, "requests")
+        )
+        self._most_else = most_beside_images(settings.max_boxes)
+        self._longest_s = settings.max_deadline_ms / 1e3
 
     async def intercept_service(
         self,
@@ -150,7 +156,9 @@ class PoseCallInterceptor(_Interceptor):
                     caller = identified(self._runtime.access, metadata, context.peer())
                     opened.key = caller.name
                     CURRENT.set(caller)
-                    await self._answered(answer, context, opened)
+                    # Of its own: a call lasts until its client has read the answer.
+                    with self._open.taken(caller.share, inf):
+                        await self._answered(answer, context, opened)
             except ServiceError as error:
                 refusal = without_frames(error)
             # Out of the block, or its frames would stay with what `abort` raises.

@@ -290,14 +290,15 @@ async def test_a_call_s_deadline_reaches_the_service(served: Served) -> None:
             metadata=(("application", "slower"),),
         )
         await ask(timeout=100)  # two seconds: the pace is known now
-        ahead = [asyncio.create_task(ask(timeout=100)) for _ in range(3)]
+        ahead = [ask(timeout=100) for _ in range(3)]
         async with httpx.AsyncClient(base_url=f"{served.url}/slower") as http:
             waiting = 'sdpose_queue_depth{stage="detect"} 2.0'
             while waiting not in (await http.get("/metrics")).text:
                 await asyncio.sleep(0.05)
         with pytest.raises(grpc.aio.AioRpcError) as refused:
             await ask(timeout=3)  # less than those ahead will take
-        await asyncio.gather(*(each for each in ahead))
+        for call in ahead:
+            await call
     assert refused.value.code() is grpc.StatusCode.RESOURCE_EXHAUSTED
     await asyncio.to_thread(serve.delete, "slower")
 
