@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import re
 from collections import Counter
 from collections.abc import AsyncIterator, Iterator
 from contextlib import aclosing
@@ -292,8 +293,8 @@ async def test_a_call_s_deadline_reaches_the_service(served: Served) -> None:
         await ask(timeout=100)  # two seconds: the pace is known now
         ahead = [ask(timeout=100) for _ in range(3)]
         async with httpx.AsyncClient(base_url=f"{served.url}/slower") as http:
-            waiting = 'sdpose_queue_depth{stage="detect"} 2.0'
-            while waiting not in (await http.get("/metrics")).text:
+            begun = re.compile(r'sdpose_batch_dispatch_total{[^}]*"detect"} (\d)')
+            while sum(map(int, begun.findall((await http.get("/metrics")).text))) < 2:
                 await asyncio.sleep(0.05)
         with pytest.raises(grpc.aio.AioRpcError) as refused:
             await ask(timeout=3)  # less than those ahead will take
