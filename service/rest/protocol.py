@@ -23,7 +23,7 @@ MAX_HEAD_BYTES = 64 * 2**10
 _MAX_HEADERS = 128
 _MAX_PIPELINED = 8
 _SLICE = 4096  # bytes
-_LONGEST_TURN_S = 0.005
+_LONGEST_TURN_S, _PAUSE_S = 0.005, 0.02
 _REFUSAL = (
     b"HTTP/1.1 429 Too Many Requests\r\nretry-after: 1\r\nconnection: close\r\n"
     b"content-type: text/plain; charset=utf-8\r\ncontent-length: 21\r\n\r\ntoo many connections\n"
@@ -178,7 +178,7 @@ class BoundedHttpProtocol(HttpToolsProtocol):
 
 
 class BoundedWebSocketProtocol(WebSocketsSansIOProtocol):
-    """Takes what comes in short turns, and one message at a time.
+    """Takes what comes in short turns with pauses, and one message at a time.
 
     A client may send ten thousand fragments, pings or messages in one read.
     """
@@ -252,5 +252,5 @@ class BoundedWebSocketProtocol(WebSocketsSansIOProtocol):
                 self.transport.write(b"HTTP/1.1 400 Bad Request\r\ncontent-length: 0\r\n\r\n")
                 self.transport.close()
             elif time.perf_counter() > end:
-                self._later = self.loop.call_soon(self._take)
+                self._later = self.loop.call_later(_PAUSE_S, self._take)
                 return

@@ -78,6 +78,7 @@ def _server(app: Any, connections: Connections, longest_s: float, **more: Any) -
         uvicorn.Config(
             app,
             log_config=None,
+            log_level="error",  # what callers do wrong would fill the log, a line each
             access_log=False,
             lifespan="off",
             server_header=False,
