@@ -282,7 +282,13 @@ def on_a_small_disk(*words: str, cwd: Path) -> subprocess.CompletedProcess[str]:
     return subprocess.run(
         [sys.executable, "-m", "sdpose_core", *words],
         cwd=cwd,
-        env={**os.environ, "PYTHONPATH": str(ROOT), "YOLO_CONFIG_DIR": str(cwd)},
+        # Else it would leave the interpreter's own files truncated, for all who come later.
+        env={
+            **os.environ,
+            "PYTHONPATH": str(ROOT),
+            "YOLO_CONFIG_DIR": str(cwd),
+            "PYTHONDONTWRITEBYTECODE": "1",
+        },
         capture_output=True,
         text=True,
         preexec_fn=_small_disk,
