@@ -20,6 +20,7 @@ from service.bench.soak import Soak, run_soak
 from service.bench.streams import panned
 from service.bench.tables import machine, markdown, percentile
 from service.cli.bench import read_images
+from tools.hostile import CLIENTS, Harm, measure
 from tools.lock import ROOT
 
 _TEST = re.compile(r"`(tests/[\w/]+\.py::test_\w+)`")
@@ -99,6 +100,19 @@ def load_held(run: Run) -> list[Row]:
     ]
 
 
+def harmless(harms: Sequence[Harm]) -> Row:
+    """What hostile clients did to `/livez` and to another caller."""
+    bad = [harm.name for harm in harms if not harm.held]
+    slowest = max(percentile(harm.during.livez, 0.99) for harm in harms)
+    return Row(
+        f"{len(harms)} hostile clients, one at a time",
+        "/livez p99 below 200 ms, others' p99 at most doubled",
+        f"/livez p99 {slowest * 1e3:.0f} ms, {max(harm.times for harm in harms):.1f} times"
+        + "".join(f"; {name}" for name in bad),
+        not bad,
+    )
+
+
 def lost(seen: Soak) -> list[Row]:
     """What a soak showed."""
     rise = seen.rise_mib()
@@ -130,7 +144,12 @@ def main() -> int:
     parser.add_argument("--inputs", type=int, default=50_000, help="damaged inputs")
     parser.add_argument("--values", type=int, default=500_000, help="values in fields")
     parser.add_argument("--minutes", type=float, default=20.0, help="length of the soak")
-    parser.add_argument("--seconds", type=float, default=20.0, help="length of the overload")
+    parser.add_argument(
+        "--seconds",
+        type=float,
+        default=20.0,
+        help="length of the overload, and of each hostile client",
+    )
     given = parser.parse_args()
     print(f"{machine()}\n", flush=True)
     _say("faults")
@@ -142,6 +161,9 @@ def main() -> int:
     images = read_images(None, small=True)
     with started({}) as server:
         rows += load_held(run_overload(server, images, 5.0, given.seconds, _say))
+    _say("hostile clients")
+    with started({}) as server:
+        rows.append(harmless([measure(server, images, given.seconds, name) for name in CLIENTS]))
     with started({}) as server:
         seconds = given.minutes * 60
         rows += lost(run_soak(server, images, panned(images[0]), seconds, _say))
