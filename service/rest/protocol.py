@@ -238,8 +238,10 @@ class BoundedWebSocketProtocol(WebSocketsSansIOProtocol):
     async def run_asgi(self) -> None:
         try:
             await super().run_asgi()
-        finally:  # it is closed, once the client has read what is left
-            self._closing = self.loop.call_later(self._bounds.longest_s, self.transport.abort)
+        finally:
+            if not self.disconnected:  # it is closing, and waits for a client that reads
+                abort = self.transport.abort
+                self._closing = self.loop.call_later(self._bounds.longest_s, abort)
 
     def _take(self) -> None:
         self._later = None
