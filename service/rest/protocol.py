@@ -71,11 +71,13 @@ class BoundedHttpProtocol(HttpToolsProtocol):
         super().connection_lost(exc)
 
     def data_received(self, data: bytes) -> None:
+        if self.flow is None:  # refused
+            return
         # What is body, or ends a head, sets it back: only what the parser must keep adds up.
         self._unfinished_bytes += len(data)
         super().data_received(data)
-        if self.transport.is_closing():
-            return
+        if self.transport.is_closing() or self.transport.get_protocol() is not self:
+            return  # it is over, or a WebSocket from now on
         if self._unfinished_bytes > MAX_HEAD_BYTES:
             self.send_400_response("The head of the request is too large.")
         elif self.cycle is None or self.cycle.response_complete:

@@ -103,6 +103,16 @@ async def test_a_head_that_does_not_come_ends_the_connection(
         assert await reader.read() == b""
 
 
+async def test_a_web_socket_is_none_of_it(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(server_module, "_KEEP_ALIVE_S", 0.2)
+    async with serving(FakeEstimator()) as service, connected(service) as (reader, writer):
+        writer.write(WS)
+        await reader.readuntil(b"\r\n\r\n")
+        await asyncio.sleep(0.3)  # longer than a head may take
+        writer.write(b"\x82\x81\0\0\0\0a")
+        assert b"unsupported_media_type" in await reader.read(2**12)
+
+
 async def test_a_slow_body_is_none_of_it(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(server_module, "_KEEP_ALIVE_S", 0.5)
     async with serving(FakeEstimator()) as service, connected(service) as (reader, writer):
@@ -193,9 +203,19 @@ async def test_connections_are_bounded_for_each_caller(monkeypatch: pytest.Monke
             async with connected(service) as (reader, writer):
                 writer.write(b"GET /livez HTTP/1.1\r\nHost: x\r\n\r\n")
                 assert (await reader.readline()).startswith(b"HTTP/1.1 200 ")
-        for reader, _ in slow[:1]:
-            with suppress(ConnectionError):
-                assert await reader.read() == b""
+        with suppress(ConnectionError):
+            assert await slow[0][0].read() == b""
+        fake.gate.clear()
+        for _ in range(16):
+            _, writer = await stack.enter_async_context(connected(service))
+            writer.write(ASK + chunked(PNG, 64) + b"0\r\n\r\n")
+        while service.runtime.in_flight < 16:
+            await asyncio.sleep(0.01)
+        async with connected(service) as (reader, _):
+            assert (await reader.readline()).startswith(b"HTTP/1.1 429 "), "all of them wait for us"
+        line = 'sdpose_shed_total{reason="too_many_connections"} 1.0'
+        assert line in service.runtime.metrics.exposition().decode()
+        fake.gate.set()
 
 
 def test_connections_that_work_are_not_dropped() -> None:
