@@ -47,6 +47,7 @@ class BoundedHttpProtocol(HttpToolsProtocol):
     in the middle of one; one whose body is late, after the answer; one that does not read, at once.
     """
 
+    _refused = False
     _unfinished_bytes = 0
     _reading: asyncio.TimerHandle | None = None
     _writing: asyncio.TimerHandle | None = None
@@ -58,7 +59,7 @@ class BoundedHttpProtocol(HttpToolsProtocol):
     def connection_made(self, transport: asyncio.Transport) -> None:  # type: ignore[override]
         peer = get_remote_addr(transport)
         if not self._bounds.connections.add(self, peer[0] if peer else None):
-            self.transport = transport
+            self.transport, self._refused = transport, True
             transport.write(_REFUSAL)
             transport.close()
             return
@@ -71,7 +72,7 @@ class BoundedHttpProtocol(HttpToolsProtocol):
         super().connection_lost(exc)
 
     def data_received(self, data: bytes) -> None:
-        if self.flow is None:  # refused
+        if self._refused:
             return
         # What is body, or ends a head, sets it back: only what the parser must keep adds up.
         self._unfinished_bytes += len(data)
