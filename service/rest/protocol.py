@@ -13,7 +13,7 @@ from dataclasses import dataclass
 from typing import Any
 
 import httptools
-from uvicorn.protocols.http.httptools_impl import HttpToolsProtocol
+from uvicorn.protocols.http.httptools_impl import HttpToolsProtocol, RequestResponseCycle
 from uvicorn.protocols.utils import get_remote_addr
 from uvicorn.protocols.websockets.websockets_sansio_impl import WebSocketsSansIOProtocol
 
@@ -116,6 +116,17 @@ class BoundedHttpProtocol(HttpToolsProtocol):
         self._bounds.connections.waits(self, self.transport.abort)
         self._expect_reading()
 
+    def _start_asgi_task(self, cycle: RequestResponseCycle, app: Any) -> None:
+        async def to_the_end(scope: Any, receive: Any, send: Any) -> None:
+            async def sent(message: Any) -> None:
+                # uvicorn tells the last of several requests only; uvloop raises when it is closed.
+                cycle.disconnected |= self.transport.is_closing() and not cycle.response_complete
+                await send(message)
+
+            await app(scope, receive, sent)
+
+        super()._start_asgi_task(cycle, to_the_end)
+
     def handle_websocket_upgrade(self) -> None:
         self._stop_timers()
         super().handle_websocket_upgrade()
@@ -186,6 +197,7 @@ class BoundedWebSocketProtocol(WebSocketsSansIOProtocol):
     A client may send ten thousand fragments, pings or messages in one read.
     """
 
+    _lost = False
     _later: asyncio.Handle | None = None
     _closing: asyncio.TimerHandle | None = None
 
@@ -196,6 +208,7 @@ class BoundedWebSocketProtocol(WebSocketsSansIOProtocol):
 
     def connection_lost(self, exc: Exception | None) -> None:
         self._bounds.connections.remove(self)
+        self._lost = True
         for handle in (self._later, self._closing):
             if handle is not None:
                 handle.cancel()
@@ -231,6 +244,7 @@ class BoundedWebSocketProtocol(WebSocketsSansIOProtocol):
         return message
 
     async def send(self, message: Any) -> None:
+        self.disconnected |= self.transport.is_closing()  # as of `BoundedHttpProtocol`
         await super().send(message)
         self._go_on()  # after a close its answer may be there already
 
@@ -242,7 +256,7 @@ class BoundedWebSocketProtocol(WebSocketsSansIOProtocol):
         try:
             await super().run_asgi()
         finally:
-            if not self.disconnected:  # it is closing, and waits for a client that reads
+            if not self._lost:  # it is closing, and waits for a client that reads
                 abort = self.transport.abort
                 self._closing = self.loop.call_later(self._bounds.longest_s, abort)
 

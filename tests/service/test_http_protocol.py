@@ -7,18 +7,21 @@ import io
 import resource
 import select
 import socket
+import tempfile
 from collections.abc import AsyncIterator
 from contextlib import AsyncExitStack, asynccontextmanager, suppress
 
 import pytest
 import structlog
 
+from service.client import RestPoseClient
 from service.rest import server as server_module
 from service.rest.connections import Connections
 from service.rest.protocol import MAX_HEAD_BYTES
 from tests.fakes import FakeEstimator, marked_image
 from tests.pictures import encoded
 from tests.service.conftest import Service, serving
+from tests.service.processes import a_process, free_port
 
 pytestmark = pytest.mark.anyio
 
@@ -173,6 +176,25 @@ async def test_a_client_that_leaves_is_no_fault_of_ours(quiet_logs: io.StringIO)
         outcomes = [line["outcome"] for line in lines if line["event"] == "call"]
         assert outcomes[:3] == ["client_gone"] * 3
     assert '"error"' not in quiet_logs.getvalue()[began:]
+
+
+def test_who_leaves_with_several_requests_in_flight_is_no_fault_of_ours() -> None:
+    """On the event loop of `sdpose serve`, whose closed connections raise when they are written."""
+    ask = b"POST /pose HTTP/1.1\r\nHost: x\r\nContent-Type: image/png\r\nContent-Length: %d\r\n\r\n"
+    with tempfile.TemporaryFile() as log:
+        ports = free_port(), free_port()
+        with a_process(*ports, stderr=log.fileno(), SLOW_S="0.3") as running:
+            for _ in range(3):
+                client = socket.create_connection(("127.0.0.1", ports[0]))
+                client.sendall((ask % len(PNG) + PNG) * 2)
+                client.setsockopt(socket.SOL_SOCKET, socket.SO_LINGER, b"\1\0\0\0" + bytes(4))
+                client.close()
+            with RestPoseClient(f"http://127.0.0.1:{ports[0]}") as other:
+                other.estimate(PNG)  # what came before has been answered too
+            running.terminate()
+            assert running.wait(100) == 0
+        log.seek(0)
+        assert b"Traceback" not in log.read()
 
 
 @pytest.mark.parametrize("asked", [b"/openapi.json", b"/metrics", b"/nothing"])
