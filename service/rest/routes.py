@@ -83,6 +83,7 @@ def pose_routes(runtime: Runtime) -> APIRouter:
             runtime.permit(caller, patience_s) as permit,
             BodyShare(runtime.bodies, caller.share) as share,
         ):
+            # In one thread for all: each that computes keeps the interpreter from the event loop.
             read = partial(runtime.body_pool.run, share=caller.share)
             body = await read_body(request, limits, share, read)
             raw = dict(body.parameters)

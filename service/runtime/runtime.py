@@ -69,7 +69,6 @@ class Runtime:
             "request bodies in memory",
             partial(self.metrics.shed, "body", "memory"),
         )
-        # One thread: what reads bodies must leave the interpreter to the event loop.
         self.body_pool = WorkPool("body", threads=1, max_waiting=settings.max_requests)
         self.calls = Calls(
             self.metrics, self.tracer, settings.max_deadline_ms, settings.default_deadline_ms
