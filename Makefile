@@ -67,7 +67,7 @@ protos-release: setup-dev
 lock: setup-all
 	$(BIN)/python -m tools.lock
 
-# Faults, 50,000 damaged inputs, an overload and a long run, in one table; about 40 minutes.
+# Faults, damaged inputs, values in fields, an overload, hostile clients and a long run, in one table; more than an hour.
 trust: setup-all
 	$(BIN)/python -m tools.trust
 

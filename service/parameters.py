@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import json
 import math
 import time
 from collections.abc import Iterable, Mapping, Sequence
@@ -14,6 +13,7 @@ from pydantic import BaseModel, ConfigDict, Field, ValidationError
 
 from sdpose_core.types import Floats, check_boxes
 from service.errors import ErrorCode, ServiceError, invalid_argument, shortened
+from service.json_text import most_values, read_json
 
 MAX_CYCLES = 8
 """More than any student was trained with; a server usually allows fewer."""
@@ -120,10 +120,7 @@ def parse_boxes(text: str, images: int, max_boxes: int) -> list[Floats | None]:
     One image: a list of boxes. Several: a list with one such list, or null, an image. A box is
     `[x1, y1, x2, y2]` or `{"x", "y", "width", "height"}`, in pixels. Raises `ServiceError`.
     """
-    try:
-        value = json.loads(text)
-    except (ValueError, RecursionError):
-        raise invalid_argument("boxes", "not valid JSON") from None
+    value = read_json(text, most_values(max_boxes, images), "boxes")
     if not isinstance(value, list):
         raise invalid_argument("boxes", "expected a JSON list")
     nested = bool(value) and all(item is None or _is_list_of_boxes(item) for item in value)
@@ -140,17 +137,22 @@ def _is_list_of_boxes(value: object) -> bool:
 
 def check_caller_boxes(boxes: Sequence[object], max_boxes: int) -> Floats:
     """`(N, 4)` xyxy pixels. Raises `ServiceError` payload_too_large or invalid_argument."""
-    if len(boxes) > max_boxes:
-        raise ServiceError(
-            ErrorCode.PAYLOAD_TOO_LARGE,
-            f"{len(boxes)} boxes are more than the {max_boxes} allowed",
-            field="boxes",
-        )
+    check_count(len(boxes), max_boxes)
     corners = [_corners(index, box) for index, box in enumerate(boxes)]
     try:
         return check_boxes(np.array(corners, np.float64).astype(np.float32))
     except (ValueError, OverflowError) as error:
         raise invalid_argument("boxes", str(error).removeprefix("boxes: ")) from None
+
+
+def check_count(boxes: int, max_boxes: int) -> None:
+    """Raises `ServiceError` payload_too_large for more boxes than allowed."""
+    if boxes > max_boxes:
+        raise ServiceError(
+            ErrorCode.PAYLOAD_TOO_LARGE,
+            f"{boxes} boxes are more than the {max_boxes} allowed",
+            field="boxes",
+        )
 
 
 def _corners(index: int, box: object) -> tuple[float, float, float, float]:

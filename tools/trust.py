@@ -1,7 +1,8 @@
-"""The long checks in one table: `make trust`; about 40 minutes with nothing else running.
+"""The long checks in one table: `make trust`; about 70 minutes with nothing else running.
 
-Every fault of the table in docs/operations.md, 50,000 damaged inputs, five times the load that the
-service can answer, and 20 minutes of mixed work with callers that misbehave.
+Every fault of the table in docs/operations.md, 50,000 damaged inputs, 500,000 values in the fields
+of both protocols, five times the load that the service can answer, hostile clients beside others,
+and 20 minutes of mixed work with callers that misbehave.
 """
 
 from __future__ import annotations
@@ -19,6 +20,7 @@ from service.bench.soak import Soak, run_soak
 from service.bench.streams import panned
 from service.bench.tables import machine, markdown, percentile
 from service.cli.bench import read_images
+from tools.hostile import CLIENTS, Harm, measure
 from tools.lock import ROOT
 
 _TEST = re.compile(r"`(tests/[\w/]+\.py::test_\w+)`")
@@ -62,18 +64,18 @@ def faults(tests: Sequence[str]) -> Row:
     )
 
 
-def inputs(count: int) -> Row:
-    """Damaged inputs of every kind, in processes of their own."""
-    command = [sys.executable, "-m", "tests.fuzz", "--count", str(count)]
+def inputs(what: str, count: int, *options: str) -> Row:
+    """Inputs of every kind, in processes of their own."""
+    command = [sys.executable, "-m", "tests.fuzz", "--count", str(count), *options]
     done = subprocess.run(command, cwd=ROOT, capture_output=True, text=True, check=False)
     found = re.search(r"(\d+) inputs in \d+ s, (\d+) faults", done.stdout)
     if done.returncode:
         print(done.stdout, done.stderr[-5000:], file=sys.stderr)
     if found is None:
-        return Row("damaged inputs", f"{count}, 0 faults", "the run broke off", False)
+        return Row(what, f"{count}, 0 faults", "the run broke off", False)
     tried, bad = int(found[1]), int(found[2])
     held = done.returncode == 0 and bad == 0 and tried >= count * 0.99
-    return Row("damaged inputs", f"{count}, 0 faults", f"{tried} tried, {bad} faults", held)
+    return Row(what, f"{count}, 0 faults", f"{tried} tried, {bad} faults", held)
 
 
 def load_held(run: Run) -> list[Row]:
@@ -96,6 +98,19 @@ def load_held(run: Run) -> list[Row]:
             p99 < _LATEST_REFUSAL_MS,
         ),
     ]
+
+
+def harmless(harms: Sequence[Harm]) -> Row:
+    """What hostile clients did to `/livez` and to another caller."""
+    bad = [harm.name for harm in harms if not harm.held]
+    slowest = max(percentile(harm.during.livez, 0.99) for harm in harms)
+    return Row(
+        f"{len(harms)} hostile clients, one at a time",
+        "/livez p99 below 200 ms, others' p99 at most doubled",
+        f"/livez p99 {slowest * 1e3:.0f} ms, {max(harm.times for harm in harms):.1f} times"
+        + "".join(f"; {name}" for name in bad),
+        not bad,
+    )
 
 
 def lost(seen: Soak) -> list[Row]:
@@ -127,17 +142,28 @@ def main() -> int:
     """Runs all of it; status 1 where something did not hold."""
     parser = argparse.ArgumentParser(prog="python -m tools.trust", description=__doc__)
     parser.add_argument("--inputs", type=int, default=50_000, help="damaged inputs")
+    parser.add_argument("--values", type=int, default=500_000, help="values in fields")
     parser.add_argument("--minutes", type=float, default=20.0, help="length of the soak")
-    parser.add_argument("--seconds", type=float, default=20.0, help="length of the overload")
+    parser.add_argument(
+        "--seconds",
+        type=float,
+        default=20.0,
+        help="length of the overload, and of each hostile client",
+    )
     given = parser.parse_args()
     print(f"{machine()}\n", flush=True)
     _say("faults")
     rows = [faults(named_tests())]
     _say("damaged inputs")
-    rows.append(inputs(given.inputs))
+    rows.append(inputs("damaged inputs", given.inputs))
+    _say("values in fields")
+    rows.append(inputs("values in any field", given.values, "--values"))
     images = read_images(None, small=True)
     with started({}) as server:
         rows += load_held(run_overload(server, images, 5.0, given.seconds, _say))
+    _say("hostile clients")
+    with started({}) as server:
+        rows.append(harmless([measure(server, images, given.seconds, name) for name in CLIENTS]))
     with started({}) as server:
         seconds = given.minutes * 60
         rows += lost(run_soak(server, images, panned(images[0]), seconds, _say))

@@ -12,6 +12,8 @@ from sdpose_core.tracking.smoothing import JointFilter, Smoothing
 from sdpose_core.types import Floats, Poses
 
 DEFAULT_SMOOTHING: Final = Smoothing()
+_SHORTEST_S: Final = 1e-3
+"""Between two frames: a clock of the caller may be any, and a number of frames must come of it."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -72,6 +74,7 @@ class PeopleTracker:
             raise ValueError("poses: every value must be finite")
         if self._time_s is not None and time_s > self._time_s:
             self._interval_s += 0.2 * (time_s - self._time_s - self._interval_s)
+            self._interval_s = max(self._interval_s, _SHORTEST_S)
         self._time_s = time_s
         ids = self._tracker.assign(poses, max(1, round(self._config.grace_s / self._interval_s)))
         self._seen.update(int(one) for one in ids if one != NO_ID)

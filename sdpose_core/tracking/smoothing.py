@@ -15,6 +15,8 @@ from numpy.typing import NDArray
 from sdpose_core.types import Floats
 
 Doubles = NDArray[np.float64]
+_SHORTEST_S = 1e-6
+"""Between two frames: speeds of shorter times would not be finite."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -73,6 +75,7 @@ class JointFilter:
             self._held = np.zeros(len(new), bool)
             return points
         before = self._points
+        seconds = max(seconds, _SHORTEST_S)
         calm = float(_share(self._config.min_cutoff_hz, seconds))
         self._scale += (scale - self._scale) * calm
         new = self._without_jumps(new, before, seconds)

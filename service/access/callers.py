@@ -190,7 +190,7 @@ class Access:
         `address` the caller's IP address.
         """
         if self.open:
-            return Caller(("address", _network(address)), None, self._max_priority)
+            return Caller(("address", network(address)), None, self._max_priority)
         shown = api_key
         if shown is None and authorization is not None:
             scheme, _, token = authorization.partition(" ")
@@ -234,8 +234,8 @@ def _unknown(message: str) -> ServiceError:
     return ServiceError(ErrorCode.UNAUTHENTICATED, message)
 
 
-def _network(address: str | None) -> str:
-    """One caller's addresses: an IPv4 address, or the /64 that a host has of IPv6."""
+def network(address: str | None) -> str:
+    """What counts as one caller's: an IPv4 address, or the /64 that a host has of IPv6."""
     try:
         known = ipaddress.ip_address((address or "").partition("%")[0])
     except ValueError:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Hashable
 from dataclasses import dataclass
+from typing import Any
 
 from sdpose_core.types import Floats
 
@@ -23,6 +24,11 @@ class Turn:
     priority: int
     share: Hashable
     deadline: float | None
+
+    @property
+    def of_queue(self) -> dict[str, Any]:
+        """What every queue takes by these names, so that none of it is left out in one."""
+        return {"priority": self.priority, "share": self.share, "deadline": self.deadline}
 
 
 @dataclass(frozen=True, slots=True)

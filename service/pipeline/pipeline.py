@@ -17,7 +17,7 @@ from sdpose_core.image_files import encode_jpeg
 from sdpose_core.people import CANDIDATES
 from sdpose_core.types import Detections, Floats, Image, Poses
 from service.errors import invalid_argument
-from service.parameters import PoseParameters, check_boxes_touch
+from service.parameters import PoseParameters, Priority, check_boxes_touch
 from service.pipeline.decoding import Decoded, ImageDecoder
 from service.pipeline.estimator import Crops, Estimator, Frame
 from service.pipeline.items import Posed, PoseGroup, Turn
@@ -134,9 +134,7 @@ class PosePipeline:
             decode = partial(self._decode, source, whole=keep_image, boxes=boxes)
             image, frame = await self._frame(decode, turn, timings)
         if boxes is None:
-            done = await self._detect.submit(
-                frame, priority=turn.priority, share=share, deadline=deadline
-            )
+            done = await self._detect.submit(frame, **turn.of_queue)
             timings["detect"] = done.ran_s
             self._tracer.stage("detect", done.ran_s, done.waited_s)
             timings["queue"] += done.waited_s
@@ -174,12 +172,18 @@ class PosePipeline:
         return self._detect.announce()
 
     async def draw(
-        self, result: PoseResult, *, deadline: float | None = None, share: Hashable = None
+        self,
+        result: PoseResult,
+        *,
+        priority: Priority = Priority.NORMAL,
+        deadline: float | None = None,
+        share: Hashable = None,
     ) -> bytes:
         """The kept image of a result with its poses drawn, as JPEG."""
         assert result.image is not None, "estimate() must be asked to keep the image"
         return await self._crop_pool.run(
             partial(_annotated, result.image, result.poses, result.min_keypoint_score),
+            priority=priority.order,
             share=share,
             deadline=deadline,
         )
@@ -205,7 +209,7 @@ class PosePipeline:
         return await self._timed(
             "decode",
             timings,
-            lambda work: self._decode_pool.run(work, share=turn.share, deadline=turn.deadline),
+            partial(self._decode_pool.run, **turn.of_queue),
             decode,
         )
 
@@ -223,16 +227,14 @@ class PosePipeline:
             crops = await self._timed(
                 "crop",
                 timings,
-                lambda work: self._crop_pool.run(work, share=turn.share, deadline=turn.deadline),
+                partial(self._crop_pool.run, **turn.of_queue),
                 partial(self._crop, frame, people.boxes),
             )
         done = await self._pose.submit(
             crops,
             cost=len(people),
             group=PoseGroup(self._cycles(parameters.cycles), parameters.flip_test),
-            priority=turn.priority,
-            share=turn.share,
-            deadline=turn.deadline,
+            **turn.of_queue,
         )
         posed = done.value
         timings["pose"], timings["keypoints"] = posed.pose_s, posed.keypoints_s

@@ -27,7 +27,7 @@ from service.settings import load_settings
 from service.telemetry.logs import configure_logs
 from service.telemetry.tracing import make_tracer
 
-GRPC_SERVICER = "protos.sdpose.v1.pose_pb2_grpc.add_PoseServiceServicer_to_server"
+GRPC_SERVICER = "service.ray.calls.add_pose_service"
 """For Serve's `grpc_servicer_functions`."""
 
 

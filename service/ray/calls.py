@@ -3,13 +3,21 @@
 from __future__ import annotations
 
 import asyncio
-from collections.abc import AsyncIterator, Awaitable, Callable, Mapping, Sequence
+import time
+from collections.abc import AsyncIterator, Awaitable, Callable, Sequence
 from contextlib import suppress
 from typing import Any
 
 import grpc
 from google.protobuf.message import Message
+from ray.serve._private.grpc_util import gRPCGenericServer
+from ray.serve._private.proxy_request_response import gRPCStreamingType
 from ray.serve.grpc_util import RayServegRPCContext
+
+from protos.sdpose.v1 import pose_pb2_grpc
+from service.parameters import time_left_s
+
+_TIME_LEFT = "sdpose-time-left-ms"
 
 Handler = Callable[[object, Any], Awaitable[None]]
 """One method of `PoseCallInterceptor.handlers`: reads and writes through its context."""
@@ -23,16 +31,59 @@ class Refused(Exception):
     """
 
 
-class ServeContext:
-    """What our handlers use of `grpc.aio.ServicerContext`, over what Serve gives.
+def add_pose_service(servicer: object, server: gRPCGenericServer) -> None:
+    """Adds the pose service to Serve's gRPC proxy; for its `grpc_servicer_functions`.
 
-    The deadline of a call does not travel through Serve's proxy, so `time_remaining` is None, and
-    the service's own default holds; a caller that gives up is still noticed.
+    Serve hands on the metadata of a call and not its deadline, so that goes along as metadata: the
+    milliseconds left, since the clocks of two machines differ.
     """
+    handlers = server.service_handler_factory
+
+    def timed(*, streaming_type: gRPCStreamingType, **named: Any) -> Callable[..., Any]:
+        handler = handlers(streaming_type=streaming_type, **named)
+
+        # Of the kind of the handler, by which gRPC calls it.
+        async def one(request: object, context: Any) -> object:
+            return await handler(request, _Timed(context))
+
+        async def many(request: object, context: Any) -> AsyncIterator[object]:
+            async for answer in handler(request, _Timed(context)):
+                yield answer
+
+        ends_at_once = (gRPCStreamingType.UNARY_UNARY, gRPCStreamingType.STREAM_UNARY)
+        return one if streaming_type in ends_at_once else many
+
+    server.service_handler_factory = timed
+    try:
+        pose_pb2_grpc.add_PoseServiceServicer_to_server(servicer, server)  # type: ignore[no-untyped-call]
+    finally:
+        server.service_handler_factory = handlers
+
+
+class _Timed:
+    """A context of gRPC whose metadata tell the time left."""
+
+    def __init__(self, context: Any) -> None:
+        self._context = context
+
+    def __getattr__(self, name: str) -> Any:
+        return getattr(self._context, name)
+
+    def invocation_metadata(self) -> Sequence[tuple[str, str]]:
+        """That of the caller, and ours."""
+        given = [pair for pair in self._context.invocation_metadata() if pair[0] != _TIME_LEFT]
+        left_s = self._context.time_remaining()
+        return given if left_s is None else [*given, (_TIME_LEFT, str(max(0, int(left_s * 1e3))))]
+
+
+class ServeContext:
+    """What our handlers use of `grpc.aio.ServicerContext`, over what Serve gives."""
 
     def __init__(self, context: RayServegRPCContext, requests: AsyncIterator[Message]) -> None:
         self._context = context
         self._requests = requests
+        left_ms = dict(context.invocation_metadata()).get(_TIME_LEFT)
+        self._deadline = None if left_ms is None else time.monotonic() + int(left_ms) / 1e3
         self.answers: asyncio.Queue[Message | None] = asyncio.Queue(maxsize=1)
 
     async def read(self) -> object:
@@ -66,8 +117,11 @@ class ServeContext:
         return str(self._context.peer())
 
     def time_remaining(self) -> float | None:
-        """Not known here."""
-        return None
+        """Seconds to the deadline of the call; None where it has none.
+
+        Known where `add_pose_service` is Serve's servicer function; else none is.
+        """
+        return None if self._deadline is None else time_left_s(self._deadline)
 
 
 async def single(
@@ -109,7 +163,3 @@ async def several(
 
 async def _once(request: Message) -> AsyncIterator[Message]:
     yield request
-
-
-Handlers = Mapping[str, Handler]
-"""By the method's name."""

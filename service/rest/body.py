@@ -2,39 +2,33 @@
 
 from __future__ import annotations
 
-import asyncio
-from collections.abc import AsyncIterator, Hashable
+from collections.abc import AsyncIterator, Awaitable, Callable, Hashable
 from dataclasses import dataclass
+from functools import partial
+from typing import TypeAlias
 
 from starlette.datastructures import FormData, Headers, UploadFile
 from starlette.formparsers import MultiPartException, MultiPartParser
-from starlette.requests import ClientDisconnect, Request
+from starlette.requests import Request
 
-from service.errors import (
-    ErrorCode,
-    ServiceError,
-    deadline_exceeded,
-    invalid_argument,
-    shortened,
-)
+from service.errors import ErrorCode, ServiceError, invalid_argument, shortened
+from service.json_text import JsonBound
 from service.parameters import each_once
-from service.rest.connection import ClientGoneError
-from service.rest.json_body import parse_json
+from service.rest.json_body import MAX_FIELDS, parse_json
 from service.scheduling.budget import ByteBudget
 
-_MAX_FIELDS = 32
 _MAX_FIELD_BYTES = 2**20
 IMAGE_FIELD = "image"
 
 
 @dataclass(frozen=True, slots=True)
 class BodyLimits:
-    """Bounds in bytes, in images, and in the seconds that a body may take to arrive."""
+    """Bounds in bytes, in images, and in the values of a JSON body."""
 
     max_request_bytes: int
     max_image_bytes: int
     max_images: int
-    max_seconds: float = 60.0
+    max_values: int
 
 
 @dataclass(frozen=True, slots=True)
@@ -43,6 +37,11 @@ class PoseBody:
 
     images: list[bytes]
     parameters: dict[str, str]
+
+
+_Parsed: TypeAlias = tuple[list[bytes], dict[str, str]]
+Parse: TypeAlias = Callable[[Callable[[], _Parsed]], Awaitable[_Parsed]]
+"""Runs the reading of a JSON body off the event loop."""
 
 
 class BodyShare:
@@ -74,29 +73,14 @@ class BodyShare:
         self._budget.give_back(self._held, share=self._share)
 
 
-# Both are form errors too: the parser then closes its files.
-class _BodyError(ServiceError, MultiPartException):
-    """The body is larger than allowed."""
-
-
-class _BrokenOffError(ClientGoneError, MultiPartException):
-    """The client went away while it sent the body."""
-
-
-async def read_body(request: Request, limits: BodyLimits, share: BodyShare) -> PoseBody:
+async def read_body(
+    request: Request, limits: BodyLimits, share: BodyShare, parse: Parse
+) -> PoseBody:
     """Reads a multipart form, a raw image or a JSON object, which then count as held by `share`.
 
     Raises `ServiceError` unsupported_media_type (another content type), payload_too_large,
-    invalid_argument, overloaded or deadline_exceeded, and `ClientGoneError`.
+    invalid_argument or overloaded, and what `CallMiddleware` raises of a body that does not come.
     """
-    try:
-        async with asyncio.timeout(limits.max_seconds):
-            return await _read(request, limits, share)
-    except TimeoutError:
-        raise deadline_exceeded("while the body was read") from None
-
-
-async def _read(request: Request, limits: BodyLimits, share: BodyShare) -> PoseBody:
     parameters = each_once(request.query_params.multi_items())
     kind = request.headers.get("content-type", "").partition(";")[0].strip().lower()
     if kind == "multipart/form-data":
@@ -107,11 +91,11 @@ async def _read(request: Request, limits: BodyLimits, share: BodyShare) -> PoseB
             await form.close()
         return PoseBody(images, _joined(parameters, each_once(fields), "the form"))
     if kind == "application/json":
-        text = b"".join(
-            [chunk async for chunk in _bounded(request, limits.max_request_bytes, share)]
-        )
-        # In a thread: a large body takes tens of milliseconds.
-        images, given = await asyncio.to_thread(parse_json, text, IMAGE_FIELD, limits.max_images)
+        bound, pieces = JsonBound(limits.max_values, "body"), list[bytes]()
+        async for chunk in _bounded(request, limits.max_request_bytes, share):
+            bound.add(chunk)
+            pieces.append(chunk)
+        images, given = await parse(partial(parse_json, pieces, IMAGE_FIELD, limits.max_images))
         share.add(sum(map(len, images)))
         return PoseBody(images, _joined(parameters, given, "the JSON object"))
     if kind.startswith("image/") or kind == "application/octet-stream":
@@ -141,15 +125,12 @@ async def _bounded(request: Request, most: int, share: BodyShare) -> AsyncIterat
             raise _too_large(most)
         share.expect(int(announced))
     seen = 0
-    try:
-        async for chunk in request.stream():
-            seen += len(chunk)
-            if seen > most:
-                raise _too_large(most)
-            share.add(len(chunk))
-            yield chunk
-    except ClientDisconnect:
-        raise _BrokenOffError("the body broke off") from None
+    async for chunk in request.stream():
+        seen += len(chunk)
+        if seen > most:
+            raise _too_large(most)
+        share.add(len(chunk))
+        yield chunk
 
 
 async def _parse_form(request: Request, limits: BodyLimits, share: BodyShare) -> FormData:
@@ -157,15 +138,13 @@ async def _parse_form(request: Request, limits: BodyLimits, share: BodyShare) ->
         Headers(scope=request.scope),
         _bounded(request, limits.max_request_bytes, share),  # type: ignore[arg-type]
         max_files=limits.max_images,
-        max_fields=_MAX_FIELDS,
+        max_fields=MAX_FIELDS,
         max_part_size=_MAX_FIELD_BYTES,
     )
     # The whole body is bounded, so files stay in memory: a detour over the disk costs more.
     parser.spool_max_size = limits.max_request_bytes + 1
     try:
         return await parser.parse()
-    except (ServiceError, ClientGoneError):
-        raise
     except (MultiPartException, KeyError, ValueError) as error:
         message = error.message if isinstance(error, MultiPartException) else str(error)
         if message.startswith("Too many files"):
@@ -200,7 +179,7 @@ async def _split(form: FormData) -> tuple[list[bytes], list[tuple[str, str]]]:
     return images, fields
 
 
-def _too_large(most: int) -> _BodyError:
-    return _BodyError(
+def _too_large(most: int) -> ServiceError:
+    return ServiceError(
         ErrorCode.PAYLOAD_TOO_LARGE, f"the body is larger than the {most} bytes allowed"
     )

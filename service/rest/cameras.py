@@ -37,7 +37,6 @@ def camera_routes(runtime: Runtime) -> APIRouter:
     cameras = runtime.cameras
     identify = callers_of(runtime.access, Scope.CAMERAS)
     any_key = callers_of(runtime.access, None)
-    longest_send_s = runtime.settings.max_deadline_ms / 1e3
     router = APIRouter(
         prefix=PATH,
         tags=["cameras"],
@@ -81,16 +80,12 @@ def camera_routes(runtime: Runtime) -> APIRouter:
         """Server-sent events: `camera` tells how it is, first and at each change; `pose` has the
         people of one frame, as an answer of `WS /pose/stream`. The id is the frame's number.
         """
-        return PushedResponse(
-            _events(*watch), media_type=_EventsResponse.media_type, longest_send_s=longest_send_s
-        )
+        return PushedResponse(_events(*watch), media_type=_EventsResponse.media_type)
 
     @router.get("/{name}/live", response_class=_LiveResponse, summary="Its live picture")
     async def live(watch: Watcher[bytes] = Depends(pictured)) -> Response:
         """MJPEG with the people drawn in, for an `<img>`; drawn only while someone watches."""
-        return PushedResponse(
-            _parts(watch), media_type=_LiveResponse.media_type, longest_send_s=longest_send_s
-        )
+        return PushedResponse(_parts(watch), media_type=_LiveResponse.media_type)
 
     return router
 

@@ -5,14 +5,18 @@ Pure ASGI: the base-class kind of middleware hides a client's disconnect from th
 
 from __future__ import annotations
 
+import asyncio
+
 from starlette.datastructures import Headers, QueryParams
 from starlette.types import ASGIApp, Message, Receive, Scope, Send
 
-from service.errors import ServiceError, without_frames
+from service.errors import ServiceError, deadline_exceeded, invalid_argument, without_frames
+from service.rest.connection import ClientGoneError
 from service.rest.errors import problem
 from service.runtime.runtime import Runtime
 from service.telemetry.calls import current_call
 
+_MAX_PARAMETERS = 64
 _APIS = {"/pose": "rest_pose", "/pose/overlay": "rest_overlay"}
 
 
@@ -54,9 +58,10 @@ class CallMiddleware:
         headers = Headers(scope=scope)
         try:
             with self._runtime.calls.open(name, headers.get, api) as call:
+                check_query(scope)
                 if api is not None and scope["method"] == "POST":
                     self._admit(scope, headers)
-                await self._app(scope, receive, send_with_id)
+                await self._app(scope, self._bounded(receive), send_with_id)
         except ServiceError as error:
             if (
                 "status" in call.details
@@ -66,6 +71,31 @@ class CallMiddleware:
         else:
             return
         await problem(refusal, call.request_id)(scope, receive, send_with_id)
+
+    def _bounded(self, receive: Receive) -> Receive:
+        """Gives a body, whoever reads it, the longest time of a request to arrive.
+
+        Raises `ServiceError` deadline_exceeded then, and `ClientGoneError` where it breaks off.
+        """
+        loop = asyncio.get_running_loop()
+        end = loop.time() + self._runtime.settings.max_deadline_ms / 1e3
+        whole = False
+
+        async def bounded() -> Message:
+            nonlocal whole
+            if whole:  # what comes now is news of the connection
+                return await receive()
+            try:
+                async with asyncio.timeout_at(end):
+                    message = await receive()
+            except TimeoutError:
+                raise deadline_exceeded("while the body was read") from None
+            if message["type"] == "http.disconnect":
+                raise ClientGoneError("the body broke off")
+            whole = not message.get("more_body", False)
+            return message
+
+        return bounded
 
     def _admit(self, scope: Scope, headers: Headers) -> None:
         """Refuses here what the route would, for a tenth of the work: in an overload most are."""
@@ -77,6 +107,12 @@ class CallMiddleware:
         caller.check()
         query = QueryParams(scope["query_string"])
         self._runtime.check_admission(caller, self._runtime.patience_s(query.get("deadline_ms")))
+
+
+def check_query(scope: Scope) -> None:
+    """Counts the parameters before they are taken apart. Raises `ServiceError`."""
+    if scope["query_string"].count(b"&") >= _MAX_PARAMETERS:
+        raise invalid_argument("query", f"more than {_MAX_PARAMETERS} parameters")
 
 
 def _path(path: str, prefix: str) -> str:

@@ -35,6 +35,7 @@ _HEADERS: Final = {
 def mount_page(app: FastAPI) -> None:
     """Adds `/`, `/web/...` and `/source`; open to everyone who reaches the port."""
     router = APIRouter(include_in_schema=False)
+    zipping = asyncio.Lock()
 
     @router.get("/")
     async def page() -> FileResponse:
@@ -45,7 +46,8 @@ def mount_page(app: FastAPI) -> None:
     @router.get("/source")
     async def source() -> Response:
         """The code that runs, as the AGPL wants it offered; without weights."""
-        archive = await asyncio.to_thread(_archive)
+        async with zipping:  # once, however many ask for it
+            archive = await asyncio.to_thread(_archive)
         disposition = {"Content-Disposition": 'attachment; filename="sdpose-source.zip"'}
         return Response(archive, media_type="application/zip", headers=disposition)
 

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import asyncio
 from collections.abc import AsyncIterator
 
 from starlette.requests import Request
@@ -10,35 +9,29 @@ from starlette.responses import Response
 from starlette.types import Receive, Scope, Send
 
 from service.rest.connection import ClientGoneError, while_connected
-from service.telemetry.calls import CLIENT_GONE, current_call
 
 
 class PushedResponse(Response):
-    """Sends chunks as they come, until they end or the client leaves or does not read.
+    """Sends chunks as they come, until they end or the client leaves.
 
-    Unlike the framework's own it notices a client that leaves while no chunk comes, and gives up
-    one that takes longer than `longest_send_s` seconds for a chunk.
+    Unlike the framework's own it notices a client that leaves while no chunk comes. One that does
+    not read is ended by `service.rest.protocol`.
     """
 
-    def __init__(
-        self, chunks: AsyncIterator[bytes], *, media_type: str, longest_send_s: float
-    ) -> None:
+    def __init__(self, chunks: AsyncIterator[bytes], *, media_type: str) -> None:
         super().__init__(
             media_type=media_type,
             headers={"Cache-Control": "no-store", "X-Accel-Buffering": "no"},  # nginx holds nothing
         )
         del self.headers["content-length"]
         self._chunks = chunks
-        self._longest_send_s = longest_send_s
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
         """One ASGI answer."""
         try:
             await while_connected(Request(scope, receive), self._send_all(send))
         except ClientGoneError:
-            pass  # how a watcher ends
-        except TimeoutError:
-            current_call().outcome = CLIENT_GONE
+            await self._end(send)  # where it only sent a body without end
 
     async def _send_all(self, send: Send) -> None:
         await send(
@@ -49,6 +42,8 @@ class PushedResponse(Response):
             }
         )
         async for chunk in self._chunks:
-            async with asyncio.timeout(self._longest_send_s):
-                await send({"type": "http.response.body", "body": chunk, "more_body": True})
+            await send({"type": "http.response.body", "body": chunk, "more_body": True})
+        await self._end(send)
+
+    async def _end(self, send: Send) -> None:
         await send({"type": "http.response.body", "body": b"", "more_body": False})

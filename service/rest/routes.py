@@ -5,6 +5,7 @@ from __future__ import annotations
 import asyncio
 from collections.abc import AsyncIterator, Callable, Sequence
 from dataclasses import dataclass
+from functools import partial
 
 from fastapi import APIRouter, Depends, Request, Response
 from prometheus_client import CONTENT_TYPE_LATEST
@@ -14,6 +15,7 @@ from sdpose_core.skeleton import EDGES, KEYPOINT_NAMES
 from sdpose_core.types import Floats
 from service.access.callers import Caller
 from service.errors import ErrorCode, ServiceError, as_service_error
+from service.json_text import most_values
 from service.parameters import PoseParameters, parse_boxes, parse_parameters
 from service.pipeline.results import PoseResult
 from service.rest.body import BodyLimits, BodyShare, read_body
@@ -52,7 +54,9 @@ class _Admitted:
 
     async def draw(self) -> bytes:
         result = await self.estimate(0, keep_image=True)
-        return await self.permit.draw(result, deadline=self.deadline)
+        return await self.permit.draw(
+            result, priority=self.parameters.priority, deadline=self.deadline
+        )
 
 
 def pose_routes(runtime: Runtime) -> APIRouter:
@@ -62,7 +66,7 @@ def pose_routes(runtime: Runtime) -> APIRouter:
         max_request_bytes=int(settings.max_request_mb * 2**20),
         max_image_bytes=int(settings.max_image_mb * 2**20),
         max_images=settings.max_images,
-        max_seconds=settings.max_deadline_ms / 1e3,
+        max_values=most_values(settings.max_boxes, settings.max_images),
     )
 
     identify = callers_of(runtime.access)
@@ -79,7 +83,9 @@ def pose_routes(runtime: Runtime) -> APIRouter:
             runtime.permit(caller, patience_s) as permit,
             BodyShare(runtime.bodies, caller.share) as share,
         ):
-            body = await read_body(request, limits, share)
+            # In one thread for all: each that computes keeps the interpreter from the event loop.
+            read = partial(runtime.body_pool.run, share=caller.share)
+            body = await read_body(request, limits, share, read)
             raw = dict(body.parameters)
             boxes = raw.pop("boxes", None)
             parameters = parse_parameters(raw)

@@ -22,6 +22,7 @@ from service.errors import ErrorCode, ServiceError
 from service.parameters import each_once
 from service.rest.callers import caller_of_socket
 from service.rest.errors import frame_entry, problem
+from service.rest.middleware import check_query
 from service.rest.stream_messages import FrameAbout, frame_about, text_message
 from service.runtime.runtime import Runtime
 from service.runtime.state import State
@@ -66,6 +67,7 @@ def stream_routes(runtime: Runtime) -> APIRouter:
                 runtime.calls.open(f"WS {PATH}", websocket.headers.get, _API) as call,
                 _disconnects_noted(call),
             ):
+                check_query(websocket.scope)
                 caller = caller_of_socket(websocket, runtime.access, runtime.settings.cors_origins)
                 caller.check()
                 await websocket.accept(
@@ -113,7 +115,7 @@ async def _read(
                 await stream.feed(image, about.sequence, about.timestamp, about.boxes)
                 about = FrameAbout()
                 continue
-            name, given = text_message(message.get("text"))
+            name, given = text_message(message.get("text") or "", max_boxes)
             if name == "config":
                 stream.configure(*parse_stream_settings({"options": options, **given}))
             else:

@@ -2,16 +2,18 @@
 
 from __future__ import annotations
 
-import json
 from dataclasses import dataclass
 from typing import Any
 
 from sdpose_core.types import Floats
-from service.errors import invalid_argument
+from service.errors import ErrorCode, ServiceError, invalid_argument
+from service.json_text import most_values, read_json
 from service.parameters import check_caller_boxes
 
 _NAMES = {"config", "frame"}
 _FIELDS = ("sequence", "timestamp", "boxes")
+_MAX_TEXT = 64 * 2**10
+_MAX_BOX_TEXT = 256
 
 
 @dataclass(frozen=True, slots=True)
@@ -23,15 +25,17 @@ class FrameAbout:
     boxes: Floats | None = None
 
 
-def text_message(text: str | None) -> tuple[str, dict[str, Any]]:
+def text_message(text: str, max_boxes: int) -> tuple[str, dict[str, Any]]:
     """Name and object of a message `{name: {...}}`, which is a config or tells of a frame.
 
-    Raises `ServiceError` invalid_argument where it is neither.
+    Raises `ServiceError` payload_too_large, and invalid_argument where it is neither.
     """
-    try:
-        message = json.loads(text or "")
-    except (ValueError, RecursionError):
-        message = None
+    most = _MAX_TEXT + _MAX_BOX_TEXT * max_boxes
+    if len(text) > most:
+        raise ServiceError(
+            ErrorCode.PAYLOAD_TOO_LARGE, f"a text message takes at most {most} characters"
+        )
+    message = read_json(text, most_values(max_boxes), "message")
     if not isinstance(message, dict) or len(message) != 1 or not message.keys() <= _NAMES:
         raise invalid_argument(
             "message", 'expected an image in a binary message, {"config": ...} or {"frame": ...}'
@@ -50,10 +54,8 @@ def frame_about(given: dict[str, Any], max_boxes: int) -> FrameAbout:
     sequence, timestamp, boxes = (given.get(name) for name in _FIELDS)
     if sequence is not None and (type(sequence) is not int or sequence < 0):
         raise invalid_argument("sequence", "expected a whole number from 0 up")
-    if timestamp is not None:
-        if type(timestamp) not in (int, float):
-            raise invalid_argument("timestamp", "expected a number of seconds")
-        timestamp = float(timestamp)
+    if timestamp is not None and type(timestamp) not in (int, float):
+        raise invalid_argument("timestamp", "expected a number of seconds")
     if boxes is not None:
         if not isinstance(boxes, list):
             raise invalid_argument("boxes", "expected a list")

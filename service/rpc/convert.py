@@ -8,7 +8,13 @@ from protos.sdpose.v1 import pose_pb2
 from sdpose_core.types import Floats
 from service.cameras.camera import CameraAnswer, CameraEvent, CameraState
 from service.errors import ServiceError, invalid_argument
-from service.parameters import PoseParameters, Priority, check_caller_boxes, parse_parameters
+from service.parameters import (
+    PoseParameters,
+    Priority,
+    check_caller_boxes,
+    check_count,
+    parse_parameters,
+)
 from service.pipeline.results import PoseResult
 from service.streams.sessions import FrameAnswer
 from service.streams.settings import Drop, StreamSettings, parse_stream_settings
@@ -73,6 +79,7 @@ def boxes_of(
     """`(N, 4)` xyxy pixels where the client gives boxes. Raises `ServiceError` for bad ones."""
     if not request.HasField("boxes"):
         return None
+    check_count(len(request.boxes.boxes), max_boxes)
     corners = [(box.x, box.y, box.x + box.width, box.y + box.height) for box in request.boxes.boxes]
     return check_caller_boxes(corners, max_boxes)
 

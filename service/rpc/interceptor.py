@@ -8,12 +8,15 @@ from __future__ import annotations
 import asyncio
 from collections.abc import AsyncIterator, Awaitable, Callable
 from functools import partial
+from math import inf
 from typing import TYPE_CHECKING, Any, TypeAlias
 
 import grpc
+from google.protobuf.descriptor import Descriptor
 from google.protobuf.message import DecodeError
 from grpc.aio import ServicerContext
 
+from protos.sdpose.v1 import pose_pb2
 from service.access.keys import Scope
 from service.errors import (
     ErrorCode,
@@ -25,11 +28,15 @@ from service.errors import (
 from service.rpc.arrivals import Arrivals
 from service.rpc.callers import CURRENT, current_caller, identified, text
 from service.rpc.errors import GRPC_STATUS, REQUEST_ID_KEY, error_metadata
+from service.rpc.wire import check_size, most_beside_images
 from service.runtime.runtime import Runtime
+from service.scheduling.places import Places
 from service.telemetry.calls import Call
 
 _Read: TypeAlias = Callable[[Any], Any]
 _SERVICE = "/sdpose.v1.PoseService/"
+_SMALL = 64 * 2**10
+_METHODS = pose_pb2.DESCRIPTOR.services_by_name["PoseService"].methods_by_name
 _APIS = {"EstimatePose": "grpc_estimate", "StreamPose": "grpc_stream", "WatchCamera": "grpc_watch"}
 _SCOPES = {"grpc_watch": Scope.CAMERAS}
 _NAMES = {api: f"{_SERVICE[1:]}{method}" for method, api in _APIS.items()}
@@ -41,7 +48,7 @@ else:  # generic in its type stubs only
 
 
 class PoseCallInterceptor(_Interceptor):
-    """Wraps the methods of `PoseService`; health and reflection pass untouched.
+    """Wraps the methods of `PoseService`; of health and reflection only what comes is checked.
 
     `largest_message` is the bound of a message in bytes.
     """
@@ -49,7 +56,12 @@ class PoseCallInterceptor(_Interceptor):
     def __init__(self, runtime: Runtime, largest_message: int) -> None:
         self._runtime = runtime
         self._arrivals = Arrivals(runtime.bodies, largest_message)
-        self._longest_s = runtime.settings.max_deadline_ms / 1e3
+        settings = runtime.settings
+        self._open = Places(
+            settings.max_requests + settings.max_streams, partial(runtime.metrics.shed, "requests")
+        )
+        self._most_else = most_beside_images(settings.max_boxes)
+        self._longest_s = settings.max_deadline_ms / 1e3
 
     async def intercept_service(
         self,
@@ -59,15 +71,22 @@ class PoseCallInterceptor(_Interceptor):
         """Replaces the method's handler by one that does the rest."""
         handler = await continuation(handler_call_details)
         method = handler_call_details.method
-        if handler is None or not method.startswith(_SERVICE):
-            return handler
+        if handler is None:
+            return None
+        if not method.startswith(_SERVICE):
+            return grpc.stream_stream_rpc_method_handler(
+                partial(_of_library, handler), None, handler.response_serializer
+            )
         # Without a deserializer of the library's: for bytes that are no message it would blame us.
-        read = partial(_message, handler.request_deserializer)
+        name = method.removeprefix(_SERVICE)
+        read = partial(
+            _message, handler.request_deserializer, _METHODS[name].input_type, self._most_else
+        )
         if handler.request_streaming:
             behaviour = handler.stream_stream
         else:
             behaviour = handler.unary_stream if handler.response_streaming else handler.unary_unary
-        call = self._handler(method.removeprefix(_SERVICE), behaviour, read)
+        call = self._handler(name, behaviour, read)
         # Whatever the method's kind: only this one leaves it to us when a message is read.
         return grpc.stream_stream_rpc_method_handler(call, None, handler.response_serializer)
 
@@ -140,7 +159,9 @@ class PoseCallInterceptor(_Interceptor):
                     caller = identified(self._runtime.access, metadata, context.peer(), scope)
                     opened.key = caller.name
                     CURRENT.set(caller)
-                    await self._answered(answer, context, opened)
+                    # Of its own: a call lasts until its client has read the answer.
+                    with self._open.taken(caller.share, inf):
+                        await self._answered(answer, context, opened)
             except ServiceError as error:
                 refusal = without_frames(error)
             # Out of the block, or its frames would stay with what `abort` raises.
@@ -165,7 +186,42 @@ class PoseCallInterceptor(_Interceptor):
             raise
 
 
-def _message(deserialize: _Read, data: bytes) -> Any:
+async def _of_library(handler: Any, _: object, context: ServicerContext[Any, Any]) -> None:
+    """A method of another service than ours, whose library would blame us for bytes that it gets.
+
+    Raises what the method raises.
+    """
+    read = partial(_small_message, handler.request_deserializer)
+    try:
+        if handler.request_streaming:
+            async for answer in handler.stream_stream(_messages(read, context), context):
+                await context.write(answer)
+        else:
+            async for request in _messages(read, context):
+                if handler.response_streaming:
+                    await handler.unary_stream(request, context)
+                else:
+                    await context.write(await handler.unary_unary(request, context))
+                break
+    except ServiceError as error:
+        refusal = error
+    else:
+        return
+    await context.abort(GRPC_STATUS[refusal.code], refusal.message)
+
+
+def _small_message(deserialize: _Read, data: bytes) -> Any:
+    if len(data) > _SMALL:
+        raise ServiceError(ErrorCode.PAYLOAD_TOO_LARGE, f"message: takes at most {_SMALL} bytes")
+    return _parsed(deserialize, data)
+
+
+def _message(deserialize: _Read, kind: Descriptor, most: int, data: bytes) -> Any:
+    check_size(data, kind, most)
+    return _parsed(deserialize, data)
+
+
+def _parsed(deserialize: _Read, data: bytes) -> Any:
     try:
         return deserialize(data)
     except DecodeError as error:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import resource
 from typing import Any
 
 import grpc
@@ -39,6 +40,10 @@ class RpcServer:
                 ("grpc.so_reuseport", 0),  # a taken port must be an error, not a shared port
                 ("grpc.http2.bdp_probe", 0),
                 ("grpc.http2.lookahead_bytes", 65535),
+                ("grpc.max_allowed_incoming_connections", _most_connections()),
+                ("grpc.server_handshake_timeout_ms", 10_000),
+                ("grpc.max_connection_idle_ms", 300_000),
+                ("grpc.max_concurrent_streams", most_calls),
                 ("grpc.keepalive_time_ms", 60_000),
                 ("grpc.keepalive_timeout_ms", 20_000),
                 ("grpc.keepalive_permit_without_calls", 1),
@@ -83,6 +88,12 @@ class RpcServer:
     async def stop(self, grace_s: float) -> None:
         """Rejects new calls and ends those in flight after the grace time."""
         await self._server.stop(grace_s)
+
+
+def _most_connections() -> int:
+    """A quarter of the files that the process may open: gRPC does not say whose they are."""
+    files, _ = resource.getrlimit(resource.RLIMIT_NOFILE)
+    return max(1, min(files // 4, 4096))
 
 
 def _credentials(tls: TlsFiles) -> grpc.ServerCredentials:

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from sdpose_core.types import Floats, Image
 from service.access.callers import Caller
-from service.parameters import PoseParameters
+from service.parameters import PoseParameters, Priority
 from service.pipeline.pipeline import PosePipeline
 from service.pipeline.results import PoseResult
 from service.scheduling.places import Place
@@ -44,6 +44,10 @@ class Permit:
         self._place.answered = True
         return result
 
-    async def draw(self, result: PoseResult, *, deadline: float) -> bytes:
+    async def draw(
+        self, result: PoseResult, *, priority: Priority = Priority.NORMAL, deadline: float
+    ) -> bytes:
         """As `PosePipeline.draw`."""
-        return await self._pipeline.draw(result, deadline=deadline, share=self._caller.share)
+        return await self._pipeline.draw(
+            result, priority=priority, deadline=deadline, share=self._caller.share
+        )

@@ -27,6 +27,7 @@ from service.runtime.state import State
 from service.scheduling.budget import ByteBudget
 from service.scheduling.owner_thread import OwnerThread
 from service.scheduling.places import Places
+from service.scheduling.work_pool import WorkPool
 from service.settings import Settings
 from service.streams.pose_stream import PoseStream, open_stream
 from service.streams.resume import Resumable
@@ -68,6 +69,7 @@ class Runtime:
             "request bodies in memory",
             partial(self.metrics.shed, "body", "memory"),
         )
+        self.body_pool = WorkPool("body", threads=1, max_waiting=settings.max_requests)
         self.calls = Calls(
             self.metrics, self.tracer, settings.max_deadline_ms, settings.default_deadline_ms
         )
@@ -341,6 +343,7 @@ class Runtime:
             retiring.cancel()
         if self._models is not None:
             self._models.pipeline.close()
+        self.body_pool.stop()
         ended = [worker.stop(timeout_s=1.0) for worker in self._workers]
         ended += [models.stop() for _, models in before]
         ended.append(self.cameras.ended(timeout_s=1.0))

@@ -5,7 +5,7 @@ the items are. All of its state belongs to the event loop; only `run` happens in
 there is no lock. A batch leaves only when the owner is free, and then at once, unless company is
 known to be on its way (`Batcher.expecting`): for that it waits until it is full or its oldest item
 has waited `max_wait_s`. So a lone caller never waits, and work that arrives while a batch runs
-forms the next one without a timer. Batchers that share an owner alternate.
+forms the next one without a timer. Batchers that share an owner go by priority, then alternate.
 """
 
 from __future__ import annotations
@@ -58,7 +58,7 @@ class Batcher(Generic[In, Out]):
         self._pump_planned = False
         self._wait_timer: asyncio.TimerHandle | None = None
         self._idle_waiters: list[asyncio.Future[None]] = []
-        worker.turns.join(self._pump)
+        worker.turns.join(self._pump, lambda: self._waiting.priority)
 
     @property
     def queued_cost(self) -> int:

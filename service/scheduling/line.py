@@ -5,6 +5,7 @@ from __future__ import annotations
 from bisect import insort
 from collections import Counter, defaultdict
 from collections.abc import Callable, Hashable, Iterator
+from math import inf
 from typing import Generic, Protocol, TypeAlias, TypeVar
 
 from service.scheduling.fairness import FairOrder, crowds
@@ -44,6 +45,11 @@ class Line(Generic[W]):
     def __iter__(self) -> Iterator[W]:
         """The items in their order."""
         return iter(self._items)
+
+    @property
+    def priority(self) -> float:
+        """Of the item that goes next; infinite where none waits."""
+        return self._items[0].order[0] if self._items else inf
 
     def order(self, share: Hashable, priority: int = 0) -> Order:
         """Of the next item of a share; lower priorities go first."""

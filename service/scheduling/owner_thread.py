@@ -44,10 +44,15 @@ class Turns:
     def __init__(self) -> None:
         self.taken = False
         self._sharers: list[Callable[[], None]] = []
+        self._priorities: dict[Callable[[], None], Callable[[], float]] = {}
 
-    def join(self, offer: Callable[[], None]) -> None:
-        """`offer` is called when the thread is free: it calls `take` if it has work to give."""
+    def join(self, offer: Callable[[], None], priority: Callable[[], float]) -> None:
+        """`offer` is called when the thread is free: it calls `take` if it has work to give.
+
+        `priority` gives that of its work now; lower goes first.
+        """
         self._sharers.append(offer)
+        self._priorities[offer] = priority
 
     def take(self, offer: Callable[[], None]) -> None:
         """The sharer that joined with `offer` has the thread now; it must `free` it again."""
@@ -58,9 +63,9 @@ class Turns:
         self._sharers.append(offer)
 
     def free(self) -> None:
-        """Offers the thread to each sharer, whose last turn is longest ago first."""
+        """Offers the thread to each sharer: by priority, then whose last turn is longest ago."""
         self.taken = False
-        for offer in list(self._sharers):
+        for offer in sorted(self._sharers, key=lambda one: self._priorities[one]()):
             if self.taken:
                 return
             offer()

@@ -37,7 +37,8 @@ class _TooLateError(Exception):
 class WorkPool:
     """A thread pool that refuses work beyond a bound instead of queueing without end.
 
-    Shares take turns (`service.scheduling.line`), and none may fill the queue alone.
+    Lower `priority` numbers go first; within one, shares take turns (`service.scheduling.line`),
+    and none may fill the queue alone.
     """
 
     def __init__(
@@ -66,7 +67,12 @@ class WorkPool:
             return time.monotonic() - min(self._begun.values()) if self._begun else 0.0
 
     async def run(
-        self, work: Callable[[], T], *, share: Hashable = None, deadline: float | None = None
+        self,
+        work: Callable[[], T],
+        *,
+        priority: int = 0,
+        share: Hashable = None,
+        deadline: float | None = None,
     ) -> T:
         """Runs `work` in a pool thread.
 
@@ -80,7 +86,7 @@ class WorkPool:
         if deadline is not None and deadline <= now:
             self._observer.shed(self.name, "expired")
             raise deadline_exceeded(f"before {self.name}")
-        job = self._queued(work, share, deadline, now)
+        job = self._queued(work, priority, share, deadline, now)
         # The thread that comes to this call takes whose turn it is then, not necessarily this job.
         self._pool.submit(self._next)
         scope = asyncio.timeout(None if deadline is None else deadline - now)
@@ -120,7 +126,12 @@ class WorkPool:
         return ServiceError(ErrorCode.UNAVAILABLE, "the service is stopping", retry_after_s=2.0)
 
     def _queued(
-        self, work: Callable[[], T], share: Hashable, deadline: float | None, now: float
+        self,
+        work: Callable[[], T],
+        priority: int,
+        share: Hashable,
+        deadline: float | None,
+        now: float,
     ) -> _Job:
         with self._lock:
             room = self._threads + self._max_waiting - len(self._begun)
@@ -129,7 +140,7 @@ class WorkPool:
                 raise ServiceError(
                     ErrorCode.OVERLOADED, f"the {self.name} queue is full", retry_after_s=1.0
                 )
-            job = _Job(work, share, self._line.order(share), deadline, now)
+            job = _Job(work, share, self._line.order(share, priority), deadline, now)
             self._line.join(job)
             return job
 

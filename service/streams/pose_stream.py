@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import math
 import secrets
 import time
 from collections.abc import Awaitable, Hashable, Iterator
@@ -20,6 +19,9 @@ from service.streams.sessions import FrameAnswer, ReceivedFrame, Session, Stream
 from service.streams.settings import Drop, StreamSettings
 from service.telemetry.calls import current_call
 from service.telemetry.metrics import Metrics
+
+MAX_TIMESTAMP_S = 2.0**63
+"""Far beyond any clock, and far from where intervals are not finite any more."""
 
 
 @contextmanager
@@ -92,8 +94,10 @@ class PoseStream:
         boxes: Floats | None = None,
     ) -> None:
         """One more frame, as `Session.offer` takes it; waits where none may be dropped."""
-        if timestamp is not None and not math.isfinite(timestamp):
-            raise invalid_argument("timestamp", "must be finite")
+        if timestamp is not None:
+            if not abs(timestamp) <= MAX_TIMESTAMP_S:  # also what is no number, and large integers
+                raise invalid_argument("timestamp", "must be a number of seconds, less than 2^63")
+            timestamp = float(timestamp)
         self._begin()
         if self._settings.drop is Drop.NONE:
             await self.session.room()

@@ -113,10 +113,10 @@ class Session(Generic[R]):
         """
         if sequence is None:
             sequence = 1 if self._last is None else self._last + 1
-        elif self._last is not None and sequence <= self._last:
-            raise invalid_argument("sequence", f"{sequence} does not come after {self._last}")
         if sequence > MAX_SEQUENCE:
             raise invalid_argument("sequence", f"no number comes after {MAX_SEQUENCE}")
+        if self._last is not None and sequence <= self._last:
+            raise invalid_argument("sequence", f"{sequence} does not come after {self._last}")
         self._last = sequence
         if self._waiting is not None:
             self._dropped += 1

@@ -6,8 +6,9 @@ import pytest
 
 from service.bench.overload import Answer, Run
 from service.bench.soak import Sample, Soak
+from tools.hostile import Harm, Seen
 from tools.lock import ROOT
-from tools.trust import faults, load_held, lost, named_tests, table
+from tools.trust import faults, harmless, load_held, lost, named_tests, table
 
 
 @pytest.mark.slow("starts pytest, 30 s")
@@ -32,6 +33,18 @@ def test_an_overload_holds_by_goodput_and_by_how_soon_it_refuses() -> None:
     assert [row.held for row in load_held(overload(0.2))] == [True, False]
     assert [row.held for row in load_held(overload(0.01, (200, 429, 429, 429)))] == [False, True]
     assert [row.held for row in load_held(overload(0.01, (200, 200, 429, 500)))] == [False, True]
+
+
+def harm(livez_s: float, image_s: float, *failed: str) -> Harm:
+    return Harm("pings", Seen([livez_s] * 9, [image_s] * 9, list(failed)), Seen([0.1], [1.0]))
+
+
+def test_a_hostile_client_is_harmless_by_livez_and_by_what_others_wait() -> None:
+    assert harmless([harm(0.1, 1.9)]).held
+    for bad in (harm(0.3, 1.0), harm(0.1, 2.1), harm(0.1, 1.0, "GET /livez: reset")):
+        row = harmless([harm(0.1, 1.0), bad])
+        assert not row.held
+        assert row.found.endswith("; pings")
 
 
 def soak(rise_mib: float) -> Soak:

@@ -1,4 +1,8 @@
-"""The long run: `python -m tests.fuzz --count 50000`; a table, and status 1 for any fault."""
+"""The long runs: a table, and status 1 for any fault.
+
+`python -m tests.fuzz --count 50000` tries damaged inputs, `--values --count 500000` any value in
+any field of both protocols.
+"""
 
 from __future__ import annotations
 
@@ -6,7 +10,7 @@ import argparse
 import sys
 import time
 
-from tests.fuzz.kinds import KINDS
+from tests.fuzz.kinds import KINDS, VALUES
 from tests.fuzz.run import MOST_MEMORY, Outcome, run
 
 
@@ -14,7 +18,8 @@ def main() -> int:
     """Prints one row a kind and every fault."""
     parser = argparse.ArgumentParser(prog="python -m tests.fuzz", description=__doc__)
     parser.add_argument("--count", type=int, default=50_000, help="inputs in all")
-    parser.add_argument("--kind", choices=list(KINDS), help="this kind alone")
+    parser.add_argument("--values", action="store_true", help="values in fields, not damage")
+    parser.add_argument("--kind", choices=[*KINDS, *VALUES], help="this kind alone")
     parser.add_argument("--only", type=int, help="the input of this number alone")
     given = parser.parse_args()
     print("| inputs | tried | answered | refused | slowest ms | memory grown MiB | faults |")
@@ -22,7 +27,8 @@ def main() -> int:
     faults: list[str] = []
     tried = 0
     began = time.monotonic()
-    for name, (_, share) in KINDS.items():
+    values = given.values or given.kind in VALUES
+    for name, (_, share) in (VALUES if values else KINDS).items():
         if given.kind not in (None, name):
             continue
         count = given.count * (100 if given.kind else share) // 100

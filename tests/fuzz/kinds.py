@@ -39,6 +39,7 @@ from service.errors import ErrorCode, ServiceError
 from service.pipeline.decoding import ImageDecoder
 from service.scheduling.budget import ByteBudget
 from tests.fakes import marked_image
+from tests.fuzz import values
 from tests.fuzz.damage import damaged
 from tests.pictures import animated_gif, corners, encoded, jpeg_with_orientation
 from tests.service.processes import a_process, free_port, resident
@@ -59,14 +60,19 @@ def most_memory() -> int:
 
 @dataclass(frozen=True)
 class Kind:
-    """Inputs of one kind: `opened` yields its reader, `seeds` are good ones."""
+    """Inputs of one kind: `opened` yields its reader, `seeds` are good ones.
+
+    `made` makes an input; without it a seed is damaged.
+    """
 
     seeds: tuple[bytes, ...]
     opened: Callable[[], contextlib.AbstractContextManager[Reader]]
+    made: Callable[[random.Random], bytes] | None = None
 
     def input(self, name: str, number: int) -> bytes:
         """The same for the same number, on every machine."""
-        return damaged(random.Random(f"{name} {number}"), self.seeds)
+        dice = random.Random(f"{name} {number}")
+        return self.made(dice) if self.made is not None else damaged(dice, self.seeds)
 
 
 def _pictures() -> Kind:
@@ -320,6 +326,30 @@ def _camera_files() -> Kind:
         (seed.encode(),), ".toml", lambda path: read_camera_file(path, 16), CameraFileError
     )
 
+
+def _values(
+    opened: Callable[[], contextlib.AbstractContextManager[Reader]],
+    choose: Callable[[random.Random], tuple[object, ...]],
+    good: tuple[object, ...],
+) -> Callable[[], Kind]:
+    return lambda: Kind((values.written(good),), opened, lambda dice: values.written(choose(dice)))
+
+
+VALUES: dict[str, tuple[Callable[[], Kind], int]] = {
+    "values over REST": (
+        _values(values.rest_reader, values.rest_input, ("query", "max_people", "1")),
+        40,
+    ),
+    "values over WebSocket": (
+        _values(values.socket_reader, values.socket_input, ("frame", "timestamp", 1.0)),
+        20,
+    ),
+    "values over gRPC": (
+        _values(values.rpc_reader, values.rpc_input, ("estimate", {}, [])),
+        40,
+    ),
+}
+"""As `KINDS`, of the inputs that are tried with `--values`."""
 
 KINDS: dict[str, tuple[Callable[[], Kind], int]] = {
     "pictures": (_pictures, 40),

@@ -74,10 +74,10 @@ def _work(kind: str, numbers: range, connection: Connection) -> None:
     import io
 
     from service.telemetry.logs import configure_logs
-    from tests.fuzz.kinds import KINDS
+    from tests.fuzz.kinds import KINDS, VALUES
 
     configure_logs("error", "json", io.StringIO())
-    made = KINDS[kind][0]()
+    made = {**KINDS, **VALUES}[kind][0]()
     with made.opened() as (read, memory):
         for seed in made.seeds[:3]:  # what is loaded at the first use takes its time then
             read(seed)

@@ -25,6 +25,7 @@ from tools import protos
 from tools.protos import stale
 
 pytestmark = pytest.mark.anyio
+PNG = encoded(marked_image(5), "PNG")
 
 
 async def test_stubs_are_current() -> None:
@@ -49,6 +50,68 @@ async def test_a_call_is_announced_until_its_message_is_there(
     await call.read()
     await call.done_writing()
     assert len(steps) == 2
+
+
+def sized(number: int, content: bytes) -> bytes:
+    """A field of protobuf with a length."""
+    head = b""
+    for value in (number << 3 | 2, len(content)):
+        while value > 127:
+            head, value = head + bytes([value & 127 | 128]), value >> 7
+        head += bytes([value])
+    return head + content
+
+
+@pytest.mark.parametrize(
+    ("message", "code"),
+    [
+        (sized(3, b"\x0a\x00" * 60_000), ErrorCode.PAYLOAD_TOO_LARGE),  # empty boxes
+        (sized(3, b"\x0a\x00" * 101), ErrorCode.PAYLOAD_TOO_LARGE),
+        (b"\x1a\x00" * 65, ErrorCode.PAYLOAD_TOO_LARGE),
+        (b"\xa0\x1f\x01" * 65, ErrorCode.PAYLOAD_TOO_LARGE),  # unknown numbers
+        (sized(99, bytes(70_000)), ErrorCode.PAYLOAD_TOO_LARGE),
+        (sized(1, PNG) + b"\x13\x14" * 9, ErrorCode.INVALID_ARGUMENT),  # groups
+        (b"\xff" * 11, ErrorCode.INVALID_ARGUMENT),
+        (sized(1, PNG)[:-5], ErrorCode.INVALID_ARGUMENT),
+        (sized(1, PNG) + sized(99, b"a new field"), None),
+    ],
+)
+async def test_a_message_is_measured_before_it_is_built(
+    service: Service, message: bytes, code: ErrorCode | None
+) -> None:
+    async with grpc.aio.insecure_channel(service.target) as channel:
+        call = channel.unary_unary("/sdpose.v1.PoseService/EstimatePose")(message)
+        if code is None:
+            await call
+            return
+        with pytest.raises(grpc.aio.AioRpcError) as refused:
+            await call
+        assert error_from(refused.value).code is code
+        streamed = channel.stream_stream("/sdpose.v1.PoseService/StreamPose")
+        # Boxes are the fifth field of a stream's message.
+        sent = streamed(iter([message.replace(b"\x1a", b"\x2a", 65)]))
+        with pytest.raises(grpc.aio.AioRpcError) as refused:
+            await sent.read()
+        assert error_from(refused.value).code is code
+
+
+@pytest.mark.parametrize(
+    "method",
+    [
+        "grpc.health.v1.Health/Check",
+        "grpc.health.v1.Health/Watch",
+        "grpc.reflection.v1alpha.ServerReflection/ServerReflectionInfo",
+    ],
+)
+async def test_what_no_message_is_is_not_our_fault_elsewhere(service: Service, method: str) -> None:
+    async with grpc.aio.insecure_channel(service.target) as channel:
+        for data, code in (
+            (b"\xff" * 11, grpc.StatusCode.INVALID_ARGUMENT),
+            (sized(1, bytes(70_000)), grpc.StatusCode.RESOURCE_EXHAUSTED),
+        ):
+            with pytest.raises(grpc.aio.AioRpcError) as refused:
+                await channel.stream_stream(f"/{method}")(iter([data])).read()
+            assert refused.value.code() is code
 
 
 async def test_health(service: Service) -> None:

@@ -53,7 +53,14 @@ async def test_several_images_and_boxes(service: Service, fake: FakeEstimator) -
     [
         (b"{", 422, "not readable JSON"),
         (b"\xff\xfe", 422, "not readable JSON"),
-        (b"[" * 5000, 422, "not readable JSON"),
+        (b"[" * 500, 422, "not readable JSON"),
+        (b"[" * 5000, 413, "values allowed in its JSON"),
+        (b'{"image": "' + b"\\n" * 5000 + b'"}', 413, "escaped or beyond ASCII"),
+        (
+            json.dumps({"image": "", **dict.fromkeys(map(str, range(33)), 1)}).encode(),
+            422,
+            "more than 32",
+        ),
         (b'["image"]', 422, "expected a JSON object, got list"),
         (b"{}", 422, "no image in the JSON object"),
         (b'{"image": null}', 422, "no image in the JSON object"),
@@ -96,6 +103,6 @@ async def test_a_parameter_in_query_and_object(service: Service) -> None:
 
 def test_what_a_parameter_becomes() -> None:
     body = {"image": TEXT, "flip": True, "cycles": None, "min_score": 0.5, "priority": "high"}
-    images, parameters = parse_json(json.dumps(body).encode(), "image", 1)
+    images, parameters = parse_json([json.dumps(body).encode()], "image", 1)
     assert images == [PNG]
     assert parameters == {"flip": "true", "min_score": "0.5", "priority": "high"}

@@ -92,7 +92,7 @@ def test_no_boxes_at_all() -> None:
     ("text", "images"),
     [
         ("not json", 1),
-        ("[" * 100_000, 1),
+        ("[" * 150, 1),
         ("{}", 1),
         ("[1, 2, 3, 4]", 1),
         ("[[1, 2, 3]]", 1),
@@ -113,6 +113,13 @@ def test_bad_boxes(text: str, images: int) -> None:
         parse_boxes(text, images, 10)
     assert refused.value.code is ErrorCode.INVALID_ARGUMENT
     assert refused.value.field == "boxes"
+
+
+@pytest.mark.parametrize("text", ["[" * 100_000, "[[1, 2, 4, 8]," * 1000, "[" + "0," * 1000 + "0]"])
+def test_boxes_are_counted_before_they_are_built(text: str) -> None:
+    with pytest.raises(ServiceError) as refused:
+        parse_boxes(text, 1, 10)
+    assert (refused.value.code, refused.value.field) == (ErrorCode.PAYLOAD_TOO_LARGE, "boxes")
 
 
 def test_too_many_boxes() -> None:

@@ -12,15 +12,15 @@ from contextlib import contextmanager
 import numpy as np
 import pytest
 
-from sdpose_core.types import Image
+from sdpose_core.types import Floats, Image
 from service.errors import ErrorCode, ServiceError
-from service.parameters import PoseParameters
+from service.parameters import PoseParameters, Priority
 from service.pipeline.limits import PipelineLimits
 from service.pipeline.pipeline import PosePipeline
 from service.scheduling.batch_run import BatchLimits
 from service.scheduling.owner_thread import OwnerThread
 from service.telemetry.metrics import Metrics
-from tests.fakes import FakeEstimator, marked_image
+from tests.fakes import FakeCrops, FakeEstimator, mark_of, marked_image
 from tests.pictures import encoded
 
 pytestmark = pytest.mark.anyio
@@ -232,3 +232,45 @@ async def test_copies_go_as_the_request_or_the_service_says() -> None:
     with stand(FakeEstimator()) as made:
         await made.pipeline.estimate(PNG)
         assert made.fake.finished == [((8, 8), False, True)]
+
+
+class Narrow(FakeEstimator):
+    """Holds all work of one pool at the gate, and notes whose it was in order."""
+
+    held_stage = ""
+
+    def upload(self, image: Image) -> Image:
+        return self._noted("decode", image)
+
+    def crop(self, image: Image, boxes: Floats) -> FakeCrops:
+        return super().crop(self._noted("crop", image), boxes)
+
+    def _noted(self, stage: str, image: Image) -> Image:
+        if stage == self.held_stage:
+            self.entered.set()
+            assert self.gate.wait(100)
+            self.detected.append(mark_of(image))
+        return image
+
+
+@pytest.mark.parametrize("stage", ["decode", "crop"])
+async def test_priority_is_strict_in_a_pool_of_one_thread(stage: str) -> None:
+    fake = Narrow()
+    fake.held_stage = stage
+    fake.gate.clear()
+    with stand(fake, decode_threads=1) as made:
+
+        def ask(mark: int, priority: Priority) -> asyncio.Task[object]:
+            image = encoded(marked_image(mark), "PNG")
+            parameters = PoseParameters(priority=priority)
+            return asyncio.create_task(made.pipeline.estimate(image, parameters, BOXES))
+
+        tasks = [ask(1, Priority.LOW)]
+        await asyncio.to_thread(fake.entered.wait, 100)
+        asked = (Priority.LOW, Priority.NORMAL, Priority.HIGH, Priority.LOW, Priority.HIGH)
+        for number, priority in enumerate(asked):
+            tasks.append(ask(number + 2, priority))
+            await until(made, number + 1, stage)
+        fake.gate.set()
+        await asyncio.gather(*tasks)
+    assert fake.detected == [1, 4, 6, 3, 2, 5]

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import re
 from collections import Counter
 from collections.abc import AsyncIterator, Iterator
 from contextlib import aclosing
@@ -272,6 +273,35 @@ def test_a_replica_whose_models_do_not_load_says_why(served: Served) -> None:
         serve.run(app, name="broken", route_prefix="/broken")
     assert "no-such-student" in serve.status().applications["broken"].deployments["pose"].message
     serve.delete("broken")
+
+
+def slower_models(_: object) -> FakeEstimator:
+    return FakeEstimator(delay_s=1.0)
+
+
+async def test_a_call_s_deadline_reaches_the_service(served: Served) -> None:
+    """It refuses at once what it cannot answer in time, instead of computing for no one."""
+    app = serving_app({"max_queue_ms": 60_000}, slower_models, **ONE)
+    await asyncio.to_thread(partial(serve.run, app, name="slower", route_prefix="/slower"))
+    async with grpc.aio.insecure_channel(f"127.0.0.1:{served.grpc}") as channel:
+        stub = pose_pb2_grpc.PoseServiceStub(channel)
+        ask = partial(
+            stub.EstimatePose,
+            pose_pb2.EstimatePoseRequest(image=PNG),
+            metadata=(("application", "slower"),),
+        )
+        await ask(timeout=100)  # two seconds: the pace is known now
+        ahead = [ask(timeout=100) for _ in range(3)]
+        async with httpx.AsyncClient(base_url=f"{served.url}/slower") as http:
+            begun = re.compile(r'sdpose_batch_dispatch_total{[^}]*"detect"} (\d)')
+            while sum(map(int, begun.findall((await http.get("/metrics")).text))) < 2:
+                await asyncio.sleep(0.05)
+        with pytest.raises(grpc.aio.AioRpcError) as refused:
+            await ask(timeout=3)  # less than those ahead will take
+        for call in ahead:
+            await call
+    assert refused.value.code() is grpc.StatusCode.RESOURCE_EXHAUSTED
+    await asyncio.to_thread(serve.delete, "slower")
 
 
 def keyed_models(_: object) -> FakeEstimator:

@@ -59,11 +59,13 @@ class Pair:
         await asyncio.to_thread(self.model.entered.wait, 100)
         return task
 
-    async def add(self, box: Batcher[int, int], *items: int) -> list[asyncio.Task[object]]:
+    async def add(
+        self, box: Batcher[int, int], *items: int, priority: int = 0
+    ) -> list[asyncio.Task[object]]:
         """Submits items one after the other, each in a moment of its own."""
         tasks: list[asyncio.Task[object]] = []
         for item in items:
-            tasks.append(asyncio.create_task(box.submit(item)))
+            tasks.append(asyncio.create_task(box.submit(item, priority=priority)))
             for _ in range(5):
                 await asyncio.sleep(0)
         return tasks
@@ -84,6 +86,17 @@ async def test_what_comes_while_the_other_runs_is_one_batch(worker: OwnerThread)
     pair.model.gate.set()
     await asyncio.gather(*tasks)
     assert pair.model.batches == [("pose", [100]), ("detect", [1, 2, 3, 4, 5])]
+
+
+async def test_priority_goes_before_turns(worker: OwnerThread) -> None:
+    pair = Pair(worker, max_cost=1)
+    tasks = [await pair.start(pair.pose)]
+    tasks += await pair.add(pair.detect, 1, priority=2)
+    tasks += await pair.add(pair.pose, 2, 3, priority=1)
+    tasks += await pair.add(pair.detect, 4, priority=0)
+    pair.model.gate.set()
+    await asyncio.gather(*tasks)
+    assert [items for _, items in pair.model.batches] == [[100], [4], [2], [3], [1]]
 
 
 async def test_they_take_turns(worker: OwnerThread) -> None:

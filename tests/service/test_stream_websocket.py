@@ -102,15 +102,32 @@ async def test_bad_parameters(service: Service, query: str, name: str) -> None:
         ('{"frame": {"timestamp": "now"}}', "timestamp"),
         ('{"frame": {"boxes": [[1, 2]]}}', "boxes"),
         ('{"frame": {"colour": 5}}', "colour"),
-        ("[" * 100_000, "message"),
+        ('{"frame": {"timestamp": 1%s}}' % ("0" * 400), "timestamp"),
+        ('{"frame": {"timestamp": 1e400}}', "timestamp"),
+        ('{"frame": {"timestamp": -1.7e308}}', "timestamp"),
+        ('{"frame": {"sequence": 1%s}}' % ("0" * 4000), "sequence"),
+        ("[" * 500, "message"),
     ],
 )
 async def test_bad_text_messages(service: Service, text: str, field: str) -> None:
     async with stream(service) as connection:
         await connection.send(text)
+        await connection.send(frame(1))  # a description belongs to a frame
         code, reason = await closed(connection)
     assert code == 1008
     assert reason.startswith(f"invalid_argument: {field}: ")
+
+
+@pytest.mark.parametrize(
+    "text",
+    ['{"config": {"options": [%s]}}' % ("0," * 9000), '{"config": {"a": "%s"}}' % ("b" * 99_999)],
+)
+async def test_a_text_message_is_counted_before_it_is_built(service: Service, text: str) -> None:
+    async with stream(service) as connection:
+        await connection.send(text)
+        code, reason = await closed(connection)
+    assert code == 1009
+    assert reason.startswith("payload_too_large: ")
 
 
 async def test_message_far_over_the_limit() -> None:

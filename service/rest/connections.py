@@ -1,0 +1,86 @@
+"""How many connections are open, and whose: bounded for each caller before file handles run out."""
+
+from __future__ import annotations
+
+import resource
+from collections import Counter
+from collections.abc import Callable
+
+from service.access.callers import network
+from service.scheduling.fairness import crowds
+
+_MOST = 4096
+"""Also where the process may open a million files: each connection takes memory."""
+
+
+class Connections:
+    """Those of one port, which takes a `part` of the files that the process may open.
+
+    A caller is an address here, as keys come later. One that holds too many loses the connection
+    that has waited for it the longest, be it idle or in the middle of a request; only where all of
+    them wait for the service is the new one refused. `on_refusal` is called then.
+    """
+
+    def __init__(self, part: float, on_refusal: Callable[[], None] = lambda: None) -> None:
+        self._part = part
+        self._on_refusal = on_refusal
+        self._open: dict[object, str] = {}
+        self._held: Counter[str] = Counter()
+        self._waiting: dict[str, dict[object, Callable[[], None]]] = {}
+
+    def __len__(self) -> int:
+        return len(self._open)
+
+    def add(self, connection: object, address: str | None) -> bool:
+        """One more of a caller; False where it may not stay."""
+        caller = network(address)
+        files, _ = resource.getrlimit(resource.RLIMIT_NOFILE)  # operators change it as we run
+        free = min(_MOST, int(files * self._part)) - len(self._open)
+        if free <= 0 or (crowds(self._held[caller], free) and not self._drop_oldest(caller)):
+            self._on_refusal()
+            return False
+        self._open[connection] = caller
+        self._held[caller] += 1
+        return True
+
+    def waits(self, connection: object, drop: Callable[[], None]) -> None:
+        """From now on it is the client's turn; `drop` ends the connection."""
+        if connection in self._open:
+            self._waiting.setdefault(self._open[connection], {}).setdefault(connection, drop)
+
+    def works(self, connection: object) -> None:
+        """From now on it is the service's turn."""
+        caller = self._open.get(connection, "")
+        waiting = self._waiting.get(caller, {})
+        waiting.pop(connection, None)
+        if not waiting:
+            self._waiting.pop(caller, None)
+
+    def remove(self, connection: object) -> None:
+        """It is closed."""
+        self.works(connection)
+        caller = self._open.pop(connection, "")
+        if caller:
+            self._give_back(caller)
+
+    def replace(self, connection: object, other: object) -> None:
+        """Another object has taken the connection over, and works."""
+        self.works(connection)
+        if connection in self._open:
+            self._open[other] = self._open.pop(connection)
+
+    def _drop_oldest(self, caller: str) -> bool:
+        oldest = next(iter(self._waiting.get(caller, {}).items()), None)
+        if oldest is None:
+            return False
+        connection, drop = oldest
+        self.works(connection)
+        self._open[connection] = ""  # its file is open until the loop comes by, and counts so long
+        self._give_back(caller)
+        drop()
+        return True
+
+    def _give_back(self, caller: str) -> None:
+        self._held[caller] -= 1
+        if not self._held[caller]:
+            del self._held[caller]
