@@ -17,7 +17,7 @@ from sdpose_core.image_files import encode_jpeg
 from sdpose_core.people import CANDIDATES
 from sdpose_core.types import Detections, Floats, Image, Poses
 from service.errors import invalid_argument
-from service.parameters import PoseParameters, check_boxes_touch
+from service.parameters import PoseParameters, Priority, check_boxes_touch
 from service.pipeline.decoding import Decoded, ImageDecoder
 from service.pipeline.estimator import Crops, Estimator, Frame
 from service.pipeline.items import Posed, PoseGroup, Turn
@@ -124,7 +124,7 @@ class PosePipeline:
         """
         started = time.monotonic()
         timings = {"queue": 0.0}
-        turn = Turn(parameters.priority.order, share, deadline)
+        turn = Turn((parameters.priority or Priority.NORMAL).order, share, deadline)
         self._cycles(parameters.cycles)  # a bad value is rejected before any work is done
         if boxes is None and self.models.detector == NO_DETECTOR:
             raise invalid_argument("boxes", "needed, as this service runs without a detector")

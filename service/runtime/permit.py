@@ -31,10 +31,10 @@ class Permit:
 
         Raises `ServiceError`, also permission_denied for a priority that is not the caller's.
         """
-        self._caller.check_priority(parameters.priority)
+        priority = self._caller.priority(parameters.priority)
         result = await self._pipeline.estimate(
             source,
-            parameters,
+            parameters.model_copy(update={"priority": priority}),
             boxes,
             deadline=deadline,
             keep_image=keep_image,
