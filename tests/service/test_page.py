@@ -193,11 +193,16 @@ async def test_webcam_goes_on_when_the_connection_breaks(
 ) -> None:
     async with page_of(chromium, fake) as (service, page):
         status = page.get_by_role("status")
+        opened: list[str] = []
+        page.on("websocket", lambda socket: opened.append(socket.url))
         await page.get_by_role("button", name="Webcam").click()
         await expect(status).to_contain_text("answers a second")
         service.runtime.streams.close("a break for the test")
         await expect(status).to_contain_text("a break for the test Next try in")
         await expect(status).to_contain_text("answers a second")
+        first, again = opened  # by one name, so that a balancer finds the same process
+        assert first == again
+        assert re.search(r"/pose/stream\?stream=[a-z0-9-]{20,}$", first)
 
 
 @in_browser
