@@ -54,8 +54,7 @@ TWO_PEOPLE = "2 people"
 
 @pytest.fixture(scope="module")
 def estimator() -> PoseEstimator:
-    # In fp32: who is half out of the example counts or not, as other precisions round.
-    return PoseEstimator.from_pretrained(precision="fp32")
+    return PoseEstimator.from_pretrained()
 
 
 @pytest.fixture(scope="module")
