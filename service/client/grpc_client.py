@@ -242,7 +242,8 @@ def _credentials(
     client_certificate: tuple[bytes, bytes] | None,
     server_name: str | None,
 ) -> grpc.ChannelCredentials | None:
-    if not tls and root_certificates is client_certificate is server_name is None:
+    given = (root_certificates, client_certificate, server_name)
+    if not tls and all(each is None for each in given):
         return None
     key, certificate = client_certificate or (None, None)
     return grpc.ssl_channel_credentials(root_certificates, key, certificate)

@@ -18,6 +18,7 @@ from sdpose_core.oks import oks_matrix
 from sdpose_core.people import each_once, people_of, persons, touching, without_outside
 from sdpose_core.ranking import PersonRanking, mean_scores, pose_features
 from sdpose_core.types import PUBLISHED_VIEW, Floats, Poses
+from tools.lock import ROOT
 from tools.pictures import EXAMPLE, IMAGES, PEOPLE, answers, overlay, sheet
 
 SIZE = (640, 480)
@@ -185,6 +186,9 @@ def test_the_pictures_of_the_documents_show_todays_answer() -> None:
         away = np.linalg.norm(places - poses.keypoints, axis=2)[scores > 0.5]
         assert np.median(away) < 2, f"{path.name}: run python -m tools.pictures"
         assert np.quantile(away, 0.9) < 8, f"{path.name}: run python -m tools.pictures"
+    first = shown["bus.jpg"][0]
+    said = f'"box": {json.dumps(first["box"])}, "score": {first["score"]},'
+    assert said in (ROOT / "README.md").read_text(), "the answer that README shows"
     drawn = {"overlay": overlay(answered[:2]), "sheet": sheet(answered, estimator.config.view)}
     for name, picture in drawn.items():
         kept = decode_image((PEOPLE.parent / f"{name}.jpg").read_bytes(), ImageLimits())
