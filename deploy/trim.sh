@@ -6,7 +6,7 @@ set -eu
 cd "$1"
 rm -rf torch/include torch/test torch/share torch/_inductor openvino/include
 # Of torchvision only the version is read, of setuptools nothing.
-rm -rf torchvision torchvision.libs setuptools setuptools-* _distutils_hack
+rm -rf torchvision torchvision.libs setuptools setuptools-* _distutils_hack distutils-precedence.pth
 find . \( -name '*.pyi' -o -name '*.pyx' -o -name '*.h' -o -name '*.hpp' \) -delete
 find torch/bin torch/lib \( -name 'test_*' -o -name 'protoc*' -o -name 'lib*_test.so' \) -delete
 find torch/testing/_internal -type f ! -name logging_tensor.py ! -name common_dtype.py ! -name __init__.py -delete

@@ -189,7 +189,7 @@ class Poses:
             ``skeleton.KEYPOINT_NAMES``. They may lie outside the image.
         keypoint_scores: ``(N, 17)`` float32 in 0..1.
         boxes: ``(N, 4)`` float32, xyxy pixels of the image.
-        scores: ``(N,)`` float32, the person's box score (1 for a box given by the caller).
+        scores: ``(N,)`` float32 in 0..1, high where a good pose is expected.
         ids: ``(N,)`` int64, who it is over time, 0 where that is not known yet; None without
             tracking.
     """

@@ -72,7 +72,10 @@ class PoseParameters(BaseModel):
         gt=0,
         description="Maximum milliseconds until the answer; after that the request fails.",
     )
-    priority: Priority = Field(default=Priority.NORMAL, description="The order in a queue.")
+    priority: Priority | None = Field(
+        default=None,
+        description="The order in a queue. Unset: `normal`, or what the caller may have at most.",
+    )
 
 
 def each_once(items: Iterable[tuple[str, str]]) -> dict[str, str]:

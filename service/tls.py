@@ -1,4 +1,4 @@
-"""The service's certificate, read from files that may be renewed while it runs."""
+"""Certificates in files: the service's own, which may be renewed while it runs, and a client's."""
 
 from __future__ import annotations
 
@@ -63,27 +63,75 @@ class TlsFiles:
 
         Raises `TlsError`; the context then is as it was, unless the file with the CA is at fault.
         """
-        try:
-            context.load_cert_chain(self.certificate, self.key, password=_no_password)
-        except (OSError, ValueError) as error:
-            raise TlsError(
-                f"{self.certificate} and {self.key}: not a certificate and its key: {_why(error)}"
-            ) from None
+        _load_pair(context, self.certificate, self.key)
         if self.client_ca is not None:
-            try:
-                context.load_verify_locations(self.client_ca)
-            except (OSError, ValueError) as error:
-                raise TlsError(f"{self.client_ca}: no certificates: {_why(error)}") from None
+            _load_ca(context, self.client_ca)
             context.verify_mode = ssl.CERT_REQUIRED
 
     def read(self) -> tuple[bytes, bytes, bytes | None]:
         """Key, certificate and CA as they are now. Raises `TlsError`."""
         self.context()  # gRPC itself tells of a wrong one only when somebody connects
-        try:
-            ca = None if self.client_ca is None else self.client_ca.read_bytes()
-            return self.key.read_bytes(), self.certificate.read_bytes(), ca
-        except OSError as error:
-            raise TlsError(f"{error.filename}: cannot be read: {error.strerror}") from None
+        ca = None if self.client_ca is None else _bytes_of(self.client_ca)
+        return _bytes_of(self.key), _bytes_of(self.certificate), ca
+
+
+@dataclass(frozen=True, slots=True)
+class ClientTls:
+    """PEM files of a client: whom it trusts in place of the system's CAs, and what it shows.
+
+    `certificate` and `key` go together.
+    """
+
+    ca: Path | None = None
+    certificate: Path | None = None
+    key: Path | None = None
+
+    def context(self) -> ssl.SSLContext | None:
+        """For HTTPS; None as usual, where no file is named. Raises `TlsError`."""
+        if self == ClientTls():
+            return None
+        context = ssl.SSLContext(ssl.PROTOCOL_TLS_CLIENT)
+        if self.ca is None:
+            context.load_default_certs()
+        else:
+            _load_ca(context, self.ca)
+        if self.certificate is not None and self.key is not None:
+            _load_pair(context, self.certificate, self.key)
+        return context
+
+    def read(self) -> tuple[bytes | None, tuple[bytes, bytes] | None]:
+        """The CAs, and key and certificate, as the clients over gRPC take them.
+
+        Raises `TlsError`.
+        """
+        self.context()  # gRPC itself takes anything, and then never connects
+        ca = None if self.ca is None else _bytes_of(self.ca)
+        if self.certificate is None or self.key is None:
+            return ca, None
+        return ca, (_bytes_of(self.key), _bytes_of(self.certificate))
+
+
+def _load_pair(context: ssl.SSLContext, certificate: Path, key: Path) -> None:
+    try:
+        context.load_cert_chain(certificate, key, password=_no_password)
+    except (OSError, ValueError) as error:
+        raise TlsError(
+            f"{certificate} and {key}: not a certificate and its key: {_why(error)}"
+        ) from None
+
+
+def _load_ca(context: ssl.SSLContext, ca: Path) -> None:
+    try:
+        context.load_verify_locations(ca)
+    except (OSError, ValueError) as error:
+        raise TlsError(f"{ca}: no certificates: {_why(error)}") from None
+
+
+def _bytes_of(path: Path) -> bytes:
+    try:
+        return path.read_bytes()
+    except OSError as error:
+        raise TlsError(f"{path}: cannot be read: {error.strerror}") from None
 
 
 def _no_password() -> bytes:

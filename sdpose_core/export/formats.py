@@ -120,6 +120,4 @@ def _quiet() -> Iterator[None]:
 
 def _need(package: str, what: str) -> None:
     if find_spec(package) is None:
-        raise ValueError(
-            f"{what} needs the {package} package: pip install 'sdpose-service[export]'"
-        )
+        raise ValueError(f"{what} needs the {package} package: pip install -e '.[export]'")

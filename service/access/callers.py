@@ -98,15 +98,21 @@ class Caller:
         except ServiceError:
             return False
 
-    def check_priority(self, priority: Priority) -> None:
-        """Raises `ServiceError` permission_denied for more than it may ask."""
-        if priority.order < self.max_priority.order:
+    def priority(self, asked: Priority | None) -> Priority:
+        """What it gets; unset asks for normal or, where it may not have that, for its highest.
+
+        Raises `ServiceError` permission_denied for more than it may ask.
+        """
+        if asked is None:
+            return max(Priority.NORMAL, self.max_priority, key=lambda each: each.order)
+        if asked.order < self.max_priority.order:
             raise ServiceError(
                 ErrorCode.PERMISSION_DENIED,
-                f"priority: {priority.value} is more than the {self.max_priority.value} "
+                f"priority: {asked.value} is more than the {self.max_priority.value} "
                 "that this caller may ask",
                 field="priority",
             )
+        return asked
 
     @contextmanager
     def stream(self, *, looking: bool = True) -> Iterator[None]:

@@ -48,7 +48,7 @@ class Cameras:
         overloaded where there are too many, or too many of this caller.
         """
         if owner is not None:
-            owner.check_priority(settings.parameters.priority)
+            owner.priority(settings.parameters.priority)
             self._rules.check(settings.address)
         if settings.name in self._running:
             raise ServiceError(

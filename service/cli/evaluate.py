@@ -7,6 +7,8 @@ from typing import TYPE_CHECKING, Annotated
 
 import typer
 
+from service.cli.tls_options import TlsCa, TlsCertificate, TlsKey, client_tls
+
 if TYPE_CHECKING:
     import numpy as np
     from numpy.typing import NDArray
@@ -57,6 +59,9 @@ def evaluate(
     api_key: Annotated[
         str | None, typer.Option(envvar="SDPOSE_API_KEY", help="Key for the server.")
     ] = None,
+    tls_ca: TlsCa = None,
+    tls_certificate: TlsCertificate = None,
+    tls_key: TlsKey = None,
     device: Annotated[str, typer.Option(help="auto, cpu, cuda or cuda:N.")] = "auto",
     backend: Annotated[str, typer.Option(help="auto, torch or openvino.")] = "auto",
     precision: Annotated[str, typer.Option(help="auto, fp32, fp16 or bf16.")] = "auto",
@@ -103,6 +108,7 @@ def evaluate(
     from sdpose_core.evaluate.worst import draw_worst
 
     console = Console()
+    tls = client_tls(server, tls_ca, tls_certificate, tls_key).context()
     if server is not None:
         _refuse_in_process_options(context)
     given = detector == "given" and boxes is None
@@ -121,7 +127,7 @@ def evaluate(
         if server is not None:
             from service.client.rest_client import RestPoseClient
 
-            client = closing.enter_context(RestPoseClient(server, api_key=api_key))
+            client = closing.enter_context(RestPoseClient(server, api_key=api_key, tls=tls))
             sources = [
                 (f"{server}, {_name(c, f)}", _from_server(client, c, f)) for c, f in settings
             ]

@@ -14,5 +14,6 @@ def need(extra: str, *modules: str) -> None:
     missing = [name for name in modules if importlib.util.find_spec(name) is None]
     if missing:
         raise ValueError(
-            f"this command needs {', '.join(missing)}: install sdpose-service[{extra}]"
+            f"this command needs {', '.join(missing)}: pip install -e '.[{extra}]' in a clone, in "
+            'images as docs/deployment.md says, "The images"'
         )

@@ -6,14 +6,19 @@ import time
 from collections.abc import Callable
 from contextlib import ExitStack
 from fractions import Fraction
+from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Literal
 
 import typer
 
+from service.cli.tls_options import TlsCa, TlsCertificate, TlsKey, client_tls
+
 if TYPE_CHECKING:
     from sdpose_core.stream import Answering, Summary
     from sdpose_core.types import Poses
+    from service.client import GrpcPoseClient
+    from service.tls import ClientTls
 
 
 def stream(
@@ -33,6 +38,16 @@ def stream(
     ] = None,
     api_key: Annotated[
         str | None, typer.Option(envvar="SDPOSE_API_KEY", help="Key of the service.")
+    ] = None,
+    tls: Annotated[
+        bool, typer.Option("--tls", help="Reach the service over TLS, as any --tls- option does.")
+    ] = False,
+    tls_ca: TlsCa = None,
+    tls_certificate: TlsCertificate = None,
+    tls_key: TlsKey = None,
+    tls_server_name: Annotated[
+        str | None,
+        typer.Option(help="Name in the service's certificate, where --server has another."),
     ] = None,
     json_file: Annotated[
         Path | None, typer.Option("--json", help="File for one JSON line per frame; - prints them.")
@@ -99,6 +114,15 @@ def stream(
         screen.say(f"sdpose stream: {line}")
 
     screen = _Screen()
+    reached = _reached(
+        server,
+        api_key,
+        client_tls(
+            server, tls_ca, tls_certificate, tls_key, tls=tls, tls_server_name=tls_server_name
+        ),
+        tls,
+        tls_server_name,
+    )
     cadence = _cadence(detect_every, live=is_live(source), tell=tell)
     to_screen = json_file is not None and str(json_file) == "-"
     try:
@@ -122,8 +146,7 @@ def stream(
         with ExitStack() as stack:
             answering = _answering(
                 stack,
-                server,
-                api_key,
+                reached,
                 cadence,
                 tracking,
                 smoothing,
@@ -174,10 +197,31 @@ def _cadence(given: str, *, live: bool, tell: Callable[[str], None]) -> int | Li
     raise typer.Exit(2)
 
 
+def _reached(
+    server: str | None, api_key: str | None, files: ClientTls, tls: bool, server_name: str | None
+) -> Callable[[], GrpcPoseClient] | None:
+    """What connects to the service, if one is named; its files are read now."""
+    if server is None:
+        return None
+    from service.client import GrpcPoseClient
+
+    if server.startswith(("http://", "https://")):
+        raise typer.BadParameter("--server: the gRPC address without http, such as localhost:8001")
+    ca, pair = files.read()
+    return partial(
+        GrpcPoseClient,
+        server,
+        api_key=api_key,
+        tls=tls,
+        root_certificates=ca,
+        client_certificate=pair,
+        server_name=server_name,
+    )
+
+
 def _answering(
     stack: ExitStack,
-    server: str | None,
-    api_key: str | None,
+    service: Callable[[], GrpcPoseClient] | None,
     detect_every: int | Literal["auto"],
     tracking: bool,
     smoothing: bool,
@@ -188,11 +232,11 @@ def _answering(
     live: bool,
     tell: Callable[[str], None],
 ) -> Answering:
-    if server is not None:
-        from service.client import Ask, GrpcPoseClient, StreamAsk
+    if service is not None:
+        from service.client import Ask, StreamAsk
         from service.client.answering import RemoteAnswering
 
-        client = stack.enter_context(GrpcPoseClient(server, api_key=api_key))
+        client = stack.enter_context(service())
         asked = StreamAsk(tracking, smoothing, detect_every, "latest" if live else "none")
         max_people, min_score, suppress = people
         ask = Ask(max_people=max_people, min_score=min_score, suppress=suppress)

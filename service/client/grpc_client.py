@@ -39,7 +39,8 @@ class GrpcPoseClient(Following):
     """Blocking client. `target` such as `localhost:8001`; close it, or use `with`.
 
     `tls` encrypts; `root_certificates` (PEM) are trusted then in place of gRPC's own, and
-    `client_certificate` (key and certificate, PEM) is shown where the service wants one.
+    `client_certificate` (key and certificate, PEM) is shown where the service wants one. Its own
+    certificate is for `server_name`, where that is not the host of `target`.
     """
 
     def __init__(
@@ -51,12 +52,13 @@ class GrpcPoseClient(Following):
         tls: bool = False,
         root_certificates: bytes | None = None,
         client_certificate: tuple[bytes, bytes] | None = None,
+        server_name: str | None = None,
     ) -> None:
-        credentials = _credentials(tls, root_certificates, client_certificate)
+        credentials = _credentials(tls, root_certificates, client_certificate, server_name)
         if credentials is None:
             self._channel = grpc.insecure_channel(target, options=_OPTIONS)
         else:
-            self._channel = grpc.secure_channel(target, credentials, options=_OPTIONS)
+            self._channel = grpc.secure_channel(target, credentials, options=_options(server_name))
         self._stub = pose_pb2_grpc.PoseServiceStub(self._channel)  # type: ignore[no-untyped-call]
         self._api_key = api_key
         self._retry = retry or Retry()
@@ -67,6 +69,7 @@ class GrpcPoseClient(Following):
             tls=tls,
             root_certificates=root_certificates,
             client_certificate=client_certificate,
+            server_name=server_name,
         )
 
     def estimate(
@@ -147,12 +150,15 @@ class AsyncGrpcPoseClient(AsyncFollowing):
         tls: bool = False,
         root_certificates: bytes | None = None,
         client_certificate: tuple[bytes, bytes] | None = None,
+        server_name: str | None = None,
     ) -> None:
-        credentials = _credentials(tls, root_certificates, client_certificate)
+        credentials = _credentials(tls, root_certificates, client_certificate, server_name)
         if credentials is None:
             self._channel = grpc.aio.insecure_channel(target, options=_OPTIONS)
         else:
-            self._channel = grpc.aio.secure_channel(target, credentials, options=_OPTIONS)
+            self._channel = grpc.aio.secure_channel(
+                target, credentials, options=_options(server_name)
+            )
         self.stub: Any = pose_pb2_grpc.PoseServiceStub(self._channel)  # type: ignore[no-untyped-call]
         self._api_key = api_key
         self._retry = retry or Retry()
@@ -231,9 +237,19 @@ async def _send(
 
 
 def _credentials(
-    tls: bool, root_certificates: bytes | None, client_certificate: tuple[bytes, bytes] | None
+    tls: bool,
+    root_certificates: bytes | None,
+    client_certificate: tuple[bytes, bytes] | None,
+    server_name: str | None,
 ) -> grpc.ChannelCredentials | None:
-    if not tls and root_certificates is None and client_certificate is None:
+    given = (root_certificates, client_certificate, server_name)
+    if not tls and all(each is None for each in given):
         return None
     key, certificate = client_certificate or (None, None)
     return grpc.ssl_channel_credentials(root_certificates, key, certificate)
+
+
+def _options(server_name: str | None) -> tuple[tuple[str, object], ...]:
+    if server_name is None:
+        return _OPTIONS
+    return (*_OPTIONS, ("grpc.ssl_target_name_override", server_name))

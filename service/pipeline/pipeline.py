@@ -124,7 +124,7 @@ class PosePipeline:
         """
         started = time.monotonic()
         timings = {"queue": 0.0}
-        turn = Turn(parameters.priority.order, share, deadline)
+        turn = Turn((parameters.priority or Priority.NORMAL).order, share, deadline)
         self._cycles(parameters.cycles)  # a bad value is rejected before any work is done
         if boxes is None and self.models.detector == NO_DETECTOR:
             raise invalid_argument("boxes", "needed, as this service runs without a detector")

@@ -31,7 +31,10 @@ class ReloadRequest(BaseModel):
 _REQUEST: Final = {
     "requestBody": {
         "required": False,
-        "content": {"application/json": {"schema": ReloadRequest.model_json_schema()}},
+        # /docs sends the example: it names no model, so those that run are loaded again.
+        "content": {
+            "application/json": {"schema": ReloadRequest.model_json_schema(), "example": {}}
+        },
     }
 }
 

@@ -101,7 +101,12 @@ class _LiveResponse(Response):
 _REQUEST: Final = {
     "requestBody": {
         "required": True,
-        "content": {"application/json": {"schema": CameraRequest.model_json_schema()}},
+        "content": {
+            "application/json": {
+                "schema": CameraRequest.model_json_schema(),
+                "example": {"name": "door", "address": "rtsp://10.0.0.5/stream1"},
+            }
+        },
     }
 }
 

@@ -42,71 +42,82 @@ ADMIN_PROBLEMS = {
 
 _BOXES = {
     "type": "string",
-    "contentMediaType": "application/json",
     "description": "People the caller knows already, as JSON; skips the detector. One image: a "
-    "list of `[x1, y1, x2, y2]` or `{x, y, width, height}` in pixels. Several images: a list "
-    "with one such list, or null, an image.",
-    "examples": ["[[48.2, 399.6, 246.1, 902.7]]"],
+    "list of `[x1, y1, x2, y2]` or `{x, y, width, height}` in pixels, as "
+    "`[[48.2, 399.6, 246.1, 902.7]]`. Several: a list with one such list, or null, an image.",
 }
 
+_SMALL_IMAGE = "UklGRh4AAABXRUJQVlA4TBEAAAAvB8ABAAdQ5CIXuf+BiOh/AAA="
+"""8 x 8 pixels of grey as WebP: an example that is answered as it stands."""
 
-def _parameter_schemas() -> dict[str, dict[str, Any]]:
+
+def _query_parameters() -> list[dict[str, Any]]:
+    """Each option once: forms and JSON objects take them too, as the body's description says."""
     schema = PoseParameters.model_json_schema()
-    priority = {**schema["$defs"]["Priority"], **schema["properties"]["priority"]}
-    priority.pop("$ref", None)
-    return {**schema["properties"], "priority": priority, "boxes": _BOXES}
+    described = {**schema["properties"], "boxes": _BOXES}
+    return [
+        {
+            "name": name,
+            "in": "query",
+            "required": False,
+            "description": each["description"],
+            "schema": _of_query(each, schema["$defs"]),
+        }
+        for name, each in described.items()
+    ]
+
+
+def _of_query(schema: dict[str, Any], definitions: dict[str, Any]) -> dict[str, Any]:
+    """Without null, which a query cannot say, and without references into the model."""
+    choices = [
+        definitions[each["$ref"].rpartition("/")[2]] if "$ref" in each else each
+        for each in schema.get("anyOf", [schema])
+        if each != {"type": "null"}
+    ]
+    values = [
+        {key: value for key, value in each.items() if key not in ("title", "description")}
+        for each in choices
+    ]
+    return values[0] if len(values) == 1 else {"anyOf": values}
 
 
 def _document(answer: dict[str, Any], *, many: bool) -> dict[str, Any]:
-    parameters = _parameter_schemas()
-    file_schema: dict[str, Any] = {"type": "string", "contentMediaType": "application/octet-stream"}
-    images: dict[str, Any] = (
-        {"type": "array", "items": file_schema, "minItems": 1} if many else file_schema
-    )
-    form = {
-        "type": "object",
-        "required": [IMAGE_FIELD],
-        "properties": {IMAGE_FIELD: images, **parameters},
-        "additionalProperties": False,
-    }
+    # `format: binary` and not `contentMediaType`: by it documentation pages offer a file to choose.
+    file: dict[str, Any] = {"type": "string", "format": "binary"}
     encoded: dict[str, Any] = {
         "type": "string",
         "contentEncoding": "base64",
         "description": "An image file in base64, or as a `data:` URL.",
     }
-    boxes = {"type": "array", "description": _BOXES["description"]}
-    json_object = {
-        **form,
-        "properties": {
-            **parameters,
-            "boxes": boxes,
-            IMAGE_FIELD: {"oneOf": [encoded, {"type": "array", "items": encoded, "minItems": 1}]}
-            if many
-            else encoded,
-        },
-    }
+    files = {"type": "array", "items": file, "minItems": 1} if many else file
+    texts = {"type": "array", "items": encoded, "minItems": 1}
     return {
         "responses": {200: answer, **PROBLEMS},
         "openapi_extra": {
-            "parameters": [
-                {
-                    "name": name,
-                    "in": "query",
-                    "required": False,
-                    "schema": schema,
-                    "description": schema.get("description", ""),
-                }
-                for name, schema in parameters.items()
-            ],
+            "parameters": _query_parameters(),
             "requestBody": {
                 "required": True,
+                "description": "The image. A form takes the parameters as fields too, a JSON "
+                "object as members.",
                 "content": {
-                    "multipart/form-data": {"schema": form},
-                    "application/json": {"schema": json_object},
-                    "image/*": {"schema": {"type": "string", "format": "binary"}},
+                    "multipart/form-data": {"schema": _image_alone(files)},
+                    "image/*": {"schema": file},
+                    "application/json": {
+                        "schema": _image_alone({"oneOf": [encoded, texts]} if many else encoded),
+                        "example": {IMAGE_FIELD: _SMALL_IMAGE},
+                    },
                 },
             },
         },
+    }
+
+
+def _image_alone(schema: dict[str, Any]) -> dict[str, Any]:
+    return {
+        "type": "object",
+        "required": [IMAGE_FIELD],
+        "properties": {IMAGE_FIELD: schema},
+        "additionalProperties": False,
     }
 
 

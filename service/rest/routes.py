@@ -107,7 +107,12 @@ def pose_routes(runtime: Runtime) -> APIRouter:
             call.outcome = as_service_error(failed[0]).code.value
         return _json({"results": [answer_entry(result, call.request_id) for result in results]})
 
-    @router.post("/pose/overlay", summary="The image with the poses drawn", **OVERLAY_DOCUMENT)
+    @router.post(
+        "/pose/overlay",
+        summary="The image with the poses drawn",
+        response_class=Response,  # not JSON, as the document would say
+        **OVERLAY_DOCUMENT,
+    )
     async def overlay(request: Request, asked: _Admitted = Depends(admitted)) -> Response:
         if len(asked.images) != 1:
             raise ServiceError(

@@ -5,7 +5,8 @@ sets over gRPC; `{"frame": {...}}` tells sequence, timestamp and boxes of the im
 
 Pages cannot set headers on a WebSocket, so a key may also come as a subprotocol: the client offers
 `sdpose.v1` and `sdpose.key.` followed by the key in base64url without padding; the server takes
-the former. A key in the query would be in the logs of every proxy.
+the former. A key in the query would be in the logs of every proxy. A stream's name for balancers
+(`x-sdpose-stream`), which is no secret, may be there: `stream`.
 """
 
 from __future__ import annotations
@@ -75,6 +76,7 @@ def stream_routes(runtime: Runtime) -> APIRouter:
                     [(b"x-request-id", call.request_id.encode("latin-1"))],
                 )
                 options = each_once(websocket.query_params.multi_items())
+                options.pop("stream", None)  # by its name a balancer has chosen this process
                 with runtime.open_stream(caller) as stream:
                     stream.configure(*parse_stream_settings({"options": options}))
                     await _exchange(websocket, stream, options, runtime.settings)

@@ -20,7 +20,7 @@ from service.streams.sessions import FrameAnswer
 from service.streams.settings import Drop, StreamSettings, parse_stream_settings
 
 _PRIORITIES = {
-    pose_pb2.PRIORITY_UNSPECIFIED: Priority.NORMAL,
+    pose_pb2.PRIORITY_UNSPECIFIED: None,
     pose_pb2.PRIORITY_HIGH: Priority.HIGH,
     pose_pb2.PRIORITY_NORMAL: Priority.NORMAL,
     pose_pb2.PRIORITY_LOW: Priority.LOW,
@@ -67,10 +67,9 @@ def _given(options: pose_pb2.PoseOptions) -> dict[str, object]:
             given[name] = getattr(options, name)
     if options.HasField("cycles"):
         given["cycles"] = options.cycles or "auto"
-    priority = _PRIORITIES.get(options.priority)
-    if priority is None:
+    if options.priority not in _PRIORITIES:
         raise invalid_argument("priority", f"unknown value {options.priority}")
-    return {**given, "priority": priority}
+    return {**given, "priority": _PRIORITIES[options.priority]}
 
 
 def boxes_of(

@@ -31,10 +31,10 @@ class Permit:
 
         Raises `ServiceError`, also permission_denied for a priority that is not the caller's.
         """
-        self._caller.check_priority(parameters.priority)
+        priority = self._caller.priority(parameters.priority)
         result = await self._pipeline.estimate(
             source,
-            parameters,
+            parameters.model_copy(update={"priority": priority}),
             boxes,
             deadline=deadline,
             keep_image=keep_image,
@@ -45,9 +45,10 @@ class Permit:
         return result
 
     async def draw(
-        self, result: PoseResult, *, priority: Priority = Priority.NORMAL, deadline: float
+        self, result: PoseResult, *, priority: Priority | None = None, deadline: float
     ) -> bytes:
         """As `PosePipeline.draw`."""
+        priority = self._caller.priority(priority)
         return await self._pipeline.draw(
             result, priority=priority, deadline=deadline, share=self._caller.share
         )

@@ -23,7 +23,7 @@ from service.errors import ErrorCode, ServiceError, deadline_exceeded
 from service.scheduling.batch_run import BatchLimits, BatchRun, Done, Entry, In, Out, Outcome, Run
 from service.scheduling.line import Line, Order
 from service.scheduling.owner_thread import OwnerThread, WorkerLostError
-from service.telemetry.observers import BatchObserver, SilentObserver
+from service.telemetry.observers import BatchObserver, ShedReason, SilentObserver
 
 
 class Batcher(Generic[In, Out]):
@@ -311,7 +311,7 @@ class Batcher(Generic[In, Out]):
         if not entry.future.done():
             entry.future.set_exception(deadline_exceeded(where))
 
-    def _withdraw(self, entry: Entry[In, Out], reason: str) -> None:
+    def _withdraw(self, entry: Entry[In, Out], reason: ShedReason) -> None:
         if self._waiting.withdraw(entry):
             if not self._waiting:
                 self._ready_since = None

@@ -9,6 +9,7 @@ from contextlib import contextmanager
 
 from service.errors import ErrorCode, ServiceError
 from service.scheduling.fairness import crowds
+from service.telemetry.observers import ShedReason
 
 _MARGIN = 1.2
 """The forecast knows nothing of what the requests ahead contain."""
@@ -30,7 +31,7 @@ class Places:
         shed: called with the reason of each refusal.
     """
 
-    def __init__(self, most: int, shed: Callable[[str], None]) -> None:
+    def __init__(self, most: int, shed: Callable[[ShedReason], None]) -> None:
         self._most = most
         self._shed = shed
         self._held: Counter[Hashable] = Counter()
@@ -89,6 +90,6 @@ class Places:
         self._seconds_each += weight * (now - self._since - self._seconds_each)
         self._since = now
 
-    def _refusal(self, reason: str, message: str, after_s: float) -> ServiceError:
+    def _refusal(self, reason: ShedReason, message: str, after_s: float) -> ServiceError:
         self._shed(reason)
         return ServiceError(ErrorCode.OVERLOADED, message, retry_after_s=after_s)

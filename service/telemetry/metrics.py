@@ -12,6 +12,8 @@ from prometheus_client.core import CounterMetricFamily, GaugeMetricFamily
 from prometheus_client.metrics_core import Metric
 from prometheus_client.process_collector import ProcessCollector
 
+from service.telemetry.observers import SHED_REASONS, ShedReason
+
 _SECONDS = (
     0.0005, 0.001, 0.0025, 0.005, 0.01, 0.025, 0.05, 0.1, 0.25, 0.5, 1.0, 2.5, 5.0, 10.0, 30.0,
 )  # fmt: skip
@@ -108,8 +110,7 @@ class Metrics:
         )
         self.shed_total = Counter(
             "sdpose_shed_total",
-            "Work dropped: queue_full, too_many_requests, too_many_streams, predicted_late, "
-            "expired, cancelled, key_limit or memory.",
+            f"Work dropped: {', '.join(SHED_REASONS)}.",
             ["reason"],
             registry=registry,
         )
@@ -158,7 +159,7 @@ class Metrics:
         self.batch_size.labels(stage).observe(cost)
         self.batch_dispatch.labels(stage, reason).inc()
 
-    def shed(self, stage: str, reason: str) -> None:
+    def shed(self, stage: str, reason: ShedReason) -> None:
         """Work was dropped at a stage."""
         self.shed_total.labels(reason).inc()
 

@@ -2,7 +2,21 @@
 
 from __future__ import annotations
 
-from typing import Protocol
+from typing import Final, Literal, Protocol, TypeAlias, get_args
+
+ShedReason: TypeAlias = Literal[
+    "queue_full",
+    "too_many_requests",
+    "too_many_streams",
+    "too_many_connections",
+    "predicted_late",
+    "expired",
+    "memory",
+    "key_limit",
+    "cancelled",
+]
+"""Why work was dropped; the last two are the caller's own doing, and no alarm."""
+SHED_REASONS: Final[tuple[ShedReason, ...]] = get_args(ShedReason)
 
 
 class QueueObserver(Protocol):
@@ -14,8 +28,8 @@ class QueueObserver(Protocol):
     def queue_wait(self, stage: str, seconds: float) -> None:
         """One item was begun after so many seconds."""
 
-    def shed(self, stage: str, reason: str) -> None:
-        """An item was dropped: queue_full, predicted_late, expired or cancelled."""
+    def shed(self, stage: str, reason: ShedReason) -> None:
+        """An item was dropped."""
 
 
 class BatchObserver(QueueObserver, Protocol):
@@ -32,6 +46,6 @@ class SilentObserver:
 
     def queue_wait(self, stage: str, seconds: float) -> None: ...
 
-    def shed(self, stage: str, reason: str) -> None: ...
+    def shed(self, stage: str, reason: ShedReason) -> None: ...
 
     def dispatched(self, stage: str, cost: int, reason: str) -> None: ...

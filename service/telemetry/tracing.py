@@ -93,7 +93,7 @@ def make_tracer(*, wanted: bool) -> Tracer:
         from opentelemetry.sdk.trace.export import BatchSpanProcessor
     except ModuleNotFoundError as error:
         raise TracingError(
-            f"SDPOSE_TRACING needs the extra: pip install 'sdpose-service[otel]' ({error})"
+            f"SDPOSE_TRACING needs the extra: pip install -e '.[otel]' ({error})"
         ) from None
     provider = TracerProvider(resource=Resource.create({SERVICE_NAME: "sdpose"}))
     provider.add_span_processor(BatchSpanProcessor(OTLPSpanExporter()))

@@ -42,9 +42,9 @@ export class PoseClient {
     return this.#json(`/pose?${query(options)}`, { method: "POST", body, signal });
   }
 
-  /** A stream of frames; `config` as of `/pose/stream`. */
-  stream({ config = {}, onState = () => {} } = {}) {
-    return new PoseStream(this, config, onState);
+  /** A stream of frames; `config` as of `/pose/stream`. By `name` balancers bring it back to its process. */
+  stream({ config = {}, onState = () => {}, name = randomName() } = {}) {
+    return new PoseStream(this, config, onState, name);
   }
 
   /** Of a camera that the service reads: the events `camera` and `pose`, as {event, data}. */
@@ -109,6 +109,7 @@ export class PoseStream {
   #client;
   #config;
   #onState;
+  #name;
   #socket = null;
   #waiting = null;
   #inFlight = [];
@@ -120,10 +121,11 @@ export class PoseStream {
   #closed = false;
   #error = null;
 
-  constructor(client, config, onState) {
+  constructor(client, config, onState, name) {
     this.#client = client;
     this.#config = { ...config };
     this.#onState = onState;
+    this.#name = name;
     this.#connect();
   }
 
@@ -163,6 +165,7 @@ export class PoseStream {
     const base = new URL(this.#client.base);
     base.protocol = base.protocol === "https:" ? "wss:" : "ws:";
     base.pathname = `${base.pathname.replace(/\/$/, "")}/pose/stream`;
+    base.search = query({ stream: this.#name });
     const protocols = ["sdpose.v1"];
     if (this.#client.key) protocols.push(`sdpose.key.${base64url(this.#client.key)}`);
     this.#onState({ state: "connecting" });
@@ -223,6 +226,10 @@ export class PoseStream {
 function query(options) {
   const set = Object.entries(options).filter(([, value]) => value !== "" && value != null);
   return new URLSearchParams(set.map(([name, value]) => [name, String(value)]));
+}
+
+function randomName() {
+  return Array.from(crypto.getRandomValues(new Uint32Array(4)), (part) => part.toString(36)).join("-");
 }
 
 function base64url(text) {

@@ -12,12 +12,14 @@ from ultralytics.utils import ASSETS
 
 from sdpose_core import PoseEstimator
 from sdpose_core.checkpoints import load_student
+from sdpose_core.detector.load import load_detector
 from sdpose_core.image_files import ImageLimits, decode_image
 from sdpose_core.oks import oks_matrix
 from sdpose_core.people import each_once, people_of, persons, touching, without_outside
 from sdpose_core.ranking import PersonRanking, mean_scores, pose_features
 from sdpose_core.types import PUBLISHED_VIEW, Floats, Poses
-from tools.pictures import IMAGES, PEOPLE, answers
+from tools.lock import ROOT
+from tools.pictures import EXAMPLE, IMAGES, PEOPLE, answers, overlay, sheet
 
 SIZE = (640, 480)
 # Joints of a standing person in its box of height 1, as on the page of a drawing lesson.
@@ -171,10 +173,12 @@ def test_two_men_are_two_people() -> None:
     assert (np.diff(poses.scores) <= 0).all()
 
 
-def test_the_picture_of_the_readme_shows_todays_answer() -> None:
-    """`python -m tools.pictures` draws it again; processors differ by a pixel or two."""
+def test_the_pictures_of_the_documents_show_todays_answer() -> None:
+    """`python -m tools.pictures` draws them again; processors differ by a pixel or two."""
+    estimator = PoseEstimator.from_pretrained(precision="fp32")
+    answered = answers(estimator)
     shown = json.loads(PEOPLE.read_text())
-    for path, (_, poses) in zip(IMAGES, answers(), strict=True):
+    for path, (_, poses) in zip(IMAGES, answered, strict=True):
         people = shown[path.name]
         assert len(poses) == len(people), f"{path.name}: run python -m tools.pictures"
         places = np.array([[(k["x"], k["y"]) for k in one["keypoints"]] for one in people])
@@ -182,3 +186,24 @@ def test_the_picture_of_the_readme_shows_todays_answer() -> None:
         away = np.linalg.norm(places - poses.keypoints, axis=2)[scores > 0.5]
         assert np.median(away) < 2, f"{path.name}: run python -m tools.pictures"
         assert np.quantile(away, 0.9) < 8, f"{path.name}: run python -m tools.pictures"
+    first = shown["bus.jpg"][0]
+    said = f'"box": {json.dumps(first["box"])}, "score": {first["score"]},'
+    assert said in (ROOT / "README.md").read_text(), "the answer that README shows"
+    drawn = {"overlay": overlay(answered[:2]), "sheet": sheet(answered, estimator.config.view)}
+    for name, picture in drawn.items():
+        kept = decode_image((PEOPLE.parent / f"{name}.jpg").read_bytes(), ImageLimits())
+        assert kept.shape == picture.shape, f"{name}: run python -m tools.pictures"
+        assert np.abs(kept.astype(int) - picture).mean() < 4, name
+
+
+@pytest.mark.parametrize("precision", ["auto", "fp32", "int8"])
+def test_two_people_are_found_on_the_example_of_the_page(precision: str) -> None:
+    """In whatever numbers a processor computes, with the flip test and without."""
+    detector = load_detector(precision=precision)
+    precision = "auto" if precision == "int8" else precision
+    estimator = PoseEstimator.from_pretrained(precision=precision)
+    estimator.detector = detector
+    for flip_test in (False, True):
+        [poses] = estimator.estimate([EXAMPLE], flip_test=flip_test)
+        assert len(poses) == 2
+        assert poses.scores.min() > 0.6

@@ -13,6 +13,7 @@ import yaml
 from prometheus_client.metrics_core import Metric
 
 from service.telemetry.metrics import Metrics
+from service.telemetry.observers import SHED_REASONS
 from tools.deployment.prometheus import (
     DASHBOARD,
     ROOT,
@@ -134,6 +135,20 @@ def test_every_metric_is_explained_with_what_to_do(existing: set[str]) -> None:
     explained = {name for row in rows for name in re.findall(r"`(sdpose_\w+)", row[0])}
     parts = re.compile(r"_(bucket|sum|count)$")
     assert explained == {parts.sub("", name) for name in existing if name.startswith("sdpose_")}
+
+
+def test_every_reason_for_dropped_work_is_explained() -> None:
+    """Of the metric, of the alert on it, and in the words of the metric itself."""
+    operations, deployment = (
+        (ROOT / "docs" / name).read_text() for name in ("operations.md", "deployment.md")
+    )
+    rows = [
+        re.search(r"^\| `sdpose_shed_total.*$", operations, re.MULTILINE),
+        re.search(r"^\| `SdposeShedding`.*$", deployment, re.MULTILINE),
+    ]
+    for row in rows:
+        assert row is not None
+        assert [reason for reason in SHED_REASONS if f"`{reason}`" not in row[0]] == []
 
 
 def test_promtool_accepts_the_rules_and_their_tests(tmp_path: Path) -> None:

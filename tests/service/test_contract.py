@@ -87,10 +87,22 @@ def test_document_describes_every_parameter_and_answer() -> None:
     pose = document["paths"]["/pose"]["post"]
     assert {each["name"] for each in pose["parameters"]} == {*PoseParameters.model_fields, "boxes"}
     assert all(each["description"] for each in pose["parameters"])
-    assert set(pose["requestBody"]["content"]) == {
-        "multipart/form-data",
-        "application/json",
-        "image/*",
+    for path in ("/pose", "/pose/overlay"):
+        post = document["paths"][path]["post"]
+        content = post["requestBody"]["content"]
+        assert list(content) == ["multipart/form-data", "image/*", "application/json"]
+        # Each option once, in the query; nothing there that no query can say.
+        assert set(content["multipart/form-data"]["schema"]["properties"]) == {"image"}
+        assert set(content["application/json"]["schema"]["properties"]) == {"image"}
+        schemas = {each["name"]: each["schema"] for each in post["parameters"]}
+        assert schemas["max_people"] == {"type": "integer", "minimum": 1, "maximum": 1000}
+        assert schemas["boxes"] == {"type": "string"}
+        assert schemas["priority"]["enum"] == ["high", "normal", "low"]
+        defaults = {name: each["default"] for name, each in schemas.items() if "default" in each}
+        given = PoseParameters().model_dump()
+        assert defaults == {name: given[name] for name in ("min_keypoint_score", "flip_test")}
+    assert set(document["paths"]["/pose/overlay"]["post"]["responses"]["200"]["content"]) == {
+        "image/jpeg"
     }
     assert set(pose["responses"]) == {
         "200", "400", "401", "403", "413", "415", "422", "429", "500", "503", "504",

@@ -206,11 +206,14 @@ def test_priority_and_scope() -> None:
     known = access(a_key(), a_key("vip", "vip", max_priority="high", scopes=["admin"]))
     plain, vip = known.identify(KEY, None, None), known.identify("vip", None, None)
     for priority in (Priority.NORMAL, Priority.LOW):
-        plain.check_priority(priority)
+        assert plain.priority(priority) is priority
     with pytest.raises(ServiceError, match="high is more than the normal") as refused:
-        plain.check_priority(Priority.HIGH)
+        plain.priority(Priority.HIGH)
     assert (refused.value.code, refused.value.field) == (ErrorCode.PERMISSION_DENIED, "priority")
-    vip.check_priority(Priority.HIGH)
+    assert vip.priority(Priority.HIGH) is Priority.HIGH
+    # A request that names none is never refused for it.
+    assert [one.priority(None) for one in (plain, vip)] == [Priority.NORMAL] * 2
+    assert Caller("slow", max_priority=Priority.LOW).priority(None) is Priority.LOW
     known.check_scope(plain, Scope.POSE)
     known.check_scope(vip, Scope.ADMIN)
     for caller, scope in ((plain, Scope.ADMIN), (vip, Scope.POSE), (Caller("any"), Scope.ADMIN)):

@@ -64,10 +64,11 @@ async def test_every_front_end_holds_a_key_to_it(front: str, key_file: Path) -> 
         table("slow", "slow", "crops_per_second = 1\nmax_streams = 1\n"),
         table("old", "old", "expires = 2020-01-01\n"),
         table("vip", "vip", 'max_priority = "high"\n'),
+        table("last", "last", 'max_priority = "low"\n'),
         table("admin", "admin", 'scopes = ["admin"]\n'),
     )
     async with serving(FakeEstimator(people=2), key_file=key_file, api_keys="plain") as service:
-        for key in (KEY, "plain", "vip"):
+        for key in (KEY, "plain", "vip", "last"):
             assert await ask(service, front, key) == 2
         assert await ask(service, front, "vip", Ask(priority="high")) == 2
         for key, wanted, code in (
@@ -76,6 +77,7 @@ async def test_every_front_end_holds_a_key_to_it(front: str, key_file: Path) -> 
             ("old", Ask(), ErrorCode.UNAUTHENTICATED),
             ("admin", Ask(), ErrorCode.PERMISSION_DENIED),
             (KEY, Ask(priority="high"), ErrorCode.PERMISSION_DENIED),
+            ("last", Ask(priority="normal"), ErrorCode.PERMISSION_DENIED),
         ):
             with pytest.raises(ServiceError) as refused:
                 await ask(service, front, key, wanted)

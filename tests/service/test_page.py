@@ -11,6 +11,7 @@ import sys
 from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager
 from pathlib import Path
+from typing import Any
 
 import cv2
 import httpx
@@ -19,7 +20,14 @@ import pytest
 
 pytest.importorskip("playwright", reason="comes with `make test-all`")
 
-from playwright.async_api import Browser, BrowserContext, Page, async_playwright, expect
+from playwright.async_api import (
+    Browser,
+    BrowserContext,
+    Locator,
+    Page,
+    async_playwright,
+    expect,
+)
 
 from sdpose_core import PoseEstimator
 from service.pipeline.estimator import Estimator
@@ -46,8 +54,7 @@ TWO_PEOPLE = "2 people"
 
 @pytest.fixture(scope="module")
 def estimator() -> PoseEstimator:
-    # In fp32: who is half out of the example counts or not, as other precisions round.
-    return PoseEstimator.from_pretrained(precision="fp32")
+    return PoseEstimator.from_pretrained()
 
 
 @pytest.fixture(scope="module")
@@ -185,11 +192,16 @@ async def test_webcam_goes_on_when_the_connection_breaks(
 ) -> None:
     async with page_of(chromium, fake) as (service, page):
         status = page.get_by_role("status")
+        opened: list[str] = []
+        page.on("websocket", lambda socket: opened.append(socket.url))
         await page.get_by_role("button", name="Webcam").click()
         await expect(status).to_contain_text("answers a second")
         service.runtime.streams.close("a break for the test")
         await expect(status).to_contain_text("a break for the test Next try in")
         await expect(status).to_contain_text("answers a second")
+        first, again = opened  # by one name, so that a balancer finds the same process
+        assert first == again
+        assert re.search(r"/pose/stream\?stream=[a-z0-9-]{20,}$", first)
 
 
 @in_browser
@@ -317,6 +329,66 @@ async def test_page_and_documentation_need_no_other_host(
         await page.goto(f"{service.url}/docs")
         await expect(page.locator(".opblock").first).to_be_visible()
         assert {host for host in hosts if not host.startswith("data:")} == {service.url}
+
+
+@in_browser
+async def test_the_documentation_sends_what_is_chosen(
+    chromium: Browser, estimator: PoseEstimator
+) -> None:
+    """ "Try it out" as it stands: a file, options once each, nothing that was not filled in."""
+    async with (
+        serving(estimator, api_keys="let-me-in") as service,
+        window(chromium) as context,
+    ):
+        page = await context.new_page()
+
+        async def opened(operation: str) -> Locator:
+            await page.goto("about:blank")
+            await page.goto(f"{service.url}/docs")
+            await page.get_by_role("button", name="Authorize").first.click()
+            await page.locator("#api_key_value").fill("let-me-in")
+            await page.get_by_role("button", name="Apply credentials").first.click()
+            await page.get_by_role("button", name="Close").first.click()
+            block = page.locator(f"#operations-pose-{operation}")
+            await block.locator(".opblock-summary-control").click()
+            await block.get_by_role("button", name="Try it out").click()
+            return block
+
+        async def sent(block: Locator, expected: str) -> dict[str, Any]:
+            await block.get_by_role("button", name="Execute").click()
+            shown = block.locator(".live-responses-table pre code").first
+            await expect(shown).to_contain_text(expected)
+            answer: dict[str, Any] = json.loads(await shown.inner_text())
+            return answer
+
+        pose = await opened("pose_pose_post")
+        await pose.locator("input[type=file]").set_input_files(WEB / "example.jpg")
+        assert len((await sent(pose, '"people"'))["people"]) == 2
+        await expect(pose.locator(".request-url")).to_contain_text(
+            f"{service.url}/pose?min_keypoint_score=0&flip_test=false"
+        )
+
+        # Two files, and options that are text and numbers.
+        await pose.get_by_role("button", name="Add string item").click()
+        await pose.locator("input[type=file]").nth(1).set_input_files(WEB / "example.jpg")
+        await pose.get_by_placeholder("max_people").fill("1")
+        await pose.get_by_placeholder("boxes").fill("[null, [[0, 0, 200, 300], [9, 9, 99, 99]]]")
+        results = (await sent(pose, '"results"'))["results"]
+        assert [len(one["people"]) for one in results] == [1, 1]
+
+        pose = await opened("pose_pose_post")
+        await pose.get_by_label("Request content type").select_option("image/*")
+        await pose.locator("input[type=file]").set_input_files(WEB / "example.jpg")
+        assert len((await sent(pose, '"people"'))["people"]) == 2
+
+        pose = await opened("pose_pose_post")
+        await pose.get_by_label("Request content type").select_option("application/json")
+        assert (await sent(pose, '"people"'))["image"] == {"width": 8, "height": 8}
+
+        overlay = await opened("overlay_pose_overlay_post")
+        await overlay.locator("input[type=file]").set_input_files(WEB / "example.jpg")
+        await overlay.get_by_role("button", name="Execute").click()
+        await expect(overlay.locator(".response-col_description img")).to_be_visible()
 
 
 @in_browser

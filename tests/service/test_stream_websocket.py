@@ -60,6 +60,7 @@ async def test_answers_carry_the_request_id(service: Service) -> None:
 async def test_parameters(service: Service, fake: FakeEstimator) -> None:
     fake.people = 3
     query = "?max_people=1&min_keypoint_score=0.88&cycles=2&flip_test=true&priority=low"
+    query += "&stream=door"  # its name for balancers, for want of headers
     async with stream(service, query) as connection:
         await connection.send(frame(1))
         (person,) = (await answer(connection))["people"]
@@ -75,6 +76,7 @@ async def test_parameters(service: Service, fake: FakeEstimator) -> None:
         ("?priority=urgent", "priority"),
         ("?cycles=1&cycles=2", "cycles"),
         ("?deadline_ms=5", "deadline_ms"),
+        ("?stream=a&stream=b", "stream"),
         ("?boxes=[]", "boxes"),
         (f"?{'x' * 300}=1", "x" * 80),
     ],

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import io
+import os
 import shutil
 import ssl
 import subprocess
@@ -28,7 +29,7 @@ from service.client import (
 )
 from service.process import StartError
 from service.settings import SettingsError, load_settings
-from service.tls import TlsError, TlsFiles, WatchedFiles
+from service.tls import ClientTls, TlsError, TlsFiles, WatchedFiles
 from tests.fakes import FakeEstimator, marked_image
 from tests.pictures import encoded
 from tests.service.conftest import Service, serving
@@ -56,9 +57,9 @@ class Authority:
         _openssl(folder, f"{made} {names}")
         return cls(folder)
 
-    def sign(self, name: str) -> tuple[Path, Path]:
-        """Certificate and key of localhost under a name."""
-        names = f"-subj /CN={name} -addext subjectAltName=DNS:localhost,IP:127.0.0.1"
+    def sign(self, name: str, hosts: str = "DNS:localhost,IP:127.0.0.1") -> tuple[Path, Path]:
+        """Certificate and key of `hosts` under a name."""
+        names = f"-subj /CN={name} -addext subjectAltName={hosts}"
         request = f"req -newkey rsa:2048 -nodes -keyout {name}.key -out {name}.csr {names}"
         signed = f"-CA ca.pem -CAkey ca.key -CAcreateserial -days 2 -out {name}.pem"
         _openssl(self.folder, request)
@@ -275,3 +276,54 @@ async def test_the_clients_say_what_they_trust(authority: Authority) -> None:
                 with pytest.raises(ServiceError) as refused:
                     await way(service.target, **wrong)
                 assert refused.value.code is ErrorCode.UNAVAILABLE
+
+
+async def test_commands_reach_an_encrypted_service(authority: Authority, tmp_path: Path) -> None:
+    """Mutual TLS, with a certificate for another name than that of the address."""
+    frames = tmp_path / "frames"
+    frames.mkdir()
+    for index in range(3):
+        (frames / f"{index}.png").write_bytes(PNG)
+    shown, key = authority.sign("client")
+    mine = {"--tls-ca": authority.ca, "--tls-certificate": shown, "--tls-key": key}
+    name = {"--tls-server-name": "pose.example"}
+    text = tmp_path / "text.pem"
+    text.write_text("no PEM")
+
+    def streamed(*options: object) -> subprocess.CompletedProcess[str]:
+        command = [sys.executable, "-m", "sdpose_core", "stream", frames, "--json", "-", *options]
+        environment = {**os.environ, "COLUMNS": "200"}
+        return subprocess.run(
+            [str(each) for each in command], capture_output=True, text=True, env=environment
+        )
+
+    def flat(options: dict[str, Any]) -> list[object]:
+        return [each for pair in options.items() for each in pair]
+
+    files = authority.sign("named", "DNS:pose.example")
+    async with encrypted(files, tls_client_ca=authority.ca) as service:
+        server = ["--server", service.target, "--attempts", 1]
+        done = await asyncio.to_thread(streamed, *server, *flat({**mine, **name}))
+        assert (done.returncode, done.stdout.count('"nose"')) == (0, 3), done.stderr
+        for missing in ({**mine}, {**name, "--tls-ca": authority.ca}, {"--tls-server-name": "x"}):
+            done = await asyncio.to_thread(streamed, *server, *flat(missing))
+            assert (done.returncode, done.stdout) == (1, ""), missing
+            assert "Traceback" not in done.stderr
+        for wrong, told in (
+            ({"--tls-ca": text}, "text.pem: no certificates"),
+            ({"--tls-key": key}, "go together"),
+            ({**mine, "--tls-key": authority.sign("other")[1]}, "key values mismatch"),
+            ({"--server": "https://localhost:1"}, "without http"),
+        ):
+            done = await asyncio.to_thread(streamed, *server, *flat(wrong))
+            assert (done.returncode, done.stdout) == (2, ""), done.stderr
+            assert told in done.stderr
+        done = await asyncio.to_thread(streamed, "--tls")
+        assert done.returncode == 2
+        assert "--tls needs --server" in done.stderr
+    own = ClientTls(authority.ca, shown, key).context()
+    async with (
+        encrypted(authority.sign("server"), tls_client_ca=authority.ca) as service,
+        AsyncRestPoseClient(service.url, tls=own, retry=ONCE) as rest,
+    ):
+        assert len((await rest.estimate(PNG)).people) == 1
