@@ -11,7 +11,7 @@ from pathlib import Path
 from typing import Any, Final
 
 from sdpose_core.io.problems import MediaError
-from sdpose_core.io.video import upright
+from sdpose_core.io.video import upright, video_track
 from sdpose_core.types import Image
 
 SCHEMES: Final = ("rtsp", "rtsps", "http", "https", "rtmp", "udp", "tcp", "srt")
@@ -191,12 +191,11 @@ class LiveSource:
             with av.open(
                 self._address, format=kind, options=options, timeout=self._timeout_s
             ) as container:
-                if not container.streams.video:
-                    raise MediaError("there is no video in it")
+                track = video_track(container)
                 if came_back:
                     self.reconnects += 1
                     self._tell(f"{shown(self._address)}: back")
-                for frame in container.decode(container.streams.video[0]):
+                for frame in container.decode(track):
                     self._put(frame)
                     if self._stopping.is_set():
                         return True

@@ -15,6 +15,8 @@ from sdpose_core.types import Image
 from sdpose_core.whole_file import PartialFile
 
 _TICK = Fraction(1, 90_000)  # seconds, as in transport streams; of frames with times of their own
+_MISORDERED = 3
+"""Frames by which a time may fall back in a damaged file; by more, the clock began again."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -23,7 +25,8 @@ class VideoFrame:
 
     Attributes:
         number: From 0.
-        time_s: Seconds from the first frame, whatever the file's own clock says.
+        time_s: Seconds from the first frame, never falling. Where the file's own clock begins
+            again, as in recordings joined end to end, it goes on.
         image: Its pixels.
         duration_s: How long the file says it is shown; 0 where it does not say.
     """
@@ -37,7 +40,8 @@ class VideoFrame:
 class VideoReader:
     """Frames of a video file in order, upright.
 
-    Damaged parts are left out, and what comes after them is read.
+    Damaged parts are left out, and what comes after them is read. Of several tracks `video_track`
+    is read.
 
     Args:
         file: Its path, or the file itself.
@@ -59,10 +63,11 @@ class VideoReader:
             self._container: Any = av.open(str(file) if isinstance(file, Path) else file)
         except self._error as error:
             raise MediaError(f"the video cannot be opened: {_reason(error)}") from error
-        if not self._container.streams.video:
+        try:
+            self._stream = video_track(self._container)
+        except MediaError:
             self.close()
-            raise MediaError("there is no video stream in it")
-        self._stream = self._container.streams.video[0]
+            raise
         self._stream.thread_type = "AUTO"
         rate = self._stream.average_rate or self._stream.guessed_rate or 25
         self.rate = Fraction(rate)
@@ -82,12 +87,17 @@ class VideoReader:
         self._container.close()
 
     def __iter__(self) -> Iterator[VideoFrame]:
-        start: float | None = None
+        step_s = 1 / float(self.rate)
+        offset_s = shown_s = 0.0
         for number, frame in enumerate(self._decoded()):
-            time_s = frame.time if frame.time is not None else number / float(self.rate)
-            start = time_s if start is None else start
+            clock_s = float(frame.time if frame.time is not None else number * step_s)
+            if number == 0:
+                offset_s = -clock_s
+            elif clock_s + offset_s < shown_s - _MISORDERED * step_s:
+                offset_s = shown_s + step_s - clock_s
+            shown_s = max(shown_s, clock_s + offset_s)
             duration_s = float((frame.duration or 0) * (frame.time_base or 0))
-            yield VideoFrame(number, max(0.0, float(time_s - start)), upright(frame), duration_s)
+            yield VideoFrame(number, shown_s, upright(frame), duration_s)
 
     def _decoded(self) -> Iterator[Any]:
         damaged = 0
@@ -198,6 +208,25 @@ class VideoWriter:
             raise MediaError(f"its drawing cannot be written: {_reason(error)}") from error
         finally:
             self._partial.discard()
+
+
+def video_track(container: Any) -> Any:
+    """The track to read of an open container of PyAV: the default one, or else the first.
+
+    Covers and thumbnails, which players keep in tracks of their own, are none.
+
+    Raises:
+        MediaError: there is none.
+    """
+    from av.stream import Disposition
+
+    stills = Disposition.attached_pic | Disposition.timed_thumbnails | Disposition.still_image
+    tracks = [track for track in container.streams.video if not track.disposition & stills]
+    if not tracks:
+        only = "but a cover or a thumbnail " if container.streams.video else ""
+        raise MediaError(f"there is no video {only}in it")
+    chosen = (track for track in tracks if track.disposition & Disposition.default)
+    return next(chosen, tracks[0])
 
 
 def upright(frame: Any) -> Image:

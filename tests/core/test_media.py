@@ -167,6 +167,60 @@ def test_times_count_from_the_first_frame_and_the_last_keeps_its_duration(tmp_pa
     assert again[:-1] == pytest.approx(expected, abs=0.002)
 
 
+def test_a_clock_that_begins_again_goes_on(tmp_path: Path) -> None:
+    """Recordings joined end to end, the second of them longer."""
+    import av
+
+    for name, count in (("a.ts", 6), ("b.ts", 9)):
+        with av.open(str(tmp_path / name), "w", format="mpegts") as container:
+            stream = container.add_stream("libx264", rate=12)
+            stream.width, stream.height, stream.pix_fmt = 64, 48, "yuv420p"
+            for _ in range(count):
+                image = np.zeros((48, 64, 3), np.uint8)
+                container.mux(stream.encode(av.VideoFrame.from_ndarray(image, format="rgb24")))
+            container.mux(stream.encode(None))
+    both = tmp_path / "both.ts"
+    both.write_bytes((tmp_path / "a.ts").read_bytes() + (tmp_path / "b.ts").read_bytes())
+    with VideoReader(both) as reader:
+        times = [frame.time_s for frame in reader]
+    assert times == pytest.approx([number / 12 for number in range(15)], abs=0.001)
+
+
+def _tracks(path: Path, *tracks: tuple[str, int, int]) -> Path:
+    """A file with a picture in each track: codec, grey value, disposition."""
+    import av
+
+    with av.open(str(path), "w") as container:
+        streams = []
+        for codec, _, disposition in tracks:
+            stream = container.add_stream(codec, rate=10)
+            stream.width, stream.height = 64, 48
+            stream.pix_fmt = "yuvj420p" if codec == "mjpeg" else "yuv420p"
+            stream.disposition = disposition
+            streams.append(stream)
+        for stream, (_, grey, _) in zip(streams, tracks, strict=True):
+            image = np.full((48, 64, 3), grey, np.uint8)
+            container.mux(stream.encode(av.VideoFrame.from_ndarray(image, format="rgb24")))
+            container.mux(stream.encode(None))
+    return path
+
+
+def test_the_default_track_is_read_and_a_cover_is_none(tmp_path: Path) -> None:
+    from av.stream import Disposition as Of
+
+    two = _tracks(tmp_path / "two.mkv", ("mpeg4", 20, 0), ("mpeg4", 200, Of.default))
+    with VideoReader(two) as reader:
+        assert next(iter(reader)).image.mean() > 150
+    film = ("mpeg4", 20, 0)
+    with VideoReader(
+        _tracks(tmp_path / "film.mp4", ("mjpeg", 200, Of.attached_pic), film)
+    ) as reader:
+        assert next(iter(reader)).image.mean() < 100
+    cover = _tracks(tmp_path / "cover.mp4", ("mjpeg", 200, Of.attached_pic))
+    with pytest.raises(MediaError, match="no video but a cover"):
+        VideoReader(cover)
+
+
 def test_damage_in_the_middle_costs_what_is_damaged(tmp_path: Path) -> None:
     import av
 
@@ -257,7 +311,7 @@ def test_sound_alone_is_no_video(tmp_path: Path) -> None:
         frame.sample_rate = 8000
         container.mux(stream.encode(frame))
         container.mux(stream.encode(None))
-    with pytest.raises(MediaError, match="no video stream"):
+    with pytest.raises(MediaError, match="there is no video in it"):
         VideoReader(path)
 
 
