@@ -2,6 +2,9 @@
 
 from __future__ import annotations
 
+import contextlib
+import os
+import struct
 from collections.abc import Iterator
 from dataclasses import dataclass
 from fractions import Fraction
@@ -130,15 +133,18 @@ class VideoWriter:
     Args:
         path: of the file; folders on the way to it are made.
         rate: frames a second.
+        keep: where it cannot be finished, as on a full disk, the file holds all but the last few
+            seconds of what was written, and is playable.
 
     Raises:
-        MediaError: while writing, when a frame does not encode.
+        MediaError: while writing, when a frame does not encode or cannot be stored.
     """
 
-    def __init__(self, path: Path, rate: Fraction) -> None:
+    def __init__(self, path: Path, rate: Fraction, *, keep: bool = False) -> None:
         self._path = path
         self._partial = PartialFile(path)
         self._rate = rate
+        self._keep = keep
         self._container: Any = None
         self._stream: Any = None
         self._last = -1
@@ -171,7 +177,10 @@ class VideoWriter:
                 self._durations[self._last] = round(duration_s / _TICK)
             self._mux(frame)
         except (av.FFmpegError, OSError, ValueError) as error:
-            raise MediaError(f"its drawing cannot be written: {_reason(error)}") from error
+            raise self._failure(error) from error
+
+    def _failure(self, error: Exception) -> MediaError:
+        return MediaError(f"its drawing {self._path} cannot be written: {_reason(error)}")
 
     def _mux(self, frame: Any) -> None:
         for packet in self._stream.encode(frame):
@@ -183,7 +192,10 @@ class VideoWriter:
         import av
 
         self._path.parent.mkdir(parents=True, exist_ok=True)
-        self._container = av.open(str(self._partial.path), "w", format="mp4")
+        # In fragments, which play without the index that closing the file puts in their place.
+        fragments = {"movflags": "hybrid_fragmented", "frag_duration": "1000000"}
+        path = str(self._partial.path)
+        self._container = av.open(path, "w", format="mp4", options=fragments)
         self._stream = self._container.add_stream("libx264", rate=self._rate)
         self._stream.width, self._stream.height = width, height
         self._stream.pix_fmt = "yuv420p"
@@ -198,16 +210,43 @@ class VideoWriter:
             return
         import av
 
+        whole = False
         try:
-            if kind is None:
-                self._mux(None)
-            self._container.close()
+            try:
+                if kind is None:
+                    self._mux(None)
+            finally:
+                self._container.close()
             if kind is None:
                 self._partial.finish()
+                whole = True
         except (av.FFmpegError, OSError) as error:
-            raise MediaError(f"its drawing cannot be written: {_reason(error)}") from error
+            raise self._failure(error) from error
         finally:
+            if self._keep and not whole:
+                self._finish_fragments()
             self._partial.discard()
+
+    def _finish_fragments(self) -> None:
+        """What is whole of the file takes its place; nothing where that fails, or is nothing."""
+        with contextlib.suppress(OSError), self._partial.path.open("r+b") as file:
+            if end := _end_of_fragments(file):
+                file.truncate(end)
+                self._partial.finish()
+
+
+def _end_of_fragments(file: BinaryIO) -> int:
+    """Where the last whole fragment of an mp4 file ends; 0 without one."""
+    end, at, size = 0, 0, os.fstat(file.fileno()).st_size
+    while at + 16 <= size:
+        file.seek(at)
+        length, kind, long = struct.unpack(">I4sQ", file.read(16))
+        at += length if length > 1 else long
+        if at > size or not length:
+            break
+        if kind == b"mdat":
+            end = at
+    return end
 
 
 def video_track(container: Any) -> Any:
