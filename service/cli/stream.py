@@ -118,7 +118,7 @@ def stream(
     status = 0
     try:
         # Before the models, which take seconds to load.
-        found, problems = ([], []) if is_live(source) else find_sources([source])
+        found, problems = ([], []) if is_live(source) else find_sources([source], tell)
         if problems:
             raise MediaError(problems[0])
         with ExitStack() as stack:

@@ -17,6 +17,7 @@ from sdpose_core.io.problems import BrokenVideo, MediaError
 from sdpose_core.io.sources import Source, find_sources, read_picture
 from sdpose_core.io.video import VideoReader, VideoWriter
 from sdpose_core.types import Image
+from tests.core.test_images import HEIC
 from tests.pictures import corners, encoded, jpeg_with_orientation
 
 
@@ -77,6 +78,30 @@ def test_inputs_that_mean_nothing_are_told(folder: Path) -> None:
         f"{inputs[1]}: nothing matches",
         f"{inputs[2]}: no images or videos in this folder",
     ]
+
+
+def test_what_a_folder_holds_and_is_not_read_is_told(folder: Path) -> None:
+    for name in ("more.txt", "x.json", ".hidden", "c.jfif", "e.MPO"):
+        (folder / name).write_bytes(encoded(corners(), "JPEG"))
+    (folder / "f.heic").write_bytes(HEIC)
+    (folder / "d.jpg").symlink_to("nowhere.jpg")
+    told: list[str] = []
+    sources, problems = find_sources([str(folder), str(folder / "*.json")], told.append)
+    assert told == [
+        f"{folder}: 3 of the files are no images or videos, and not read: x.json; "
+        "more.txt and 1 more .txt",
+        f"{folder}/*.json: 1 of the files are no images or videos, and not read: x.json",
+    ]
+    assert problems == [f"{folder}/*.json: nothing matches"]
+    by_name = {source.place.name: source for source in sources}
+    assert not by_name["f.heic"].is_video
+    assert read_picture(by_name["c.jfif"]).shape == read_picture(by_name["e.MPO"]).shape
+    for name, sentence in (("d.jpg", "a link to a file that is not there"), ("f.heic", "HEIC")):
+        with pytest.raises(MediaError, match=sentence):
+            read_picture(by_name[name])
+    unnamed = folder / "heic"
+    unnamed.write_bytes(HEIC)
+    assert not find_sources([str(unnamed)])[0][0].is_video, "FFmpeg would read its first tile"
 
 
 def test_pictures_come_upright(tmp_path: Path) -> None:
