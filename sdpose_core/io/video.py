@@ -61,7 +61,11 @@ class VideoReader:
     def __init__(self, file: Path | BinaryIO) -> None:
         import av
 
-        self._error = (av.FFmpegError, OSError)
+        self._error = (
+            av.FFmpegError,
+            OSError,
+            MediaError,
+        )  # the last of what the file is read from
         try:
             self._container: Any = av.open(str(file) if isinstance(file, Path) else file)
         except self._error as error:
@@ -277,4 +281,6 @@ def upright(frame: Any) -> Image:
 
 
 def _reason(error: Exception) -> str:
+    if isinstance(error, MediaError):
+        return str(error)
     return getattr(error, "strerror", None) or type(error).__name__
