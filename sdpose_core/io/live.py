@@ -11,7 +11,7 @@ from pathlib import Path
 from typing import Any, Final
 
 from sdpose_core.io.problems import MediaError
-from sdpose_core.io.video import upright, video_track
+from sdpose_core.io.video import VideoReader, upright, video_track
 from sdpose_core.types import Image
 
 SCHEMES: Final = ("rtsp", "rtsps", "http", "https", "rtmp", "udp", "tcp", "srt")
@@ -24,6 +24,28 @@ _SECRET = re.compile(r"(?<=://)[^/@]*@")
 def is_live(address: str) -> bool:
     """Whether this names a camera device or an address, and not a file."""
     return bool(_DEVICE.match(address)) or address.split("://")[0].lower() in SCHEMES
+
+
+def is_recording(address: str) -> bool:
+    """Whether an address of the web stands for a file: of a known size, or of a known duration.
+
+    False for a camera, a playlist, and where nothing answers.
+    """
+    if not address.lower().startswith(("http://", "https://")):
+        return False
+    from sdpose_core.io.web import WebFile
+
+    try:
+        with WebFile(address, patience_s=10.0, tries=0) as file:
+            playlist = file.read(64).lstrip().startswith((b"#EXTM3U", b"<"))
+            if playlist or file.kind.startswith("multipart/"):
+                return False
+            if file.size is not None:
+                return True
+        with WebFile(address, patience_s=10.0, tries=0) as file, VideoReader(file) as reader:
+            return reader.frames is not None
+    except MediaError:
+        return False
 
 
 def shown(address: str) -> str:

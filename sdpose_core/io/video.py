@@ -14,6 +14,7 @@ from typing import Any, BinaryIO
 import numpy as np
 
 from sdpose_core.io.problems import BrokenVideo, MediaError
+from sdpose_core.io.web import WebFile
 from sdpose_core.types import Image
 from sdpose_core.whole_file import PartialFile
 
@@ -58,7 +59,7 @@ class VideoReader:
         BrokenVideo: after all frames that can be read, if there were others.
     """
 
-    def __init__(self, file: Path | BinaryIO) -> None:
+    def __init__(self, file: Path | BinaryIO | WebFile) -> None:
         import av
 
         self._error = (

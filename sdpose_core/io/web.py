@@ -27,6 +27,8 @@ PATIENCE_S: Final = 60.0
 SLOWEST: Final = 2**16
 PAUSES_S: Final = (0.5, 1.0, 2.0)
 """Before each try to go on, if no byte came since the last."""
+_SKIPPED: Final = 2**20
+"""Bytes ahead that are read over rather than asked for anew."""
 _PASSING: Final = frozenset((408, 425, 429, 500, 502, 503, 504))
 _T = TypeVar("_T")
 
@@ -41,6 +43,7 @@ class WebFile:
 
     Attributes:
         size: in bytes; None where the server does not say.
+        kind: of its content, as the server says: ``video/mp4``.
 
     Raises:
         MediaError: it is not there, or the server does not answer; of ``read`` too, if the file
@@ -62,6 +65,7 @@ class WebFile:
         self._pieces: AsyncIterator[bytes] | None = None
         self._rest = b""
         self.size: int | None = None
+        self.kind = ""
         try:
             self._rest = _done(self._gather(1)) + self._rest
         except BaseException:
@@ -85,12 +89,11 @@ class WebFile:
         if whence == io.SEEK_END and self.size is None:
             raise OSError("the server does not say how long the file is")
         base = {io.SEEK_SET: 0, io.SEEK_CUR: self._at, io.SEEK_END: self.size or 0}[whence]
-        ahead = max(0, base + offset) - self._at
-        self._at += ahead
-        if 0 <= ahead <= len(self._rest):
-            self._rest = self._rest[ahead:]
-        elif ahead:
-            self._rest = b""
+        target = max(0, base + offset)
+        if 0 < target - self._at <= _SKIPPED:
+            _done(self._gather(target - self._at))
+        elif target != self._at:
+            self._at, self._rest = target, b""
             _done(self._leave())
         return self._at
 
@@ -174,6 +177,7 @@ class WebFile:
         if at > self._at or (self._received and not (same and version == self._version)):
             raise MediaError("it changed while it was read")
         self.size, self._version = self.size if size is None else size, version
+        self.kind = answer.headers.get("content-type", "").lower()
         self._ranges = "content-encoding" not in answer.headers
         self._pieces = answer.aiter_bytes()
         rest = b""

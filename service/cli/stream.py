@@ -81,12 +81,12 @@ def stream(
 ) -> None:
     """Find and follow the people of a camera or a recording.
 
-    Of a camera the latest frame wins; of a recording every frame is answered. A camera that
-    breaks off is opened again, after pauses of 0.5 to 10 seconds. Ctrl-C, SIGTERM, a closed
-    terminal, or q in the window, ends it with whole files. The JSON lines can be followed as they
-    come (tail -f). At the end a summary goes to standard error.
+    Of a camera the latest frame wins; of a recording, also one at an http address, every frame is
+    answered. A camera that breaks off is opened again, after pauses of 0.5 to 10 seconds. Ctrl-C,
+    SIGTERM, a closed terminal, or q in the window, ends it with whole files. The JSON lines can be
+    followed as they come (tail -f). At the end a summary goes to standard error.
     """
-    from sdpose_core.io.live import LiveSource, is_live, live_frames, shown
+    from sdpose_core.io.live import LiveSource, is_live, is_recording, live_frames, shown
     from sdpose_core.io.problems import MediaError
     from sdpose_core.io.sources import find_sources
     from sdpose_core.io.writers import JsonLines
@@ -99,7 +99,8 @@ def stream(
         screen.say(f"sdpose stream: {line}")
 
     screen = _Screen()
-    cadence = _cadence(detect_every, live=is_live(source), tell=tell)
+    live = is_live(source) and not is_recording(source)
+    cadence = _cadence(detect_every, live=live, tell=tell)
     to_screen = json_file is not None and str(json_file) == "-"
     try:
         sink: LineFile | Sink | None = None
@@ -118,7 +119,7 @@ def stream(
     status = 0
     try:
         # Before the models, which take seconds to load.
-        found, problems = ([], []) if is_live(source) else find_sources([source], tell)
+        found, problems = ([], []) if live else find_sources([source], tell)
         if problems:
             raise MediaError(problems[0])
         with ExitStack() as stack:
@@ -132,7 +133,7 @@ def stream(
                 (max_people, min_score, suppress),
                 attempts,
                 (student, detector, device),
-                live=is_live(source),
+                live=live,
                 tell=tell,
             )
             interrupted = stack.enter_context(stop_on_interrupt())
@@ -144,9 +145,9 @@ def stream(
             def stopping() -> bool:
                 return interrupted() or (display is not None and display.poll())
 
-            if is_live(source):
-                live = stack.enter_context(LiveSource(source, tell, attempts=attempts))
-                frames = live_frames(live.frames(stopping), fps, every)
+            if live:
+                camera = stack.enter_context(LiveSource(source, tell, attempts=attempts))
+                frames = live_frames(camera.frames(stopping), fps, every)
             else:
                 frames = recorded_frames(found, fps, every, stopping, tell)
             with screen:

@@ -31,6 +31,7 @@ from service.cli.console import LineFile, SinkError
 from service.cli.window import open_window
 from tests.cameras import camera
 from tests.cli.conftest import Done
+from tests.sites import served
 
 SDPOSE = (sys.executable, "-c", "from service.cli.main import main; main()")
 
@@ -70,6 +71,15 @@ def test_a_recording_gives_ids_lines_a_drawing_and_a_summary(clip: Path, tmp_pat
     with VideoReader(drawn) as reader:
         times = [frame.time_s for frame in reader]
     assert times == pytest.approx([n / 10 for n in range(12)], abs=0.005)
+
+
+def test_a_recording_at_an_address_is_answered_frame_by_frame(clip: Path, tmp_path: Path) -> None:
+    data = clip.read_bytes()
+    with served(lambda request: request.part(data)) as address:
+        done = sdpose_stream(address.replace("a.jpg", "clip.mp4"), "--json", tmp_path / "a.jsonl")
+    assert done.returncode == 0, done.stderr
+    times = [json.loads(line)["time_s"] for line in (tmp_path / "a.jsonl").read_text().splitlines()]
+    assert times == pytest.approx([n / 10 for n in range(12)])
 
 
 def test_every_and_the_screen(clip: Path, sdpose: Callable[..., Done]) -> None:

@@ -4,12 +4,15 @@ from __future__ import annotations
 
 import threading
 import time
+from pathlib import Path
 
+import numpy as np
 import pytest
 
-from sdpose_core.io.live import LiveSource, is_live, shown
+from sdpose_core.io.live import LiveSource, is_live, is_recording, shown
 from sdpose_core.io.problems import MediaError
 from tests.cameras import camera
+from tests.sites import Request, served
 
 
 def test_what_is_live() -> None:
@@ -17,6 +20,40 @@ def test_what_is_live() -> None:
         assert is_live(address), address
     for path in ("a.mp4", "folder", "/dev/null", "0.mp4", "file:///a"):
         assert not is_live(path), path
+
+
+def test_an_address_with_an_end_is_a_recording(tmp_path: Path) -> None:
+    """Known by its length, or by its duration where it comes in chunks; a playlist is none."""
+    import av
+
+    path = tmp_path / "v.mp4"
+    with av.open(str(path), "w", options={"movflags": "faststart"}) as container:
+        stream = container.add_stream("libx264", rate=10)
+        stream.width, stream.height, stream.pix_fmt = 64, 48, "yuv420p"
+        for _ in range(20):
+            image = np.zeros((48, 64, 3), np.uint8)
+            container.mux(stream.encode(av.VideoFrame.from_ndarray(image, format="rgb24")))
+        container.mux(stream.encode(None))
+    data = path.read_bytes()
+
+    def answer(request: Request) -> None:
+        if "list" in request.path:
+            request.head(Content_Length=9)
+            request.wfile.write(b"#EXTM3U\n\n")
+        elif "chunks" in request.path:
+            request.head(Transfer_Encoding="chunked")
+            request.wfile.write(b"%x\r\n" % len(data) + data + b"\r\n0\r\n\r\n")
+        else:
+            request.part(data)
+
+    with served(answer) as address:
+        assert is_recording(address)
+        assert is_recording(address + "?chunks")
+        assert not is_recording(address + "?list")
+    assert not is_recording(address), "nobody is there"
+    with camera(100_000) as address:
+        assert not is_recording(address)
+    assert not is_recording("rtsp://127.0.0.1:9/a")
 
 
 def test_frames_come_and_a_line_that_breaks_is_opened_again() -> None:
