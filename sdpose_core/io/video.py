@@ -9,14 +9,16 @@ from collections.abc import Iterator
 from dataclasses import dataclass
 from fractions import Fraction
 from pathlib import Path
-from typing import Any, BinaryIO
+from typing import TYPE_CHECKING, Any, BinaryIO
 
 import numpy as np
 
 from sdpose_core.io.problems import BrokenVideo, MediaError
-from sdpose_core.io.web import WebFile
 from sdpose_core.types import Image
 from sdpose_core.whole_file import PartialFile
+
+if TYPE_CHECKING:
+    from sdpose_core.io.web import WebFile
 
 _TICK = Fraction(1, 90_000)  # seconds, as in transport streams; of frames with times of their own
 _MISORDERED = 3
