@@ -30,6 +30,8 @@ PAUSES_S: Final = (0.5, 1.0, 2.0)
 _SKIPPED: Final = 2**20
 """Bytes ahead that are read over rather than asked for anew."""
 _PASSING: Final = frozenset((408, 425, 429, 500, 502, 503, 504))
+_FAILURES: Final = (httpx.HTTPError, httpx.InvalidURL, ValueError, OverflowError)
+"""The last two of addresses that only the system finds wrong, such as a port of 99999."""
 _T = TypeVar("_T")
 
 
@@ -122,7 +124,7 @@ class WebFile:
                     bound.reschedule(start + left_s)
                     try:
                         piece = await self._piece()
-                    except (httpx.TransportError, httpx.HTTPStatusError) as error:
+                    except _FAILURES as error:
                         await self._leave()
                         if failures >= len(self._pauses_s) or not _passes(error):
                             raise MediaError(self._told(error)) from error
@@ -205,11 +207,12 @@ class WebFile:
         return f"cannot connect: {what}" if isinstance(error, httpx.ConnectError) else what
 
 
-def _passes(error: httpx.HTTPError) -> bool:
+def _passes(error: Exception) -> bool:
     """Whether it is worth another try."""
     if isinstance(error, httpx.HTTPStatusError):
         return error.response.status_code in _PASSING
-    return not isinstance(error, httpx.ConnectError | httpx.UnsupportedProtocol)
+    lasting = httpx.ConnectError | httpx.UnsupportedProtocol
+    return isinstance(error, httpx.TransportError) and not isinstance(error, lasting)
 
 
 def _extent(answer: httpx.Response) -> tuple[int, int | None]:

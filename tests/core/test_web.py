@@ -96,6 +96,20 @@ def test_what_is_not_whole_fails(answer: Answer, said: str) -> None:
         whole(address)
 
 
+@pytest.mark.parametrize("address", ["http://[::1/a", "http://a b/c", "http:///a", "http://"])
+def test_an_address_that_is_none_is_told(address: str) -> None:
+    with pytest.raises(MediaError):
+        whole(address)
+
+
+def test_a_server_that_leads_in_a_circle_is_told() -> None:
+    with (
+        served(lambda r: r.head(302, Location="/again", Content_Length=0)) as address,
+        pytest.raises(MediaError, match="redirects"),
+    ):
+        whole(address)
+
+
 @pytest.mark.parametrize("where", ["head", "body", "between"])
 def test_a_server_that_drips_holds_no_one(where: str) -> None:
     over = threading.Event()
