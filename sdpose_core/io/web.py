@@ -15,6 +15,7 @@ import time
 from collections.abc import AsyncIterator, Coroutine
 from functools import lru_cache
 from typing import Any, Final, TypeVar
+from urllib.parse import urlsplit
 
 import httpx
 
@@ -30,8 +31,6 @@ PAUSES_S: Final = (0.5, 1.0, 2.0)
 _SKIPPED: Final = 2**20
 """Bytes ahead that are read over rather than asked for anew."""
 _PASSING: Final = frozenset((408, 425, 429, 500, 502, 503, 504))
-_FAILURES: Final = (httpx.HTTPError, httpx.InvalidURL, ValueError, OverflowError)
-"""The last two of addresses that only the system finds wrong, such as a port of 99999."""
 _T = TypeVar("_T")
 
 
@@ -68,6 +67,10 @@ class WebFile:
         self._rest = b""
         self.size: int | None = None
         self.kind = ""
+        try:
+            _ = urlsplit(address).port  # httpx leaves it to the system to find it out of range
+        except ValueError as error:
+            raise MediaError(f"not an address of the web: {error}") from error
         try:
             self._rest = _done(self._gather(1)) + self._rest
         except BaseException:
@@ -124,7 +127,9 @@ class WebFile:
                     bound.reschedule(start + left_s)
                     try:
                         piece = await self._piece()
-                    except _FAILURES as error:
+                    except MediaError:
+                        raise
+                    except Exception as error:
                         await self._leave()
                         if failures >= len(self._pauses_s) or not _passes(error):
                             raise MediaError(self._told(error)) from error
