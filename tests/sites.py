@@ -29,6 +29,7 @@ class Request(http.server.BaseHTTPRequestHandler):
         self.send_response(status)
         for name, value in headers.items():
             self.send_header(name.replace("_", "-"), str(value))
+        self.send_header("Connection", "close")  # which it is, after each answer
         self.end_headers()
 
     def part(self, data: bytes, stop: int | None = None, tag: str = '"1"') -> None:

@@ -146,7 +146,7 @@ def test_chunks_and_answers_without_a_length() -> None:
         request.wfile.write(b"0\r\n\r\n")
 
     def until_closed(request: Request) -> None:
-        request.head(Connection="close")
+        request.head()
         request.wfile.write(DATA)
 
     for answer in (chunked, until_closed):
