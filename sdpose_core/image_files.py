@@ -61,7 +61,9 @@ _REDUCED = {
 REDUCTIONS = (2, 4, 8)
 """By how much a JPEG may be decoded smaller."""
 _FORMATS = ("JPEG", "PNG", "WEBP", "AVIF", "GIF", "BMP", "TIFF")
+_HEIC_BRANDS = {b"heic", b"heix", b"heim", b"heis", b"hevc", b"hevx", b"mif1", b"msf1"}
 _EXIF_ORIENTATION = 0x0112
+_NEW_SUBFILE_TYPE = 254  # of TIFF; its first bit: a smaller version of another image
 _TILE = 256
 _PEAK_BYTES = {
     "JPEG": 12,  # CMYK; what OpenCV takes needs less
@@ -131,6 +133,11 @@ def read_header(data: bytes, limits: ImageLimits) -> Header:
         raise ImageTooLargeError(
             f"the image has {len(data)} bytes, more than the {limits.max_bytes} allowed",
         )
+    if is_heic(data):
+        raise UnsupportedImageError(
+            "HEIC, the format of phones, is not read: save it as JPEG (on an iPhone: Settings, "
+            "Camera, Formats, Most Compatible)"
+        )
     if not is_image(data):
         raise UnsupportedImageError(
             f"not an image of an accepted type: {', '.join(ACCEPTED_TYPES)}",
@@ -165,6 +172,10 @@ def decode_image(
 def _decode_with_pillow(data: bytes, limits: ImageLimits) -> tuple[Image, int]:
     """The stored pixels and the EXIF orientation; on return Pillow's own copies are gone."""
     with _faults_of_the_file(), PillowImage.open(io.BytesIO(data), formats=_FORMATS) as opened:
+        if opened.format == "TIFF" and opened.tag_v2.get(_NEW_SUBFILE_TYPE, 0) & 1:  # type: ignore[attr-defined]
+            raise UnsupportedImageError(
+                "a camera's raw file, whose first image is a thumbnail: save it as JPEG or TIFF"
+            )
         opened.load()
         _check_pixels(*opened.size, limits)  # a GIF frame may outgrow its header
         orientation = _orientation(opened)  # 1 for a TIFF, which Pillow has turned by now
@@ -188,6 +199,15 @@ def is_image(data: bytes) -> bool:
     if data[:4] == b"RIFF" and data[8:12] == b"WEBP":
         return True
     return data[4:8] == b"ftyp" and b"avi" in data[8:64]
+
+
+def is_heic(data: bytes) -> bool:
+    """Whether the first bytes (64 or more) are those of a HEIC file, which is not read.
+
+    FFmpeg would open it as a video of its first tile.
+    """
+    brands = {data[at : at + 4] for at in range(8, min(64, int.from_bytes(data[:4])), 4)}
+    return data[4:8] == b"ftyp" and not is_image(data) and bool(brands & _HEIC_BRANDS)
 
 
 def _check_pixels(width: int, height: int, limits: ImageLimits) -> None:

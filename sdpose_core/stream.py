@@ -161,42 +161,40 @@ class StreamRun:
     def run(self, answers: Answers) -> None:
         """Work until there are no more.
 
-        What was done until then is written before anything is raised that the answers raise.
+        Whatever is raised, by the answers or where they are written: the files are whole.
         """
         with ExitStack() as stack:
             video = None
             if self.overlay is not None:
-                video = stack.enter_context(VideoWriter(self.overlay, self.rate))
+                video = stack.enter_context(VideoWriter(self.overlay, self.rate, keep=True))
             failure = self._all(iter(answers), video)
         if failure is not None:
             raise failure
 
     def _all(self, answers: Answers, video: VideoWriter | None) -> Exception | None:
         last_s, drawn_size = -1.0, (0, 0)
-        while True:
-            try:
-                frame, poses = next(answers)
-            except StopIteration:
-                return None
-            except Exception as error:  # noqa: BLE001 - raised when the files are whole
-                return error
-            self.summary.add(frame, poses)
-            height, width = frame.image.shape[:2]
-            if self.writer is not None:
-                self.writer.write(
-                    Record(self.name, width, height, poses, frame.number, frame.time_s)
-                )
-            if video is not None or self.window is not None:
-                drawing = draw_poses(frame.image, poses)
-            if self.window is not None:
-                self.window(drawing)
-            if video is not None:
-                last_s = max(frame.time_s, last_s + 0.001)
-                drawn_size = drawn_size if any(drawn_size) else (width, height)
-                if (width, height) != drawn_size:  # a camera that came back with another size
-                    drawing = np.asarray(cv2.resize(drawing, drawn_size), np.uint8)
-                video.write(drawing, last_s)
-            self.show(self.summary, poses)
+        try:
+            for frame, poses in answers:
+                self.summary.add(frame, poses)
+                height, width = frame.image.shape[:2]
+                if self.writer is not None:
+                    self.writer.write(
+                        Record(self.name, width, height, poses, frame.number, frame.time_s)
+                    )
+                if video is not None or self.window is not None:
+                    drawing = draw_poses(frame.image, poses)
+                if self.window is not None:
+                    self.window(drawing)
+                if video is not None:
+                    last_s = max(frame.time_s, last_s + 0.001)
+                    drawn_size = drawn_size if any(drawn_size) else (width, height)
+                    if (width, height) != drawn_size:  # a camera that came back with another size
+                        drawing = np.asarray(cv2.resize(drawing, drawn_size), np.uint8)
+                    video.write(drawing, last_s)
+                self.show(self.summary, poses)
+        except Exception as error:  # noqa: BLE001 - raised when the files are whole
+            return error
+        return None
 
 
 def recorded_frames(

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections import deque
+from collections import Counter, deque
 from collections.abc import Iterator, Sequence
 from concurrent.futures import Future, ThreadPoolExecutor
 from dataclasses import dataclass, replace
@@ -13,7 +13,7 @@ import cv2
 import numpy as np
 from numpy.typing import NDArray
 
-from sdpose_core.data.coco_file import read_coco
+from sdpose_core.data.coco_file import read_coco, warn_once
 from sdpose_core.data.shards import CONTEXT_SIZE, VIEW_SIZE, CropSample, decode_rgb
 from sdpose_core.geometry import regions_from_boxes
 from sdpose_core.types import Image
@@ -64,8 +64,8 @@ class CocoImage:
 def load_coco(annotations: Path, images: Path) -> list[CocoImage]:
     """Images of a COCO keypoint set in file order, including those without people.
 
-    People: not crowd, at least one labelled joint, a box with area inside the image. Raises
-    ``ValueError`` as ``read_coco`` does.
+    People: not crowd, at least one labelled joint, a box with area inside the image; how many
+    others there are is logged. Raises ``ValueError`` as ``read_coco`` does.
     """
     file = read_coco(annotations)
     listed = [
@@ -80,23 +80,34 @@ def load_coco(annotations: Path, images: Path) -> list[CocoImage]:
     ]
     sizes = {image.image_id: (image.width, image.height) for image in listed}
     people: dict[int, list[CocoPerson]] = {}
+    left_out: Counter[str] = Counter()
     for entry in file.people:
         person = _person(entry, *sizes[entry["image_id"]])
-        if person is not None:
+        if isinstance(person, str):
+            left_out[person] += 1
+        else:
             people.setdefault(entry["image_id"], []).append(person)
+    if left_out:
+        why = ", ".join(f"{count} {reason}" for reason, count in left_out.items())
+        warn_once(
+            f"{annotations}: {left_out.total()} of {len(file.people)} people are left out: {why}"
+        )
     return [replace(image, people=tuple(people.get(image.image_id, ()))) for image in listed]
 
 
-def _person(annotation: dict[str, Any], width: int, height: int) -> CocoPerson | None:
-    if annotation["iscrowd"] or not annotation["num_keypoints"] or annotation["area"] <= 0:
-        return None
+def _person(annotation: dict[str, Any], width: int, height: int) -> CocoPerson | str:
+    """One person, or why it is none."""
+    if annotation["iscrowd"]:
+        return "in a crowd"
+    if not annotation["num_keypoints"]:
+        return "without a labelled joint"
     x, y, w, h = annotation["bbox"]
     # As in the published code: the last pixel of a clipped box lies inside the image.
     x1, y1 = max(0.0, x), max(0.0, y)
     x2 = min(width - 1.0, x1 + max(0.0, w - 1))
     y2 = min(height - 1.0, y1 + max(0.0, h - 1))
-    if x2 <= x1 or y2 <= y1:
-        return None
+    if x2 <= x1 or y2 <= y1 or annotation["area"] <= 0:
+        return "whose box has no area inside the image"
     return CocoPerson(
         annotation_id=annotation["said_id"],
         box=np.array([x1, y1, x2, y2], np.float32),

@@ -12,8 +12,10 @@ import io
 import json
 import logging
 import math
+import re
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
+from functools import cache
 from pathlib import Path
 from typing import Any, Final
 
@@ -64,10 +66,13 @@ def read_coco(path: Path) -> CocoFile:
     """Read a COCO keypoint (or person) file.
 
     People are those of the category named person, of the one with COCO's keypoints, or of the only
-    one. A missing ``area`` is that of the box, with a warning.
+    one. Their joints are put in COCO's order by the names that the category gives; without names
+    they are in it. An ``area`` that is missing or 0 is that of the box, a box without area that of
+    the labelled joints, with a warning.
 
     Raises:
-        ValueError: not such a file, or an ambiguous one; the message names file and entry.
+        ValueError: not such a file, one of other joints, or an ambiguous one; the message names
+            file and entry.
     """
     try:
         content = json.loads(path.read_text(encoding="utf-8"))
@@ -81,7 +86,8 @@ def read_coco(path: Path) -> CocoFile:
     images = _images(path, content["images"])
     numbers = {key: image["id"] for key, image in images.items()}
     category = _person_category(path, content)
-    people = _people(path, content["annotations"], category, numbers)
+    order = _joint_order(path, content, category)
+    people = _people(path, content["annotations"], category, numbers, order)
     return CocoFile(path, tuple(images.values()), tuple(people), numbers, category)
 
 
@@ -109,11 +115,15 @@ def _images(path: Path, entries: Sequence[Any]) -> dict[str, dict[str, Any]]:
 
 
 def _people(
-    path: Path, entries: Sequence[Any], category: int | str, numbers: Mapping[str, int]
+    path: Path,
+    entries: Sequence[Any],
+    category: int | str,
+    numbers: Mapping[str, int],
+    order: Sequence[int],
 ) -> list[dict[str, Any]]:
     people: list[dict[str, Any]] = []
     seen: dict[str, int] = {}
-    without_area = 0
+    without_area = without_box = 0
     for index, entry in enumerate(entries):
         where = f"{path}: annotation {_named(entry, index)}"
         if not isinstance(entry, dict):
@@ -128,12 +138,13 @@ def _people(
             image = id_text(entry["image_id"])
             if image not in numbers:
                 raise ValueError(f"image {image} is not in the file")
-            person = _person(entry)
+            person = _person(entry, order)
         except KeyError as error:
             raise ValueError(f"{where} has no {error}") from error
         except (TypeError, ValueError, OverflowError, AttributeError) as error:
             raise ValueError(f"{where}: {error}") from error
-        without_area += "area" not in entry
+        without_area += person["area"] > 0 and float(entry.get("area") or 0) <= 0
+        without_box += person["bbox"] != [float(value) for value in entry["bbox"]]
         person |= {"id": len(people) + 1, "said_id": key, "image_id": numbers[image]}
         people.append(person)
     if entries and not people:
@@ -141,35 +152,77 @@ def _people(
         raise ValueError(
             f"{path}: persons have category {category}, annotations only {', '.join(used)}"
         )
+    if without_box:
+        warn_once(
+            f"{path}: {without_box} people have a box without area; that around their labelled "
+            "joints is taken, which is smaller than a body's"
+        )
     if without_area:
-        _log.warning(
-            "%s: %d people have no area; that of their boxes is taken, which is larger than a "
-            "body's and makes OKS kinder",
-            path,
-            without_area,
+        warn_once(
+            f"{path}: {without_area} people have no area; that of their boxes is taken, which is "
+            "larger than a body's and makes OKS kinder"
         )
     return people
 
 
-def _person(entry: Mapping[str, Any]) -> dict[str, Any]:
+@cache
+def warn_once(sentence: str) -> None:
+    """A warning in the log, however often a file is read."""
+    _log.warning("%s", sentence)
+
+
+def _person(entry: Mapping[str, Any], order: Sequence[int]) -> dict[str, Any]:
     box = _finite("bbox", entry["bbox"], 4)
-    area = entry.get("area", max(0.0, box[2]) * max(0.0, box[3]))
-    [area] = _finite("area", [area], 1)
     keypoints = entry.get("keypoints", [0] * 3 * NUM_KEYPOINTS)
     if len(keypoints) != 3 * NUM_KEYPOINTS:
         raise ValueError(
             f"it has {len(keypoints) / 3:g} keypoints of 3 numbers, and a person has "
             f"{NUM_KEYPOINTS} ({', '.join(KEYPOINT_NAMES[:3])} ...)"
         )
-    keypoints = _finite("keypoints", keypoints, 3 * NUM_KEYPOINTS)
+    values = _finite("keypoints", keypoints, 3 * NUM_KEYPOINTS)
+    joints = [values[3 * place : 3 * place + 3] for place in order]
+    if min(box[2:]) <= 0:
+        box = _around([joint for joint in joints if joint[2] > 0]) or box
+    [area] = _finite("area", [entry.get("area") or 0], 1)
+    if area <= 0:
+        area = max(0.0, box[2]) * max(0.0, box[3])
     return {
         "bbox": box,
         "area": area,
         "iscrowd": int(bool(entry.get("iscrowd", 0))),
-        "keypoints": keypoints,
-        "num_keypoints": sum(flag > 0 for flag in keypoints[2::3]),
+        "keypoints": [number for joint in joints for number in joint],
+        "num_keypoints": sum(flag > 0 for _, _, flag in joints),
         "category_id": PERSON,
     }
+
+
+def _around(joints: Sequence[Sequence[float]]) -> list[float]:
+    """The box (x, y, width, height) of joints; empty where it has no area."""
+    xs, ys = [joint[0] for joint in joints], [joint[1] for joint in joints]
+    if len(set(xs)) < 2 or len(set(ys)) < 2:
+        return []
+    return [min(xs), min(ys), max(xs) - min(xs), max(ys) - min(ys)]
+
+
+def _joint_order(path: Path, content: dict[str, Any], category: int | str) -> Sequence[int]:
+    """Where COCO's joints are in the lists of this file, by the names of its category."""
+    listed = content.get("categories") or []
+    names = next((_joints(one) for one in listed if one.get("id") == category), [])
+    jointed = any(isinstance(one, dict) and "keypoints" in one for one in content["annotations"])
+    if not names or not jointed:
+        return range(NUM_KEYPOINTS)
+    where = f"{path}: the keypoints of category {category}"
+    for number, name in enumerate(names):
+        if name not in KEYPOINT_NAMES or name in names[:number]:
+            said = "comes twice" if name in names[:number] else "is none of COCO's"
+            raise ValueError(
+                f"{where}: number {number + 1}, {name!r}, {said}; a person has {NUM_KEYPOINTS}, "
+                f"in any order: {', '.join(KEYPOINT_NAMES)}"
+            )
+    for name in KEYPOINT_NAMES:
+        if name not in names:
+            raise ValueError(f"{where}: {name!r} is missing; a person has {NUM_KEYPOINTS}")
+    return [names.index(name) for name in KEYPOINT_NAMES]
 
 
 def _person_category(path: Path, content: dict[str, Any]) -> int | str:
@@ -183,7 +236,7 @@ def _person_category(path: Path, content: dict[str, Any]) -> int | str:
     if not isinstance(listed, list) or not all(isinstance(one, dict) for one in listed):
         raise ValueError(f"{path}: categories must be a list of objects")
     named = [one.get("id") for one in listed if str(one.get("name")).lower() == "person"]
-    jointed = [one.get("id") for one in listed if _joints(one) == list(KEYPOINT_NAMES)]
+    jointed = [one.get("id") for one in listed if sorted(_joints(one)) == sorted(KEYPOINT_NAMES)]
     only = [one.get("id") for one in listed] if len(listed) == 1 else []
     for found in (named, jointed, only, [] if listed else sorted(used, key=str)):
         if len(found) == 1 and isinstance(found[0], int | str):
@@ -199,8 +252,11 @@ def _person_category(path: Path, content: dict[str, Any]) -> int | str:
 
 
 def _joints(category: Mapping[str, Any]) -> list[str]:
+    """Names of its joints, written as ours are: ``left_eye`` of "Left Eye"."""
     joints = category.get("keypoints")
-    return [str(name) for name in joints] if isinstance(joints, Iterable) else []
+    if not isinstance(joints, Iterable):
+        return []
+    return [re.sub(r"[\s-]+", "_", str(name).strip().lower()) for name in joints]
 
 
 def id_text(said: object) -> str:

@@ -101,7 +101,9 @@ def packed_coco(
         found = load_coco(annotations, images)
         total = sum(len(image.people) for image in found)
         if total == 0:
-            raise ValueError(f"{annotations}: no person with a labelled joint")
+            raise ValueError(
+                f"{annotations}: no person with a labelled joint and a box in the image"
+            )
         say(f"packing {total} people of {annotations.name} into {folder}")
 
         def progress(count: int) -> None:

@@ -168,7 +168,8 @@ def read_shard(path: Path) -> Iterator[CropSample]:
     """Samples of one ``.tar`` or ``.tar.gz`` shard, in order; other members are passed over.
 
     Raises ``ValueError`` naming the shard when it breaks off, and the key when an image or its
-    JSON is missing or damaged or the joints are not finite numbers of shape (17, 3).
+    JSON is missing or damaged, the joints are not finite numbers of shape (17, 3), or a
+    confidence is not 0 to 1.
     """
     try:
         yield from _read_members(path)
@@ -210,6 +211,12 @@ def _sample(path: Path, key: str, picture: bytes, text: bytes) -> CropSample:
         raise ValueError(f"{path}: {key}: keypoints are not finite")
     if keypoints.shape != (17, 3):
         raise ValueError(f"{path}: {key}: expected keypoints (17, 3), got {keypoints.shape}")
+    confidences = keypoints[:, 2]
+    if confidences.min() < 0 or confidences.max() > 1:
+        raise ValueError(
+            f"{path}: {key}: confidences must be 0 to 1, got {confidences.min():g} to "
+            f"{confidences.max():g}; COCO's flags become shards with sdpose pack"
+        )
     if cut_short(picture):
         raise ValueError(f"{path}: {key}: the picture of {len(picture)} bytes is cut short")
     return CropSample(

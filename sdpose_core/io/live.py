@@ -15,7 +15,7 @@ from typing import Any, Final
 from sdpose_core.io.addresses import shown as shown
 from sdpose_core.io.addresses import without_secrets
 from sdpose_core.io.problems import MediaError
-from sdpose_core.io.video import CONTAINERS, NOT_FOLLOWED, upright
+from sdpose_core.io.video import CONTAINERS, NOT_FOLLOWED, VideoReader, upright, video_track
 from sdpose_core.types import Image
 
 SCHEMES: Final = ("rtsp", "rtsps", "http", "https", "rtmp", "udp", "tcp", "srt")
@@ -27,6 +27,28 @@ _DEVICE = re.compile(r"^(\d+|/dev/video\d+)$")
 def is_live(address: str) -> bool:
     """Whether this names a camera device or an address, and not a file."""
     return bool(_DEVICE.match(address)) or address.split("://")[0].lower() in SCHEMES
+
+
+def is_recording(address: str) -> bool:
+    """Whether an address of the web stands for a file: of a known size, or of a known duration.
+
+    False for a camera, a playlist, and where nothing answers.
+    """
+    if not address.lower().startswith(("http://", "https://")):
+        return False
+    from sdpose_core.io.web import WebFile
+
+    try:
+        with WebFile(address, patience_s=10.0, tries=0) as file:
+            playlist = file.read(64).lstrip().startswith((b"#EXTM3U", b"<"))
+            if playlist or file.kind.startswith("multipart/"):
+                return False
+            if file.size is not None:
+                return True
+        with WebFile(address, patience_s=10.0, tries=0) as file, VideoReader(file) as reader:
+            return reader.frames is not None
+    except MediaError:
+        return False
 
 
 @dataclass(frozen=True, slots=True)
@@ -193,12 +215,11 @@ class LiveSource:
                     address, format=kind, options=options, timeout=self._timeout_s
                 ) as container,
             ):
-                if not container.streams.video:
-                    raise MediaError("there is no video in it")
+                track = video_track(container)
                 if came_back:
                     self.reconnects += 1
                     self._tell(f"{shown(self._address)}: back")
-                for frame in container.decode(container.streams.video[0]):
+                for frame in container.decode(track):
                     self._put(frame)
                     if self._stopping.is_set():
                         return True

@@ -1,7 +1,8 @@
-"""Images and videos behind an address: object stores and web servers, through fsspec."""
+"""Images and videos behind an address: object stores through fsspec, web servers."""
 
 from __future__ import annotations
 
+import asyncio
 import contextlib
 from collections.abc import Iterator
 from functools import lru_cache
@@ -11,11 +12,10 @@ from urllib.parse import urlsplit
 
 from sdpose_core.io.addresses import without_secrets
 from sdpose_core.io.problems import MediaError
+from sdpose_core.io.web import PATIENCE_S, SILENCE_S, SLOWEST, WebFile
 
 WEB: Final = frozenset(("http", "https"))
 STORES: Final = frozenset(("s3", "s3a", "gs", "gcs", "az", "abfs", "abfss"))
-_TIMEOUT_S: Final = 30.0
-"""Without a byte; a whole file may take longer."""
 
 
 def scheme(name: str) -> str:
@@ -25,7 +25,7 @@ def scheme(name: str) -> str:
 
 
 def is_remote(name: str) -> bool:
-    """Whether a name is an address that is read through fsspec."""
+    """Whether a name is an address that is read from a store or a server."""
     return scheme(name) in WEB | STORES
 
 
@@ -41,13 +41,13 @@ def suffix(address: str) -> str:
 
 
 def split(address: str) -> tuple[Any, str]:
-    """The file system of an address and the path on it.
+    """The file system of a store's address and the path on it.
 
     Raises:
         MediaError: a package for it is missing, or its settings are wrong.
     """
     with _told(address):
-        return _file_system(scheme(address)), _path(address)
+        return _file_system(scheme(address)), address.partition("://")[2]
 
 
 def addresses_below(address: str) -> list[str]:
@@ -75,31 +75,55 @@ def addresses_below(address: str) -> list[str]:
 
 
 def read_bytes(address: str, limit: int) -> bytes:
-    """A whole file of at most `limit` bytes.
+    """A whole file of at most `limit` bytes, in a time that its size bounds.
 
     Raises:
-        MediaError: it cannot be read, or is larger.
+        MediaError: it cannot be read to its end, or is larger.
     """
-    with _told(address), _opened(address) as file:
-        data = file.read(limit + 1)
-    if len(data) > limit:
+    if scheme(address) in WEB:
+        with WebFile(address) as file:
+            size = file.size or 0
+            data = file.read(limit + 1) if size <= limit else b""
+    else:
+        files, path = split(address)
+        with _told(address):
+            size = files.size(path)
+            data = _whole(files, path, size) if size <= limit else b""
+    if max(size, len(data)) > limit:
         raise MediaError(f"larger than {limit // 2**20} MiB")
-    return bytes(data)
+    return data
+
+
+def _whole(files: Any, path: str, size: int) -> bytes:
+    from fsspec.asyn import sync
+
+    longest_s = PATIENCE_S + size / SLOWEST
+    try:
+        data: bytes = sync(files.loop, asyncio.wait_for, files._cat_file(path), longest_s)
+    except TimeoutError as error:
+        raise MediaError(f"too slow: not {size} bytes in {longest_s:.0f} s") from error
+    if len(data) < size:
+        raise MediaError(f"it ended after {len(data)} of {size} bytes")
+    return data
 
 
 def first_bytes(address: str, count: int) -> bytes:
     """The beginning of a file; raises `MediaError` where it cannot be read."""
-    with _told(address), _opened(address) as file:
+    if scheme(address) in WEB:
+        with WebFile(address) as file:
+            return file.read(count)
+    files, path = split(address)
+    with _told(address), files.open(path, "rb", cache_type="none") as file:
         return bytes(file.read(count))
 
 
 @contextlib.contextmanager
 def opened(address: str) -> Iterator[BinaryIO]:
-    """A file to read from anywhere in it, fetched in pieces; failures while reading are `OSError`.
-
-    Raises:
-        MediaError: it cannot be opened.
-    """
+    """A file to read from anywhere in it, fetched in pieces; failures are `MediaError`."""
+    if scheme(address) in WEB:
+        with WebFile(address) as web_file:
+            yield cast(BinaryIO, web_file)
+        return
     files, path = split(address)
     with _told(address):
         file = files.open(path, "rb", block_size=2**22)
@@ -108,7 +132,7 @@ def opened(address: str) -> Iterator[BinaryIO]:
 
 
 class _Pieces:
-    """As much of a file as a video reader asks for."""
+    """A file of a store, whose failures are told."""
 
     def __init__(self, file: Any, address: str) -> None:
         self._file = file
@@ -117,35 +141,21 @@ class _Pieces:
         self.tell = file.tell
 
     def read(self, size: int = -1) -> bytes:
-        try:
-            with _told(self._address):
-                return bytes(self._file.read(size))
-        except MediaError as error:
-            raise OSError(str(error)) from error
-
-
-def _opened(address: str) -> Any:
-    """A file to read once from the beginning, without asking for its size before."""
-    files, path = split(address)
-    options = {"block_size": 0} if scheme(address) in WEB else {"cache_type": "none"}
-    return files.open(path, "rb", **options)
-
-
-def _path(address: str) -> str:
-    return address if scheme(address) in WEB else address.partition("://")[2]
+        with _told(self._address):
+            wanted = self._file.size - self._file.tell()
+            wanted = wanted if size < 0 else min(size, wanted)
+            data = bytes(self._file.read(wanted))
+        if len(data) < wanted:
+            raise MediaError(f"it ended after {self._file.tell()} of {self._file.size} bytes")
+        return data
 
 
 @lru_cache(maxsize=8)
 def _file_system(protocol: str) -> Any:
     import fsspec
 
-    if protocol in WEB:
-        import aiohttp
-
-        timeout = aiohttp.ClientTimeout(total=None, connect=_TIMEOUT_S, sock_read=_TIMEOUT_S)
-        return fsspec.filesystem(protocol, client_kwargs={"timeout": timeout})
     if protocol in ("s3", "s3a"):
-        bounds = {"connect_timeout": _TIMEOUT_S, "read_timeout": _TIMEOUT_S}
+        bounds = {"connect_timeout": SILENCE_S, "read_timeout": SILENCE_S}
         return fsspec.filesystem(protocol, config_kwargs=bounds, use_listings_cache=False)
     return fsspec.filesystem(protocol)
 
@@ -165,15 +175,11 @@ def _told(address: str) -> Iterator[None]:
 
 def reason(error: Exception) -> str:
     """What went wrong between us and a store or a server, in a few words."""
-    if isinstance(error, FileNotFoundError) and isinstance(error.__cause__, Exception):
-        return reason(error.__cause__)  # fsspec calls a server that is not there a missing file
-    if (status := getattr(error, "status", None)) is not None and status != 404:  # aiohttp
-        return f"the server answered {status}"
     if isinstance(error, TimeoutError):
-        return f"no answer within {_TIMEOUT_S:.0f} s"
+        return f"no answer within {SILENCE_S:.0f} s"
     if isinstance(error, PermissionError) or "credentials" in str(error).lower():
         return f"access denied ({_line(error)})"
-    if isinstance(error, FileNotFoundError) or status == 404:
+    if isinstance(error, FileNotFoundError):
         return "there is no such file"
     return _line(error)
 

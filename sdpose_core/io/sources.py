@@ -7,20 +7,24 @@ import glob
 import io
 import os
 import sys
-from collections.abc import Iterator, Sequence
+from collections import defaultdict
+from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass, field
 from functools import lru_cache
-from pathlib import Path
-from typing import BinaryIO, Final
+from pathlib import Path, PurePosixPath
+from typing import BinaryIO, Final, TypeVar
 
-from sdpose_core.image_files import ImageFileError, ImageLimits, decode_image, is_image
+from sdpose_core.image_files import ImageFileError, ImageLimits, decode_image, is_heic, is_image
 from sdpose_core.io import remote
 from sdpose_core.io.addresses import shown, without_secrets
 from sdpose_core.io.problems import MediaError
 from sdpose_core.types import Image
 
 IMAGE_SUFFIXES: Final = frozenset(
-    (".jpg", ".jpeg", ".png", ".webp", ".avif", ".gif", ".bmp", ".tif", ".tiff")
+    (
+        *(".jpg", ".jpeg", ".jpe", ".jfif", ".mpo", ".png", ".webp", ".avif", ".gif", ".bmp"),
+        *(".tif", ".tiff", ".heic", ".heif", ".hif"),  # the last three are rejected by name
+    )
 )
 VIDEO_SUFFIXES: Final = frozenset(
     (
@@ -30,6 +34,7 @@ VIDEO_SUFFIXES: Final = frozenset(
 )
 """Of the files of a folder; a file that is named itself is asked what it holds."""
 STANDARD_INPUT: Final = "-"
+_Name = TypeVar("_Name", str, Path)
 
 # One's own files, so wider than what a server accepts from strangers.
 _LIMITS: Final = ImageLimits(max_bytes=2**29, max_pixels=150_000_000)
@@ -80,10 +85,10 @@ class Source:
         if self.address is not None:
             return self.named_video or _content_is_video(self.address)
         if self.path is None:
-            return not is_image(_standard_input())
+            return not _is_picture(_standard_input())
         try:
             with self.path.open("rb") as file:
-                return not is_image(file.read(64))
+                return not _is_picture(file.read(64))
         except OSError:
             return self.named_video
 
@@ -97,12 +102,19 @@ class Source:
             yield io.BytesIO(_standard_input()) if self.path is None else self.path
 
 
-def find_sources(inputs: Sequence[str]) -> tuple[list[Source], list[str]]:
+def find_sources(
+    inputs: Sequence[str], note: Callable[[str], None] = lambda line: None
+) -> tuple[list[Source], list[str]]:
     """What files, folders, globs, addresses and ``-`` stand for, in the order given, each once.
 
     A folder, or a prefix of a store (``s3://bucket/prefix``), means the images and videos in it
     and below it, sorted by path. A glob may hold ``**``. A name that exists is never read as a
-    glob. An address of the web stands for one file.
+    glob. An address of the web stands for one file. A link to nothing counts as what its name says.
+
+    Args:
+        inputs: what was given.
+        note: told in one sentence of each folder, prefix or glob with files of other kinds, which
+            are not read.
 
     Returns:
         The sources, and one sentence for each input that stands for nothing.
@@ -111,7 +123,7 @@ def find_sources(inputs: Sequence[str]) -> tuple[list[Source], list[str]]:
     problems = []
     for given in inputs:
         try:
-            found = _found(given)
+            found = _found(given, note)
         except MediaError as problem:
             problems.append(str(problem))
         except (OSError, ValueError) as error:  # a name that is too long, or holds a zero byte
@@ -143,16 +155,18 @@ def read_list(name: str) -> list[str]:
     return [line for line in lines if line and not line.startswith("#")]
 
 
-def _found(given: str) -> list[Source]:
+def _found(given: str, note: Callable[[str], None]) -> list[Source]:
     """Raises ``MediaError`` with the whole sentence for an input that stands for nothing."""
     name = shortened(printable(shown(given)))
     if remote.is_remote(given):
-        return _behind(given, name)
+        return _behind(given, name, note)
     if given == STANDARD_INPUT:
         return [Source(None, STANDARD_INPUT, Path("stdin.jpg"))]
     if Path(given).is_dir():
-        if found := _in_folder(Path(given)):
-            return found
+        folder = Path(given)
+        files = sorted(path for path in folder.rglob("*") if path.is_file() or path.is_symlink())
+        if kept := _known(files, name, note):
+            return [Source(one, printable(str(one)), one.relative_to(folder)) for one in kept]
         raise MediaError(f"{name}: no images or videos in this folder")
     if os.path.lexists(given):
         return [_file(Path(given))]
@@ -160,9 +174,10 @@ def _found(given: str) -> list[Source]:
         with contextlib.suppress(FileNotFoundError):
             os.stat(given)  # says more, such as of a name that is too long
         raise MediaError(f"{name}: no such file or folder")
-    matches = (Path(match) for match in sorted(glob.glob(given, recursive=True)))
-    if found := [_file(match) for match in matches if _known(match)]:
-        return found
+    matches = [Path(match) for match in sorted(glob.glob(given, recursive=True))]
+    files = [path for path in matches if path.is_file() or path.is_symlink()]
+    if kept := _known(files, name, note):
+        return [_file(path) for path in kept]
     raise MediaError(f"{name}: nothing matches")
 
 
@@ -181,13 +196,34 @@ def identity(path: Path) -> str:
     return printable(os.path.join(os.path.realpath(path.parent), path.name))
 
 
-def _behind(address: str, name: str) -> list[Source]:
+def _known(files: Sequence[_Name], name: str, note: Callable[[str], None]) -> list[_Name]:
+    """Images and videos among files or addresses; the others are noted by kind."""
+    kept, others = [], defaultdict(list)
+    for file in files:
+        linked_folder = isinstance(file, Path) and file.is_dir()
+        last = file.name if isinstance(file, Path) else remote.name_of(file)
+        kind = PurePosixPath(last).suffix.lower()
+        if kind in IMAGE_SUFFIXES | VIDEO_SUFFIXES and not linked_folder:
+            kept.append(file)
+        elif not last.startswith("."):
+            others[kind].append(printable(last))
+    if others:
+        count = sum(map(len, others.values()))
+        kinds = "; ".join(
+            shortened(of[0]) + (f" and {len(of) - 1} more {kind}".rstrip() if of[1:] else "")
+            for kind, of in sorted(others.items())
+        )
+        note(f"{name}: {count} of the files are no images or videos, and not read: {kinds}")
+    return kept
+
+
+def _behind(address: str, name: str, note: Callable[[str], None]) -> list[Source]:
     try:
         found = remote.addresses_below(address)
     except MediaError as error:
         raise MediaError(f"{name}: {error}") from error
     if found != [address]:
-        found = [one for one in found if remote.suffix(one) in IMAGE_SUFFIXES | VIDEO_SUFFIXES]
+        found = _known(found, name, note)
     if not found:
         raise MediaError(f"{name}: no images or videos there")
     return [Source(None, shown(one), _place(one), one) for one in found]
@@ -195,7 +231,7 @@ def _behind(address: str, name: str) -> list[Source]:
 
 def _content_is_video(address: str) -> bool:
     try:
-        return not is_image(remote.first_bytes(address, 64))
+        return not _is_picture(remote.first_bytes(address, 64))
     except MediaError:  # said again, and reported, where the picture is read
         return False
 
@@ -209,11 +245,6 @@ def _file(path: Path) -> Source:
     return Source(path, printable(str(path)), Path(path.name))
 
 
-def _in_folder(folder: Path) -> list[Source]:
-    paths = sorted(path for path in folder.rglob("*") if _known(path))
-    return [Source(path, printable(str(path)), path.relative_to(folder)) for path in paths]
-
-
 def _standard_input() -> bytes:
     """All of it: whether it is an image or a video, only its content says."""
     return _all_of(sys.stdin.buffer)
@@ -224,8 +255,8 @@ def _all_of(stream: BinaryIO) -> bytes:
     return stream.read()
 
 
-def _known(path: Path) -> bool:
-    return path.suffix.lower() in IMAGE_SUFFIXES | VIDEO_SUFFIXES and path.is_file()
+def _is_picture(data: bytes) -> bool:
+    return is_image(data) or is_heic(data)
 
 
 def read_picture(source: Source) -> Image:
@@ -241,6 +272,8 @@ def read_picture(source: Source) -> Image:
             data = _standard_input() if source.path is None else source.path.read_bytes()
         return decode_image(data, _LIMITS)
     except OSError as error:
-        raise MediaError(error.strerror or "cannot be read") from error
+        dead = source.path is not None and source.path.is_symlink() and not source.path.exists()
+        told = "a link to a file that is not there" if dead else error.strerror
+        raise MediaError(told or "cannot be read") from error
     except ImageFileError as error:
         raise MediaError(str(error)) from error

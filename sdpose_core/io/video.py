@@ -2,18 +2,24 @@
 
 from __future__ import annotations
 
+import contextlib
 import errno
+import os
+import struct
 from collections.abc import Iterator
 from dataclasses import dataclass
 from fractions import Fraction
 from pathlib import Path
-from typing import Any, BinaryIO, Final
+from typing import TYPE_CHECKING, Any, BinaryIO, Final
 
 import numpy as np
 
 from sdpose_core.io.problems import BrokenVideo, MediaError
 from sdpose_core.types import Image
 from sdpose_core.whole_file import PartialFile
+
+if TYPE_CHECKING:
+    from sdpose_core.io.web import WebFile
 
 CONTAINERS: Final = ",".join(
     (
@@ -28,6 +34,8 @@ descriptions (m3u8, concat, DASH, SDP) would lead it to other files and hosts.""
 NOT_FOLLOWED: Final = "a playlist or script, which is not followed, or no video that is read"
 
 _TICK = Fraction(1, 90_000)  # seconds, as in transport streams; of frames with times of their own
+_MISORDERED = 3
+"""Frames by which a time may fall back in a damaged file; by more, the clock began again."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -36,7 +44,8 @@ class VideoFrame:
 
     Attributes:
         number: From 0.
-        time_s: Seconds from the first frame, whatever the file's own clock says.
+        time_s: Seconds from the first frame, never falling. Where the file's own clock begins
+            again, as in recordings joined end to end, it goes on.
         image: Its pixels.
         duration_s: How long the file says it is shown; 0 where it does not say.
     """
@@ -50,7 +59,8 @@ class VideoFrame:
 class VideoReader:
     """Frames of a video file in order, upright.
 
-    Damaged parts are left out, and what comes after them is read.
+    Damaged parts are left out, and what comes after them is read. Of several tracks `video_track`
+    is read.
 
     Args:
         file: Its path, or the file itself.
@@ -64,10 +74,11 @@ class VideoReader:
         BrokenVideo: after all frames that can be read, if there were others.
     """
 
-    def __init__(self, file: Path | BinaryIO) -> None:
+    def __init__(self, file: Path | BinaryIO | WebFile) -> None:
         import av
 
-        self._error = (av.FFmpegError, OSError)
+        # The last is of what the file is read from.
+        self._error = (av.FFmpegError, OSError, MediaError)
         try:
             # With its protocol, since a file's name may look like an address or a list to FFmpeg.
             self._container: Any = av.open(
@@ -75,12 +86,14 @@ class VideoReader:
                 options={"format_whitelist": CONTAINERS, "protocol_whitelist": "file"},
             )
         except self._error as error:
-            reason = NOT_FOLLOWED if error.errno == errno.EINVAL else _reason(error)
+            invalid = getattr(error, "errno", None) == errno.EINVAL
+            reason = NOT_FOLLOWED if invalid else _reason(error)
             raise MediaError(f"the video cannot be opened: {reason}") from error
-        if not self._container.streams.video:
+        try:
+            self._stream = video_track(self._container)
+        except MediaError:
             self.close()
-            raise MediaError("there is no video stream in it")
-        self._stream = self._container.streams.video[0]
+            raise
         self._stream.thread_type = "AUTO"
         rate = self._stream.average_rate or self._stream.guessed_rate or 25
         self.rate = Fraction(rate)
@@ -100,12 +113,17 @@ class VideoReader:
         self._container.close()
 
     def __iter__(self) -> Iterator[VideoFrame]:
-        start: float | None = None
+        step_s = 1 / float(self.rate)
+        offset_s = shown_s = 0.0
         for number, frame in enumerate(self._decoded()):
-            time_s = frame.time if frame.time is not None else number / float(self.rate)
-            start = time_s if start is None else start
+            clock_s = float(frame.time if frame.time is not None else number * step_s)
+            if number == 0:
+                offset_s = -clock_s
+            elif clock_s + offset_s < shown_s - _MISORDERED * step_s:
+                offset_s = shown_s + step_s - clock_s
+            shown_s = max(shown_s, clock_s + offset_s)
             duration_s = float((frame.duration or 0) * (frame.time_base or 0))
-            yield VideoFrame(number, max(0.0, float(time_s - start)), upright(frame), duration_s)
+            yield VideoFrame(number, shown_s, upright(frame), duration_s)
 
     def _decoded(self) -> Iterator[Any]:
         damaged = 0
@@ -138,15 +156,18 @@ class VideoWriter:
     Args:
         path: of the file; folders on the way to it are made.
         rate: frames a second.
+        keep: where it cannot be finished, as on a full disk, the file holds all but the last few
+            seconds of what was written, and is playable.
 
     Raises:
-        MediaError: while writing, when a frame does not encode.
+        MediaError: while writing, when a frame does not encode or cannot be stored.
     """
 
-    def __init__(self, path: Path, rate: Fraction) -> None:
+    def __init__(self, path: Path, rate: Fraction, *, keep: bool = False) -> None:
         self._path = path
         self._partial = PartialFile(path)
         self._rate = rate
+        self._keep = keep
         self._container: Any = None
         self._stream: Any = None
         self._last = -1
@@ -179,7 +200,10 @@ class VideoWriter:
                 self._durations[self._last] = round(duration_s / _TICK)
             self._mux(frame)
         except (av.FFmpegError, OSError, ValueError) as error:
-            raise MediaError(f"its drawing cannot be written: {_reason(error)}") from error
+            raise self._failure(error) from error
+
+    def _failure(self, error: Exception) -> MediaError:
+        return MediaError(f"its drawing {self._path} cannot be written: {_reason(error)}")
 
     def _mux(self, frame: Any) -> None:
         for packet in self._stream.encode(frame):
@@ -191,7 +215,10 @@ class VideoWriter:
         import av
 
         self._path.parent.mkdir(parents=True, exist_ok=True)
-        self._container = av.open(str(self._partial.path), "w", format="mp4")
+        # In fragments, which play without the index that closing the file puts in their place.
+        fragments = {"movflags": "hybrid_fragmented", "frag_duration": "1000000"}
+        path = str(self._partial.path)
+        self._container = av.open(path, "w", format="mp4", options=fragments)
         self._stream = self._container.add_stream("libx264", rate=self._rate)
         self._stream.width, self._stream.height = width, height
         self._stream.pix_fmt = "yuv420p"
@@ -206,16 +233,62 @@ class VideoWriter:
             return
         import av
 
+        whole = False
         try:
-            if kind is None:
-                self._mux(None)
-            self._container.close()
+            try:
+                if kind is None:
+                    self._mux(None)
+            finally:
+                self._container.close()
             if kind is None:
                 self._partial.finish()
+                whole = True
         except (av.FFmpegError, OSError) as error:
-            raise MediaError(f"its drawing cannot be written: {_reason(error)}") from error
+            raise self._failure(error) from error
         finally:
+            if self._keep and not whole:
+                self._finish_fragments()
             self._partial.discard()
+
+    def _finish_fragments(self) -> None:
+        """What is whole of the file takes its place; nothing where that fails, or is nothing."""
+        with contextlib.suppress(OSError), self._partial.path.open("r+b") as file:
+            if end := _end_of_fragments(file):
+                file.truncate(end)
+                self._partial.finish()
+
+
+def _end_of_fragments(file: BinaryIO) -> int:
+    """Where the last whole fragment of an mp4 file ends; 0 without one."""
+    end, at, size = 0, 0, os.fstat(file.fileno()).st_size
+    while at + 16 <= size:
+        file.seek(at)
+        length, kind, long = struct.unpack(">I4sQ", file.read(16))
+        at += length if length > 1 else long
+        if at > size or not length:
+            break
+        if kind == b"mdat":
+            end = at
+    return end
+
+
+def video_track(container: Any) -> Any:
+    """The track to read of an open container of PyAV: the default one, or else the first.
+
+    Covers and thumbnails, which players keep in tracks of their own, are none.
+
+    Raises:
+        MediaError: there is none.
+    """
+    from av.stream import Disposition
+
+    stills = Disposition.attached_pic | Disposition.timed_thumbnails | Disposition.still_image
+    tracks = [track for track in container.streams.video if not track.disposition & stills]
+    if not tracks:
+        only = "but a cover or a thumbnail " if container.streams.video else ""
+        raise MediaError(f"there is no video {only}in it")
+    chosen = (track for track in tracks if track.disposition & Disposition.default)
+    return next(chosen, tracks[0])
 
 
 def upright(frame: Any) -> Image:
@@ -227,4 +300,6 @@ def upright(frame: Any) -> Image:
 
 
 def _reason(error: Exception) -> str:
+    if isinstance(error, MediaError):
+        return str(error)
     return getattr(error, "strerror", None) or type(error).__name__

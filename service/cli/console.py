@@ -3,8 +3,10 @@
 from __future__ import annotations
 
 import contextlib
+import fcntl
 import os
 import signal
+import stat
 import sys
 import threading
 from collections.abc import Callable, Iterator
@@ -118,28 +120,93 @@ class Sink:
             os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
 
 
+class LineFile:
+    """Lines to a file under its own name, so that they can be followed while they come.
+
+    What the name held before goes with the first line; a device or a named pipe is written to.
+
+    Raises:
+        SinkError: the file cannot be written, or another run writes to it.
+    """
+
+    def __init__(self, path: Path) -> None:
+        self._path = path
+        self._new = not path.exists()
+        self._size = 0
+        try:
+            path.parent.mkdir(parents=True, exist_ok=True)
+            self._file = path.open("ab", buffering=0)
+        except OSError as error:
+            raise SinkError(f"{path}: {error.strerror}") from error
+        self._regular = stat.S_ISREG(os.fstat(self._file.fileno()).st_mode)
+        if self._regular:
+            try:
+                fcntl.flock(self._file, fcntl.LOCK_EX | fcntl.LOCK_NB)
+            except BlockingIOError as error:
+                self._file.close()
+                raise SinkError(f"{path}: another run writes to it; give another file") from error
+            except OSError:  # a file system without locks
+                pass
+
+    def put(self, text: str) -> None:
+        """Write whole lines, at once; after an ``OSError`` the file holds those before."""
+        if self._regular and not self._size:
+            self._file.truncate(0)
+        data = text.encode()
+        try:
+            written = 0
+            while written < len(data):  # a disk that fills up takes the beginning of a line
+                written += self._file.write(data[written:]) or 0
+        except OSError:
+            if self._regular:
+                with contextlib.suppress(OSError):
+                    self._file.truncate(self._size)
+            raise
+        self._size += len(data)
+
+    def finish(self) -> None:
+        """All lines are stored; raises ``OSError`` where they cannot be."""
+        with self._file:
+            if self._regular:
+                os.fsync(self._file.fileno())  # of a lost network drive, first told here
+            if self._new and self._regular and not self._size:
+                self._path.unlink(missing_ok=True)
+
+    def abandon(self) -> None:
+        """After a broken pipe."""
+        self._file.close()
+
+
 @contextlib.contextmanager
 def stop_on_interrupt(
     on_stop: Callable[[], None] = lambda: None,
 ) -> Iterator[Callable[[], bool]]:
-    """Inside, the first Ctrl-C or SIGTERM only makes the yielded function true; calls ``on_stop``.
+    """Inside, the first Ctrl-C, SIGTERM or SIGHUP only makes the yielded function true.
 
-    So the work in hand and the line being written are finished. The second one interrupts at
-    once, as without this.
+    It also calls ``on_stop``. So the work in hand and the line being written are finished. The
+    second one interrupts at once, as without this; but a closed terminal may send several SIGHUP.
     """
     asked = threading.Event()
     if threading.current_thread() is not threading.main_thread():
         yield asked.is_set
         return
     before: dict[int, Any] = {}
+    terminals = [number for number in (1, 2) if os.isatty(number)]
 
     def handle(number: int, frame: FrameType | None) -> None:
         asked.set()
         on_stop()
-        signal.signal(number, before[number])
+        if number != signal.SIGHUP:
+            signal.signal(number, before[number])
+            return
+        nowhere = os.open(os.devnull, os.O_WRONLY)
+        for gone in terminals:  # a word to them would be an error, and end the run
+            os.dup2(nowhere, gone)
+        os.close(nowhere)
 
-    for wanted in (signal.SIGINT, signal.SIGTERM):
-        before[wanted] = signal.signal(wanted, handle)
+    for wanted in (signal.SIGINT, signal.SIGTERM, signal.SIGHUP):
+        if wanted != signal.SIGHUP or signal.getsignal(wanted) != signal.SIG_IGN:  # as of nohup
+            before[wanted] = signal.signal(wanted, handle)
     try:
         yield asked.is_set
     finally:

@@ -37,7 +37,9 @@ def pack(
         found = load_coco(annotations, images)
         count = sum(len(image.people) for image in found)
         if count == 0:
-            raise ValueError(f"{annotations}: no person with a labelled joint")
+            raise ValueError(
+                f"{annotations}: no person with a labelled joint and a box in the image"
+            )
         if any(output.glob("*.tar")):
             raise ValueError(f"{output} holds shards: give another folder, or delete them")
         with Progress(count) as bar:

@@ -132,7 +132,7 @@ def predict(
     if not given:
         raise typer.BadParameter("nothing to work on: give an INPUT or --list")
     _check(wanted, output, overlay, resume, engine)
-    sources, problems = find_sources(given)
+    sources, problems = find_sources(given, report)
     for problem in problems:
         report(problem)
     if not sources:

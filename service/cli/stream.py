@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import time
 from collections.abc import Callable
-from contextlib import ExitStack
+from contextlib import ExitStack, suppress
 from fractions import Fraction
 from functools import partial
 from pathlib import Path
@@ -96,17 +96,18 @@ def stream(
 ) -> None:
     """Find and follow the people of a camera or a recording.
 
-    Of a camera the latest frame wins; of a recording every frame is answered. A camera that
-    breaks off is opened again, after pauses of 0.5 to 10 seconds. Ctrl-C, or q in the window, ends
-    it with whole files. At the end a summary goes to standard error.
+    Of a camera the latest frame wins; of a recording, also one at an http address, every frame is
+    answered. A camera that breaks off is opened again, after pauses of 0.5 to 10 seconds. Ctrl-C,
+    SIGTERM, a closed terminal, or q in the window, ends it with whole files. The JSON lines can be
+    followed as they come (tail -f). At the end a summary goes to standard error.
     """
     from sdpose_core.io.addresses import shown
-    from sdpose_core.io.live import LiveSource, is_live, live_frames
+    from sdpose_core.io.live import LiveSource, is_live, is_recording, live_frames
     from sdpose_core.io.problems import MediaError
     from sdpose_core.io.sources import find_sources
     from sdpose_core.io.writers import JsonLines
     from sdpose_core.stream import StreamRun, recorded_frames
-    from service.cli.console import Sink, SinkError, stop_on_interrupt
+    from service.cli.console import LineFile, Sink, SinkError, stop_on_interrupt
     from service.cli.window import NoWindowError, open_window
     from service.errors import ServiceError
 
@@ -123,10 +124,13 @@ def stream(
         tls,
         tls_server_name,
     )
-    cadence = _cadence(detect_every, live=is_live(source), tell=tell)
+    live = is_live(source) and not is_recording(source)
+    cadence = _cadence(detect_every, live=live, tell=tell)
     to_screen = json_file is not None and str(json_file) == "-"
     try:
-        sink = None if json_file is None else Sink(None if to_screen else json_file)
+        sink: LineFile | Sink | None = None
+        if json_file is not None:
+            sink = Sink(None) if to_screen else LineFile(json_file)
     except SinkError as error:
         tell(str(error))
         raise typer.Exit(2) from None
@@ -140,7 +144,7 @@ def stream(
     status = 0
     try:
         # Before the models, which take seconds to load.
-        found, problems = ([], []) if is_live(source) else find_sources([source])
+        found, problems = ([], []) if live else find_sources([source], tell)
         if problems:
             raise MediaError(problems[0])
         with ExitStack() as stack:
@@ -153,7 +157,7 @@ def stream(
                 (max_people, min_score, suppress),
                 attempts,
                 (student, detector, device),
-                live=is_live(source),
+                live=live,
                 tell=tell,
             )
             interrupted = stack.enter_context(stop_on_interrupt())
@@ -165,9 +169,9 @@ def stream(
             def stopping() -> bool:
                 return interrupted() or (display is not None and display.poll())
 
-            if is_live(source):
-                live = stack.enter_context(LiveSource(source, tell, attempts=attempts))
-                frames = live_frames(live.frames(stopping), fps, every)
+            if live:
+                camera = stack.enter_context(LiveSource(source, tell, attempts=attempts))
+                frames = live_frames(camera.frames(stopping), fps, every)
             else:
                 frames = recorded_frames(found, fps, every, stopping, tell)
             with screen:
@@ -180,10 +184,14 @@ def stream(
         sink.abandon()
         raise typer.Exit(141) from None
     except OSError as error:
-        tell(f"the results cannot be written: {error.strerror}")
+        tell(f"{json_file}: the results cannot be written: {error.strerror}")
         status = 1
-    if sink is not None:
-        sink.finish()
+    try:
+        if sink is not None:
+            sink.finish()
+    except OSError as error:
+        tell(f"{json_file}: the results cannot be stored: {error.strerror}")
+        status = 1
     tell(str(run.summary))
     raise typer.Exit(status)
 
@@ -268,19 +276,22 @@ class _Screen:
         return self
 
     def __exit__(self, *_: object) -> None:
-        self._status.stop()
+        with suppress(OSError):
+            self._status.stop()
 
     def say(self, line: str) -> None:
         from sdpose_core.io.addresses import without_secrets
 
-        self._console.print(without_secrets(line), markup=False, highlight=False)
+        with suppress(OSError):  # a terminal that is gone ends no stream
+            self._console.print(without_secrets(line), markup=False, highlight=False)
 
     def show(self, summary: Summary, poses: Poses) -> None:
         now = time.monotonic()
         if now < self._next_s:
             return
         self._next_s = now + 0.5
-        self._status.update(
-            f"{summary.rate:.1f} frames a second, {summary.latencies_ms[-1]:.0f} ms, "
-            f"{len(poses)} people, {summary.dropped} dropped"
-        )
+        with suppress(OSError):
+            self._status.update(
+                f"{summary.rate:.1f} frames a second, {summary.latencies_ms[-1]:.0f} ms, "
+                f"{len(poses)} people, {summary.dropped} dropped"
+            )

@@ -217,7 +217,7 @@ def test_a_failing_drawing_ends_only_the_drawing(tmp_path: Path) -> None:
     assert [line["frame"] for line in lines] == list(range(7))
     assert run.steps == 7
     assert len(run.reports) == run.failures == 1
-    assert "its drawing cannot be written" in run.reports[0]
+    assert f"its drawing {blocked}/v.mp4 cannot be written" in run.reports[0]
 
 
 def test_what_is_not_finite_is_told_and_left_out(tmp_path: Path) -> None:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import os
+import resource
 import shutil
 import signal
 import subprocess
@@ -23,11 +24,14 @@ from sdpose_core.io.live import TimedImage, live_frames
 from sdpose_core.io.problems import MediaError
 from sdpose_core.io.sources import find_sources
 from sdpose_core.io.video import VideoReader, VideoWriter
+from sdpose_core.io.writers import JsonLines
 from sdpose_core.stream import StreamRun, Summary, recorded_frames
 from sdpose_core.types import Poses
+from service.cli.console import LineFile, SinkError
 from service.cli.window import open_window
 from tests.cameras import camera
 from tests.cli.conftest import Done
+from tests.sites import served
 
 SDPOSE = (sys.executable, "-c", "from service.cli.main import main; main()")
 
@@ -69,6 +73,15 @@ def test_a_recording_gives_ids_lines_a_drawing_and_a_summary(clip: Path, tmp_pat
     assert times == pytest.approx([n / 10 for n in range(12)], abs=0.005)
 
 
+def test_a_recording_at_an_address_is_answered_frame_by_frame(clip: Path, tmp_path: Path) -> None:
+    data = clip.read_bytes()
+    with served(lambda request: request.part(data)) as address:
+        done = sdpose_stream(address.replace("a.jpg", "clip.mp4"), "--json", tmp_path / "a.jsonl")
+    assert done.returncode == 0, done.stderr
+    times = [json.loads(line)["time_s"] for line in (tmp_path / "a.jsonl").read_text().splitlines()]
+    assert times == pytest.approx([n / 10 for n in range(12)])
+
+
 def test_every_and_the_screen(clip: Path, sdpose: Callable[..., Done]) -> None:
     done = sdpose("stream", clip, "--json", "-", "--every", 4, "--no-tracking")
     assert done.returncode == 0, done.stderr
@@ -91,22 +104,98 @@ def test_a_camera_that_ends_is_given_up(tmp_path: Path, sdpose: Callable[..., Do
         assert sum(1 for _ in reader) == len(lines) >= 1
 
 
-def test_interrupted_files_are_whole(tmp_path: Path) -> None:
+IN_TERMINAL = """
+import fcntl, os, termios
+os.setsid()
+fcntl.ioctl(0, termios.TIOCSCTTY, 0)
+from service.cli.main import main
+main()
+"""
+
+
+@pytest.mark.parametrize("end", [signal.SIGINT, signal.SIGTERM, "closed terminal"])
+def test_an_ended_stream_leaves_whole_files(end: signal.Signals | str, tmp_path: Path) -> None:
+    """Its lines are followed under the name that was given; what was there before has gone."""
+    lines, drawn = tmp_path / "a.jsonl", tmp_path / "a.mp4"
+    lines.write_text("before")
+    ours, its = os.openpty()
     with camera(100_000, pause_s=0.02) as address:
-        lines, drawn = tmp_path / "a.jsonl", tmp_path / "a.mp4"
-        command = [*SDPOSE, "stream", address, "--json", str(lines), "--overlay", str(drawn)]
-        running = subprocess.Popen(command, stderr=subprocess.PIPE, text=True)
-        part = lines.with_name("a.jsonl.part")
-        while not (part.exists() and part.stat().st_size > 500):
-            assert running.poll() is None, running.communicate()
+        command = [sys.executable, "-c", IN_TERMINAL, "stream", address, "--json", str(lines)]
+        running = subprocess.Popen(
+            [*command, "--overlay", str(drawn)], stdin=its, stdout=its, stderr=its
+        )
+        os.close(its)
+        while lines.read_bytes().count(b"\n") < 4:
+            assert running.poll() is None, os.read(ours, 4096)
             time.sleep(0.05)
-        os.kill(running.pid, signal.SIGINT)
-        _, errors = running.communicate()
-    assert running.returncode == 0, errors
-    assert "p50" in errors
+        if isinstance(end, signal.Signals):
+            os.kill(running.pid, end)
+        else:
+            os.close(ours)
+            os.kill(running.pid, signal.SIGHUP)  # its shell sends another
+        assert running.wait() == 0
+    if isinstance(end, signal.Signals):
+        assert b"p50" in os.read(ours, 2**16)
+        os.close(ours)
     assert all(json.loads(line)["image"] for line in lines.read_text().splitlines())
     with VideoReader(drawn) as reader:
         assert sum(1 for _ in reader) == len(lines.read_text().splitlines())
+    assert sorted(tmp_path.iterdir()) == [lines, drawn]
+
+
+def _answers(count: int, people: int, *, noise: bool) -> Iterator[tuple[TimedImage, Poses]]:
+    random = np.random.default_rng(0)
+    poses = Poses(
+        np.zeros((people, 17, 2), np.float32),
+        np.ones((people, 17), np.float32),
+        np.zeros((people, 4), np.float32),
+        np.ones(people, np.float32),
+    )
+    for number in range(count):
+        pixels = random.integers(0, 256 if noise else 1, (240, 320, 3), np.uint8)
+        yield TimedImage(number, number / 10, time.monotonic(), pixels), poses
+
+
+@pytest.mark.parametrize("fills", ["lines", "drawing"])
+def test_a_full_disk_leaves_what_was_written(fills: str, tmp_path: Path) -> None:
+    lines, drawn = LineFile(tmp_path / "a.jsonl"), tmp_path / "a.mp4"
+    answers = _answers(200, 40 if fills == "lines" else 0, noise=fills == "drawing")
+    run = StreamRun("0", JsonLines(lines.put), drawn, Fraction(10), lambda *_: None)
+    before = resource.getrlimit(resource.RLIMIT_FSIZE)
+    resource.setrlimit(resource.RLIMIT_FSIZE, (1_200_000, before[1]))
+    try:
+        with pytest.raises((OSError, MediaError)) as raised:
+            run.run(answers)
+        lines.finish()
+    finally:
+        resource.setrlimit(resource.RLIMIT_FSIZE, before)
+    assert ("a.mp4" in str(raised.value)) == (fills == "drawing")
+    written = [
+        json.loads(line)["frame"] for line in (tmp_path / "a.jsonl").read_text().splitlines()
+    ]
+    assert written == list(range(len(written)))
+    with VideoReader(drawn) as reader:
+        shown = sum(1 for _ in reader)
+    # What the encoder still looked at, and the second that was being stored, are lost.
+    assert len(written) - (60 if fills == "drawing" else 0) <= shown <= len(written) < 200
+    assert shown >= 10
+    assert len(list(tmp_path.iterdir())) == 2
+
+
+def test_a_file_of_lines_is_one_runs_and_keeps_what_it_held(tmp_path: Path) -> None:
+    path = tmp_path / "a.jsonl"
+    path.write_text("before\n")
+    first = LineFile(path)
+    with pytest.raises(SinkError, match="another run writes to it"):
+        LineFile(path)
+    first.finish()
+    assert path.read_text() == "before\n", "no line came"
+    LineFile(tmp_path / "new.jsonl").finish()
+    assert list(tmp_path.iterdir()) == [path]
+    full = LineFile(Path("/dev/full"))
+    with pytest.raises(OSError, match="No space left"):
+        full.put("a\n")
+    full.finish()
 
 
 @pytest.mark.parametrize(
@@ -227,6 +316,7 @@ def test_a_window_shows_the_people_and_q_ends_it(
     monkeypatch.setenv("DISPLAY", screen)
     script = """
 import numpy as np
+from service.cli.console import LineFile, SinkError
 from service.cli.window import Window
 window = Window("people")
 image = np.full((40, 60, 3), (255, 138, 36), np.uint8)

@@ -143,6 +143,23 @@ def test_other_kinds_are_not_accepted(data: bytes) -> None:
     assert refused.value.code == "unsupported_media_type"
 
 
+HEIC = b"\0\0\0\x18ftypheic\0\0\0\0mif1heic" + bytes(40)
+
+
+@pytest.mark.parametrize(
+    ("data", "said"),
+    [
+        (HEIC, "HEIC, the format of phones, is not read: save it as JPEG"),
+        (HEIC.replace(b"ftypheic", b"ftypmif1"), "HEIC"),
+        (encoded(corners(), "TIFF", tiffinfo={254: 1}), "a camera's raw file, whose first image"),
+    ],
+)
+def test_what_would_be_read_in_part_is_refused_by_name(data: bytes, said: str) -> None:
+    with pytest.raises(ImageFileError, match=said) as refused:
+        decode_image(data, LIMITS)
+    assert refused.value.code == "unsupported_media_type"
+
+
 def test_empty() -> None:
     with pytest.raises(ImageFileError) as refused:
         decode_image(b"", LIMITS)

@@ -15,10 +15,11 @@ from pathlib import Path
 import numpy as np
 import pytest
 
-from sdpose_core.io.live import LiveSource, is_live
+from sdpose_core.io.live import LiveSource, is_live, is_recording
 from sdpose_core.io.problems import MediaError
 from sdpose_core.io.video import VideoReader, VideoWriter
 from tests.cameras import camera
+from tests.sites import Request, served
 
 
 def test_what_is_live() -> None:
@@ -26,6 +27,40 @@ def test_what_is_live() -> None:
         assert is_live(address), address
     for path in ("a.mp4", "folder", "/dev/null", "0.mp4", "file:///a"):
         assert not is_live(path), path
+
+
+def test_an_address_with_an_end_is_a_recording(tmp_path: Path) -> None:
+    """Known by its length, or by its duration where it comes in chunks; a playlist is none."""
+    import av
+
+    path = tmp_path / "v.mp4"
+    with av.open(str(path), "w", options={"movflags": "faststart"}) as container:
+        stream = container.add_stream("libx264", rate=10)
+        stream.width, stream.height, stream.pix_fmt = 64, 48, "yuv420p"
+        for _ in range(20):
+            image = np.zeros((48, 64, 3), np.uint8)
+            container.mux(stream.encode(av.VideoFrame.from_ndarray(image, format="rgb24")))
+        container.mux(stream.encode(None))
+    data = path.read_bytes()
+
+    def answer(request: Request) -> None:
+        if "list" in request.path:
+            request.head(Content_Length=9)
+            request.wfile.write(b"#EXTM3U\n\n")
+        elif "chunks" in request.path:
+            request.head(Transfer_Encoding="chunked")
+            request.wfile.write(b"%x\r\n" % len(data) + data + b"\r\n0\r\n\r\n")
+        else:
+            request.part(data)
+
+    with served(answer) as address:
+        assert is_recording(address)
+        assert is_recording(address + "?chunks")
+        assert not is_recording(address + "?list")
+    assert not is_recording(address), "nobody is there"
+    with camera(100_000) as address:
+        assert not is_recording(address)
+    assert not is_recording("rtsp://127.0.0.1:9/a")
 
 
 def test_frames_come_and_a_line_that_breaks_is_opened_again() -> None:
@@ -118,7 +153,7 @@ def test_what_leads_elsewhere_is_opened_by_no_reader(tmp_path: Path, kind: str) 
         for given in (tmp_path / name, io.BytesIO((tmp_path / name).read_bytes())):
             with pytest.raises(MediaError, match=refused):
                 VideoReader(given)
-        with served(tmp_path) as address:
+        with served_folder(tmp_path) as address:
             source = LiveSource(f"{address}/{name}", lambda _: None, timeout_s=60, attempts=1)
             with source as live, pytest.raises(MediaError, match=refused):
                 list(live.frames())
@@ -140,7 +175,7 @@ def test_a_name_that_ffmpeg_would_take_for_a_list_is_a_file(
 
 
 @contextmanager
-def served(folder: Path) -> Iterator[str]:
+def served_folder(folder: Path) -> Iterator[str]:
     """A web server over a folder."""
     handler = partial(QuietHandler, directory=str(folder))
     with http.server.ThreadingHTTPServer(("127.0.0.1", 0), handler) as server:

@@ -17,6 +17,7 @@ from sdpose_core.io.problems import BrokenVideo, MediaError
 from sdpose_core.io.sources import Source, find_sources, read_picture
 from sdpose_core.io.video import VideoReader, VideoWriter
 from sdpose_core.types import Image
+from tests.core.test_images import HEIC
 from tests.pictures import corners, encoded, jpeg_with_orientation
 
 
@@ -77,6 +78,30 @@ def test_inputs_that_mean_nothing_are_told(folder: Path) -> None:
         f"{inputs[1]}: nothing matches",
         f"{inputs[2]}: no images or videos in this folder",
     ]
+
+
+def test_what_a_folder_holds_and_is_not_read_is_told(folder: Path) -> None:
+    for name in ("more.txt", "x.json", ".hidden", "c.jfif", "e.MPO"):
+        (folder / name).write_bytes(encoded(corners(), "JPEG"))
+    (folder / "f.heic").write_bytes(HEIC)
+    (folder / "d.jpg").symlink_to("nowhere.jpg")
+    told: list[str] = []
+    sources, problems = find_sources([str(folder), str(folder / "*.json")], told.append)
+    assert told == [
+        f"{folder}: 3 of the files are no images or videos, and not read: x.json; "
+        "more.txt and 1 more .txt",
+        f"{folder}/*.json: 1 of the files are no images or videos, and not read: x.json",
+    ]
+    assert problems == [f"{folder}/*.json: nothing matches"]
+    by_name = {source.place.name: source for source in sources}
+    assert not by_name["f.heic"].is_video
+    assert read_picture(by_name["c.jfif"]).shape == read_picture(by_name["e.MPO"]).shape
+    for name, sentence in (("d.jpg", "a link to a file that is not there"), ("f.heic", "HEIC")):
+        with pytest.raises(MediaError, match=sentence):
+            read_picture(by_name[name])
+    unnamed = folder / "heic"
+    unnamed.write_bytes(HEIC)
+    assert not find_sources([str(unnamed)])[0][0].is_video, "FFmpeg would read its first tile"
 
 
 def test_pictures_come_upright(tmp_path: Path) -> None:
@@ -165,6 +190,60 @@ def test_times_count_from_the_first_frame_and_the_last_keeps_its_duration(tmp_pa
         assert whole_s == pytest.approx(expected[-1] + 0.5, abs=0.01)
         again = [frame.time_s for frame in reader]
     assert again[:-1] == pytest.approx(expected, abs=0.002)
+
+
+def test_a_clock_that_begins_again_goes_on(tmp_path: Path) -> None:
+    """Recordings joined end to end, the second of them longer."""
+    import av
+
+    for name, count in (("a.ts", 6), ("b.ts", 9)):
+        with av.open(str(tmp_path / name), "w", format="mpegts") as container:
+            stream = container.add_stream("libx264", rate=12)
+            stream.width, stream.height, stream.pix_fmt = 64, 48, "yuv420p"
+            for _ in range(count):
+                image = np.zeros((48, 64, 3), np.uint8)
+                container.mux(stream.encode(av.VideoFrame.from_ndarray(image, format="rgb24")))
+            container.mux(stream.encode(None))
+    both = tmp_path / "both.ts"
+    both.write_bytes((tmp_path / "a.ts").read_bytes() + (tmp_path / "b.ts").read_bytes())
+    with VideoReader(both) as reader:
+        times = [frame.time_s for frame in reader]
+    assert times == pytest.approx([number / 12 for number in range(15)], abs=0.001)
+
+
+def _tracks(path: Path, *tracks: tuple[str, int, int]) -> Path:
+    """A file with a picture in each track: codec, grey value, disposition."""
+    import av
+
+    with av.open(str(path), "w") as container:
+        streams = []
+        for codec, _, disposition in tracks:
+            stream = container.add_stream(codec, rate=10)
+            stream.width, stream.height = 64, 48
+            stream.pix_fmt = "yuvj420p" if codec == "mjpeg" else "yuv420p"
+            stream.disposition = disposition
+            streams.append(stream)
+        for stream, (_, grey, _) in zip(streams, tracks, strict=True):
+            image = np.full((48, 64, 3), grey, np.uint8)
+            container.mux(stream.encode(av.VideoFrame.from_ndarray(image, format="rgb24")))
+            container.mux(stream.encode(None))
+    return path
+
+
+def test_the_default_track_is_read_and_a_cover_is_none(tmp_path: Path) -> None:
+    from av.stream import Disposition as Of
+
+    two = _tracks(tmp_path / "two.mkv", ("mpeg4", 20, 0), ("mpeg4", 200, Of.default))
+    with VideoReader(two) as reader:
+        assert next(iter(reader)).image.mean() > 150
+    film = ("mpeg4", 20, 0)
+    with VideoReader(
+        _tracks(tmp_path / "film.mp4", ("mjpeg", 200, Of.attached_pic), film)
+    ) as reader:
+        assert next(iter(reader)).image.mean() < 100
+    cover = _tracks(tmp_path / "cover.mp4", ("mjpeg", 200, Of.attached_pic))
+    with pytest.raises(MediaError, match="no video but a cover"):
+        VideoReader(cover)
 
 
 def test_damage_in_the_middle_costs_what_is_damaged(tmp_path: Path) -> None:
@@ -257,7 +336,7 @@ def test_sound_alone_is_no_video(tmp_path: Path) -> None:
         frame.sample_rate = 8000
         container.mux(stream.encode(frame))
         container.mux(stream.encode(None))
-    with pytest.raises(MediaError, match="no video stream"):
+    with pytest.raises(MediaError, match="there is no video in it"):
         VideoReader(path)
 
 

@@ -87,9 +87,24 @@ def dogs(content: Content) -> None:
     )
 
 
+def alphabetic(content: Content) -> None:
+    """Joints in another order, which the category gives, with names as people write them."""
+    order = sorted(range(17), key=lambda place: KEYPOINT_NAMES[place])
+    names = [KEYPOINT_NAMES[place].replace("_", " ").title() for place in order]
+    content["categories"] = [{"id": 1, "name": "person", "keypoints": names}]
+    for annotation in content["annotations"]:
+        rows = [annotation["keypoints"][3 * place : 3 * place + 3] for place in order]
+        annotation["keypoints"] = [number for row in rows for number in row]
+
+
+def named(*names: str) -> Change:
+    return lambda content: content["categories"][0].update(keypoints=list(names))
+
+
 @pytest.mark.parametrize(
     "change",
     [
+        alphabetic,
         from_zero,
         texts,
         no_ids_of_people,
@@ -132,18 +147,46 @@ def test_names_as_image_ids(tmp_path: Path) -> None:
         read_boxes(boxes, file)
 
 
-def test_a_missing_area_is_the_boxs_and_warned_of(
-    tmp_path: Path, caplog: pytest.LogCaptureFixture
+@pytest.mark.parametrize("area", [None, 0, -4])
+def test_an_area_that_is_missing_or_0_is_the_boxs(
+    area: int | None, tmp_path: Path, caplog: pytest.LogCaptureFixture
 ) -> None:
-    def change(content: Content) -> None:
-        del content["annotations"][0]["area"]
-
-    annotations, images = changed(tmp_path, change)
+    annotations, images = changed(tmp_path, first(area=area))
     with caplog.at_level(logging.WARNING):
         person = load_coco(annotations, images)[0].people[0]
     assert "1 people have no area" in caplog.text
     _, _, width, height = read_coco(annotations).people[0]["bbox"]
     assert person.area == pytest.approx(width * height)
+
+
+def test_a_box_of_0_is_that_around_the_joints(
+    tmp_path: Path, caplog: pytest.LogCaptureFixture
+) -> None:
+    annotations, images = changed(tmp_path, first(bbox=[0, 0, 0, 0], area=0))
+    with caplog.at_level(logging.WARNING):
+        person = load_coco(annotations, images)[0].people[0]
+    assert "1 people have a box without area" in caplog.text
+    xy = person.keypoints[person.keypoints[:, 2] > 0, :2]
+    x, y, width, height = read_coco(annotations).people[0]["bbox"]
+    assert (x, y) == pytest.approx(xy.min(axis=0))
+    assert (x + width, y + height) == pytest.approx(xy.max(axis=0))
+    assert person.area == pytest.approx(width * height)
+
+
+def test_who_is_left_out_is_counted(tmp_path: Path, caplog: pytest.LogCaptureFixture) -> None:
+    def change(content: Content) -> None:
+        crowd, unlabelled, outside, *_ = content["annotations"]
+        crowd["iscrowd"] = 1
+        unlabelled["keypoints"] = [0] * 51
+        outside["bbox"] = [5000, 0, 20, 20]
+
+    annotations, images = changed(tmp_path, change)
+    with caplog.at_level(logging.WARNING):
+        assert sum(len(image.people) for image in load_coco(annotations, images)) == 5
+    assert (
+        "people.json: 3 of 8 people are left out: 1 in a crowd, 1 without a labelled joint, "
+        "1 whose box has no area inside the image" in caplog.text
+    )
 
 
 def first(**fields: object) -> Change:
@@ -165,6 +208,10 @@ def twice(name: str, **fields: object) -> Change:
         (first(area=float("inf")), "annotation 10: area holds inf"),
         (first(keypoints=[float("nan")] * 51), "annotation 10: keypoints holds nan"),
         (first(keypoints=[1] * 39), "annotation 10: it has 13 keypoints of 3 numbers, and a pers"),
+        (named("nose", "neck"), "keypoints of category 1: number 2, 'neck', is none of COCO's"),
+        (named("nose", "Nose"), "number 2, 'nose', comes twice"),
+        (named(*KEYPOINT_NAMES[:-1]), "'right_ankle' is missing; a person has 17"),
+        (named(*KEYPOINT_NAMES, "tail"), "number 18, 'tail', is none of COCO's"),
         (first(image_id=[3]), "annotation 10: an id is a whole number or a text"),
         (first(image_id=True), "annotation 10: an id is a whole number or a text, not True"),
         (lambda content: content["annotations"].append(7), "annotation number 8 of the list is no"),

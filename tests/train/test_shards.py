@@ -91,6 +91,8 @@ def test_incomplete_sample_is_named(tmp_path: Path) -> None:
         ("{", "x: no keypoints can be read"),
         ("{}", "x: no keypoints can be read .'keypoints'"),
         (json.dumps({"keypoints": [[0, 0, math.nan]] * 17}), "x: keypoints are not finite"),
+        (json.dumps({"keypoints": [[0, 0, 2]] * 17}), "x: confidences must be 0 to 1, got 2 to 2"),
+        (json.dumps({"keypoints": [[0, 0, -1]] * 17}), "x: confidences must be 0 to 1"),
     ],
 )
 def test_damaged_labels_are_named(tmp_path: Path, text: str, said: str) -> None:

@@ -55,7 +55,9 @@ class DevelopmentSet:
             keypoints.extend(p.keypoints for p in image.people)
             areas.extend(p.area for p in image.people)
         if not crops:
-            raise ValueError(f"{annotations}: no person with a labelled joint")
+            raise ValueError(
+                f"{annotations}: no person with a labelled joint and a box in the image"
+            )
         return cls(
             crops=np.concatenate(crops),
             regions=Regions(
