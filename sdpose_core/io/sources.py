@@ -4,10 +4,11 @@ from __future__ import annotations
 
 import contextlib
 import glob
+import hashlib
 import io
 import os
 import sys
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from dataclasses import dataclass
 from functools import lru_cache
 from pathlib import Path
@@ -42,18 +43,16 @@ class Source:
         path: where it is on disk; None for an address and for standard input.
         name: what to call it in results; of an address the address.
         place: relative path for what is made from it, such as its drawing.
+        identity: the address, the same for all spellings of a path and from every folder and
+            machine that sees it so; links to one file are files of their own.
         remote: whether `name` is an address.
     """
 
     path: Path | None
     name: str
     place: Path
+    identity: str
     remote: bool = False
-
-    @property
-    def identity(self) -> str:
-        """The same for all spellings of a path; links to one file are files of their own."""
-        return self.name if self.path is None else identity(self.path)
 
     @property
     def _suffix(self) -> str:
@@ -123,6 +122,11 @@ def find_sources(inputs: Sequence[str]) -> tuple[list[Source], list[str]]:
     return list(sources.values()), problems
 
 
+def paths_of(sources: Iterable[Source]) -> list[Path]:
+    """The files of those that are on disk."""
+    return [source.path for source in sources if source.path is not None]
+
+
 def read_list(name: str) -> list[str]:
     """The lines of a list of inputs, a file or an address; empty ones and ``#`` comments are none.
 
@@ -148,19 +152,25 @@ def _found(given: str) -> list[Source]:
     if remote.is_remote(given):
         return _behind(given, name)
     if given == STANDARD_INPUT:
-        return [Source(None, STANDARD_INPUT, Path("stdin.jpg"))]
+        digest = hashlib.sha256(_standard_input()).hexdigest()
+        return [Source(None, STANDARD_INPUT, Path("stdin.jpg"), f"sha256:{digest}")]
     if Path(given).is_dir():
         if found := _in_folder(Path(given)):
             return found
         raise MediaError(f"{name}: no images or videos in this folder")
     if os.path.lexists(given):
-        return [_file(Path(given))]
+        if os.path.exists(given) and not os.path.isfile(given):
+            raise MediaError(
+                f"{name}: expected a file, and this is a pipe or a device, which cannot be read "
+                "twice; pass a pipe as standard input, with - as its name"
+            )
+        return [_file(Path(given), Path(Path(given).name))]
     if not glob.has_magic(given):
         with contextlib.suppress(FileNotFoundError):
             os.stat(given)  # says more, such as of a name that is too long
         raise MediaError(f"{name}: no such file or folder")
     matches = (Path(match) for match in sorted(glob.glob(given, recursive=True)))
-    if found := [_file(match) for match in matches if _known(match)]:
+    if found := [_file(match, Path(match.name)) for match in matches if _known(match)]:
         return found
     raise MediaError(f"{name}: nothing matches")
 
@@ -175,11 +185,6 @@ def shortened(name: str) -> str:
     return name if len(name) <= 120 else f"{name[:80]}...{name[-30:]}"
 
 
-def identity(path: Path) -> str:
-    """The same for all spellings of a path; links to one file are files of their own."""
-    return printable(os.path.join(os.path.realpath(path.parent), path.name))
-
-
 def _behind(address: str, name: str) -> list[Source]:
     try:
         found = remote.addresses_below(address)
@@ -189,7 +194,7 @@ def _behind(address: str, name: str) -> list[Source]:
         found = [one for one in found if remote.suffix(one) in IMAGE_SUFFIXES | VIDEO_SUFFIXES]
     if not found:
         raise MediaError(f"{name}: no images or videos there")
-    return [Source(None, one, _place(one), remote=True) for one in found]
+    return [Source(None, one, _place(one), remote.canonical(one), remote=True) for one in found]
 
 
 def _place(address: str) -> Path:
@@ -197,13 +202,14 @@ def _place(address: str) -> Path:
     return Path(name if name.strip(".") else "address.jpg")
 
 
-def _file(path: Path) -> Source:
-    return Source(path, printable(str(path)), Path(path.name))
+def _file(path: Path, place: Path) -> Source:
+    address = Path(os.path.realpath(path.parent), path.name).as_uri()  # of any name, and no other's
+    return Source(path, printable(str(path)), place, address)
 
 
 def _in_folder(folder: Path) -> list[Source]:
     paths = sorted(path for path in folder.rglob("*") if _known(path))
-    return [Source(path, printable(str(path)), path.relative_to(folder)) for path in paths]
+    return [_file(path, path.relative_to(folder)) for path in paths]
 
 
 def _standard_input() -> bytes:

@@ -22,6 +22,9 @@ from rich.progress import (
 )
 from rich.progress import Progress as RichProgress
 
+from sdpose_core.outputs import OutputError, only_run
+from sdpose_core.whole_file import is_special
+
 _LONG: Final = 3
 """From so many steps on the bar is worth its lines."""
 
@@ -76,22 +79,42 @@ class SinkError(Exception):
 class Sink:
     """Text results: to standard output, or to a file that gets its name only when complete.
 
+    A pipe or a device, such as ``/dev/stdout``, gets the lines as they come. A context manager: a
+    file belongs to one run until its end.
+
     Raises:
-        SinkError: the file cannot be written.
+        SinkError: the file cannot be written, or another run is writing to it.
     """
 
     def __init__(self, path: Path | None) -> None:
         self._path = path
-        self._draft = path.with_name(path.name + ".part") if path else None
+        self._draft = None if path is None or is_special(path) else draft_of(path)
         self._file: IO[str] = sys.stdout
-        if path is not None and self._draft is not None:
-            if path.is_dir():
-                raise SinkError(f"{path}: is a folder")
-            try:
-                self._draft.parent.mkdir(parents=True, exist_ok=True)
-                self._file = self._draft.open("w", encoding="utf-8", newline="")
-            except OSError as error:
-                raise SinkError(f"{path}: {error.strerror}") from error
+        self._held = contextlib.ExitStack()
+        if path is None:
+            return
+        if path.is_dir():
+            raise SinkError(f"{path}: is a folder")
+        try:
+            if self._draft is not None:
+                self._held.enter_context(only_run(path))
+            self._file = (self._draft or path).open("w", encoding="utf-8", newline="")
+        except OutputError as error:
+            raise SinkError(str(error)) from error
+        except OSError as error:
+            self._held.close()
+            raise SinkError(f"{path}: {error.strerror}") from error
+
+    def __enter__(self) -> Sink:
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        if self._file is not sys.stdout:
+            with contextlib.suppress(OSError):  # said when it was written
+                self._file.close()
+        if self._draft is not None and self._draft.exists() and not self._draft.stat().st_size:
+            self._draft.unlink()  # of a run that came to nothing
+        self._held.close()
 
     def put(self, text: str) -> None:
         """Write whole lines, at once."""
@@ -101,6 +124,7 @@ class Sink:
     def finish(self) -> None:
         """Everything is written: the file takes its name."""
         if self._path is not None and self._draft is not None:
+            os.fsync(self._file.fileno())  # as whole files are written
             self._file.close()
             self._draft.replace(self._path)
 
@@ -112,8 +136,13 @@ class Sink:
 
     def abandon(self) -> None:
         """After a broken pipe: keep Python from writing to it once more at exit."""
-        if self._draft is None:
+        if self._file is sys.stdout:
             os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
+
+
+def draft_of(path: Path) -> Path:
+    """Where the lines for a file are until they are complete."""
+    return path.with_name(path.name + ".part")
 
 
 @contextlib.contextmanager
