@@ -12,7 +12,7 @@ from contextlib import contextmanager, suppress
 from pathlib import Path
 from typing import IO, Final
 
-from sdpose_core.whole_file import is_special
+from sdpose_core.whole_file import is_special, remove_all_partials, remove_partials
 
 _NO_LOCKS: Final = (errno.ENOSYS, errno.ENOLCK, errno.EOPNOTSUPP)
 """What a drive answers that knows no locks, as some network drives do not."""
@@ -40,8 +40,8 @@ def check_outputs(outputs: Iterable[Path], inputs: Iterable[Path]) -> None:
     for path in inputs if there else ():
         if (found := _file(path)) and found in there:
             output = there[found]
-            what = "it is an input" if path == output else f"it is the same file as the input {path}"
-            raise OutputError(f"{output}: {what}, which would be lost; give another output")
+            what = "this input" if path == output else f"the input {path}, which is the same file"
+            raise OutputError(f"{output}: results would replace {what}; give another output")
 
 
 def _file(path: Path) -> tuple[int, int] | None:
@@ -74,8 +74,8 @@ def only_run(
     """Within it, no other process that asks as we do writes to a place.
 
     By a lock on a hidden file, beside a file or in a folder, which the system frees when the process
-    dies, however it dies; on a drive that knows no locks nothing is prevented. A file that a killed
-    process left is taken over, and goes with the lock.
+    dies, however it dies; on a drive that knows no locks nothing is prevented. What a killed process
+    left, the hidden file and partial files, is removed.
 
     Args:
         place: the file or folder.
@@ -87,12 +87,18 @@ def only_run(
         OutputError: another process writes there.
         OSError: the place cannot be written to.
     """
+    if folder and place.exists() and not place.is_dir():
+        raise OutputError(f"{name or place}: expected a folder, and this is a file; give another")
     if is_special(place):
         yield
         return
     lock = place / ".lock" if folder else place.with_name(f".{place.name}.lock")
     file = _locked(lock, name or str(place), on_wait)
     try:
+        if folder:
+            remove_all_partials(place)
+        else:
+            remove_partials([place])
         yield
     finally:
         lock.unlink(missing_ok=True)  # while it is ours, so that no one else loses it

@@ -11,9 +11,7 @@ from functools import partial
 from pathlib import Path
 from typing import Any, Protocol
 
-import cv2
-
-from sdpose_core.io.overlay import draw_poses
+from sdpose_core.io.overlay import draw_poses, save_picture
 from sdpose_core.io.problems import BrokenVideo, MediaError
 from sdpose_core.io.reading import read_ahead
 from sdpose_core.io.sources import Source, paths_of
@@ -22,7 +20,7 @@ from sdpose_core.io.writers import Record, RecordWriter
 from sdpose_core.outputs import check_outputs
 from sdpose_core.tracking import PeopleTracker, TrackingConfig
 from sdpose_core.types import Image, Poses
-from sdpose_core.whole_file import remove_partials, whole_file
+from sdpose_core.whole_file import remove_partials
 
 
 class Estimate(Protocol):
@@ -118,7 +116,7 @@ class Prediction:
             if not self._write(source, image, poses) or target is None:
                 continue
             try:
-                _save_picture(target, draw_poses(image, poses))
+                save_picture(target, draw_poses(image, poses))
             except (MediaError, OSError) as error:
                 self._tell(source, error)
         self.advance(len(waiting))
@@ -241,12 +239,3 @@ def drawings_in(folder: Path, sources: Sequence[Source]) -> list[Path]:
         used.add(key)
         drawings.append(folder / place)
     return drawings
-
-
-def _save_picture(path: Path, image: Image) -> None:
-    path.parent.mkdir(parents=True, exist_ok=True)
-    done, data = cv2.imencode(path.suffix.lower(), cv2.cvtColor(image, cv2.COLOR_RGB2BGR))
-    if not done:
-        raise OSError(f"the drawing does not encode as {path.suffix}")
-    with whole_file(path) as partial:
-        partial.write_bytes(data.tobytes())

@@ -5,12 +5,13 @@ from __future__ import annotations
 import os
 import re
 import secrets
+import shutil
 from collections.abc import Iterable, Iterator
 from contextlib import contextmanager
 from pathlib import Path
 from typing import Final
 
-_PARTIAL: Final = re.compile(r"\.(.+)\.[0-9a-f]{8}\.partial", re.DOTALL)
+_PARTIAL: Final = re.compile(r"\.(.+)\.[0-9a-z_]{8}\.partial", re.DOTALL)
 
 
 class PartialFile:
@@ -22,7 +23,11 @@ class PartialFile:
 
     def __init__(self, target: Path) -> None:
         self.target = target
-        self.path = target if is_special(target) else target.with_name(f".{target.name}.{secrets.token_hex(4)}.partial")
+        self.path = (
+            target
+            if is_special(target)
+            else target.with_name(f".{target.name}.{secrets.token_hex(4)}.partial")
+        )
 
     def finish(self) -> None:
         """Give the file its name; raises ``OSError``."""
@@ -64,12 +69,22 @@ def remove_partials(targets: Iterable[Path]) -> None:
     for target in targets:
         folders.setdefault(target.parent, set()).add(target.name)
     for folder, names in folders.items():
-        for partial in folder.glob(".*.partial"):
-            if (match := _PARTIAL.fullmatch(partial.name)) and match[1] in names:
-                partial.unlink(missing_ok=True)
+        _remove(p for p in folder.glob(".*.partial") if _target_name(p) in names)
 
 
 def remove_all_partials(folder: Path) -> None:
     """Delete what killed processes left in a folder that no one writes to now."""
-    for partial in folder.glob(".*.partial"):
-        partial.unlink(missing_ok=True)
+    _remove(folder.glob(".*.partial"))
+
+
+def _remove(partials: Iterable[Path]) -> None:
+    for partial in partials:
+        if partial.is_dir():
+            shutil.rmtree(partial, ignore_errors=True)
+        else:
+            partial.unlink(missing_ok=True)
+
+
+def _target_name(partial: Path) -> str:
+    match = _PARTIAL.fullmatch(partial.name)
+    return match[1] if match else ""

@@ -27,7 +27,7 @@ from sdpose_core.io import remote
 from sdpose_core.io.problems import MediaError
 from sdpose_core.io.sources import Source
 from sdpose_core.outputs import OutputError, only_run
-from sdpose_core.whole_file import remove_all_partials, remove_partials, whole_file
+from sdpose_core.whole_file import remove_partials, whole_file
 
 _PART: Final = re.compile(r"part-(\d{4,})-\d{6,}-[0-9a-f]{12}\.parquet")
 
@@ -104,6 +104,7 @@ class ArchiveOutput:
         with contextlib.ExitStack() as stack:
             with self._told():
                 stack.enter_context(only_run(folder, folder=True, name=self.target))
+                remove_partials([Path(self.target)])
             yield
 
     def begin(self, resume: bool, retry_failed: bool = False) -> tuple[int, frozenset[str]]:
@@ -250,8 +251,6 @@ class ArchiveOutput:
         """Be sure that parts can be written, before any work is done."""
         if self._files is None:
             Path(self._folder).mkdir(parents=True, exist_ok=True)
-            remove_all_partials(Path(self._folder))
-            remove_partials([Path(self.target)])
         else:
             probe = f"{_key(self._folder)}/{_PROBE}"
             self._files.pipe_file(probe, b"")

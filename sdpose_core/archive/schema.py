@@ -105,9 +105,10 @@ def check_schema(found: pa.Schema, expected: pa.Schema, name: str) -> None:
 
 def _said(key: str, settings: Mapping[str, Any]) -> str:
     """A setting for a message; of a model's weights their file's name and what tells them apart."""
-    value = settings.get(key)
     model, mark, _ = key.partition("_sha256")
-    return f"{model} {settings.get(model)} (SHA-256 {value})" if mark else f"{key} {value}"
+    if not mark:
+        return f"{key} {settings.get(key)}"
+    return f"{model} {settings.get(model)} (SHA-256 {str(settings.get(key))[:12]})"
 
 
 def row_of(record: Record) -> dict[str, Any]:

@@ -31,6 +31,7 @@ from sdpose_core.data.shards import CropSet, context_regions, load_shards
 from sdpose_core.geometry import heatmap_to_image
 from sdpose_core.heatmaps import MAX_REFINEMENT, decode_tensor
 from sdpose_core.model import PersonHead, ScoreHead, Student, StudentConfig
+from sdpose_core.outputs import check_outputs
 from sdpose_core.ranking import pose_features
 from sdpose_core.skeleton import FLIP_INDICES
 from sdpose_core.train.loop.beginning import without_scores
@@ -309,6 +310,7 @@ def fit_file(
             message says which in one sentence.
     """
     _check_target(target)
+    check_outputs([target], [Path(student)])
     checkpoint = find_checkpoint(student)
     crops = chosen_people(load_shards(shards), sources)
     fitted = with_scores(

@@ -127,6 +127,7 @@ class Sink:
             os.fsync(self._file.fileno())  # as whole files are written
             self._file.close()
             self._draft.replace(self._path)
+        self._held.close()
 
     def leave_unfinished(self) -> Path | None:
         """Close, and leave what was written beside the requested file; returns where."""

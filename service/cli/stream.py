@@ -87,10 +87,11 @@ def stream(
     """
     from sdpose_core.io.live import LiveSource, is_live, live_frames, shown
     from sdpose_core.io.problems import MediaError
-    from sdpose_core.io.sources import find_sources
+    from sdpose_core.io.sources import find_sources, paths_of
     from sdpose_core.io.writers import JsonLines
+    from sdpose_core.outputs import OutputError, check_outputs, only_run
     from sdpose_core.stream import StreamRun, recorded_frames
-    from service.cli.console import Sink, SinkError, stop_on_interrupt
+    from service.cli.console import Sink, SinkError, draft_of, stop_on_interrupt
     from service.cli.window import NoWindowError, open_window
     from service.errors import ServiceError
 
@@ -100,9 +101,20 @@ def stream(
     screen = _Screen()
     cadence = _cadence(detect_every, live=is_live(source), tell=tell)
     to_screen = json_file is not None and str(json_file) == "-"
+    # Before the models, which take seconds to load.
+    found, problems = ([], []) if is_live(source) else find_sources([source])
+    if problems:
+        tell(problems[0])
+        raise typer.Exit(1)
+    lines = None if to_screen else json_file
+    files = [*([lines, draft_of(lines)] if lines else ()), *([overlay] if overlay else ())]
+    held = ExitStack()
     try:
-        sink = None if json_file is None else Sink(None if to_screen else json_file)
-    except SinkError as error:
+        check_outputs(files, [*paths_of(found), Path(student), Path(detector)])
+        if overlay is not None:
+            held.enter_context(only_run(overlay))
+        sink = None if json_file is None else Sink(lines)
+    except (OutputError, SinkError) as error:
         tell(str(error))
         raise typer.Exit(2) from None
     run = StreamRun(
@@ -114,11 +126,7 @@ def stream(
     )
     status = 0
     try:
-        # Before the models, which take seconds to load.
-        found, problems = ([], []) if is_live(source) else find_sources([source])
-        if problems:
-            raise MediaError(problems[0])
-        with ExitStack() as stack:
+        with held as stack:
             answering = _answering(
                 stack,
                 server,
