@@ -73,9 +73,9 @@ def only_run(
 ) -> Iterator[None]:
     """Within it, no other process that asks as we do writes to a place.
 
-    By a lock on a hidden file, beside a file or in a folder, which the system frees when the process
-    dies, however it dies; on a drive that knows no locks nothing is prevented. What a killed process
-    left, the hidden file and partial files, is removed.
+    By a lock on a hidden file, beside a file or in a folder, which the system frees when the
+    process dies, however it dies; on a drive that knows no locks nothing is prevented. What a
+    killed process left, the hidden file and partial files, is removed.
 
     Args:
         place: the file or folder.

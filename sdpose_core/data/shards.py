@@ -228,8 +228,8 @@ def _sample(path: Path, key: str, picture: bytes, text: bytes) -> CropSample:
 def find_shards(patterns: Sequence[str | Path]) -> list[Path]:
     """Shard files named by files, folders (every ``*.tar``/``*.tar.gz`` inside) or globs, sorted.
 
-    Raises ``FileNotFoundError`` naming the pattern that matches nothing, and ``ValueError`` naming a
-    folder whose shards are not complete.
+    Raises ``FileNotFoundError`` naming the pattern that matches nothing, and ``ValueError`` naming
+    a folder whose shards are not complete.
     """
     found: list[Path] = []
     for pattern in patterns:

@@ -197,7 +197,7 @@ def test_what_is_no_picture(data: bytes, tmp_path: Path) -> None:
     path = tmp_path / "p.png"
     path.write_bytes(data)
     with pytest.raises(MediaError) as raised:
-        read_picture(Source(path, "p.png", Path("p.png")))
+        read_picture(Source(path, "p.png", Path("p.png"), "p.png"))
     assert "\n" not in str(raised.value)
 
 
