@@ -17,7 +17,7 @@ from sdpose_core.io.reading import read_ahead
 from sdpose_core.io.sources import Source, paths_of
 from sdpose_core.io.video import VideoFrame, VideoReader, VideoWriter
 from sdpose_core.io.writers import Record, RecordWriter
-from sdpose_core.outputs import check_outputs
+from sdpose_core.outputs import OutputError, check_outputs
 from sdpose_core.tracking import PeopleTracker, TrackingConfig
 from sdpose_core.types import Image, Poses
 from sdpose_core.whole_file import remove_partials
@@ -69,11 +69,11 @@ class Prediction:
 
         Raises:
             Interrupted: ``stopping`` said so.
-            OutputError: a drawing would take the place of a source; nothing was written.
+            OutputError: as ``check_drawings``; nothing was written.
         """
         targets: Iterator[Path | None] = itertools.repeat(None)
         if self.drawings is not None:
-            check_outputs(self.drawings, paths_of(sources))
+            check_drawings(self.drawings, sources)
             remove_partials(self.drawings)
             targets = iter(self.drawings)
         waiting: list[tuple[Source, Path | None, Image]] = []
@@ -239,3 +239,19 @@ def drawings_in(folder: Path, sources: Sequence[Source]) -> list[Path]:
         used.add(key)
         drawings.append(folder / place)
     return drawings
+
+
+def check_drawings(drawings: Sequence[Path], sources: Sequence[Source]) -> None:
+    """Look, before anything is written, whether drawings would replace originals.
+
+    Raises:
+        OutputError: one would take the place of a source, or of another file beside one.
+    """
+    paths = paths_of(sources)
+    check_outputs(drawings, paths)
+    folders = {path.parent.resolve() for path in paths}
+    for drawing in drawings:
+        if drawing.exists() and drawing.parent.resolve() in folders:
+            raise OutputError(
+                f"{drawing}: is beside the inputs and may be an original; draw into another folder"
+            )

@@ -44,7 +44,10 @@ class PartialFile:
 
 
 def is_special(path: Path) -> bool:
-    """Whether it is a pipe, a device or the like."""
+    """Whether it is a pipe, a device or, as ``/dev/stdout``, a file that is open already."""
+    leads_to = (os.path.realpath(path.parent), os.readlink(path) if path.is_symlink() else "")
+    if any(name.startswith("/proc/") for name in leads_to):
+        return True
     return path.exists() and not path.is_file() and not path.is_dir()
 
 

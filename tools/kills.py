@@ -76,6 +76,7 @@ class Case:
         content: what is in the output; raises where a file cannot be read.
         again: words to go on with, once there is something of the first run.
         begun: whether there is.
+        done: whether the command was killed after its work, and would refuse to do it again.
     """
 
     words: list[str]
@@ -83,6 +84,7 @@ class Case:
     content: Callable[[Path], Content]
     again: list[str] = field(default_factory=list)
     begun: Callable[[], bool] = lambda: False
+    done: Callable[[], bool] = lambda: False
 
 
 def lines(path: Path) -> Content:
@@ -164,7 +166,7 @@ def cases(folder: Path, kinds: list[str]) -> Iterator[tuple[str, Case]]:
             yield kind, Case(words, target, parquet, [*words, "--resume"], begun)
         elif kind == "pack":
             words = ["pack", str(annotations), str(photographs), str(out), "--per-shard", "3"]
-            yield kind, Case(words, out, shards)
+            yield kind, Case(words, out, shards, done=_packed(out))
         elif kind == "train":
             yield kind, _training(folder, out, annotations, photographs)
         else:
@@ -176,6 +178,10 @@ KINDS: Final = ("jsonl", "coco", "csv", "parquet", "parts", "ray", "pack", "trai
 
 def _any_part(target: Path, parts: Path) -> Callable[[], bool]:
     return lambda: target.is_file() or any([*target.glob("part-*"), *parts.glob("part-*")])
+
+
+def _packed(out: Path) -> Callable[[], bool]:
+    return lambda: any(out.glob("*.tar")) and not (out / "unfinished.txt").exists()
 
 
 def _photographs(folder: Path) -> Path:
@@ -279,6 +285,9 @@ def check(case: Case, folder: Path, kills: int, chance: random.Random) -> int:
                 assert ended == 0, (folder / "errors").read_text()
                 break
             killed += 1
+            if case.done():
+                (out / ".lock").unlink(missing_ok=True)
+                break
             if case.output.exists():
                 held = case.content(case.output)
                 assert case.begun() or not held - expected, f"{held - expected} after a kill"

@@ -123,8 +123,8 @@ def find_sources(inputs: Sequence[str]) -> tuple[list[Source], list[str]]:
 
 
 def paths_of(sources: Iterable[Source]) -> list[Path]:
-    """The files of those that are on disk."""
-    return [source.path for source in sources if source.path is not None]
+    """The files of those that are on disk, that of standard input among them."""
+    return [source.path or Path("/dev/stdin") for source in sources if not source.remote]
 
 
 def read_list(name: str) -> list[str]:

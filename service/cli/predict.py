@@ -126,7 +126,7 @@ def predict(
     from sdpose_core.io.sources import find_sources, paths_of, read_list
     from sdpose_core.io.writers import WRITERS
     from sdpose_core.outputs import OutputError, check_outputs
-    from sdpose_core.predict import drawings_in
+    from sdpose_core.predict import check_drawings, drawings_in
     from service.cli.console import Progress, Sink, SinkError, draft_of, stop_on_interrupt
 
     def report(line: str) -> None:
@@ -149,6 +149,7 @@ def predict(
         outputs.append(draft_of(Path(output)))
     named = [Path(name) for name in (listed, student, detector) if name]
     try:
+        check_drawings(drawings or (), sources)
         check_outputs(outputs, [*paths_of(sources), *named])
     except OutputError as error:
         report(str(error))

@@ -6,6 +6,8 @@ import hashlib
 import json
 import os
 import shutil
+import subprocess
+import sys
 from collections.abc import Callable
 from pathlib import Path
 
@@ -14,6 +16,7 @@ import pytest
 from sdpose_core.checkpoints import trained_path
 from sdpose_core.outputs import only_run
 from tests.cli.conftest import Done
+from tests.cli.test_predict import SDPOSE
 from tests.pictures import corners, encoded
 from tests.train.people import coco_folder
 
@@ -25,7 +28,13 @@ def inputs(tmp_path: Path) -> Path:
     """A folder with everything that commands read; every file of it has a hard link beside it."""
     folder = tmp_path / "in"
     coco_folder(folder, images=1)
-    for name, kind in (("photo.png", "PNG"), ("photo.bmp", "BMP"), ("odd.jpg.part", "PNG")):
+    for name, kind in (
+        ("photo.png", "PNG"),
+        ("photo.bmp", "BMP"),
+        ("photo.tif", "TIFF"),
+        ("photo.jpg", "JPEG"),
+        ("odd.jpg.part", "PNG"),
+    ):
         (folder / name).write_bytes(encoded(corners(48), kind))
     (folder / "list.txt").write_text(str(folder / "photo.png"))
     for name in ("net.safetensors", "net.torchscript", "net.bin"):
@@ -44,6 +53,7 @@ def _state(folder: Path) -> dict[str, str]:
 
 OVER_INPUTS = {
     "drawing": "predict {0}/photo.bmp {0}/photo.png --overlay {0}",
+    "drawing over what may be an original": "predict {0}/photo.tif --overlay {0}",
     "drawing through its own name": "predict {0}/photo.png --overlay {0}",
     "rows": "predict {0}/photo.png -o {0}/photo.png",
     "rows as Parquet": "predict {0}/photo.png -f parquet -o {0}/photo.png",
@@ -77,8 +87,25 @@ def test_no_output_takes_the_place_of_an_input(words: str, inputs: Path, sdpose:
     done = sdpose(*words.format(inputs, annotations).split())
     assert done.returncode == 2, done.stderr
     flat = " ".join(done.stderr.replace("│", " ").split())
-    assert any(told in flat for told in ("would replace", "same file", "this is a file")), flat
+    assert any(
+        told in flat for told in ("would replace", "same file", "this is a file", "original")
+    ), flat
     assert done.stdout == ""
+    assert _state(inputs) == before
+
+
+def test_standard_input_is_an_input_too(inputs: Path) -> None:
+    before = _state(inputs)
+    with (inputs / "photo.png").open("rb") as photo:
+        done = subprocess.run(
+            [*SDPOSE, "predict", "-", "-o", inputs / "photo.png"],
+            stdin=photo,
+            capture_output=True,
+            text=True,
+            check=False,
+        )
+    assert done.returncode == 2
+    assert "would replace" in done.stderr
     assert _state(inputs) == before
 
 

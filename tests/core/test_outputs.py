@@ -6,7 +6,6 @@ import os
 import signal
 import subprocess
 import sys
-import unicodedata
 from collections.abc import Callable
 from pathlib import Path
 
@@ -60,9 +59,9 @@ def test_an_input_is_found_by_whatever_way(
         ("a.jpg", "a.jpg"),
         ("a.jpg", "new/../a.jpg"),
         ("new/IMG.jpg", "new/img.JPG"),
-        (f"new/{unicodedata.normalize('NFC', 'é.jpg')}", f"new/{unicodedata.normalize('NFD', 'é.jpg')}"),
+        ("new/\N{LATIN SMALL LETTER E WITH ACUTE}.jpg", "new/e\N{COMBINING ACUTE ACCENT}.jpg"),
     ],
-)  # fmt: skip
+)
 def test_two_outputs_in_one_place_are_refused(tmp_path: Path, first: str, second: str) -> None:
     with pytest.raises(OutputError, match="the same file"):
         check_outputs([tmp_path / first, tmp_path / second], [])
