@@ -249,7 +249,7 @@ def check_drawings(drawings: Sequence[Path], sources: Sequence[Source]) -> None:
     """
     paths = paths_of(sources)
     check_outputs(drawings, paths)
-    folders = {path.parent.resolve() for path in paths}
+    folders = {folder.resolve() for folder in {path.parent for path in paths}}
     for drawing in drawings:
         if drawing.exists() and drawing.parent.resolve() in folders:
             raise OutputError(
