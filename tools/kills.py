@@ -257,7 +257,7 @@ def _finished(words: list[str], folder: Path) -> float:
 
 
 def check(case: Case, folder: Path, kills: int, chance: random.Random) -> Iterator[int]:
-    """Kill so many times, going on in between and to the end; tells after each end how many it were.
+    """Kill so many times, going on to the end; yields how many it were after each end.
 
     Raises:
         AssertionError: something was lost, doubled, unreadable or left over.
