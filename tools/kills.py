@@ -194,7 +194,8 @@ def _photographs(folder: Path) -> Path:
     from sdpose_core.io.video import VideoWriter
 
     folder.mkdir(parents=True)
-    image = Image.open(Path(service.__file__).parent / "web" / "example.jpg").convert("RGB")
+    with Image.open(Path(service.__file__).parent / "web" / "example.jpg") as opened:
+        image = opened.convert("RGB")
     for number in range(6):
         image.resize((360 + number, 240)).save(folder / f"{number}.jpg")
     with VideoWriter(folder / "pan.mp4", Fraction(10)) as video:
@@ -239,13 +240,14 @@ def _training(folder: Path, out: Path, annotations: Path, photographs: Path) -> 
 def _started(words: list[str], folder: Path, last: int = 0) -> subprocess.Popen[bytes]:
     program = f"from tools.kills import counted; counted({str(folder)!r}, {last})"
     environment = {**os.environ, _COUNT: str(folder.parent / "count")}
-    return subprocess.Popen(
-        [sys.executable, "-c", program, *words],
-        cwd=ROOT,
-        env=environment,
-        stdout=subprocess.DEVNULL,
-        stderr=(folder.parent / "errors").open("wb"),
-    )
+    with (folder.parent / "errors").open("wb") as errors:
+        return subprocess.Popen(
+            [sys.executable, "-c", program, *words],
+            cwd=ROOT,
+            env=environment,
+            stdout=subprocess.DEVNULL,
+            stderr=errors,
+        )
 
 
 def _finished(words: list[str], folder: Path) -> float:
@@ -307,7 +309,8 @@ def _check_rest(out: Path) -> None:
         unwanted = path.name.startswith(".") or path.suffix in (".part", ".parts")
         assert not unwanted, f"{path} is left over"
         if path.suffix == ".jpg":
-            Image.open(path).load()
+            with Image.open(path) as image:
+                image.load()
 
 
 def main() -> None:

@@ -10,7 +10,7 @@ import pytest
 from tools.kills import KINDS, cases, check
 
 
-@pytest.mark.slow("kills every command that writes, 6 min")
+@pytest.mark.slow("kills every command that writes, 4 min")
 @pytest.mark.parametrize("kind", KINDS)
 def test_after_kills_each_input_is_there_once(kind: str, tmp_path: Path) -> None:
     if kind == "ray":
