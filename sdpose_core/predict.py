@@ -4,23 +4,23 @@ from __future__ import annotations
 
 import contextlib
 import itertools
-from collections.abc import Callable, Sequence
+import unicodedata
+from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
 from functools import partial
 from pathlib import Path
 from typing import Any, Protocol
 
-import cv2
-
-from sdpose_core.io.overlay import draw_poses
+from sdpose_core.io.overlay import draw_poses, save_picture
 from sdpose_core.io.problems import BrokenVideo, MediaError
 from sdpose_core.io.reading import read_ahead
-from sdpose_core.io.sources import Source
+from sdpose_core.io.sources import Source, paths_of
 from sdpose_core.io.video import VideoFrame, VideoReader, VideoWriter
 from sdpose_core.io.writers import Record, RecordWriter
+from sdpose_core.outputs import OutputError, check_outputs
 from sdpose_core.tracking import PeopleTracker, TrackingConfig
 from sdpose_core.types import Image, Poses
-from sdpose_core.whole_file import whole_file
+from sdpose_core.whole_file import remove_partials
 
 
 class Estimate(Protocol):
@@ -41,7 +41,7 @@ class Prediction:
         estimate: poses of a batch of images.
         writer: takes the results.
         batch_size: images or frames handed over at once.
-        drawings: folder for the images with skeletons, None for none.
+        drawings: of each source the file for it with skeletons (``drawings_in``), None for none.
         report: told of each source that was skipped or broke off, as one line.
         advance: told of each image and frame that is done.
         expect: told how many frames a video has, before its first.
@@ -54,7 +54,7 @@ class Prediction:
     estimate: Estimate
     writer: RecordWriter
     batch_size: int
-    drawings: Path | None
+    drawings: Sequence[Path] | None
     report: Callable[[str], None]
     advance: Callable[[int], None]
     expect: Callable[[int], None]
@@ -69,21 +69,26 @@ class Prediction:
 
         Raises:
             Interrupted: ``stopping`` said so.
+            OutputError: as ``check_drawings``; nothing was written.
         """
-        places = iter(_places(sources)) if self.drawings else itertools.repeat(None)
+        targets: Iterator[Path | None] = itertools.repeat(None)
+        if self.drawings is not None:
+            check_drawings(self.drawings, sources)
+            remove_partials(self.drawings)
+            targets = iter(self.drawings)
         waiting: list[tuple[Source, Path | None, Image]] = []
         with contextlib.closing(read_ahead(sources, self.batch_size, self.readers)) as contents:
             for source, content in contents:
-                place = next(places)
+                target = next(targets)
                 self._check()
                 if content is None:
                     self._pictures(waiting)
-                    self._video(source, place)
+                    self._video(source, target)
                 elif isinstance(content, MediaError):
                     self._skip(source, content)
                     self.advance(1)
                 else:
-                    waiting.append((source, place, content))
+                    waiting.append((source, target, content))
                 if len(waiting) == self.batch_size:
                     self._pictures(waiting)
         self._pictures(waiting)
@@ -94,7 +99,7 @@ class Prediction:
 
     def _skip(self, source: Source, error: Exception) -> None:
         """Nothing, or not all, of a source becomes results."""
-        self.writer.skip(source.name, str(error))
+        self.writer.skip(source, str(error))
         self._tell(source, error)
 
     def _tell(self, source: Source, error: Exception) -> None:
@@ -107,12 +112,11 @@ class Prediction:
             return
         self._check()
         found = self.estimate([image for _, _, image in waiting])
-        for (source, place, image), poses in zip(waiting, found, strict=True):
-            if not self._write(source, image, poses) or self.drawings is None or place is None:
+        for (source, target, image), poses in zip(waiting, found, strict=True):
+            if not self._write(source, image, poses) or target is None:
                 continue
             try:
-                target = _target(self.drawings, source, place)
-                _save_picture(target, draw_poses(image, poses))
+                save_picture(target, draw_poses(image, poses))
             except (MediaError, OSError) as error:
                 self._tell(source, error)
         self.advance(len(waiting))
@@ -125,21 +129,21 @@ class Prediction:
         height, width = image.shape[:2]
         number, time_s = (None, None) if frame is None else (frame.number, frame.time_s)
         try:
-            record = Record(source.name, width, height, poses, number, time_s)
+            record = Record(source.name, width, height, poses, number, time_s, source.identity)
         except ValueError as error:
             self._skip(source, error)
             return False
         self.writer.write(record)
         return True
 
-    def _video(self, source: Source, place: Path | None) -> None:
+    def _video(self, source: Source, target: Path | None) -> None:
         self._tracker = None if self.tracking is None else PeopleTracker(self.tracking)
         try:
             with source.opened() as file, VideoReader(file) as reader:
                 self.expect(reader.frames or 0)
                 begin = None
-                if self.drawings is not None and place is not None:
-                    begin = partial(_video_writer, self.drawings, source, place, reader)
+                if target is not None:
+                    begin = partial(VideoWriter, target, reader.rate)
                 with _VideoDrawing(begin, partial(self._tell, source)) as drawing:
                     self._all_frames(source, reader, drawing)
         except MediaError as error:
@@ -218,14 +222,10 @@ class _VideoDrawing:
             file.__exit__(*failure)
 
 
-def _video_writer(folder: Path, source: Source, place: Path, reader: VideoReader) -> VideoWriter:
-    return VideoWriter(_target(folder, source, place), reader.rate)
-
-
-def _places(sources: Sequence[Source]) -> list[Path]:
-    """A file of its own for the drawing of each source, below one folder."""
-    used: set[Path] = set()
-    places = []
+def drawings_in(folder: Path, sources: Sequence[Source]) -> list[Path]:
+    """A file of its own for the drawing of each source, on file systems without case as well."""
+    used: set[str] = set()
+    drawings = []
     for source in sources:
         place = source.place
         if source.is_video:
@@ -233,26 +233,25 @@ def _places(sources: Sequence[Source]) -> list[Path]:
         elif place.suffix.lower() not in (".jpg", ".jpeg", ".png"):
             place = place.with_suffix(".jpg")
         number = 2
-        while place in used:
+        while (key := unicodedata.normalize("NFC", str(place)).casefold()) in used:
             place = place.with_stem(f"{source.place.stem}-{number}")
             number += 1
-        used.add(place)
-        places.append(place)
-    return places
+        used.add(key)
+        drawings.append(folder / place)
+    return drawings
 
 
-def _target(folder: Path, source: Source, place: Path) -> Path:
-    """Where the drawing of a source goes, which is never over the source itself."""
-    target = folder / place
-    if source.path is not None and target.exists() and target.samefile(source.path):
-        raise MediaError("its drawing would replace it; draw into another folder")
-    return target
+def check_drawings(drawings: Sequence[Path], sources: Sequence[Source]) -> None:
+    """Look, before anything is written, whether drawings would replace originals.
 
-
-def _save_picture(path: Path, image: Image) -> None:
-    path.parent.mkdir(parents=True, exist_ok=True)
-    done, data = cv2.imencode(path.suffix.lower(), cv2.cvtColor(image, cv2.COLOR_RGB2BGR))
-    if not done:
-        raise OSError(f"the drawing does not encode as {path.suffix}")
-    with whole_file(path) as partial:
-        partial.write_bytes(data.tobytes())
+    Raises:
+        OutputError: one would take the place of a source, or of another file beside one.
+    """
+    paths = paths_of(sources)
+    check_outputs(drawings, paths)
+    folders = {folder.resolve() for folder in {path.parent for path in paths}}
+    for drawing in drawings:
+        if drawing.exists() and drawing.parent.resolve() in folders:
+            raise OutputError(
+                f"{drawing}: is beside the inputs and may be an original; draw into another folder"
+            )

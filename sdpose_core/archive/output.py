@@ -2,7 +2,8 @@
 
 A part is named by its place in the run and by what it holds, and appears whole or not at all. So
 work that is done twice, because a worker died before it could say that it was done, replaces its
-part by the same; and what was done before a run is known from the parts alone.
+part by the same; and what was done before a run is known from the parts alone. Where a source is
+in several of them, because a run was killed or went on elsewhere, or did it again, the last holds.
 """
 
 from __future__ import annotations
@@ -18,22 +19,20 @@ from pathlib import Path
 from typing import Any, Final
 
 import pyarrow as pa
+import pyarrow.compute as pc
 import pyarrow.parquet as pq
 
 from sdpose_core.archive.schema import SchemaError, check_schema
 from sdpose_core.io import remote
 from sdpose_core.io.problems import MediaError
-from sdpose_core.io.sources import Source, identity
+from sdpose_core.io.sources import Source
+from sdpose_core.outputs import OutputError, only_run
 from sdpose_core.whole_file import remove_partials, whole_file
 
 _PART: Final = re.compile(r"part-(\d{4,})-\d{6,}-[0-9a-f]{12}\.parquet")
 
 
 _PROBE: Final = ".sdpose-may-write"
-
-
-class OutputError(ValueError):
-    """Results cannot go where they should; the message is one sentence."""
 
 
 @dataclass(frozen=True)
@@ -47,7 +46,7 @@ class Part:
     @property
     def name(self) -> str:
         """Of its file; the same whoever writes it, and whenever."""
-        named = "\0".join(source.name for source in self.sources).encode()
+        named = "\0".join(source.identity for source in self.sources).encode()
         digest = hashlib.sha256(named).hexdigest()[:12]
         return f"part-{self.run:04d}-{self.number:06d}-{digest}.parquet"
 
@@ -67,7 +66,7 @@ class ArchiveOutput:
     @property
     def is_file(self) -> bool:
         """Whether one file is wanted, not a folder of parts."""
-        return self.target.endswith(".parquet")
+        return self.target.lower().endswith(".parquet")
 
     @property
     def _folder(self) -> str:
@@ -89,11 +88,31 @@ class ArchiveOutput:
     def __getstate__(self) -> dict[str, Any]:
         return {"target": self.target, "schema": self.schema}
 
-    def begin(self, resume: bool) -> tuple[int, frozenset[str]]:
+    @contextlib.contextmanager
+    def held(self) -> Iterator[None]:
+        """Within it no other run writes here; of one that wrote nothing no folder stays.
+
+        On disk only: stores have no locks that end with a process.
+
+        Raises:
+            OutputError: another run is writing here, or it cannot be written to.
+        """
+        if self._files is not None:
+            yield
+            return
+        folder = Path(self._folder)
+        with contextlib.ExitStack() as stack:
+            with self._told():
+                stack.enter_context(only_run(folder, folder=True, name=self.target))
+                remove_partials([Path(self.target)])
+            yield
+
+    def begin(self, resume: bool, retry_failed: bool = False) -> tuple[int, frozenset[str]]:
         """Look at what is there.
 
         Returns:
-            The number of this run, and the identities of the sources that are done.
+            The number of this run, and the identities of the sources that are done; of those that
+            failed too, unless they are to be tried again.
 
         Raises:
             OutputError: something is there and `resume` is false, or it cannot be read or written.
@@ -110,12 +129,12 @@ class ArchiveOutput:
                     f"{self.target}: {what}; add --resume to do only what is not in it, or give "
                     "another output"
                 )
-            done = set[str]()
+            failed: dict[str, bool] = {}
             for name in (*file, *parts):
-                done |= self._inputs(name)
+                failed |= self._sources(name)
             self._make_folder()
-            runs = [int(match[1]) for name in parts if (match := _PART.search(name))]
-            return max(runs, default=0) + 1, frozenset(done)
+            done = (source for source, bad in failed.items() if not (bad and retry_failed))
+            return max(map(_run_of, parts), default=0) + 1, frozenset(done)
 
     def wanted(self, sources: Sequence[Source], done: frozenset[str]) -> list[Source]:
         """The sources that are not done."""
@@ -135,42 +154,63 @@ class ArchiveOutput:
             raise OutputError(f"{self.target}: {remote.reason(error)}") from error
 
     def finish(self) -> None:
-        """All is done: of parts becomes the one file, if that is what is wanted.
+        """All is done: each source once, and of parts becomes the one file, if that is wanted.
 
         Raises:
             OutputError: it cannot be written; the parts are still there.
         """
-        if not self.is_file:
-            return
         with self._told():
             parts = self._parts()
-            before = [self.target] if self._exists(self.target) else []
-            if before and not parts:
+            if not parts:
                 return
-            with self._writer(self.target) as writer:
-                for name in (*before, *parts):
-                    with self._opened(name) as file:
-                        for batch in pq.ParquetFile(file).iter_batches():
-                            writer.write_batch(batch.cast(self.schema))
-            for name in parts:
-                self._remove(name)
-            self._remove_folder()
+            before = [self.target] if self.is_file and self._exists(self.target) else []
+            sources = {name: self._sources(name) for name in (*before, *parts)}
+            last = {source: name for name, found in sources.items() for source in found}
+            kept = {
+                name: [source for source in found if last[source] == name]
+                for name, found in sources.items()
+            }
+            if self.is_file:
+                with self._writer(self.target) as writer:
+                    for name, wanted in kept.items():
+                        self._copy(name, wanted, writer)
+                for name in parts:
+                    self._remove(name)
+                return
+            for name, wanted in kept.items():
+                if not wanted:
+                    self._remove(name)
+                elif len(wanted) < len(sources[name]):
+                    with self._writer(name) as writer:
+                        self._copy(name, wanted, writer)
 
-    def leave(self) -> None:
-        """Of a run that never wrote a part nothing stays; parts do."""
-        self._remove_folder()
+    def _copy(self, name: str, sources: Sequence[str], writer: pq.ParquetWriter) -> None:
+        """The rows of these sources of a file."""
+        wanted = pa.array(sources, pa.string())
+        with self._opened(name) as file:
+            for batch in pq.ParquetFile(file).iter_batches():
+                chosen = batch.filter(pc.is_in(batch["source"], value_set=wanted))
+                writer.write_batch(chosen.cast(self.schema))
 
-    def _inputs(self, name: str) -> set[str]:
+    def _sources(self, name: str) -> dict[str, bool]:
+        """The identities of a file's sources, and whether each failed.
+
+        Raises:
+            SchemaError: it is no file of ours, or made otherwise.
+        """
         with self._opened(name) as file:
             try:
                 parquet = pq.ParquetFile(file)
             except pa.ArrowInvalid as error:
                 raise SchemaError(f"{name}: not a Parquet file") from error
             check_schema(parquet.schema_arrow, self.schema, name)
-            found = set[str]()
-            for batch in parquet.iter_batches(columns=["input"]):
-                found.update(batch.column(0).unique().to_pylist())
-        return {each if remote.is_remote(each) else identity(Path(each)) for each in found}
+            found: dict[str, bool] = {}
+            for batch in parquet.iter_batches(columns=["source", "error"]):
+                for source in batch["source"].unique().to_pylist():
+                    found.setdefault(source, False)
+                bad = batch.filter(pc.is_valid(batch["error"]))
+                found |= dict.fromkeys(bad["source"].to_pylist(), True)
+        return found
 
     @contextlib.contextmanager
     def _writer(self, name: str) -> Iterator[pq.ParquetWriter]:
@@ -187,7 +227,8 @@ class ArchiveOutput:
         return open(name, "rb") if self._files is None else self._files.open(_key(name), "rb")
 
     def _parts(self) -> list[str]:
-        return [f"{self._folder}/{name}" for name in self._listed() if _PART.fullmatch(name)]
+        found = [f"{self._folder}/{name}" for name in self._listed() if _PART.fullmatch(name)]
+        return sorted(found, key=lambda name: (_run_of(name), name))
 
     def _strangers(self) -> str:
         return next((name for name in self._listed() if not _PART.fullmatch(name)), "")
@@ -210,7 +251,6 @@ class ArchiveOutput:
         """Be sure that parts can be written, before any work is done."""
         if self._files is None:
             Path(self._folder).mkdir(parents=True, exist_ok=True)
-            remove_partials(Path(self._folder))
         else:
             probe = f"{_key(self._folder)}/{_PROBE}"
             self._files.pipe_file(probe, b"")
@@ -221,11 +261,6 @@ class ArchiveOutput:
             os.remove(name)
         else:
             self._files.rm_file(_key(name))
-
-    def _remove_folder(self) -> None:
-        with contextlib.suppress(OSError):  # parts, or what is not ours, lies in it
-            if self._files is None:
-                os.rmdir(self._folder)
 
     @contextlib.contextmanager
     def _told(self) -> Iterator[None]:
@@ -238,6 +273,11 @@ class ArchiveOutput:
             if self._files is None and not isinstance(error, OSError | pa.ArrowException):
                 raise
             raise OutputError(f"{self.target}: {remote.reason(error)}") from error
+
+
+def _run_of(part: str) -> int:
+    match = _PART.search(part)
+    return int(match[1]) if match else 0
 
 
 def _key(address: str) -> str:

@@ -17,8 +17,9 @@ from typing import Any, Final
 
 import ray
 
-from sdpose_core.archive.output import ArchiveOutput, OutputError, Part
+from sdpose_core.archive.output import ArchiveOutput, Part
 from sdpose_core.archive.work import ArchiveOptions, PartResult, give_up, work_on
+from sdpose_core.outputs import OutputError
 from sdpose_core.predict import Estimate, Interrupted
 from sdpose_core.ray_cluster import ClusterError, error_line
 

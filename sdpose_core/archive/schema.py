@@ -3,7 +3,9 @@
 One row is an image, a frame of a video, or a source that failed:
 
 ==========  =====================================================================================
-``input``   name of the file or its address
+``input``   name of the file as it was given, or its address
+``source``  which file it is, whatever it is called: a ``file://`` address from the root of the file
+            system, the address without user and password, or ``sha256:`` of standard input
 ``frame``   number of the frame from 0; null for an image
 ``time_s``  seconds from the first frame; null for an image
 ``width``   of the image, pixels; null in a row that is an error
@@ -25,10 +27,11 @@ from typing import Any, Final
 
 import pyarrow as pa
 
+from sdpose_core.io.sources import Source
 from sdpose_core.io.writers import Record
 from sdpose_core.skeleton import KEYPOINT_NAMES
 
-SCHEMA_VERSION: Final = 1
+SCHEMA_VERSION: Final = 2
 
 _VERSION_KEY: Final = b"sdpose.schema_version"
 _SETTINGS_KEY: Final = b"sdpose.settings"
@@ -44,6 +47,7 @@ _PERSON: Final = pa.struct(
 )
 _COLUMNS: Final = (
     pa.field("input", pa.string(), nullable=False),
+    pa.field("source", pa.string(), nullable=False),
     pa.field("frame", pa.int32()),
     pa.field("time_s", pa.float64()),
     pa.field("width", pa.int32()),
@@ -58,7 +62,10 @@ class SchemaError(ValueError):
 
 
 def archive_schema(settings: Mapping[str, Any]) -> pa.Schema:
-    """The schema of a file whose results were made with `settings` (names and JSON values)."""
+    """The schema of a file whose results were made with `settings` (names and JSON values).
+
+    Of a setting ``x`` that has an ``x_sha256`` beside it only the latter must stay the same.
+    """
     return pa.schema(
         _COLUMNS,
         metadata={
@@ -89,11 +96,19 @@ def check_schema(found: pa.Schema, expected: pa.Schema, name: str) -> None:
     before = json.loads(metadata[_SETTINGS_KEY])
     now = json.loads(expected.metadata[_SETTINGS_KEY])
     for key in sorted({*before, *now}):
-        if before.get(key) != now.get(key):
+        if before.get(key) != now.get(key) and f"{key}_sha256" not in now:
             raise SchemaError(
-                f"{name}: was made with {key} {before.get(key)}, not {now.get(key)}; "
+                f"{name}: was made with {_said(key, before)}, not {_said(key, now)}; "
                 "give the same options, or another output"
             )
+
+
+def _said(key: str, settings: Mapping[str, Any]) -> str:
+    """A setting for a message; of a model's weights their file's name and what tells them apart."""
+    model, mark, _ = key.partition("_sha256")
+    if not mark:
+        return f"{key} {settings.get(key)}"
+    return f"{model} {settings.get(model)} (SHA-256 {str(settings.get(key))[:12]})"
 
 
 def row_of(record: Record) -> dict[str, Any]:
@@ -121,6 +136,7 @@ def row_of(record: Record) -> dict[str, Any]:
     ]
     return {
         "input": record.source,
+        "source": record.identity,
         "frame": record.frame,
         "time_s": record.time_s,
         "width": record.width,
@@ -130,9 +146,10 @@ def row_of(record: Record) -> dict[str, Any]:
     }
 
 
-def error_row(source: str, reason: str) -> dict[str, Any]:
+def error_row(source: Source, reason: str) -> dict[str, Any]:
     """A row for a source of which there are no results, or not all."""
-    return {**dict.fromkeys(field.name for field in _COLUMNS), "input": source, "error": reason}
+    said = {"input": source.name, "source": source.identity, "error": reason}
+    return {**dict.fromkeys(field.name for field in _COLUMNS), **said}
 
 
 def batch_of(rows: Sequence[Mapping[str, Any]], schema: pa.Schema) -> pa.RecordBatch:

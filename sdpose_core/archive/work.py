@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator, Sequence
+import socket
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from functools import partial
 from typing import Any, Final
@@ -11,6 +12,8 @@ import pyarrow.parquet as pq
 
 from sdpose_core.archive.output import ArchiveOutput, Part
 from sdpose_core.archive.schema import batch_of, error_row, row_of
+from sdpose_core.checkpoints import checkpoint_digest
+from sdpose_core.detector.weights import find_detector
 from sdpose_core.estimator import PoseEstimator
 from sdpose_core.io.sources import Source
 from sdpose_core.io.writers import Record
@@ -30,6 +33,7 @@ class ArchiveOptions:
         track: whether people of videos get ids.
         batch_size: images or frames at once.
         readers: images read at once.
+        digests: ``model_digests`` that the models must have; empty to take any.
     """
 
     pretrained: dict[str, Any] = field(default_factory=dict)
@@ -37,11 +41,35 @@ class ArchiveOptions:
     track: bool = False
     batch_size: int = 4
     readers: int = 4
+    digests: Mapping[str, str] = field(default_factory=dict)
 
     def build(self) -> Estimate:
-        """Loads the models; raises as ``PoseEstimator.from_pretrained`` does."""
+        """Loads the models; raises as ``PoseEstimator.from_pretrained`` does.
+
+        Raises:
+            ValueError: their files are not those that the run began with.
+        """
         estimator = PoseEstimator.from_pretrained(**self.pretrained)
+        if self.digests and (found := model_digests(self.pretrained)) != self.digests:
+            name = next(key for key in found if found[key] != self.digests.get(key))
+            model = name.removesuffix("_sha256")
+            raise ValueError(
+                f"{self.pretrained[model]}: this {model} on {socket.gethostname()} is not the one "
+                "that the run began with; all machines need the same file, and it must not change"
+            )
         return partial(estimator.estimate, **self.estimate)
+
+
+def model_digests(pretrained: Mapping[str, Any]) -> dict[str, str]:
+    """SHA-256 of the files of a student and a detector, whatever they are called.
+
+    Raises:
+        ValueError: there is no such file.
+    """
+    return {
+        "student_sha256": checkpoint_digest(pretrained["student"]),
+        "detector_sha256": find_detector(pretrained["detector"]).digest(),
+    }
 
 
 @dataclass(frozen=True)
@@ -86,7 +114,7 @@ class _Rows:
     def write(self, record: Record) -> None:
         self._add(row_of(record))
 
-    def skip(self, source: str, reason: str) -> None:
+    def skip(self, source: Source, reason: str) -> None:
         self._add(error_row(source, reason))
 
     def finish(self) -> None:
@@ -103,7 +131,7 @@ class _Rows:
         """
         last = self._rows[-1] if self._rows else None
         if last is not None and last["frame"] is not None:
-            while self._rows and self._rows[-1]["input"] == last["input"]:
+            while self._rows and self._rows[-1]["source"] == last["source"]:
                 self._rows.pop()
         return bool(self._rows) and not self.written
 
@@ -178,6 +206,6 @@ def give_up(part: Part, output: ArchiveOutput, reason: str) -> PartResult:
     with output.part(part) as file:
         rows = _Rows(file, output)
         for source in part.sources:
-            rows.skip(source.name, reason)
+            rows.skip(source, reason)
         rows.finish()
     return PartResult(rows.written, tuple(f"{source.name}: {reason}" for source in part.sources))

@@ -2,6 +2,7 @@
 
 from sdpose_core.checkpoints.catalog import (
     DEFAULT_STUDENT,
+    checkpoint_digest,
     find_checkpoint,
     load_student,
     trained_path,
@@ -20,6 +21,7 @@ __all__ = [
     "Checkpoint",
     "CheckpointError",
     "build_student",
+    "checkpoint_digest",
     "find_checkpoint",
     "load_student",
     "read_checkpoint",

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import hashlib
 import os
 from pathlib import Path
 from typing import Any, Final
@@ -43,15 +44,31 @@ def find_checkpoint(name_or_path: str | os.PathLike[str]) -> Checkpoint:
     Raises:
         CheckpointError: a preset without trained weights, or a file that cannot be used.
     """
-    name = os.fspath(name_or_path)
-    if name not in PRESETS:
-        if Path(name).suffix or os.sep in name or Path(name).exists():
-            return read_checkpoint(name)
-        raise CheckpointError(
-            f"unknown student {name!r}: expected one of {', '.join(PRESETS)} or the path of a "
-            ".safetensors or .pth file"
-        )
-    return read_checkpoint(trained_path(name))
+    return read_checkpoint(_path_of(os.fspath(name_or_path)))
+
+
+def checkpoint_digest(name_or_path: str | os.PathLike[str]) -> str:
+    """SHA-256 of the file of a preset's name or a path.
+
+    Raises:
+        CheckpointError: there is no such file.
+    """
+    path = _path_of(os.fspath(name_or_path))
+    if not path.is_file():
+        raise CheckpointError(f"{path}: no such file")
+    with path.open("rb") as file:
+        return hashlib.file_digest(file, "sha256").hexdigest()
+
+
+def _path_of(name: str) -> Path:
+    if name in PRESETS:
+        return trained_path(name)
+    if Path(name).suffix or os.sep in name or Path(name).exists():
+        return Path(name)
+    raise CheckpointError(
+        f"unknown student {name!r}: expected one of {', '.join(PRESETS)} or the path of a "
+        ".safetensors or .pth file"
+    )
 
 
 def load_student(

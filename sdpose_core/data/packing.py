@@ -2,20 +2,25 @@
 
 from __future__ import annotations
 
-import contextlib
-import fcntl
 import hashlib
 import json
 import os
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import Any, Final
 
 import numpy as np
 
 from sdpose_core.data.coco import CocoImage, coco_samples, load_coco
-from sdpose_core.data.shards import CONTEXT_SIZE, WIDE_CONTEXT_SIZE, ShardWriter, find_shards
-from sdpose_core.whole_file import remove_partials, whole_file
+from sdpose_core.data.shards import (
+    CONTEXT_SIZE,
+    UNFINISHED,
+    WIDE_CONTEXT_SIZE,
+    ShardWriter,
+    find_shards,
+)
+from sdpose_core.outputs import OutputError, only_run
+from sdpose_core.whole_file import whole_file
 
 QUALITY: Final = 80
 """Default WebP quality of packed crops."""
@@ -57,6 +62,36 @@ def pack_coco(
     return writer.paths
 
 
+def pack_new(images: Sequence[CocoImage], folder: Path, **options: Any) -> list[Path]:
+    """``pack_coco`` into a folder without shards: all of them are there at its end, or none.
+
+    While it works, and after it was killed, a file beside them says that they are not complete; so
+    ``find_shards`` refuses them, and the next call replaces them.
+
+    Raises:
+        OutputError: the folder holds shards of something else, or is being written to.
+    """
+    with only_run(folder, folder=True):
+        unfinished = folder / UNFINISHED
+        if not unfinished.exists() and any(p.suffix.lower() == ".tar" for p in folder.iterdir()):
+            raise OutputError(f"{folder} holds shards: give another folder, or delete them")
+        _clear(folder)
+        unfinished.write_text("sdpose pack is writing here, or was ended: run it again.\n")
+        try:
+            paths = pack_coco(images, folder, **options)
+        except BaseException:
+            _clear(folder)
+            raise
+        finally:
+            unfinished.unlink()
+        return paths
+
+
+def _clear(folder: Path) -> None:
+    for shard in folder.glob("pose-*.tar"):
+        shard.unlink()
+
+
 def packed_coco(
     annotations: Path,
     images: Path,
@@ -91,13 +126,14 @@ def packed_coco(
     }
     name = hashlib.sha256(json.dumps(wanted, sort_keys=True).encode()).hexdigest()[:12]
     folder = folder / name
-    folder.mkdir(parents=True, exist_ok=True)
-    with _locked(folder / ".lock", lambda: say(f"waiting for another process to fill {folder}")):
+
+    def waiting() -> None:
+        say(f"waiting for another process to fill {folder}")
+
+    with only_run(folder, folder=True, on_wait=waiting):
         if _described(folder) == wanted:
             return find_shards([folder])
-        remove_partials(folder)
-        for old in folder.glob("pose-*.tar"):
-            old.unlink()
+        _clear(folder)
         found = load_coco(annotations, images)
         total = sum(len(image.people) for image in found)
         if total == 0:
@@ -125,15 +161,3 @@ def _described(folder: Path) -> dict[str, Any] | None:
     except (OSError, ValueError):
         return None
     return content
-
-
-@contextlib.contextmanager
-def _locked(path: Path, on_wait: Callable[[], None]) -> Iterator[None]:
-    """Exclusive among all processes; the system frees the lock when its holder dies."""
-    with path.open("w") as file:
-        try:
-            fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
-        except BlockingIOError:
-            on_wait()
-            fcntl.flock(file, fcntl.LOCK_EX)
-        yield

@@ -33,6 +33,9 @@ WIDE_CONTEXT_SIZE = (496, 516)
 """A context that holds every view of the published augmentation: scaled by 1.35, turned by any
 angle and shifted by 0.16 of its size. Views of the smaller one show black at some corners."""
 
+UNFINISHED = "unfinished.txt"
+"""In a folder of shards while they are written, and after that was ended."""
+
 PICTURES = ("webp", "jpg", "jpeg", "png")
 """Suffixes of a shard's images, lower case."""
 
@@ -232,7 +235,8 @@ def _sample(path: Path, key: str, picture: bytes, text: bytes) -> CropSample:
 def find_shards(patterns: Sequence[str | Path]) -> list[Path]:
     """Shard files named by files, folders (every ``*.tar``/``*.tar.gz`` inside) or globs, sorted.
 
-    Raises ``FileNotFoundError`` naming the pattern that matches nothing.
+    Raises ``FileNotFoundError`` naming the pattern that matches nothing, and ``ValueError`` naming
+    a folder whose shards are not complete.
     """
     found: list[Path] = []
     for pattern in patterns:
@@ -245,6 +249,12 @@ def find_shards(patterns: Sequence[str | Path]) -> list[Path]:
             matches = sorted(path.parent.glob(path.name))
         if not matches:
             raise FileNotFoundError(f"no shards match {pattern}")
+        for folder in {match.parent for match in matches}:
+            if (folder / UNFINISHED).exists():
+                raise ValueError(
+                    f"{folder}: its shards are not complete: sdpose pack is writing them or was "
+                    "ended; wait, or run it again"
+                )
         found.extend(matches)
     return found
 

@@ -15,6 +15,7 @@ from sdpose_core.evaluate.coco_metrics import coco_numbers
 from sdpose_core.evaluate.results import PoseSource, coco_results, run
 from sdpose_core.evaluate.slices import Slice, copies, joint_truth, slice_people, slice_table
 from sdpose_core.types import Detections
+from sdpose_core.whole_file import whole_file
 
 
 @dataclass(frozen=True)
@@ -95,4 +96,5 @@ def evaluate(
 def write_report(path: Path, results: Sequence[Evaluation]) -> None:
     """All settings as one JSON file."""
     path.parent.mkdir(parents=True, exist_ok=True)
-    path.write_text(json.dumps([asdict(r) for r in results], indent=1) + "\n")
+    with whole_file(path) as partial:
+        partial.write_text(json.dumps([asdict(r) for r in results], indent=1) + "\n")

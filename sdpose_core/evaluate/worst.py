@@ -10,6 +10,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from sdpose_core.evaluate.breakdown import PersonScore
+from sdpose_core.io.overlay import save_picture
 from sdpose_core.skeleton import EDGES
 
 _TRUTH, _FOUND = (60, 220, 60), (230, 50, 50)
@@ -22,7 +23,7 @@ def draw_worst(scored: Sequence[PersonScore], folder: Path, count: int = 16) -> 
     for rank, case in enumerate(sorted(scored, key=lambda s: s.oks)[:count]):
         picture = _view(case)
         path = folder / f"{rank:02d}-oks{case.oks:.2f}-{case.image.path.stem}.jpg"
-        cv2.imwrite(str(path), picture[:, :, ::-1])
+        save_picture(path, picture)
         written.append(path)
     return written
 

@@ -34,16 +34,20 @@ CLEAR_PEAK: Final = 0.05
 
 @dataclass(frozen=True)
 class Format:
-    """One format: file name suffixes, the first is the usual one, and how it is written and run."""
+    """One format: file name suffixes, the first is the usual one, and how it is written and run.
+
+    ``weights``: suffix of a second file beside the first; empty for none.
+    """
 
     suffixes: tuple[str, ...]
     write: Callable[[formats.Network, Tensor, Path, dict[str, Any]], None]
     read: Callable[[Path], formats.Runner]
+    weights: str = ""
 
 
 FORMATS: Final[Mapping[str, Format]] = {
     "onnx": Format((".onnx",), formats.write_onnx, formats.read_onnx),
-    "openvino": Format((".xml",), formats.write_openvino, formats.read_openvino),
+    "openvino": Format((".xml",), formats.write_openvino, formats.read_openvino, ".bin"),
     "torchscript": Format(
         (".torchscript", ".pt", ".ts"), formats.write_torchscript, formats.read_torchscript
     ),
@@ -65,6 +69,12 @@ def format_of(target: Path, name: str | None = None) -> str:
         wanted = " or ".join(FORMATS[name].suffixes)
         raise ValueError(f"{target}: {name} files end in {wanted}")
     return name or by_suffix[target.suffix]
+
+
+def files_of(target: Path, name: str) -> list[Path]:
+    """The files that an export in this format consists of."""
+    weights = FORMATS[name].weights
+    return [target.with_suffix(weights), target] if weights else [target]
 
 
 def export_student(
@@ -101,7 +111,8 @@ def export_student(
         ValueError: an unknown format or layout, a suffix of another format, cycles that the student
             does not have, a package that is missing, or a file that answers otherwise.
     """
-    kind = FORMATS[format_of(target, format)]
+    name = format_of(target, format)
+    kind = FORMATS[name]
     if layout not in LAYOUTS:
         raise ValueError(f"layout {layout!r}: expected {' or '.join(LAYOUTS)}")
     if layout != "nchw" and not keypoints:
@@ -116,13 +127,15 @@ def export_student(
     about = {**facts_of(student, count), **network.facts(), **(facts or {})}
     with torch.inference_mode():
         example = network.example(smooth_crops(2, student.config.input_size, seed=0))
-    # OpenVINO writes its weights into a second file beside the first.
-    with TemporaryDirectory(dir=target.parent, prefix=".export-") as folder:
+    files = files_of(target, name)
+    with TemporaryDirectory(".partial", f".{target.name}.", target.parent) as folder:
         draft = Path(folder) / target.name
         kind.write(network, example, draft, about)
         worst = _checked(network, student, kind.read(draft), target)
-        for file in sorted(Path(folder).iterdir()):  # .bin before .xml
-            file.replace(target.with_name(file.name))
+        if len(files) > 1:  # or a network might stand beside another's weights
+            target.unlink(missing_ok=True)
+        for file in files:
+            Path(folder, file.name).replace(file)
     return worst
 
 

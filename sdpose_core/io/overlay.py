@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from pathlib import Path
 from typing import Final
 
 import cv2
@@ -10,6 +11,7 @@ from numpy.typing import NDArray
 
 from sdpose_core.skeleton import EDGES, KEYPOINT_NAMES
 from sdpose_core.types import Floats, Image, Poses, check_image
+from sdpose_core.whole_file import whole_file
 
 # Red, green and blue, as in our images.
 LEFT: Final = (255, 138, 36)
@@ -118,3 +120,17 @@ def _drawable(points: Floats, image: Image) -> NDArray[np.int32]:
     """Whole pixels, those far outside the image brought to where OpenCV can hold them."""
     reach = 4 * max(image.shape[:2])
     return np.clip(points, -reach, reach).astype(np.int32)
+
+
+def save_picture(path: Path, image: Image) -> None:
+    """Write RGB uint8 ``(height, width, 3)`` as what the name ends in; folders are made.
+
+    Raises:
+        OSError: it cannot be written, or does not encode.
+    """
+    path.parent.mkdir(parents=True, exist_ok=True)
+    done, data = cv2.imencode(path.suffix.lower(), cv2.cvtColor(image, cv2.COLOR_RGB2BGR))
+    if not done:
+        raise OSError(f"the drawing does not encode as {path.suffix}")
+    with whole_file(path) as partial:
+        partial.write_bytes(data.tobytes())

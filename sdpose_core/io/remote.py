@@ -29,6 +29,16 @@ def is_remote(name: str) -> bool:
     return scheme(name) in WEB | STORES
 
 
+def canonical(address: str) -> str:
+    """The same for all spellings of an address: its user and password are no part of it."""
+    kind = {"s3a": "s3", "gcs": "gs"}.get(scheme(address), scheme(address))
+    if kind not in WEB:
+        return f"{kind}://{address.partition('://')[2]}"
+    parts = urlsplit(address)
+    host = parts.netloc.rpartition("@")[2].lower()
+    return parts._replace(scheme=kind, netloc=host, fragment="").geturl()
+
+
 def name_of(address: str) -> str:
     """The last part of its path: ``a.JPG`` of ``https://host/b/a.JPG?size=2``."""
     path = urlsplit(address).path if scheme(address) in WEB else address.partition("://")[2]

@@ -4,11 +4,12 @@ from __future__ import annotations
 
 import contextlib
 import glob
+import hashlib
 import io
 import os
 import sys
 from collections import defaultdict
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from dataclasses import dataclass, field
 from functools import lru_cache
 from pathlib import Path, PurePosixPath
@@ -48,23 +49,21 @@ class Source:
         path: where it is on disk; None for an address and for standard input.
         name: what to call it in results; of an address what may be shown of it.
         place: relative path for what is made from it, such as its drawing.
+        identity: the same for all spellings of a path or address and from every folder and machine
+            that sees it so, without secrets; links to one file are files of their own.
         address: where it is read from, with its secrets, so never shown; None for what is here.
     """
 
     path: Path | None
     name: str
     place: Path
+    identity: str
     address: str | None = field(default=None, repr=False)
 
     @property
     def remote(self) -> bool:
         """Whether it is behind an address."""
         return self.address is not None
-
-    @property
-    def identity(self) -> str:
-        """The same for all spellings of a path; links to one file are files of their own."""
-        return self.name if self.path is None else identity(self.path)
 
     @property
     def _suffix(self) -> str:
@@ -131,8 +130,18 @@ def find_sources(
             problems.append(f"{shortened(printable(shown(given)))}: {reason}")
         else:
             for source in found:
-                sources.setdefault(source.address or source.identity, source)
+                first = sources.setdefault(source.identity, source)
+                if _differs(first.address, source.address):
+                    problems.append(
+                        f"{source.name}: differs from another input only in what is hidden; "
+                        "give each a run and an output of its own"
+                    )
     return list(sources.values()), problems
+
+
+def paths_of(sources: Iterable[Source]) -> list[Path]:
+    """The files of those that are on disk, that of standard input among them."""
+    return [source.path or Path("/dev/stdin") for source in sources if not source.remote]
 
 
 def read_list(name: str) -> list[str]:
@@ -161,15 +170,21 @@ def _found(given: str, note: Callable[[str], None]) -> list[Source]:
     if remote.is_remote(given):
         return _behind(given, name, note)
     if given == STANDARD_INPUT:
-        return [Source(None, STANDARD_INPUT, Path("stdin.jpg"))]
+        digest = hashlib.sha256(_standard_input()).hexdigest()
+        return [Source(None, STANDARD_INPUT, Path("stdin.jpg"), f"sha256:{digest}")]
     if Path(given).is_dir():
         folder = Path(given)
         files = sorted(path for path in folder.rglob("*") if path.is_file() or path.is_symlink())
         if kept := _known(files, name, note):
-            return [Source(one, printable(str(one)), one.relative_to(folder)) for one in kept]
+            return [_file(one, one.relative_to(folder)) for one in kept]
         raise MediaError(f"{name}: no images or videos in this folder")
     if os.path.lexists(given):
-        return [_file(Path(given))]
+        if os.path.exists(given) and not os.path.isfile(given):
+            raise MediaError(
+                f"{name}: expected a file, and this is a pipe or a device, which cannot be read "
+                "twice; pass a pipe as standard input, with - as its name"
+            )
+        return [_file(Path(given), Path(Path(given).name))]
     if not glob.has_magic(given):
         with contextlib.suppress(FileNotFoundError):
             os.stat(given)  # says more, such as of a name that is too long
@@ -177,7 +192,7 @@ def _found(given: str, note: Callable[[str], None]) -> list[Source]:
     matches = [Path(match) for match in sorted(glob.glob(given, recursive=True))]
     files = [path for path in matches if path.is_file() or path.is_symlink()]
     if kept := _known(files, name, note):
-        return [_file(path) for path in kept]
+        return [_file(path, Path(path.name)) for path in kept]
     raise MediaError(f"{name}: nothing matches")
 
 
@@ -189,11 +204,6 @@ def printable(name: str) -> str:
 def shortened(name: str) -> str:
     """A name for a message."""
     return name if len(name) <= 120 else f"{name[:80]}...{name[-30:]}"
-
-
-def identity(path: Path) -> str:
-    """The same for all spellings of a path; links to one file are files of their own."""
-    return printable(os.path.join(os.path.realpath(path.parent), path.name))
 
 
 def _known(files: Sequence[_Name], name: str, note: Callable[[str], None]) -> list[_Name]:
@@ -226,7 +236,14 @@ def _behind(address: str, name: str, note: Callable[[str], None]) -> list[Source
         found = _known(found, name, note)
     if not found:
         raise MediaError(f"{name}: no images or videos there")
-    return [Source(None, shown(one), _place(one), one) for one in found]
+    return [
+        Source(None, shown(one), _place(one), remote.canonical(shown(one)), one) for one in found
+    ]
+
+
+def _differs(one: str | None, other: str | None) -> bool:
+    """Whether these addresses of one identity are two: by a part that is taken for a secret."""
+    return bool(one and other and remote.canonical(one) != remote.canonical(other))
 
 
 def _content_is_video(address: str) -> bool:
@@ -241,8 +258,9 @@ def _place(address: str) -> Path:
     return Path(name if name.strip(".") else "address.jpg")
 
 
-def _file(path: Path) -> Source:
-    return Source(path, printable(str(path)), Path(path.name))
+def _file(path: Path, place: Path) -> Source:
+    address = Path(os.path.realpath(path.parent), path.name).as_uri()  # of any name, and no other's
+    return Source(path, printable(str(path)), place, address)
 
 
 def _standard_input() -> bytes:

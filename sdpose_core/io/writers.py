@@ -14,6 +14,7 @@ from typing import Any, Final, Protocol
 import numpy as np
 
 from sdpose_core.io.people import people_json, rounded
+from sdpose_core.io.sources import Source
 from sdpose_core.skeleton import EDGES, KEYPOINT_NAMES
 from sdpose_core.types import Poses
 
@@ -32,6 +33,7 @@ class Record:
         poses: in pixels of the image.
         frame: number of the frame from 0; None for an image.
         time_s: seconds from the start of the video; None for an image.
+        identity: of the file, the same whatever it is called.
 
     Raises:
         ValueError: a number of the poses is not finite, which no format here can say.
@@ -43,6 +45,7 @@ class Record:
     poses: Poses
     frame: int | None = None
     time_s: float | None = None
+    identity: str = ""
 
     def __post_init__(self) -> None:
         if not self.poses.finite:
@@ -55,7 +58,7 @@ class RecordWriter(Protocol):
 
     def write(self, record: Record) -> None: ...
 
-    def skip(self, source: str, reason: str) -> None:
+    def skip(self, source: Source, reason: str) -> None:
         """Of a source there are no results, or not all."""
         ...
 
@@ -78,7 +81,7 @@ class JsonLines:
         line["people"] = people_json(record.poses)
         self._put(json.dumps(line) + "\n")
 
-    def skip(self, source: str, reason: str) -> None:
+    def skip(self, source: Source, reason: str) -> None:
         pass
 
     def finish(self) -> None:
@@ -113,7 +116,7 @@ class Csv:
                 row += [*point, score]
             self._row(row)
 
-    def skip(self, source: str, reason: str) -> None:
+    def skip(self, source: Source, reason: str) -> None:
         pass
 
     def finish(self) -> None:
@@ -165,7 +168,7 @@ class Coco:
                 }
             )
 
-    def skip(self, source: str, reason: str) -> None:
+    def skip(self, source: Source, reason: str) -> None:
         pass
 
     def _number_images(self) -> None:

@@ -5,7 +5,7 @@ from __future__ import annotations
 import importlib
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
+from typing import Any, Final
 
 import torch
 import yaml
@@ -15,6 +15,13 @@ from sdpose_core.detector.network import keep_person_row, person_index
 from sdpose_core.detector.protocol import DetectorError
 from sdpose_core.detector.ultralytics_quiet import ultralytics_tasks
 from sdpose_core.detector.weights import find_detector, read_pt
+from sdpose_core.outputs import check_outputs
+
+_WRITTEN: Final = (
+    *("start.pt", "data.yaml", "person.safetensors"),
+    *("run/args.yaml", "run/weights/best.pt", "run/weights/last.pt"),
+)
+"""Files of a run's folder."""
 
 
 @dataclass(frozen=True)
@@ -110,7 +117,9 @@ def train_detector(data: Path, recipe: DetectorRecipe, folder: Path) -> Path:
     Raises:
         DetectorError: the trainer lacks a package, or the set or the start cannot be used.
         FileNotFoundError: no such ``data.yaml``.
+        OutputError: ``data`` or the start is a file that would be written.
     """
+    check_outputs([folder / name for name in _WRITTEN], [data, Path(recipe.start)])
     described = people_only(data)
     folder = folder.resolve()  # ultralytics puts a relative one below a folder of its settings
     check_trainer()

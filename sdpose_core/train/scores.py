@@ -31,6 +31,7 @@ from sdpose_core.data.shards import CropSet, context_regions, load_shards
 from sdpose_core.geometry import heatmap_to_image
 from sdpose_core.heatmaps import MAX_REFINEMENT, decode_tensor
 from sdpose_core.model import PersonHead, ScoreHead, Student, StudentConfig
+from sdpose_core.outputs import check_outputs
 from sdpose_core.ranking import pose_features
 from sdpose_core.skeleton import FLIP_INDICES
 from sdpose_core.train.loop.beginning import without_scores
@@ -309,15 +310,14 @@ def fit_file(
             message says which in one sentence.
     """
     _check_target(target)
+    check_outputs([target], [Path(student)])
     checkpoint = find_checkpoint(student)
     crops = chosen_people(load_shards(shards), sources)
-    fitted = with_scores(
-        build_student(checkpoint, student), crops, views=views, keep_joints=keep_joints
-    )
+    network = build_student(checkpoint, student)
+    fitted = with_scores(network, crops, views=views, keep_joints=keep_joints)
     said = f"fitted on {len(crops)} people, {views} views each"
-    facts = {**checkpoint.training, "person_head": said}
-    if not keep_joints:
-        facts = {**_facts(checkpoint.training, said), "person_head": said}
+    before = checkpoint.training if keep_joints else _facts(checkpoint.training, said)
+    facts = {**before, "person_head": said}
     kinds = {value.dtype for value in checkpoint.state.values() if value.is_floating_point()}
     save_student(fitted, target, facts, dtype=torch.float16 if kinds == {torch.float16} else None)
     return len(crops)

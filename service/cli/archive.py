@@ -22,6 +22,7 @@ class ArchiveRequest:
 
     output: str
     resume: bool
+    retry_failed: bool
     part_size: int
     on_ray: bool
     ray_address: str | None
@@ -47,23 +48,47 @@ def predict_archive(
 
     from sdpose_core.archive.output import ArchiveOutput
     from sdpose_core.archive.schema import archive_schema
-    from sdpose_core.archive.work import ArchiveOptions, parts_of
+    from sdpose_core.archive.work import ArchiveOptions, model_digests
     from sdpose_core.predict import Interrupted
 
+    digests = model_digests(request.pretrained)
     made_with = {
         "student": request.pretrained["student"],
         "detector": request.pretrained["detector"],
+        **digests,
         **request.estimate,
         "track": request.track,
     }
     output = ArchiveOutput(request.output, archive_schema(made_with))
-    run, done = output.begin(request.resume)
+    options = ArchiveOptions(
+        request.pretrained,
+        request.estimate,
+        request.track,
+        request.batch_size,
+        request.readers,
+        digests,
+    )
+    try:
+        with output.held():
+            return _fill(request, output, options, sources, report)
+    except Interrupted:
+        report(f"interrupted; what is done is kept: go on with --resume --output {output.target}")
+        return 130
+
+
+def _fill(
+    request: ArchiveRequest,
+    output: ArchiveOutput,
+    options: ArchiveOptions,
+    sources: Sequence[Source],
+    report: Callable[[str], None],
+) -> int:
+    from sdpose_core.archive.work import parts_of
+
+    run, done = output.begin(request.resume, request.retry_failed)
     wanted = output.wanted(sources, done)
     if len(wanted) < len(sources):
         report(f"{len(sources) - len(wanted)} of {len(sources)} are done already")
-    options = ArchiveOptions(
-        request.pretrained, request.estimate, request.track, request.batch_size, request.readers
-    )
     parts = list(parts_of(wanted, run, request.part_size))
     if not parts:
         report(f"nothing to do; results in {output.target}")
@@ -73,15 +98,8 @@ def predict_archive(
     # Here a video counts by its frames, once they are known; on Ray as one.
     counted = [source for source in wanted if request.on_ray or not source.named_video]
     progress = Progress(images=len(counted))
-    try:
-        with progress, stop_on_interrupt() as stopping:
-            result = _run(request, parts, output, options, progress, report, stopping)
-    except Interrupted:
-        report(f"interrupted; what is done is kept: go on with --resume --output {output.target}")
-        return 130
-    except BaseException:
-        output.leave()
-        raise
+    with progress, stop_on_interrupt() as stopping:
+        result = _run(request, parts, output, options, progress, report, stopping)
     output.finish()
     seconds = time.monotonic() - began
     rate = result.rows / max(seconds, 1e-9)

@@ -3,10 +3,8 @@
 from __future__ import annotations
 
 import contextlib
-import fcntl
 import os
 import signal
-import stat
 import sys
 import threading
 from collections.abc import Callable, Iterator
@@ -25,6 +23,8 @@ from rich.progress import (
 from rich.progress import Progress as RichProgress
 
 from sdpose_core.io.addresses import without_secrets
+from sdpose_core.outputs import OutputError, only_run
+from sdpose_core.whole_file import is_special
 
 _LONG: Final = 3
 """From so many steps on the bar is worth its lines."""
@@ -80,22 +80,42 @@ class SinkError(Exception):
 class Sink:
     """Text results: to standard output, or to a file that gets its name only when complete.
 
+    A pipe or a device, such as ``/dev/stdout``, gets the lines as they come. A context manager: a
+    file belongs to one run until its end.
+
     Raises:
-        SinkError: the file cannot be written.
+        SinkError: the file cannot be written, or another run is writing to it.
     """
 
     def __init__(self, path: Path | None) -> None:
         self._path = path
-        self._draft = path.with_name(path.name + ".part") if path else None
+        self._draft = None if path is None or is_special(path) else draft_of(path)
         self._file: IO[str] = sys.stdout
-        if path is not None and self._draft is not None:
-            if path.is_dir():
-                raise SinkError(f"{path}: is a folder")
-            try:
-                self._draft.parent.mkdir(parents=True, exist_ok=True)
-                self._file = self._draft.open("w", encoding="utf-8", newline="")
-            except OSError as error:
-                raise SinkError(f"{path}: {error.strerror}") from error
+        self._held = contextlib.ExitStack()
+        if path is None:
+            return
+        if path.is_dir():
+            raise SinkError(f"{path}: is a folder")
+        try:
+            if self._draft is not None:
+                self._held.enter_context(only_run(path))
+            self._file = (self._draft or path).open("w", encoding="utf-8", newline="")
+        except OutputError as error:
+            raise SinkError(str(error)) from error
+        except OSError as error:
+            self._held.close()
+            raise SinkError(f"{path}: {error.strerror}") from error
+
+    def __enter__(self) -> Sink:
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        if self._file is not sys.stdout:
+            with contextlib.suppress(OSError):  # said when it was written
+                self._file.close()
+        if self._draft is not None and self._draft.exists() and not self._draft.stat().st_size:
+            self._draft.unlink()  # of a run that came to nothing
+        self._held.close()
 
     def put(self, text: str) -> None:
         """Write whole lines, at once."""
@@ -105,8 +125,10 @@ class Sink:
     def finish(self) -> None:
         """Everything is written: the file takes its name."""
         if self._path is not None and self._draft is not None:
+            os.fsync(self._file.fileno())  # as whole files are written
             self._file.close()
             self._draft.replace(self._path)
+        self._held.close()
 
     def leave_unfinished(self) -> Path | None:
         """Close, and leave what was written beside the requested file; returns where."""
@@ -116,7 +138,7 @@ class Sink:
 
     def abandon(self) -> None:
         """After a broken pipe: keep Python from writing to it once more at exit."""
-        if self._draft is None:
+        if self._file is sys.stdout:
             os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
 
 
@@ -126,27 +148,23 @@ class LineFile:
     What the name held before goes with the first line; a device or a named pipe is written to.
 
     Raises:
-        SinkError: the file cannot be written, or another run writes to it.
+        SinkError: the file cannot be written, or another run is writing to it.
     """
 
     def __init__(self, path: Path) -> None:
         self._path = path
         self._new = not path.exists()
+        self._regular = not is_special(path)
         self._size = 0
+        self._held = contextlib.ExitStack()
         try:
-            path.parent.mkdir(parents=True, exist_ok=True)
+            self._held.enter_context(only_run(path))
             self._file = path.open("ab", buffering=0)
+        except OutputError as error:
+            raise SinkError(str(error)) from error
         except OSError as error:
+            self._held.close()
             raise SinkError(f"{path}: {error.strerror}") from error
-        self._regular = stat.S_ISREG(os.fstat(self._file.fileno()).st_mode)
-        if self._regular:
-            try:
-                fcntl.flock(self._file, fcntl.LOCK_EX | fcntl.LOCK_NB)
-            except BlockingIOError as error:
-                self._file.close()
-                raise SinkError(f"{path}: another run writes to it; give another file") from error
-            except OSError:  # a file system without locks
-                pass
 
     def put(self, text: str) -> None:
         """Write whole lines, at once; after an ``OSError`` the file holds those before."""
@@ -166,7 +184,7 @@ class LineFile:
 
     def finish(self) -> None:
         """All lines are stored; raises ``OSError`` where they cannot be."""
-        with self._file:
+        with self._held, self._file:
             if self._regular:
                 os.fsync(self._file.fileno())  # of a lost network drive, first told here
             if self._new and self._regular and not self._size:
@@ -174,7 +192,13 @@ class LineFile:
 
     def abandon(self) -> None:
         """After a broken pipe."""
-        self._file.close()
+        with self._held:
+            self._file.close()
+
+
+def draft_of(path: Path) -> Path:
+    """Where the lines for a file are until they are complete."""
+    return path.with_name(path.name + ".part")
 
 
 @contextlib.contextmanager

@@ -18,6 +18,7 @@ def convert(
     import torch
 
     from sdpose_core.checkpoints import build_student, read_checkpoint, save_student
+    from sdpose_core.outputs import check_outputs
 
     stored = {"fp16": torch.float16, "fp32": torch.float32}
     if precision not in stored:
@@ -26,6 +27,7 @@ def convert(
         raise ValueError(f"{target}: the target's name must end in .safetensors")
     if target.exists() and not force:
         raise ValueError(f"{target} exists; pass --force to replace it")
+    check_outputs([target], [source])
     checkpoint = read_checkpoint(source)
     student = build_student(checkpoint, str(source))
     save_student(student, target, checkpoint.training, dtype=stored[precision])

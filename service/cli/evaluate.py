@@ -10,6 +10,8 @@ import typer
 from service.cli.tls_options import TlsCa, TlsCertificate, TlsKey, client_tls
 
 if TYPE_CHECKING:
+    from contextlib import ExitStack
+
     import numpy as np
     from numpy.typing import NDArray
     from rich.console import Console
@@ -121,6 +123,8 @@ def evaluate(
     closing = ExitStack()
     try:
         _check_place(annotations, images)
+        inputs = [annotations, *([boxes] if boxes else ()), Path(student), Path(detector)]
+        _hold(closing, (output, calibrate), worst, [*inputs, images])
         pictures = load_coco(annotations, images)[:limit]
         known = None if boxes is None else read_boxes(boxes, read_coco(annotations))
         sources: list[tuple[str, PoseSource]] = []
@@ -175,6 +179,20 @@ def evaluate(
     finder = f"detector {detector}" if server is None else "the server's detector"
     where = "given boxes" if given else f"boxes of {boxes}" if boxes else finder
     _show(console, results, where)
+
+
+def _hold(
+    held: ExitStack, files: tuple[Path | None, ...], folder: Path | None, inputs: list[Path]
+) -> None:
+    """Keep what is written from the inputs, and from other runs until the end."""
+    from sdpose_core.outputs import check_outputs, only_run
+
+    wanted = [file for file in files if file is not None]
+    check_outputs([*wanted, *([folder] if folder else ())], inputs)
+    for file in wanted:
+        held.enter_context(only_run(file))
+    if folder is not None:
+        held.enter_context(only_run(folder, folder=True))
 
 
 def _check_place(annotations: Path, images: Path) -> None:

@@ -40,26 +40,30 @@ def export(
     """Write a student as ONNX, OpenVINO or TorchScript for any batch size, and check the file."""
     from sdpose_core.calibration import ScoreCalibration
     from sdpose_core.checkpoints import load_student, training_facts
-    from sdpose_core.export import export_student, format_of
+    from sdpose_core.export import export_student, files_of, format_of
+    from sdpose_core.outputs import check_outputs, only_run
 
     kind = format_of(output, format)
-    if output.exists() and not force:
-        raise ValueError(f"{output} exists; pass --force to replace it")
     if not output.parent.is_dir():
         raise ValueError(f"{output.parent}: no such folder")
-    network = load_student(student)
-    facts = training_facts(student)
-    count = network.config.cycles.check(cycles)
-    worst = export_student(
-        network,
-        output,
-        format=kind,
-        cycles=count,
-        keypoints=keypoints,
-        layout=layout,
-        calibration=ScoreCalibration.from_facts(facts),
-        facts={key: facts[key] for key in ("licence", "origin") if key in facts},
-    )
+    check_outputs(files_of(output, kind), [Path(student)])
+    with only_run(output):
+        for file in files_of(output, kind):
+            if file.exists() and not force:
+                raise ValueError(f"{file} exists; pass --force to replace it")
+        network = load_student(student)
+        facts = training_facts(student)
+        count = network.config.cycles.check(cycles)
+        worst = export_student(
+            network,
+            output,
+            format=kind,
+            cycles=count,
+            keypoints=keypoints,
+            layout=layout,
+            calibration=ScoreCalibration.from_facts(facts),
+            facts={key: facts[key] for key in ("licence", "origin") if key in facts},
+        )
     what = "keypoints" if keypoints else "heatmaps"
     unit = " pixels" if keypoints else ""
     typer.echo(

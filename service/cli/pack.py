@@ -28,7 +28,7 @@ def pack(
     from rich.console import Console
 
     from sdpose_core.data.coco import load_coco
-    from sdpose_core.data.packing import pack_coco, usable_cores
+    from sdpose_core.data.packing import pack_new, usable_cores
     from sdpose_core.data.shards import CONTEXT_SIZE, WIDE_CONTEXT_SIZE
     from service.cli.console import Progress
 
@@ -40,10 +40,8 @@ def pack(
             raise ValueError(
                 f"{annotations}: no person with a labelled joint and a box in the image"
             )
-        if any(output.glob("*.tar")):
-            raise ValueError(f"{output} holds shards: give another folder, or delete them")
         with Progress(count) as bar:
-            paths = pack_coco(
+            paths = pack_new(
                 found,
                 output,
                 source=source,

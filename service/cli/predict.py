@@ -59,6 +59,10 @@ def predict(
     resume: Annotated[
         bool, typer.Option("--resume", help="Parquet: do only what the output does not hold yet.")
     ] = False,
+    retry_failed: Annotated[
+        bool,
+        typer.Option("--retry-failed", help="With --resume: also do again the inputs that failed."),
+    ] = False,
     engine: Annotated[
         Engine, typer.Option(help="Parquet: work in this process, or on a Ray cluster.")
     ] = Engine.embedded,
@@ -119,9 +123,11 @@ def predict(
     """
     from functools import partial
 
-    from sdpose_core.io.sources import find_sources, read_list
+    from sdpose_core.io.sources import find_sources, paths_of, read_list
     from sdpose_core.io.writers import WRITERS
-    from service.cli.console import Progress, Sink, SinkError, stop_on_interrupt
+    from sdpose_core.outputs import OutputError, check_outputs
+    from sdpose_core.predict import check_drawings, drawings_in
+    from service.cli.console import Progress, Sink, SinkError, draft_of, stop_on_interrupt
 
     def report(line: str) -> None:
         progress.say(f"sdpose predict: {line}")
@@ -131,12 +137,23 @@ def predict(
     given = [*(inputs or ()), *(read_list(listed) if listed else ())]
     if not given:
         raise typer.BadParameter("nothing to work on: give an INPUT or --list")
-    _check(wanted, output, overlay, resume, engine)
+    _check(wanted, output, overlay, resume, retry_failed, engine)
     sources, problems = find_sources(given, report)
     for problem in problems:
         report(problem)
     if not sources:
         raise typer.Exit(1)
+    drawings = None if overlay is None else drawings_in(overlay, sources)
+    outputs = [*(drawings or ()), *([Path(output)] if output else ())]
+    if output and wanted is not Format.parquet:
+        outputs.append(draft_of(Path(output)))
+    named = [Path(name) for name in (listed, student, detector) if name]
+    try:
+        check_drawings(drawings or (), sources)
+        check_outputs(outputs, [*paths_of(sources), *named])
+    except OutputError as error:
+        report(str(error))
+        raise typer.Exit(2) from None
     if readers is None:
         readers = 16 if any(source.remote for source in sources) else 2
     choice: dict[str, Any] = {
@@ -159,6 +176,7 @@ def predict(
         request = ArchiveRequest(
             output or "",
             resume,
+            retry_failed,
             part_size,
             engine is Engine.ray,
             ray_address,
@@ -177,46 +195,42 @@ def predict(
         raise typer.Exit(status or int(bool(problems)))
 
     from sdpose_core import PoseEstimator
-
-    progress = Progress(images=sum(not source.named_video for source in sources))
-    try:
-        sink = Sink(Path(output) if output else None)
-        estimator = PoseEstimator.from_pretrained(**choice)
-    except (ValueError, SinkError) as error:
-        report(str(error))
-        raise typer.Exit(2) from None
-
     from sdpose_core.predict import Interrupted, Prediction
     from sdpose_core.tracking import TrackingConfig
 
-    writer = WRITERS[wanted.value](sink.put)
-    estimate = partial(estimator.estimate, **options)
+    progress = Progress(images=sum(not source.named_video for source in sources))
     status = 0
     try:
-        with progress, stop_on_interrupt() as stopping:
-            prediction = Prediction(
-                estimate,
-                writer,
-                batch_size,
-                overlay,
-                report,
-                progress.advance,
-                progress.expect,
-                stopping,
-                TrackingConfig() if track else None,
-                readers,
-            )
-            try:
-                prediction.run(sources)
-            except Interrupted:
-                status = 130
-            writer.finish()
-        if status:
-            kept = sink.leave_unfinished()
-            report(f"interrupted{f'; the results so far are in {kept}' if kept else ''}")
-        else:
-            sink.finish()
-            status = int(bool(problems) or prediction.failures > 0)
+        with Sink(Path(output) if output else None) as sink:
+            estimator = PoseEstimator.from_pretrained(**choice)
+            writer = WRITERS[wanted.value](sink.put)
+            with progress, stop_on_interrupt() as stopping:
+                prediction = Prediction(
+                    partial(estimator.estimate, **options),
+                    writer,
+                    batch_size,
+                    drawings,
+                    report,
+                    progress.advance,
+                    progress.expect,
+                    stopping,
+                    TrackingConfig() if track else None,
+                    readers,
+                )
+                try:
+                    prediction.run(sources)
+                except Interrupted:
+                    status = 130
+                writer.finish()
+            if status:
+                kept = sink.leave_unfinished()
+                report(f"interrupted{f'; the results so far are in {kept}' if kept else ''}")
+            else:
+                sink.finish()
+                status = int(bool(problems) or prediction.failures > 0)
+    except (ValueError, SinkError) as error:
+        report(str(error))
+        status = 2
     except BrokenPipeError:  # the reader of our output is gone: nothing left to do
         sink.abandon()
         status = 141
@@ -227,15 +241,23 @@ def predict(
 
 
 def _format_of(output: str | None) -> Format:
-    if output is not None and output.endswith((".parquet", "/")):
+    ending = (output or "").lower()
+    if ending.endswith((".parquet", "/")):
         return Format.parquet
-    return Format.jsonl
+    return Format.csv if ending.endswith(".csv") else Format.jsonl
 
 
 def _check(
-    wanted: Format, output: str | None, overlay: Path | None, resume: bool, engine: Engine
+    wanted: Format,
+    output: str | None,
+    overlay: Path | None,
+    resume: bool,
+    retry_failed: bool,
+    engine: Engine,
 ) -> None:
     """Raises ``BadParameter`` for options that do not go together."""
+    if retry_failed and not resume:
+        raise typer.BadParameter("--retry-failed goes with --resume")
     if wanted is Format.parquet:
         if output is None:
             raise typer.BadParameter("Parquet needs --output, a file or a folder")

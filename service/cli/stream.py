@@ -104,8 +104,9 @@ def stream(
     from sdpose_core.io.addresses import shown
     from sdpose_core.io.live import LiveSource, is_live, is_recording, live_frames
     from sdpose_core.io.problems import MediaError
-    from sdpose_core.io.sources import find_sources
+    from sdpose_core.io.sources import find_sources, paths_of
     from sdpose_core.io.writers import JsonLines
+    from sdpose_core.outputs import OutputError, check_outputs, only_run
     from sdpose_core.stream import StreamRun, recorded_frames
     from service.cli.console import LineFile, Sink, SinkError, stop_on_interrupt
     from service.cli.window import NoWindowError, open_window
@@ -127,11 +128,21 @@ def stream(
     live = is_live(source) and not is_recording(source)
     cadence = _cadence(detect_every, live=live, tell=tell)
     to_screen = json_file is not None and str(json_file) == "-"
+    # Before the models, which take seconds to load.
+    found, problems = ([], []) if live else find_sources([source], tell)
+    if problems:
+        tell(problems[0])
+        raise typer.Exit(1)
+    files = [one for one in (None if to_screen else json_file, overlay) if one is not None]
+    held = ExitStack()
     try:
+        check_outputs(files, [*paths_of(found), Path(student), Path(detector)])
+        if overlay is not None:
+            held.enter_context(only_run(overlay))
         sink: LineFile | Sink | None = None
         if json_file is not None:
             sink = Sink(None) if to_screen else LineFile(json_file)
-    except SinkError as error:
+    except (OutputError, SinkError) as error:
         tell(str(error))
         raise typer.Exit(2) from None
     run = StreamRun(
@@ -143,11 +154,7 @@ def stream(
     )
     status = 0
     try:
-        # Before the models, which take seconds to load.
-        found, problems = ([], []) if live else find_sources([source], tell)
-        if problems:
-            raise MediaError(problems[0])
-        with ExitStack() as stack:
+        with held as stack:
             answering = _answering(
                 stack,
                 reached,

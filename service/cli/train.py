@@ -79,6 +79,7 @@ def train(
 ) -> None:
     """Train a student; the run folder holds its config, logs, state and best weights."""
     import json
+    from contextlib import ExitStack
     from dataclasses import replace
     from functools import partial
 
@@ -87,8 +88,9 @@ def train(
     from service.cli.extras import need
 
     need("train", "lightning_fabric", "tensorboard")
+    from sdpose_core.outputs import check_outputs, only_run
     from sdpose_core.train.loop.hardware import is_first_process
-    from sdpose_core.train.loop.state import read_config
+    from sdpose_core.train.loop.state import STATE_NAME, read_config, run_files
     from sdpose_core.train.recipe.files import load_config
     from sdpose_core.train.recipe.length import within_minutes
     from sdpose_core.train.recipe.presets import PRESETS, preset_config
@@ -136,17 +138,29 @@ def train(
     except (ValueError, OSError) as error:
         raise typer.BadParameter(str(error)) from error
     folder = run or Path("runs") / settings.name
-    if not resume and (folder / "state.pt").exists():
-        raise typer.BadParameter(f"{folder} holds a run: --resume it or give another --run")
-
     console = Console(quiet=not is_first_process())
-    console.print_json(json.dumps(settings.to_dict()))
     say = partial(console.print, highlight=False, markup=False, soft_wrap=True)
-    if ray_workers is None:
-        _train_here(settings, folder, resume, steps, say)
-    else:
-        _train_on_ray(settings, folder, ray_workers, ray_address, steps, say)
+    with ExitStack() as held:
+        if is_first_process():  # the others are of the same run
+            if not resume:
+                check_outputs(run_files(folder), _inputs(config, settings))
+            held.enter_context(only_run(folder, folder=True))
+        if not resume and (folder / STATE_NAME).exists():
+            raise typer.BadParameter(f"{folder} holds a run: --resume it or give another --run")
+        console.print_json(json.dumps(settings.to_dict()))
+        if ray_workers is None:
+            _train_here(settings, folder, resume, steps, say)
+        else:
+            _train_on_ray(settings, folder, ray_workers, ray_address, steps, say)
     say(f"run folder: {folder}")
+
+
+def _inputs(config: str, settings: TrainConfig) -> list[Path]:
+    """The files that a run reads, as far as they are named one by one."""
+    data = settings.data
+    named = [config, settings.start, settings.backbone_start, settings.teacher.network]
+    named += [settings.view_labels.teacher, data.coco_annotations, data.dev_annotations]
+    return [Path(name) for name in named if name]
 
 
 def _train_here(

@@ -36,6 +36,7 @@ def train_detector(
 
     need("train", "yaml", "pycocotools")
     from sdpose_core.evaluate.detection import measure_people, read_annotated
+    from sdpose_core.outputs import only_run
     from sdpose_core.train.detector import DetectorRecipe
     from sdpose_core.train.detector import train_detector as fine_tune
 
@@ -55,7 +56,8 @@ def train_detector(
         raise typer.BadParameter("--annotations and --images go together")
     # Read first: a wrong name should not cost the training before it.
     truth = read_annotated(annotations, images) if annotations and images else None
-    result = fine_tune(data, recipe, output)
+    with only_run(output, folder=True):
+        result = fine_tune(data, recipe, output)
     console.print(f"detector: {result}")
     if truth is None:
         return

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import shutil
 from collections import Counter
 from collections.abc import Sequence
 from pathlib import Path
@@ -13,11 +14,13 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 import pytest
 
-from sdpose_core.archive.output import ArchiveOutput, OutputError, Part
+from sdpose_core.archive.output import ArchiveOutput, Part
 from sdpose_core.archive.run import run_here
-from sdpose_core.archive.schema import SchemaError, archive_schema
-from sdpose_core.archive.work import ArchiveOptions, PartResult, parts_of
+from sdpose_core.archive.schema import SchemaError, archive_schema, check_schema
+from sdpose_core.archive.work import ArchiveOptions, PartResult, model_digests, parts_of, work_on
+from sdpose_core.checkpoints import trained_path
 from sdpose_core.io.sources import Source, find_sources
+from sdpose_core.outputs import OutputError
 from sdpose_core.predict import Interrupted
 from sdpose_core.skeleton import KEYPOINT_NAMES
 from sdpose_core.types import Image, Poses
@@ -29,25 +32,27 @@ def run(
     sources: Sequence[Source],
     *,
     resume: bool = False,
+    retry_failed: bool = False,
     size: int = 4,
     estimate: Marks | None = None,
     options: ArchiveOptions | None = None,
 ) -> PartResult:
-    number, done = output.begin(resume)
-    parts = list(parts_of(output.wanted(sources, done), number, size))
-    marks = estimate or Marks()
-    result = run_here(
-        parts,
-        output,
-        options or ArchiveOptions(),
-        marks,
-        report=marks.reports.append,
-        advance=marks.advance,
-        expect=marks.expect,
-        stopping=marks.stopping,
-    )
-    output.finish()
-    return result
+    with output.held():
+        number, done = output.begin(resume, retry_failed)
+        parts = list(parts_of(output.wanted(sources, done), number, size))
+        marks = estimate or Marks()
+        result = run_here(
+            parts,
+            output,
+            options or ArchiveOptions(),
+            marks,
+            report=marks.reports.append,
+            advance=marks.advance,
+            expect=marks.expect,
+            stopping=marks.stopping,
+        )
+        output.finish()
+        return result
 
 
 def found(*inputs: Path) -> list[Source]:
@@ -77,7 +82,7 @@ def test_a_row_an_image_in_order_with_people_in_pixels(tmp_path: Path) -> None:
 def test_the_file_says_what_it_is(tmp_path: Path) -> None:
     run(output_in(tmp_path, "out.parquet"), found(*picture_files(tmp_path / "in", 1)))
     metadata = pq.read_schema(tmp_path / "out.parquet").metadata
-    assert metadata[b"sdpose.schema_version"] == b"1"
+    assert metadata[b"sdpose.schema_version"] == b"2"
     assert json.loads(metadata[b"sdpose.keypoints"]) == list(KEYPOINT_NAMES)
     assert json.loads(metadata[b"sdpose.settings"]) == SETTINGS
 
@@ -159,6 +164,79 @@ def test_another_spelling_of_a_path_is_done_too(
     assert marks.seen == 0
 
 
+def test_the_same_name_in_another_folder_is_another_input(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    output = output_in(tmp_path, "out.parquet")
+    for folder in ("a", "b"):
+        picture_files(tmp_path / folder, 2)
+        monkeypatch.chdir(tmp_path / folder)
+        run(output, found(Path("00000.png"), Path("00001.png")), resume=folder == "b")
+    rows = rows_of(tmp_path / "out.parquet")
+    assert [row["input"] for row in rows] == ["00000.png", "00001.png"] * 2
+    names = [(tmp_path / folder / f"0000{n}.png").as_uri() for folder in "ab" for n in (0, 1)]
+    assert [row["source"] for row in rows] == names
+
+
+def test_what_was_killed_before_it_cleaned_up_has_each_input_once(tmp_path: Path) -> None:
+    paths = picture_files(tmp_path / "in", 5)
+    output = output_in(tmp_path, "out.parquet")
+    with pytest.raises(Interrupted):
+        run(output, found(*paths), size=2, estimate=Marks(stop_after=4))
+    shutil.copytree(tmp_path / "out.parquet.parts", tmp_path / "kept")
+    run(output, found(*paths), size=2, resume=True)
+    shutil.copytree(tmp_path / "kept", tmp_path / "out.parquet.parts")
+    marks = Marks()
+    run(output, found(*paths), resume=True, estimate=marks)
+    assert marks.seen == 0
+    inputs = [row["input"] for row in rows_of(tmp_path / "out.parquet")]
+    assert sorted(inputs) == [str(path) for path in paths]
+    assert sorted(path.name for path in tmp_path.iterdir()) == ["in", "kept", "out.parquet"]
+
+
+@pytest.mark.parametrize("target", ["out.parquet", "out/"])
+def test_failed_inputs_are_tried_again_if_wanted(tmp_path: Path, target: str) -> None:
+    paths = picture_files(tmp_path / "in", 6)
+    whole = paths[1].read_bytes()
+    for path in (paths[1], paths[4]):
+        path.write_bytes(b"no picture")
+    cut = video_file(tmp_path / "in" / "cut.ts", frames=30)
+    content = cut.read_bytes()
+    cut.write_bytes(content[: len(content) // 2])
+    output = output_in(tmp_path, target)
+    run(output, found(*paths, cut))
+    marks = Marks()
+    run(output, found(*paths, cut), resume=True, estimate=marks)
+    assert marks.seen == 0, "what failed counts as done"
+    paths[1].write_bytes(whole)
+    cut.write_bytes(content)
+    run(output, found(*paths, cut), resume=True, retry_failed=True)
+    rows = rows_of(tmp_path / target)
+    assert Counter(row["input"] for row in rows if row["frame"] is None) == Counter(
+        str(path) for path in paths
+    )
+    assert [row["input"] for row in rows if row["error"]] == [str(paths[4])]
+    assert sorted(row["frame"] for row in rows if row["frame"] is not None) == list(range(30))
+
+
+def test_a_part_that_a_lost_worker_finished_later_is_not_there_twice(tmp_path: Path) -> None:
+    paths = picture_files(tmp_path / "in", 6)
+    output = output_in(tmp_path, "out/")
+    with pytest.raises(Interrupted):
+        run(output, found(*paths), size=2, estimate=Marks(stop_after=2))
+    late = Part(1, 1, tuple(found(*paths[2:5])))
+
+    class Late(Marks):
+        def __call__(self, images: Sequence[Image]) -> list[Poses]:
+            if not self.seen:
+                work_on(late, output, Marks(), ArchiveOptions())
+            return super().__call__(images)
+
+    run(output, found(*paths[:4]), size=2, resume=True, estimate=Late())
+    inputs = [row["input"] for row in rows_of(tmp_path / "out")]
+    assert sorted(inputs) == [str(path) for path in paths[:5]]
+
+
 @pytest.mark.parametrize("target", ["out.parquet", "out/"])
 def test_a_stop_keeps_what_is_whole(tmp_path: Path, target: str) -> None:
     paths = picture_files(tmp_path / "in", 20)
@@ -179,7 +257,7 @@ def test_a_stop_in_a_video_leaves_no_half_of_it(tmp_path: Path) -> None:
     output = output_in(tmp_path, "out/")
     with pytest.raises(Interrupted):
         run(output, found(tmp_path / "clip.mp4"), estimate=Marks(stop_after=10))
-    assert list((tmp_path / "out").iterdir()) == []
+    assert not (tmp_path / "out").exists()
     run(output, found(tmp_path / "clip.mp4"), resume=True)
     assert len(rows_of(tmp_path / "out")) == 30
 
@@ -203,7 +281,7 @@ def test_a_failure_in_a_part_leaves_nothing_of_it(tmp_path: Path) -> None:
 @pytest.mark.parametrize(
     ("change", "message"),
     [
-        ({b"sdpose.schema_version": b"2"}, "schema version 2, this sdpose writes 1"),
+        ({b"sdpose.schema_version": b"1"}, "schema version 1, this sdpose writes 2"),
         ({b"sdpose.settings": b'{"student": "other", "track": false}'}, "made with student other"),
         (None, "not written by sdpose predict"),
     ],
@@ -221,6 +299,27 @@ def test_rows_of_another_kind_are_not_mixed(
     with pytest.raises(SchemaError, match=message):
         run(output, found(*paths), resume=True)
     assert (tmp_path / "out.parquet").read_bytes() == before
+
+
+def test_a_model_is_known_by_its_weights_and_not_by_its_name(tmp_path: Path) -> None:
+    schema = [
+        archive_schema({"student": name, "student_sha256": digest * 32})
+        for name, digest in (("a.pth", "01"), ("b.pth", "01"), ("a.pth", "02"))
+    ]
+    check_schema(schema[0], schema[1], "p.parquet")
+    with pytest.raises(SchemaError, match=r"student a\.pth \(SHA-256 010101010101\), not .*020202"):
+        check_schema(schema[0], schema[2], "p.parquet")
+    net = tmp_path / "net.safetensors"
+    shutil.copy(trained_path("sdpose-lite"), net)
+    chosen = {"student": str(net), "detector": "embedded", "backend": "torch", "device": "cpu"}
+    options = ArchiveOptions(chosen, digests=model_digests(chosen))
+    assert set(options.digests) == {"student_sha256", "detector_sha256"}
+    options.build()
+    weights = bytearray(net.read_bytes())
+    weights[-1] ^= 1
+    net.write_bytes(weights)
+    with pytest.raises(ValueError, match=r"net\.safetensors: this student on .* is not the one"):
+        options.build()
 
 
 def test_other_columns_and_files_are_refused(tmp_path: Path) -> None:

@@ -23,7 +23,8 @@ from PIL import Image as PillowImage
 from sdpose_core.io.sources import find_sources
 from sdpose_core.io.video import VideoReader, VideoWriter
 from sdpose_core.io.writers import JsonLines
-from sdpose_core.predict import Interrupted, Prediction
+from sdpose_core.outputs import OutputError
+from sdpose_core.predict import Interrupted, Prediction, drawings_in
 from sdpose_core.tracking import TrackingConfig
 from sdpose_core.types import Image, Poses
 from tests.cli.conftest import Done
@@ -86,7 +87,7 @@ class Run:
             self._estimate,
             JsonLines(self.lines.append),
             self.batch_size,
-            self.drawings,
+            None if self.drawings is None else drawings_in(self.drawings, sources),
             self.reports.append,
             self._advance,
             self._expect,
@@ -201,11 +202,10 @@ def test_a_drawing_never_replaces_its_source(tmp_path: Path) -> None:
     picture, video = _picture(tmp_path / "a.png"), _video(tmp_path / "v.mp4")
     before = picture.read_bytes(), video.read_bytes()
     run = Run(drawings=tmp_path)
-    run.over(picture, video)
+    with pytest.raises(OutputError, match=r"a\.png: results would replace this input"):
+        run.over(picture, video)
     assert (picture.read_bytes(), video.read_bytes()) == before
-    assert len(run.lines) == 8, "the results are written all the same"
-    assert run.failures == 2
-    assert all("draw into another folder" in report for report in run.reports)
+    assert run.lines == [], "nothing is written"
 
 
 def test_a_failing_drawing_ends_only_the_drawing(tmp_path: Path) -> None:

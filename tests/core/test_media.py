@@ -13,6 +13,7 @@ from types import SimpleNamespace
 import numpy as np
 import pytest
 
+from sdpose_core.io import remote
 from sdpose_core.io.problems import BrokenVideo, MediaError
 from sdpose_core.io.sources import Source, find_sources, read_picture
 from sdpose_core.io.video import VideoReader, VideoWriter
@@ -111,13 +112,21 @@ def test_pictures_come_upright(tmp_path: Path) -> None:
     assert np.abs(read.astype(int) - corners()).max() < 12
 
 
-def test_standard_input(monkeypatch: pytest.MonkeyPatch) -> None:
-    class Input:
-        buffer = io.BytesIO(encoded(corners(), "PNG"))
+def test_standard_input_is_what_comes_from_it(monkeypatch: pytest.MonkeyPatch) -> None:
+    seen = set()
+    for kind in ("PNG", "BMP", "PNG"):
+        content = SimpleNamespace(buffer=io.BytesIO(encoded(corners(), kind)))
+        monkeypatch.setattr("sys.stdin", content)
+        sources, _ = find_sources(["-", "-"])
+        assert (read_picture(sources[0]) == corners()).all()
+        seen.add(*(source.identity for source in sources))
+    assert len(seen) == 2
 
-    monkeypatch.setattr("sys.stdin", Input)
-    sources, _ = find_sources(["-"])
-    assert (read_picture(sources[0]) == corners()).all()
+
+def test_an_address_is_one_in_all_its_spellings() -> None:
+    given = ["http://h/a.jpg?x=1", "HTTP://me:secret@H/a.jpg?x=1#top", "http://h/A.jpg", "gs://b/a"]
+    assert [remote.canonical(one) for one in given] == [given[0], given[0], given[2], given[3]]
+    assert remote.canonical("gcs://b/a") == "gs://b/a"
 
 
 def test_one_file_under_two_spellings_comes_once_and_a_link_is_another(folder: Path) -> None:
@@ -133,6 +142,10 @@ def test_names_that_are_no_text_or_no_names(folder: Path) -> None:
     sources, _ = find_sources([str(folder / odd)])
     assert sources[0].name.endswith("caf\\xe9.jpg")
     sources[0].name.encode()  # can be written
+    (folder / "caf\\xe9.jpg").write_bytes(encoded(corners(), "PNG"))
+    others, _ = find_sources([str(folder / "caf\\xe9.jpg")])
+    assert others[0].name == sources[0].name
+    assert others[0].identity != sources[0].identity
     assert (read_picture(sources[0]) == corners()).all()
     sources, problems = find_sources(["a" * 300, "a\0b", str(folder / "b.jpg")])
     assert len(sources) == 1
@@ -276,7 +289,7 @@ def test_what_is_no_picture(data: bytes, tmp_path: Path) -> None:
     path = tmp_path / "p.png"
     path.write_bytes(data)
     with pytest.raises(MediaError) as raised:
-        read_picture(Source(path, "p.png", Path("p.png")))
+        read_picture(Source(path, "p.png", Path("p.png"), "p.png"))
     assert "\n" not in str(raised.value)
 
 

@@ -2,11 +2,13 @@
 
 from __future__ import annotations
 
+import os
+from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 
 import pytest
 
-from sdpose_core.whole_file import remove_partials, whole_file
+from sdpose_core.whole_file import remove_all_partials, remove_partials, whole_file
 
 
 def test_a_file_takes_its_place_at_the_end(tmp_path: Path) -> None:
@@ -45,11 +47,23 @@ def test_writers_of_one_file_do_not_meet(tmp_path: Path) -> None:
 def test_what_a_killed_process_left_is_removed(tmp_path: Path) -> None:
     kept = tmp_path / "file"
     kept.touch()
-    block = whole_file(kept)
-    block.__enter__().touch()  # and never left
-    assert len(list(tmp_path.iterdir())) == 2
-    remove_partials(tmp_path)
+    for name in ("file", "other"):
+        whole_file(tmp_path / name).__enter__().touch()  # and never left
+    assert len(list(tmp_path.iterdir())) == 3
+    remove_partials([kept])
+    assert [path.name[:7] for path in tmp_path.iterdir() if path != kept] == [".other."]
+    remove_all_partials(tmp_path)
     assert list(tmp_path.iterdir()) == [kept]
+
+
+def test_a_device_is_written_to_and_stays_one(tmp_path: Path) -> None:
+    os.mkfifo(pipe := tmp_path / "pipe")
+    with ThreadPoolExecutor(1) as pool:
+        read = pool.submit(pipe.read_text)
+        with whole_file(pipe) as partial:
+            partial.write_text("through")
+        assert read.result() == "through"
+    assert pipe.is_fifo()
 
 
 def test_a_missing_folder_is_an_error(tmp_path: Path) -> None:

@@ -20,9 +20,11 @@ import torch
 from torch import Tensor
 
 from sdpose_core.checkpoints import save_student
-from sdpose_core.data.packing import packed_coco
+from sdpose_core.data.coco import load_coco
+from sdpose_core.data.packing import pack_new, packed_coco
 from sdpose_core.data.shards import ShardWriter, load_shards
 from sdpose_core.model import PRESETS, Student
+from sdpose_core.outputs import OutputError
 from sdpose_core.train.loop.agreement import Agreement
 from sdpose_core.train.loop.clock import ComputeClock
 from sdpose_core.train.loop.state import read_state
@@ -173,6 +175,37 @@ def test_packing_that_broke_off_starts_again(tmp_path: Path) -> None:
         packed_coco(annotations, images, tmp_path / "crops")
     missing.write_bytes(content)
     assert len(load_shards(packed_coco(annotations, images, tmp_path / "crops"))) == 4
+
+
+KILLED_PACK = """
+import os, sys
+from pathlib import Path
+from sdpose_core.data.coco import load_coco
+from sdpose_core.data.packing import pack_new
+annotations, images, shards = map(Path, sys.argv[1:])
+kill = lambda count: os.kill(os.getpid(), 9) if count == 4 else None
+pack_new(load_coco(annotations, images), shards, per_shard=2, on_person=kill)
+"""
+
+
+def test_a_set_of_shards_is_complete_or_says_so(tmp_path: Path) -> None:
+    annotations, images = coco_folder(tmp_path / "set", images=3)
+    found, shards = load_coco(annotations, images), tmp_path / "shards"
+
+    command = [sys.executable, "-c", KILLED_PACK, annotations, images, shards]
+    assert subprocess.run(command, check=False).returncode == -signal.SIGKILL
+    assert (shards / "pose-0000.tar").exists()
+    with pytest.raises(ValueError, match="its shards are not complete"):
+        load_shards([shards])
+    paths = pack_new(found, shards, per_shard=3)
+    assert sorted(shards.iterdir()) == paths
+    assert len(load_shards([shards])) == 6
+    with pytest.raises(OutputError, match="holds shards: give another folder"):
+        pack_new(found, shards)
+    next(iter(images.iterdir())).unlink()
+    with pytest.raises(FileNotFoundError):
+        pack_new(found, tmp_path / "others", per_shard=1)
+    assert not (tmp_path / "others").exists()
 
 
 @pytest.mark.slow("kills a run that trains, 1 min")

@@ -108,6 +108,9 @@ def test_stopping_and_resuming_is_not_stopping(
     Trainer(config, tmp_path / "whole", crops).run()
     first = Trainer(config, tmp_path / "parts", crops)
     first.run(stop_after_steps=2)
+    log = tmp_path / "parts" / "log.csv"
+    with log.open("a") as file:  # of a process that was killed after its last save
+        file.write("3,6,9.9,0,train/loss,1\n4,8,9.9,0,tra")
     second = Trainer(config, tmp_path / "parts", crops, resume=True)
     assert (second.counters.stage, second.counters.step, second.counters.samples) == (0, 2, 4)
     second.run(stop_after_steps=2)
@@ -118,6 +121,11 @@ def test_stopping_and_resuming_is_not_stopping(
     assert whole.keys() == parts.keys()
     different = [key for key, value in whole.items() if not torch.equal(value, parts[key])]
     assert different == []
+    whole_log = tmp_path / "whole" / "log.csv"
+    at, other = (
+        [row.split(",")[0::4] for row in f.read_text().splitlines()] for f in (log, whole_log)
+    )
+    assert at == other, "steps and names"
 
 
 def test_a_stop_request_saves_and_ends(tmp_path: Path, shallow: str) -> None:

@@ -11,6 +11,7 @@ from rich.progress import BarColumn, Progress, TaskID, TextColumn, TimeRemaining
 from torch.utils.tensorboard import SummaryWriter
 
 from sdpose_core.train.recipe.progress import Counters
+from sdpose_core.whole_file import whole_file
 
 COLUMNS = ("step", "samples", "seconds", "stage", "name", "value")
 
@@ -19,17 +20,23 @@ class RunLog:
     """Writes scalars as rows of ``log.csv`` (long form) and to TensorBoard; shows progress.
 
     A context manager. On a terminal progress is a bar, elsewhere a line per report.
+
+    Args:
+        folder: of the run.
+        step: that the run goes on from. What a killed process logged after it will be logged again
+            and is left out; -1 leaves out all.
+        console: for the lines.
     """
 
-    def __init__(self, folder: Path, console: Console | None = None) -> None:
+    def __init__(self, folder: Path, step: int = -1, console: Console | None = None) -> None:
         self._console = console or Console()
-        self._path = folder / "log.csv"
-        fresh = not self._path.exists()
-        self._file = self._path.open("a", newline="")
+        path = folder / "log.csv"
+        kept = _rows_until(path, step)
+        with whole_file(path) as partial, partial.open("w", newline="") as file:
+            csv.writer(file).writerows((COLUMNS, *kept))
+        self._file = path.open("a", newline="")
         self._rows = csv.writer(self._file)
-        if fresh:
-            self._rows.writerow(COLUMNS)
-        self._board = SummaryWriter(str(folder / "tensorboard"))
+        self._board = SummaryWriter(str(folder / "tensorboard"), purge_step=step + 1)
         self._bar: Progress | None = None
         self._task: TaskID | None = None
         if self._console.is_terminal:
@@ -71,6 +78,15 @@ class RunLog:
     def line(self, text: str) -> None:
         """Print one line."""
         self._console.print(text, highlight=False, markup=False, soft_wrap=True)
+
+
+def _rows_until(path: Path, step: int) -> list[list[str]]:
+    """The whole rows of a log up to a step."""
+    if not path.exists():
+        return []
+    with path.open(newline="") as file:
+        rows = [row for row in csv.reader(file) if len(row) == len(COLUMNS)]
+    return [row for row in rows if row[0].isdecimal() and int(row[0]) <= step]
 
 
 def progress_line(counters: Counters, loss: float, rate: float, speed: float) -> str:

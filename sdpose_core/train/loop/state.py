@@ -20,6 +20,19 @@ STATE_NAME = "state.pt"
 CONFIG_NAME = "config.json"
 
 
+def run_files(folder: Path) -> list[Path]:
+    """What a run writes into its folder, besides folders."""
+    names = (
+        STATE_NAME,
+        CONFIG_NAME,
+        "best.safetensors",
+        "last.safetensors",
+        "labels.npz",
+        "log.csv",
+    )
+    return [folder / name for name in names]
+
+
 def write_config(folder: Path, config: TrainConfig) -> None:
     """Write ``config.json`` of a run folder."""
     text = json.dumps(config.to_dict(), indent=1) + "\n"

@@ -44,7 +44,6 @@ from sdpose_core.train.optim.optimiser import make_optimiser, set_rate
 from sdpose_core.train.optim.schedule import learning_rate, score_due, stage_progress
 from sdpose_core.train.recipe.config import StageConfig, TrainConfig
 from sdpose_core.train.recipe.progress import Counters
-from sdpose_core.whole_file import remove_partials
 
 
 class Trainer:
@@ -152,10 +151,9 @@ class Trainer:
         with ExitStack() as stack:
             if self.fabric.is_global_zero:
                 self.folder.mkdir(parents=True, exist_ok=True)
-                remove_partials(self.folder)
                 if not self.resumed:
                     write_config(self.folder, self.config)
-                self.log = stack.enter_context(RunLog(self.folder))
+                self.log = stack.enter_context(RunLog(self.folder, self.counters.step or -1))
                 self.log.line(self.begun)
                 self.log.line(
                     f"{len(self.samples.crops)} crops, {self.samples.stream.pass_length} per pass, "
