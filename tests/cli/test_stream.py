@@ -186,7 +186,7 @@ def test_a_file_of_lines_is_one_runs_and_keeps_what_it_held(tmp_path: Path) -> N
     path = tmp_path / "a.jsonl"
     path.write_text("before\n")
     first = LineFile(path)
-    with pytest.raises(SinkError, match="another run writes to it"):
+    with pytest.raises(SinkError, match="another run is writing to it"):
         LineFile(path)
     first.finish()
     assert path.read_text() == "before\n", "no line came"
