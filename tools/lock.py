@@ -138,7 +138,7 @@ def main() -> None:
         _resolve(gpu, EXTRAS, UNUSED, *same)
         cuda = {*filter(is_cuda, pins(everything))}
         _resolve(cpu, EXTRAS, UNUSED | cuda, *same)
-        _resolve(dev, DEV_EXTRAS, (UNUSED - {"colorama", "matplotlib"}) | cuda, *same)
+        _resolve(dev, DEV_EXTRAS, (UNUSED - _TESTED - {"colorama"}) | cuda, *same)
         _resolve(dev_all, DEV_ALL_EXTRAS, cuda, *same)
         _write(GPU_LOCK, gpu)
         _write(CPU_LOCK, cpu)
