@@ -50,7 +50,7 @@ def test_composes_nginx_can_look_names_up_again() -> None:
     assert len(re.findall(r"^    zone \w+ 64k;$", _COMPOSE, re.MULTILINE)) == 4
     assert "resolver 127.0.0.11 " in _COMPOSE
     service = yaml.safe_load((ROOT / "docker-compose.yml").read_text())["services"]["nginx"]
-    (version,) = re.findall(r"nginx:(\d+)\.(\d+)-", service["image"])
+    (version,) = re.findall(r"nginx:(\d+)\.(\d+)\.\d+-", service["image"])
     # 1.27.3 brought `resolve`, so of the stable series 1.28 is the first.
     assert tuple(map(int, version)) >= (1, 28)
 

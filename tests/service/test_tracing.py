@@ -95,5 +95,5 @@ def test_off_by_default() -> None:
 
 async def test_missing_extra_is_told(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setitem(sys.modules, "opentelemetry.sdk.trace", None)
-    with pytest.raises(StartError, match=r"sdpose-service\[otel\]"):
+    with pytest.raises(StartError, match=r"needs the extra: pip install -e '\.\[otel\]'"):
         await run_service(quiet_settings(tracing=True), build=lambda _: FakeEstimator())
