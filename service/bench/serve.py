@@ -64,7 +64,7 @@ def against_bare(
         cells[front, clients] = lambda front=front, clients=clients: server_load(  # type: ignore[misc]
             server, front, clients, bench
         )
-    loads = _rounds(cells, bench.rounds, progress)
+    loads = in_rounds(cells, bench.rounds, progress)
     best_bare = max((("bare", many) for many in (1, 8)), key=lambda cell: _rate(loads[cell]))
     rows = [
         [
@@ -72,44 +72,15 @@ def against_bare(
             if name == "bare"
             else f"{name}, {many} client{'s' * (many > 1)}",
             spread([load.rate for load in measured]),
-            f"{_paired(measured, loads[best_bare], _rate_of):.2f}",
+            f"{paired(measured, loads[best_bare], rate_of):.2f}",
             f"{median(load.ms(0.5) for load in measured):.1f}",
-            f"{_paired(measured, loads['bare', 1], _p50_of):.2f}",
+            f"{paired(measured, loads['bare', 1], _p50_of):.2f}",
             f"{median(load.ms(0.99) for load in measured):.1f}",
             str(sum(load.errors for load in measured)),
         ]
         for (name, many), measured in loads.items()
     ]
     head = ["what", "images/s", "of bare", "p50 ms", "of bare p50", "p99 ms", "errors"]
-    return markdown(head, rows)
-
-
-def side_by_side(
-    servers: dict[str, Server], bench: ServeBench, progress: Progress, front: str = "rest"
-) -> str:
-    """The same loads on servers that differ in a setting; the first of them is the measure."""
-    cells: dict[tuple[str, int], Callable[[], Load]] = {
-        (name, clients): lambda server=server, clients=clients: server_load(  # type: ignore[misc]
-            server, front, clients, bench
-        )
-        for clients in bench.clients
-        for name, server in servers.items()
-    }
-    loads = _rounds(cells, bench.rounds, progress)
-    first = next(iter(servers))
-    rows = [
-        [
-            name,
-            str(clients),
-            spread([load.rate for load in measured]),
-            f"{_paired(measured, loads[first, clients], _rate_of):.2f}",
-            f"{median(load.ms(0.5) for load in measured):.1f}",
-            f"{median(load.ms(0.99) for load in measured):.1f}",
-            str(sum(load.errors for load in measured)),
-        ]
-        for (name, clients), measured in loads.items()
-    ]
-    head = ["server", "clients", "images/s", "of the first", "p50 ms", "p99 ms", "errors"]
     return markdown(head, rows)
 
 
@@ -128,7 +99,7 @@ def one_person_images(estimator: PoseEstimator, images: Sequence[bytes]) -> list
     return cut
 
 
-def _rate_of(load: Load) -> float:
+def rate_of(load: Load) -> float:
     return load.rate
 
 
@@ -140,7 +111,7 @@ def _rate(loads: Sequence[Load]) -> float:
     return median(load.rate for load in loads)
 
 
-def _paired(loads: Sequence[Load], measure: Sequence[Load], what: Callable[[Load], float]) -> float:
+def paired(loads: Sequence[Load], measure: Sequence[Load], what: Callable[[Load], float]) -> float:
     """The median ratio to what was measured in the same turn, when the machine was as fast."""
     return median(what(load) / what(other) for load, other in zip(loads, measure, strict=True))
 
@@ -151,7 +122,7 @@ def _connections(server: Server, front: str, clients: int) -> list[RestConnectio
     return [RpcConnection(server.host, server.grpc_port) for _ in range(clients)]
 
 
-def _rounds(
+def in_rounds(
     cells: dict[tuple[str, int], Callable[[], Load]], rounds: int, progress: Progress
 ) -> dict[tuple[str, int], list[Load]]:
     """Every cell there and back in every round, so that a drift of the machine meets all alike."""

@@ -4,9 +4,9 @@ from __future__ import annotations
 
 import pytest
 
-from service.bench.overload import Answer, Run
-from service.bench.soak import Sample, Soak
-from tools.hostile import Harm, Seen
+from tools.bench.hostile import Harm, Seen
+from tools.bench.overload import Answer, Run
+from tools.bench.soak import Sample, Soak
 from tools.lock import ROOT
 from tools.trust import faults, harmless, load_held, lost, named_tests, table
 

@@ -1,4 +1,4 @@
-"""`python -m tools.gpu_check`: is the GPU path right, and how fast is it? Under eight minutes.
+"""`python -m tools.bench.gpu`: is the GPU path right, and how fast is it? Under eight minutes.
 
 Correctness comes first, against the CPU in float32. Then the tables: what the hardware would allow,
 students, pipeline by people, the service under load, cameras. The status is 1 if a check failed,
@@ -18,9 +18,9 @@ import torch
 
 from sdpose_core.image_files import ImageLimits, decode_image
 from sdpose_core.types import Image
-from tools.gpu import agreement, roofline, speed
+from tools.bench.gpu import agreement, roofline, speed
 
-EXAMPLE = Path(__file__).parents[1] / "service" / "web" / "example.jpg"
+EXAMPLE = Path(__file__).parents[3] / "service" / "web" / "example.jpg"
 SECTIONS = ("agreement", "roofline", "student", "pipeline", "serve", "streams")
 
 

@@ -1,4 +1,4 @@
-"""`python -m tools.decode_times`: the table of docs/decisions/0003-image-decoding.md."""
+"""`python -m tools.bench decoding`: the table of docs/decisions/0003-image-decoding.md."""
 
 from __future__ import annotations
 

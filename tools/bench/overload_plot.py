@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from pathlib import Path
 
-from service.bench.overload import Answer, Run
+from tools.bench.overload import Answer, Run
 
 _KINDS = (
     (200, "answered", "tab:blue"),

@@ -1,4 +1,4 @@
-"""`sdpose bench peers`: our students and networks of others on the same crops and threads."""
+"""`python -m tools.bench peers`: our students and networks of others on the same crops."""
 
 from __future__ import annotations
 
@@ -9,6 +9,8 @@ from statistics import median
 from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
+
+from service.cli.bench_shared import listed
 
 if TYPE_CHECKING:
     from sdpose_core.data.coco import CocoImage
@@ -38,7 +40,7 @@ class Measured:
     ap: float | None
 
 
-def peers(
+def main(
     folder: Annotated[
         Path | None,
         typer.Argument(help="Folder with .xml or .onnx files; unset: our students alone."),
@@ -74,8 +76,8 @@ def peers(
         raise ValueError("--plot shows AP: give --annotations and --images")
     contenders = [
         contender
-        for precision in _listed(precisions)
-        for contender in [*_ours(_listed(students), precision, threads),
+        for precision in listed(precisions)
+        for contender in [*_ours(listed(students), precision, threads),
                           *_theirs(folder, describe, precision, threads)]
     ]  # fmt: skip
     contenders = list({contender.name: contender for contender in contenders}.values())
@@ -91,7 +93,7 @@ def peers(
     scores = {
         contender.name: _accuracy(contender, pictures, annotations) for contender in contenders
     }
-    sizes = [int(batch) for batch in _listed(batches)]
+    sizes = [int(batch) for batch in listed(batches)]
     speeds = {size: _speeds(contenders, size, rounds, seconds) for size in sizes}
     measured = [
         Measured(each, {size: speeds[size][each.name] for size in sizes}, scores[each.name])
@@ -148,7 +150,7 @@ def _ours(files: Sequence[str], precision: str, threads: int) -> list[Contender]
 def _theirs(
     folder: Path | None, describe: Path | None, precision: str, threads: int
 ) -> list[Contender]:
-    from sdpose_core.evaluate.peers import Peer, read_peers
+    from tools.bench.peer_files import Peer, read_peers
 
     if folder is None:
         return []
@@ -249,7 +251,3 @@ def draw(measured: Sequence[Measured], batch: int, path: Path) -> None:
     axes.set_ylabel("AP, given boxes, one pass")
     axes.margins(x=0.15, y=0.15)
     figure.savefig(path, dpi=150)
-
-
-def _listed(text: str) -> list[str]:
-    return [part.strip() for part in text.split(",") if part.strip()]

@@ -1,4 +1,4 @@
-"""`sdpose bench ray`: what Ray Serve adds."""
+"""`python -m tools.bench ray-serve`: what Ray Serve adds."""
 
 from __future__ import annotations
 
@@ -18,7 +18,7 @@ class Proxy(StrEnum):
     python = "python"
 
 
-def ray(
+def main(
     images: Images = None,
     clients: Annotated[str, typer.Option(help="Numbers of clients.")] = "1,8",
     rounds: Rounds = 2,
@@ -42,8 +42,9 @@ def ray(
     os.environ["RAY_SERVE_HAPROXY_METRICS_PORT"] = str(free_port())
     os.environ["RAY_SERVE_HAPROXY_STATS_PORT"] = str(free_port())
     from service.bench import serve as measure
-    from service.bench.ray_server import started_on_ray
     from service.bench.tables import machine
+    from tools.bench.ray_server import started_on_ray
+    from tools.bench.servers import side_by_side
 
     typer.echo(f"{machine()}\n")
     numbers = [int(number) for number in clients.split(",")]
@@ -52,5 +53,5 @@ def ray(
     with started({}) as plain, started_on_ray() as on_ray:
         servers = {"sdpose serve": plain, "Ray Serve": on_ray}
         for front in wanted:
-            table = measure.side_by_side(servers, plan, progress_line, front)
+            table = side_by_side(servers, plan, progress_line, front)
             typer.echo(f"{front}:\n\n{table}\n")

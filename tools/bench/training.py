@@ -1,6 +1,6 @@
 """Crops per second of the loader alone, of views and step alone, and of both together.
 
-    python -m sdpose_core.train.speed --config compact-cpu --shards SHARDS --seconds 20
+    python -m tools.bench.training --config compact-cpu --shards SHARDS --seconds 20
 
 shows whether the loader keeps up with the device. The run's folder is a temporary one.
 """
@@ -51,7 +51,7 @@ def measure(trainer: Trainer, seconds: float) -> dict[str, float]:
 
 
 def main() -> None:
-    """Entry point of ``python -m sdpose_core.train.speed``."""
+    """Entry point of ``python -m tools.bench.training``."""
     parser = argparse.ArgumentParser(description="Speed of the parts of a training step.")
     parser.add_argument("--config", default="compact-cpu")
     parser.add_argument("--shards", nargs="+", required=True)

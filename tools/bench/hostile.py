@@ -1,4 +1,4 @@
-"""What one hostile client does to `/livez` and to other callers: `python -m tools.hostile`.
+"""What one hostile client does to `/livez` and to other callers: `python -m tools.bench.hostile`.
 
 Each client of the table runs in a process of its own from 127.0.0.1, as fast as it is answered;
 the probe of `/livez` and a caller with images come from 127.0.0.2. A measurement with it lies
@@ -23,7 +23,7 @@ from websockets.exceptions import ConnectionClosed
 
 from service.bench.server import Server, started
 from service.bench.tables import machine, markdown, percentile
-from service.cli.bench import read_images
+from service.cli.bench_shared import read_images
 
 _MOST_LIVEZ_S = 0.2
 _MOST_TIMES = 2.0
@@ -95,7 +95,7 @@ async def _raw(host: str, port: int, sent: bytes) -> None:
 
 async def _message(host: str, port: int, message: bytes) -> None:
     async with grpc.aio.insecure_channel(f"{host}:{port}") as channel:
-        await channel.unary_unary("/sdpose.v1.PoseService/EstimatePose")(message)
+        await channel.unary_unary("/sdpose.v1.PoseService/EstimatePose", None, None)(message)
 
 
 async def _held_open(host: str, port: int, asked: bytes, more: bytes) -> None:
@@ -203,7 +203,7 @@ async def _ask(
 def measure(server: Server, images: Sequence[bytes], seconds: float, name: str) -> Harm:
     """One hostile client for so many seconds."""
     before = asyncio.run(_watch(server, images, seconds / 2))
-    command = [sys.executable, "-m", "tools.hostile", "--be", name, "--at", server.host]
+    command = [sys.executable, "-m", "tools.bench.hostile", "--be", name, "--at", server.host]
     command += [str(server.http_port), str(server.grpc_port)]
     with subprocess.Popen(command, stdout=subprocess.PIPE) as client:
         assert client.stdout is not None
@@ -235,7 +235,7 @@ def table(harms: Sequence[Harm]) -> str:
 
 def main() -> int:
     """Prints the table; status 1 where something did not hold."""
-    parser = argparse.ArgumentParser(prog="python -m tools.hostile", description=__doc__)
+    parser = argparse.ArgumentParser(prog="python -m tools.bench.hostile", description=__doc__)
     parser.add_argument("--seconds", type=float, default=20.0, help="of each client")
     parser.add_argument("--client", choices=list(CLIENTS), action="append", help="this one alone")
     parser.add_argument("--be", choices=list(CLIENTS), help=argparse.SUPPRESS)

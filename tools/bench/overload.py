@@ -12,11 +12,16 @@ import time
 from collections.abc import Callable, Sequence
 from contextlib import AsyncExitStack
 from dataclasses import dataclass, field, replace
+from pathlib import Path
 from statistics import median
+from typing import Annotated
+
+import typer
 
 from service.bench.load import RestConnection, closed_loop
-from service.bench.server import Server
-from service.bench.tables import markdown, percentile
+from service.bench.server import Server, started
+from service.bench.tables import machine, markdown, percentile
+from service.cli.bench_shared import Images, progress_line, read_images
 
 Progress = Callable[[str], None]
 _AFTER_S = 6.0
@@ -177,3 +182,22 @@ class _Callers:
         done_s = time.perf_counter() - self._began
         self._answers.append(Answer(sent_s, done_s, status, "retry-after:" in head))
         self._idle.append(connection)
+
+
+def main(
+    images: Images = None,
+    times: Annotated[float, typer.Option(min=1, help="Of the peak rate.")] = 5.0,
+    seconds: Annotated[float, typer.Option(min=3, help="Length of the overload.")] = 15.0,
+    plot: Annotated[Path | None, typer.Option(help="PNG file to draw; needs matplotlib.")] = None,
+    large: Annotated[bool, typer.Option(help="The images as they are, not their people.")] = False,
+) -> None:
+    """Several times more requests than the service can answer, and the time after."""
+    typer.echo(f"{machine()}\n")
+    files = read_images(images, small=not large)
+    with started({}) as server:
+        run = run_overload(server, files, times, seconds, progress_line)
+    typer.echo(run.table())
+    if plot is not None:
+        from tools.bench.overload_plot import draw
+
+        draw(run, plot)
