@@ -16,13 +16,39 @@ from service.bench.server import Server
 from tests.fakes import marked_image
 from tests.pictures import encoded
 from tests.service.processes import a_process, free_port
+from tests.train.people import coco_folder
+from tools import bench
 from tools.bench import people
-from tools.bench.__main__ import command
-from tools.bench.overload import Answer, Run, run_overload
-from tools.bench.overload_plot import draw
+from tools.bench.__main__ import COMMANDS, command, main
+from tools.bench.overload import Answer, Run, draw, run_overload
 from tools.bench.soak import run_soak
 
+COMMON = {"__main__", "peer_files", "ray_server", "servers"}
 JPEG = encoded(marked_image(0x808080, 32, 32), "JPEG")
+
+
+def test_every_module_is_a_command_by_its_name() -> None:
+    modules = {path.stem for path in Path(bench.__path__[0]).glob("[!_]*")} - COMMON
+    assert {name.replace("-", "_") for name in COMMANDS} == modules
+    for name in COMMANDS:
+        assert CliRunner().invoke(command(name), ["--help"]).exit_code == 0, name
+    with pytest.raises(SystemExit, match="NAME is one of"):
+        main(["nothing"])
+
+
+def test_detectors_are_measured_and_timed(tmp_path: Path) -> None:
+    annotations, images = coco_folder(tmp_path)
+    arguments = [str(annotations), str(images), "--precision", "fp32", "--rounds", "1"]
+    done = CliRunner().invoke(command("detection"), [*arguments, "--input-size", "320,416"])
+    assert done.exit_code == 0, done.output
+    rows = [line.strip("| ").split(" | ") for line in done.stdout.splitlines()[2:]]
+    setups = [(size, shape) for size in ("320", "416") for shape in ("square", "fitted")]
+    assert [tuple(row[2:4]) for row in rows] == setups
+    for row in rows:
+        assert all(0 <= float(share) <= 1 for share in row[4:7])
+        assert all(float(ms) > 0 for ms in row[7:])
+    wrong = CliRunner().invoke(command("detection"), [*arguments, "--shape", "round"])
+    assert str(wrong.exception).startswith("--shape round: square, fitted or both")
 
 
 @pytest.mark.slow("measures a service for seconds")

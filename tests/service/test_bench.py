@@ -18,7 +18,7 @@ from sdpose_core.types import Image, Poses
 from service.bench import core, serve
 from service.bench.load import RestConnection, RpcConnection, closed_loop
 from service.bench.server import Server
-from service.bench.tables import markdown, percentile, slope, spread
+from service.bench.tables import markdown, percentile, spread
 from service.cli.main import app
 from tests.fakes import FakeEstimator, marked_image
 from tests.pictures import encoded
@@ -34,7 +34,6 @@ JPEG = encoded(marked_image(0x808080, 32, 32), "JPEG")
 def test_statistics() -> None:
     assert percentile([3, 1, 2], 0.5) == 2
     assert percentile([0, 10], 0.99) == pytest.approx(9.9)
-    assert slope([0, 1, 2], [5, 7, 9]) == 2
     assert spread([1, 3, 2]) == "2.0 (1.0 to 3.0)"
     assert markdown(["a", "b"], [["1", "2"]]) == "| a | b |\n| --- | ---: |\n| 1 | 2 |"
 

@@ -17,6 +17,9 @@ COMMANDS: Final = {
     "batching": "the same load on services that differ in their largest batch",
     "cycles": "what a second transformer cycle costs",
     "decoding": "OpenCV and Pillow on the same files",
+    "detection": "accuracy and speed of person detectors on a COCO file",
+    "gpu": "whether a GPU answers as the CPU does, and how fast",
+    "hostile": "what one hostile client does to other callers",
     "overload": "several times more requests than the service can answer",
     "peers": "our students and networks of others on the same crops",
     "people": "the cost of a picture by its people, and where the time goes",
@@ -24,6 +27,7 @@ COMMANDS: Final = {
     "soak": "a long run with cameras and callers that misbehave",
     "suppression": "the time of the last step of an answer, by people",
     "tracking": "identities and smoothing, on people made by arithmetic",
+    "training": "the parts of a training step",
 }
 
 

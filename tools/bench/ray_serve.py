@@ -8,7 +8,12 @@ from typing import Annotated
 
 import typer
 
+from service.bench.serve import ServeBench
+from service.bench.server import free_port, started
+from service.bench.tables import machine
 from service.cli.bench_shared import Images, Rounds, Seconds, progress_line, read_images
+from service.cli.extras import need
+from tools.bench.servers import side_by_side
 
 
 class Proxy(StrEnum):
@@ -29,26 +34,20 @@ def main(
     ] = Proxy.haproxy,
 ) -> None:
     """The same load on `sdpose serve` and on one replica behind Ray Serve's proxies."""
-    from service.cli.extras import need
-
     need("ray", "ray")
     wanted = fronts.split(",")
     if not set(wanted) <= {"rest", "grpc"}:
         raise ValueError(f"--fronts {fronts}: rest, grpc or both")
-    from service.bench.server import free_port, started
 
     # Ray reads these when it is imported.
     os.environ["RAY_SERVE_ENABLE_HA_PROXY"] = str(int(proxy is Proxy.haproxy))
     os.environ["RAY_SERVE_HAPROXY_METRICS_PORT"] = str(free_port())
     os.environ["RAY_SERVE_HAPROXY_STATS_PORT"] = str(free_port())
-    from service.bench import serve as measure
-    from service.bench.tables import machine
     from tools.bench.ray_server import started_on_ray
-    from tools.bench.servers import side_by_side
 
     typer.echo(f"{machine()}\n")
     numbers = [int(number) for number in clients.split(",")]
-    plan = measure.ServeBench(read_images(images), numbers, rounds, seconds)
+    plan = ServeBench(read_images(images), numbers, rounds, seconds)
     progress_line("starting the service and Ray Serve")
     with started({}) as plain, started_on_ray() as on_ray:
         servers = {"sdpose serve": plain, "Ray Serve": on_ray}

@@ -11,6 +11,7 @@ from collections import Counter
 from collections.abc import AsyncIterator, Awaitable, Callable, Sequence
 from contextlib import suppress
 from dataclasses import dataclass, field
+from statistics import linear_regression
 from typing import Annotated, TypeVar
 
 import grpc
@@ -20,7 +21,7 @@ import typer
 from service.bench.load import RestConnection, RpcConnection
 from service.bench.server import Server, started
 from service.bench.streams import panned
-from service.bench.tables import machine, markdown, percentile, slope
+from service.bench.tables import machine, markdown, percentile
 from service.cli.bench_shared import Images, progress_line, read_images
 from service.client import AsyncGrpcPoseClient, ErrorCode, PoseAnswer, ServiceError
 
@@ -73,7 +74,7 @@ class Soak:
         if len({each.requests for each in settled}) < 2:
             return float("nan")
         seen = [each.requests for each in settled]
-        return 1000 * slope(seen, [each.memory_mib for each in settled])
+        return 1000 * linear_regression(seen, [each.memory_mib for each in settled]).slope
 
     def drift(self) -> float:
         """The median latency of the last fifth, of that of the first fifth that is settled."""

@@ -3,10 +3,10 @@
 from __future__ import annotations
 
 import statistics
-import sys
 import time
 
 import numpy as np
+import typer
 
 from sdpose_core.checkpoints import load_student
 from sdpose_core.people import people_of, touching
@@ -37,7 +37,7 @@ def crowd(count: int, apart: float) -> Poses:
 
 
 def main() -> None:
-    """Print the table."""
+    """The time of the last step of an answer, by people."""
     student = load_student()
     assert student.people is not None
     rank = PersonRanking(
@@ -58,8 +58,4 @@ def main() -> None:
             row += [f"{statistics.median(taken) * 1e3:.2f}", str(pairs)]
         rows.append(row)
     head = ["poses", "standing apart: ms", "pairs", "packed: ms", "pairs"]
-    sys.stdout.write(markdown(head, rows) + "\n")
-
-
-if __name__ == "__main__":
-    main()
+    typer.echo(markdown(head, rows))
