@@ -48,7 +48,6 @@ def core(
     """Students and detectors on every backend, side by side, without the service.
 
     On a CPU beside their floor: the network alone in its fastest precision and thread setting.
-    Where the rest of a request goes, `sdpose bench people` shows.
     """
     from service.bench.core import CoreBench, run_core
     from service.bench.tables import machine
