@@ -128,7 +128,8 @@ def test_core_command_prints_a_table(tmp_path: Path) -> None:
 
 @pytest.mark.slow("measures a service for seconds")
 def test_stream_command_measures_cameras(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
-    """With the real service; one camera for a second."""
+    """With the real service; two cameras for a second, whatever keys the user's own service has."""
+    monkeypatch.setenv("SDPOSE_API_KEYS", "secret")
     image = tmp_path / "wall.png"
     PillowImage.new("RGB", (64, 48), (90, 120, 60)).save(image)
     outcome = CliRunner().invoke(

@@ -9,7 +9,7 @@ from typing import Annotated
 import typer
 
 from service.bench.serve import ServeBench
-from service.bench.server import free_port, started
+from service.bench.server import KEYS, free_port, started
 from service.bench.tables import machine
 from service.cli.bench_shared import Images, Rounds, Seconds, progress_line, read_images
 from service.cli.extras import need
@@ -39,6 +39,8 @@ def main(
     if not set(wanted) <= {"rest", "grpc"}:
         raise ValueError(f"--fronts {fronts}: rest, grpc or both")
 
+    for name in KEYS:
+        os.environ.pop(name, None)
     # Ray reads these when it is imported.
     os.environ["RAY_SERVE_ENABLE_HA_PROXY"] = str(int(proxy is Proxy.haproxy))
     os.environ["RAY_SERVE_HAPROXY_METRICS_PORT"] = str(free_port())
