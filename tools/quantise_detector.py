@@ -5,7 +5,7 @@ folder of photographs with people, of which a fixed choice, evenly spread over t
 shows NNCF the range of each layer's values. None of them may be of a set to measure with. Where the
 ranges lie, and so the weights, depends a little on the processor; measure what comes out:
 
-    python -m sdpose_core.evaluate.detection ANNOTATIONS.json IMAGES --precision fp32 int8
+    python -m tools.bench detection ANNOTATIONS.json IMAGES --precision fp32,int8
 """
 
 from __future__ import annotations

@@ -14,13 +14,13 @@ import sys
 from collections.abc import Sequence
 from dataclasses import dataclass
 
-from service.bench.overload import Run, run_overload
 from service.bench.server import started
-from service.bench.soak import Soak, run_soak
 from service.bench.streams import panned
 from service.bench.tables import machine, markdown, percentile
-from service.cli.bench import read_images
-from tools.hostile import CLIENTS, Harm, measure
+from service.cli.bench_shared import read_images
+from tools.bench.hostile import CLIENTS, Harm, measure
+from tools.bench.overload import Run, run_overload
+from tools.bench.soak import Soak, run_soak
 from tools.lock import ROOT
 
 _TEST = re.compile(r"`(tests/[\w/]+\.py::test_\w+)`")

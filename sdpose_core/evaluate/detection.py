@@ -1,23 +1,12 @@
-"""How well and how fast a person detector finds people, measured on a COCO annotation file.
+"""How well a person detector finds people, measured on a COCO annotation file.
 
-    python -m sdpose_core.evaluate.detection ANNOTATIONS.json IMAGES --input-size 640 512 --rounds 4
-
-prints one Markdown table: AP50 and AP50:95 as pycocotools computes them (score above 0.001), recall
-of people taller than 96 pixels at the serving threshold of 0.25 (overlap at least 0.5), and the
-median wall-clock and processor time of one image. Images marked ``"fully_annotated": false`` are
-left out. Setups are timed alternately, forwards and then backwards, so that a change in the
-machine's load affects them all.
+Images marked ``"fully_annotated": false`` are left out.
 """
 
 from __future__ import annotations
 
-import argparse
 import contextlib
 import io
-import itertools
-import statistics
-import sys
-import time
 from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -27,7 +16,7 @@ import cv2
 import numpy as np
 
 from sdpose_core.data.coco_file import read_coco
-from sdpose_core.detector import YoloPersonDetector, load_detector
+from sdpose_core.detector import YoloPersonDetector
 from sdpose_core.types import Detections, Image
 
 TALL = 96.0
@@ -134,73 +123,3 @@ def tall_recall(found: dict[int, Detections], annotated: Annotated) -> float:
 def find_people(detector: YoloPersonDetector, annotated: Annotated) -> dict[int, Detections]:
     """Detections by image id, one image at a time."""
     return {number: detector.detect([image])[0] for number, image in annotated.pictures.items()}
-
-
-def time_in_turns(
-    detectors: Sequence[YoloPersonDetector], images: Sequence[Image], rounds: int
-) -> list[tuple[float, float]]:
-    """Median milliseconds of one image for each detector: wall-clock and processor time.
-
-    Rounds alternate in direction. Processor time is summed over all cores of the host (not of a
-    GPU) and hardly changes when other programs run at the same time.
-    """
-    times: list[list[tuple[float, float]]] = [[] for _ in detectors]
-    order = list(range(len(detectors)))
-    for number in range(rounds):
-        for which in order if number % 2 == 0 else reversed(order):
-            for image in images:
-                clock, busy = time.perf_counter(), time.process_time()
-                detectors[which].detect([image])
-                times[which].append((time.perf_counter() - clock, time.process_time() - busy))
-    return [
-        (
-            1000 * statistics.median(clock for clock, _ in each),
-            1000 * statistics.median(busy for _, busy in each),
-        )
-        for each in times
-    ]
-
-
-def main() -> None:
-    parser = argparse.ArgumentParser(description="Accuracy and speed of a person detector.")
-    parser.add_argument("annotations", type=Path)
-    parser.add_argument("images", type=Path)
-    parser.add_argument("--detector", nargs="+", default=["embedded"])
-    parser.add_argument("--input-size", nargs="+", type=int, default=[640])
-    parser.add_argument("--shape", nargs="+", default=["square", "fitted"])
-    parser.add_argument("--backend", nargs="+", default=["auto"])
-    parser.add_argument("--precision", nargs="+", default=["auto"])
-    parser.add_argument("--rounds", type=int, default=4, help="0 skips the timing")
-    given = parser.parse_args()
-    annotated = read_annotated(given.annotations, given.images)
-    rows, detectors = [], []
-    for name, size, shape, backend, precision in itertools.product(
-        given.detector, given.input_size, given.shape, given.backend, given.precision
-    ):
-        setup: dict[str, Any] = {
-            "backend": backend,
-            "precision": precision,
-            "input_size": size,
-            "square": shape == "square",
-        }
-        found = find_people(load_detector(name, min_score=0.001, **setup), annotated)
-        detector = load_detector(name, min_score=SERVING_SCORE, **setup)
-        detectors.append(detector)
-        rows.append(
-            f"| {detector.name} | {detector.backend} {detector.precision} | {size} | {shape} "
-            f"| {average_precision(found, annotated):.3f} "
-            f"| {average_precision(found, annotated, COCO_OVERLAPS):.3f} "
-            f"| {tall_recall(found, annotated):.3f} |"
-        )
-    images = list(annotated.pictures.values())
-    times = time_in_turns(detectors, images, given.rounds) if given.rounds else []
-    head = ["detector", "backend", "size", "shape", "AP50", "AP50:95", "recall, taller than 96 px"]
-    head += ["ms", "processor ms"] if times else []
-    sys.stdout.write(f"| {' | '.join(head)} |\n|{' --- |' * len(head)}\n")
-    for position, row in enumerate(rows):
-        both = " ".join(f"{each:.1f} |" for each in times[position]) if times else ""
-        sys.stdout.write(f"{row} {both}".rstrip() + "\n")
-
-
-if __name__ == "__main__":
-    main()

@@ -5,13 +5,14 @@ from __future__ import annotations
 import asyncio
 import itertools
 import time
-from collections import defaultdict
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field
+from functools import partial
 from statistics import median
 
 from sdpose_core.estimator import PoseEstimator
 from sdpose_core.image_files import ImageLimits, decode_image, encode_jpeg
+from service.bench.alternate import in_turns
 from service.bench.load import Load, RestConnection, RpcConnection, closed_loop
 from service.bench.server import Server
 from service.bench.tables import markdown, spread
@@ -45,72 +46,55 @@ def bare_load(estimator: PoseEstimator, images: Sequence[bytes], seconds: float,
     return load
 
 
-def server_load(server: Server, front: str, clients: int, bench: ServeBench) -> Load:
-    """So many clients of one front end."""
-    return asyncio.run(
+def server_load(
+    server: Server, front: str, clients: int, bench: ServeBench, progress: Progress
+) -> Load:
+    """So many clients of one front end; tells of their errors."""
+    load = asyncio.run(
         closed_loop(_connections(server, front, clients), bench.images, seconds=bench.seconds)
     )
+    if load.errors:
+        progress(f"{load.errors} errors, the first: {load.first_error}")
+    return load
 
 
 def against_bare(
     estimator: PoseEstimator, server: Server, bench: ServeBench, progress: Progress
 ) -> str:
     """Bare estimator and server in the order A B B A; a Markdown table."""
-    cells: dict[tuple[str, int], Callable[[], Load]] = {
-        ("bare", 1): lambda: bare_load(estimator, bench.images, bench.seconds, 1),
-        ("bare", 8): lambda: bare_load(estimator, bench.images, bench.seconds, 8),
-    }
-    for clients, front in itertools.product(bench.clients, bench.fronts):
-        cells[front, clients] = lambda front=front, clients=clients: server_load(  # type: ignore[misc]
-            server, front, clients, bench
+    bare = {
+        f"bare, decode and {_several('image', many)} a call": partial(
+            bare_load, estimator, bench.images, bench.seconds, many
         )
-    loads = _rounds(cells, bench.rounds, progress)
-    best_bare = max((("bare", many) for many in (1, 8)), key=lambda cell: _rate(loads[cell]))
+        for many in (1, 8)
+    }
+    served = {
+        f"{front}, {_several('client', clients)}": partial(
+            server_load, server, front, clients, bench, progress
+        )
+        for clients, front in itertools.product(bench.clients, bench.fronts)
+    }
+    loads = in_turns({**bare, **served}, bench.rounds, progress)
+    one = next(iter(bare))
+    best = max(bare, key=lambda name: _rate(loads[name]))
     rows = [
         [
-            f"bare, decode and {many} image{'s' * (many > 1)} a call"
-            if name == "bare"
-            else f"{name}, {many} client{'s' * (many > 1)}",
+            name,
             spread([load.rate for load in measured]),
-            f"{_paired(measured, loads[best_bare], _rate_of):.2f}",
+            f"{paired(measured, loads[best], rate_of):.2f}",
             f"{median(load.ms(0.5) for load in measured):.1f}",
-            f"{_paired(measured, loads['bare', 1], _p50_of):.2f}",
+            f"{paired(measured, loads[one], _p50_of):.2f}",
             f"{median(load.ms(0.99) for load in measured):.1f}",
             str(sum(load.errors for load in measured)),
         ]
-        for (name, many), measured in loads.items()
+        for name, measured in loads.items()
     ]
     head = ["what", "images/s", "of bare", "p50 ms", "of bare p50", "p99 ms", "errors"]
     return markdown(head, rows)
 
 
-def side_by_side(
-    servers: dict[str, Server], bench: ServeBench, progress: Progress, front: str = "rest"
-) -> str:
-    """The same loads on servers that differ in a setting; the first of them is the measure."""
-    cells: dict[tuple[str, int], Callable[[], Load]] = {
-        (name, clients): lambda server=server, clients=clients: server_load(  # type: ignore[misc]
-            server, front, clients, bench
-        )
-        for clients in bench.clients
-        for name, server in servers.items()
-    }
-    loads = _rounds(cells, bench.rounds, progress)
-    first = next(iter(servers))
-    rows = [
-        [
-            name,
-            str(clients),
-            spread([load.rate for load in measured]),
-            f"{_paired(measured, loads[first, clients], _rate_of):.2f}",
-            f"{median(load.ms(0.5) for load in measured):.1f}",
-            f"{median(load.ms(0.99) for load in measured):.1f}",
-            str(sum(load.errors for load in measured)),
-        ]
-        for (name, clients), measured in loads.items()
-    ]
-    head = ["server", "clients", "images/s", "of the first", "p50 ms", "p99 ms", "errors"]
-    return markdown(head, rows)
+def _several(what: str, many: int) -> str:
+    return f"{many} {what}{'s' * (many > 1)}"
 
 
 def one_person_images(estimator: PoseEstimator, images: Sequence[bytes]) -> list[bytes]:
@@ -128,7 +112,8 @@ def one_person_images(estimator: PoseEstimator, images: Sequence[bytes]) -> list
     return cut
 
 
-def _rate_of(load: Load) -> float:
+def rate_of(load: Load) -> float:
+    """Answers a second, for `paired`."""
     return load.rate
 
 
@@ -140,7 +125,7 @@ def _rate(loads: Sequence[Load]) -> float:
     return median(load.rate for load in loads)
 
 
-def _paired(loads: Sequence[Load], measure: Sequence[Load], what: Callable[[Load], float]) -> float:
+def paired(loads: Sequence[Load], measure: Sequence[Load], what: Callable[[Load], float]) -> float:
     """The median ratio to what was measured in the same turn, when the machine was as fast."""
     return median(what(load) / what(other) for load, other in zip(loads, measure, strict=True))
 
@@ -149,19 +134,3 @@ def _connections(server: Server, front: str, clients: int) -> list[RestConnectio
     if front == "rest":
         return [RestConnection(server.host, server.http_port) for _ in range(clients)]
     return [RpcConnection(server.host, server.grpc_port) for _ in range(clients)]
-
-
-def _rounds(
-    cells: dict[tuple[str, int], Callable[[], Load]], rounds: int, progress: Progress
-) -> dict[tuple[str, int], list[Load]]:
-    """Every cell there and back in every round, so that a drift of the machine meets all alike."""
-    loads: dict[tuple[str, int], list[Load]] = defaultdict(list)
-    for number in range(rounds):
-        there = list(cells.items())
-        for key, measure in [*there, *reversed(there)]:
-            progress(f"round {number + 1} of {rounds}: {key[0]}, {key[1]}")
-            load = measure()
-            if load.errors:
-                progress(f"{load.errors} errors, the first: {load.first_error}")
-            loads[key].append(load)
-    return dict(loads)

@@ -11,9 +11,12 @@ from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
+from typing import Final
 
 import httpx
 
+KEYS: Final = ("SDPOSE_API_KEYS", "SDPOSE_KEY_FILE")
+"""Variables that a measured service does not get: the load sends no key."""
 _START_S = 180.0
 _SERVE = "from service.cli.main import main; main()"
 
@@ -51,12 +54,11 @@ def started(settings: Mapping[str, str]) -> Iterator[Server]:
     """Starts `sdpose serve` with these settings on free ports; stops it at the end."""
     http_port, grpc_port = free_port(), free_port()
     environment = {
-        **os.environ,
+        **{name: value for name, value in os.environ.items() if name not in KEYS},
         **settings,
         "SDPOSE_HOST": "127.0.0.1",
         "SDPOSE_HTTP_PORT": str(http_port),
         "SDPOSE_GRPC_PORT": str(grpc_port),
-        "SDPOSE_API_KEYS": "",
         "SDPOSE_LOG_LEVEL": "warning",
     }
     with subprocess.Popen([sys.executable, "-c", _SERVE, "serve"], env=environment) as process:

@@ -54,6 +54,11 @@ def read_images(images: list[Path] | None, small: bool = False) -> list[bytes]:
     return one_person_images(bare_estimator(), files)
 
 
+def listed(text: str) -> list[str]:
+    """What stands between the commas; of an empty text nothing."""
+    return [part.strip() for part in text.split(",") if part.strip()]
+
+
 def progress_line(text: str) -> None:
     """What goes on now, beside the table."""
     typer.echo(f"  {text}", err=True)

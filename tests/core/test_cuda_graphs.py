@@ -1,4 +1,4 @@
-"""Replayed calls, with a capture that needs no GPU (`tools.gpu_check` tries the real one)."""
+"""Replayed calls, with a capture that needs no GPU (`tools.bench.gpu` tries the real one)."""
 
 from __future__ import annotations
 

@@ -4,9 +4,9 @@ from __future__ import annotations
 
 import pytest
 
-from service.bench.overload import Answer, Run
-from service.bench.soak import Sample, Soak
-from tools.hostile import Harm, Seen
+from tools.bench.hostile import Harm, Seen
+from tools.bench.overload import Answer, Run
+from tools.bench.soak import Sample, Soak
 from tools.lock import ROOT
 from tools.trust import faults, harmless, load_held, lost, named_tests, table
 
@@ -55,6 +55,7 @@ def soak(rise_mib: float) -> Soak:
 
 
 def test_a_soak_holds_by_what_was_lost_and_by_memory() -> None:
+    assert soak(0.2).rise_mib() == pytest.approx(0.2)
     assert [row.held for row in lost(soak(0.2))] == [True, True]
     assert [row.held for row in lost(soak(1.5))] == [True, False]
     bad = soak(0.0)

@@ -1,4 +1,4 @@
-"""`sdpose bench ray`, with the models and HAProxy as they are; and the file for `serve run`."""
+"""What Ray Serve adds, measured with the models and HAProxy as they are; its `serve run` file."""
 
 from __future__ import annotations
 
@@ -14,17 +14,17 @@ pytest.importorskip("ray", reason="comes with `make test-all`")
 from ray.serve.schema import ServeDeploySchema
 from typer.testing import CliRunner
 
-from service.cli.main import app
 from service.ray.app import GRPC_SERVICER, build_app
+from tools.bench.__main__ import command
 
 ROOT = Path(__file__).parents[2]
 
 
 @pytest.mark.slow("starts Ray Serve twice, 2 min")
 def test_the_bench_asks_both() -> None:
-    words = ["bench", "ray", "--rounds", "1", "--seconds", "0.5", "--clients", "2"]
+    words = ["ray-serve", "--rounds", "1", "--seconds", "0.5", "--clients", "2"]
     done = subprocess.run(
-        [sys.executable, "-m", "sdpose_core", *words], capture_output=True, text=True, cwd=ROOT
+        [sys.executable, "-m", "tools.bench", *words], capture_output=True, text=True, cwd=ROOT
     )
     assert done.returncode == 0, done.stderr
     rows = [line.split("|") for line in done.stdout.splitlines() if line.startswith("| ")]
@@ -35,7 +35,7 @@ def test_the_bench_asks_both() -> None:
 
 
 def test_a_front_end_that_is_none() -> None:
-    refused = CliRunner().invoke(app, ["bench", "ray", "--fronts", "rest,soap"])
+    refused = CliRunner().invoke(command("ray-serve"), ["--fronts", "rest,soap"])
     assert str(refused.exception) == "--fronts rest,soap: rest, grpc or both"
 
 

@@ -11,7 +11,6 @@ import pytest
 
 from sdpose_core.tracking.pace import LONGEST_S, Pace
 from sdpose_core.types import Floats
-from service.bench.walkers import Walker, walk
 from service.client import ServiceError, StreamAsk, StreamFrame
 from service.errors import ErrorCode
 from service.parameters import PoseParameters
@@ -25,6 +24,7 @@ from service.telemetry.metrics import Metrics
 from tests.fakes import FakeEstimator
 from tests.service.conftest import Service, serving
 from tests.service.stream_clients import Stream, end_of, frame, over_grpc, over_websocket
+from tests.tracking.walkers import Walker, walk
 
 pytestmark = pytest.mark.anyio
 

@@ -12,8 +12,8 @@ from sdpose_core.tracking import PeopleTracker, TrackingConfig
 from sdpose_core.tracking.association import PoseByteTracker
 from sdpose_core.tracking.following import Following, boxes_by_joints
 from sdpose_core.types import Poses
-from service.bench.tracking import PlainIoU, scene, switches, tracked_by
-from service.bench.walkers import Frame, Walker, walk
+from tests.tracking.scenes import PlainIoU, scene, switches, tracked_by
+from tests.tracking.walkers import Frame, Walker, walk
 
 OURS = tracked_by(TrackingConfig().pose_weight)
 APART = [Walker(110, 10, 200, 400), Walker(320, 0, 180, 380, 0.3), Walker(530, -10, 220, 420, 0.6)]

@@ -9,7 +9,7 @@ import pytest
 
 from sdpose_core.tracking import Smoothing
 from sdpose_core.tracking.smoothing import JointFilter
-from service.bench.tracking import WALKING, steadiness
+from tests.tracking.scenes import WALKING, steadiness
 
 SCORES = np.full(17, 0.9, np.float32)
 SIZE = 100.0

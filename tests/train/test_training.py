@@ -34,8 +34,8 @@ from sdpose_core.train.recipe.config import (
     TrainConfig,
 )
 from sdpose_core.train.recipe.progress import Counters
-from sdpose_core.train.speed import measure
 from tests.train.people import coco_folder, crop_samples, crop_set
+from tools.bench.training import measure
 
 QUICK = TrainConfig(
     name="quick",

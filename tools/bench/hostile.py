@@ -1,4 +1,4 @@
-"""What one hostile client does to `/livez` and to other callers: `python -m tools.hostile`.
+"""What one hostile client does to `/livez` and to other callers: `python -m tools.bench hostile`.
 
 Each client of the table runs in a process of its own from 127.0.0.1, as fast as it is answered;
 the probe of `/livez` and a caller with images come from 127.0.0.2. A measurement with it lies
@@ -7,7 +7,6 @@ between two without, which count together.
 
 from __future__ import annotations
 
-import argparse
 import asyncio
 import itertools
 import subprocess
@@ -16,14 +15,16 @@ import time
 from collections.abc import Awaitable, Callable, Sequence
 from dataclasses import dataclass, field
 from functools import partial
+from typing import Annotated
 
 import grpc
+import typer
 from websockets.asyncio.client import connect
 from websockets.exceptions import ConnectionClosed
 
 from service.bench.server import Server, started
 from service.bench.tables import machine, markdown, percentile
-from service.cli.bench import read_images
+from service.cli.bench_shared import progress_line, read_images
 
 _MOST_LIVEZ_S = 0.2
 _MOST_TIMES = 2.0
@@ -95,7 +96,7 @@ async def _raw(host: str, port: int, sent: bytes) -> None:
 
 async def _message(host: str, port: int, message: bytes) -> None:
     async with grpc.aio.insecure_channel(f"{host}:{port}") as channel:
-        await channel.unary_unary("/sdpose.v1.PoseService/EstimatePose")(message)
+        await channel.unary_unary("/sdpose.v1.PoseService/EstimatePose", None, None)(message)
 
 
 async def _held_open(host: str, port: int, asked: bytes, more: bytes) -> None:
@@ -203,9 +204,9 @@ async def _ask(
 def measure(server: Server, images: Sequence[bytes], seconds: float, name: str) -> Harm:
     """One hostile client for so many seconds."""
     before = asyncio.run(_watch(server, images, seconds / 2))
-    command = [sys.executable, "-m", "tools.hostile", "--be", name, "--at", server.host]
-    command += [str(server.http_port), str(server.grpc_port)]
-    with subprocess.Popen(command, stdout=subprocess.PIPE) as client:
+    where = (server.host, server.http_port, server.grpc_port)
+    program = f"from tools.bench.hostile import act; act{(name, *where)!r}"
+    with subprocess.Popen([sys.executable, "-c", program], stdout=subprocess.PIPE) as client:
         assert client.stdout is not None
         client.stdout.readline()  # it has made what it sends
         try:
@@ -214,6 +215,13 @@ def measure(server: Server, images: Sequence[bytes], seconds: float, name: str) 
             client.kill()
     after = asyncio.run(_watch(server, images, seconds / 2))
     return Harm(name, during, Seen(before.livez + after.livez, before.images + after.images))
+
+
+def act(name: str, host: str, http_port: int, grpc_port: int) -> None:
+    """Be this client without end, as a process of its own; a line says when it begins."""
+    attack = CLIENTS[name](host, http_port, grpc_port)
+    print("ready", flush=True)
+    asyncio.run(_forever(attack))
 
 
 def table(harms: Sequence[Harm]) -> str:
@@ -233,28 +241,19 @@ def table(harms: Sequence[Harm]) -> str:
     return markdown([*head, "p99 without", "with", "times", "failed", "held"], rows)
 
 
-def main() -> int:
-    """Prints the table; status 1 where something did not hold."""
-    parser = argparse.ArgumentParser(prog="python -m tools.hostile", description=__doc__)
-    parser.add_argument("--seconds", type=float, default=20.0, help="of each client")
-    parser.add_argument("--client", choices=list(CLIENTS), action="append", help="this one alone")
-    parser.add_argument("--be", choices=list(CLIENTS), help=argparse.SUPPRESS)
-    parser.add_argument("--at", nargs=3, help=argparse.SUPPRESS)
-    given = parser.parse_args()
-    if given.be:
-        host, http, rpc = given.at
-        act = CLIENTS[given.be](host, int(http), int(rpc))
-        print("ready", flush=True)
-        asyncio.run(_forever(act))
+def main(
+    seconds: Annotated[float, typer.Option(help="Of each client.")] = 20.0,
+    client: Annotated[list[str] | None, typer.Option(help="This one alone; repeatable.")] = None,
+) -> None:
+    """What one hostile client does to others; status 1 where something did not hold."""
+    unknown = set(client or ()) - set(CLIENTS)
+    if unknown:
+        raise ValueError(f"--client {', '.join(unknown)}: expected one of {', '.join(CLIENTS)}")
     harms = []
     with started({}) as server:
         images = read_images(None, small=True)
-        for name in given.client or CLIENTS:
-            harms.append(measure(server, images, given.seconds, name))
-            print(table(harms[-1:]).splitlines()[-1], file=sys.stderr, flush=True)
-    print(f"{machine()}\n\n{table(harms)}")
-    return 0 if all(harm.held for harm in harms) else 1
-
-
-if __name__ == "__main__":
-    raise SystemExit(main())
+        for name in client or CLIENTS:
+            harms.append(measure(server, images, seconds, name))
+            progress_line(table(harms[-1:]).splitlines()[-1])
+    typer.echo(f"{machine()}\n\n{table(harms)}")
+    raise typer.Exit(0 if all(harm.held for harm in harms) else 1)

@@ -27,7 +27,7 @@ def started_on_ray() -> Iterator[Server]:
         try:
             serve.run(
                 serving_app(
-                    {"api_keys": "", "log_level": "warning"},
+                    {"log_level": "warning"},
                     num_replicas=1,
                     autoscaling_config=None,
                     ray_actor_options={"num_cpus": 0},

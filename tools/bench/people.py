@@ -5,16 +5,27 @@ from __future__ import annotations
 from collections.abc import Callable, Mapping, Sequence
 from functools import partial
 from statistics import median
+from typing import Annotated
 
 import cv2
 import numpy as np
+import typer
 
 from sdpose_core.detector import YoloPersonDetector
 from sdpose_core.estimator import PoseEstimator
 from sdpose_core.image_files import ImageLimits, decode_image, encode_jpeg
 from sdpose_core.types import Floats, Image
 from service.bench.alternate import alternate
-from service.bench.tables import markdown
+from service.bench.tables import machine, markdown
+from service.cli.bench_shared import (
+    Images,
+    Rounds,
+    Seconds,
+    bare_estimator,
+    listed,
+    progress_line,
+    read_images,
+)
 
 Progress = Callable[[str], None]
 _GREY = 114
@@ -159,3 +170,21 @@ def _networks(
         "both networks": both,
         "one crop": partial(estimator.heatmaps, one),
     }
+
+
+def main(
+    images: Images = None,
+    counts: Annotated[str, typer.Option(help="Numbers of people.")] = "1,2,5,10,20",
+    rounds: Rounds = 3,
+    seconds: Seconds = 1.0,
+) -> None:
+    """A picture's cost by its people, beside the networks alone, and where the rest goes."""
+    typer.echo(f"{machine()}\n")
+    estimator = bare_estimator()
+    person = cut_person(estimator, read_images(images)[0])
+    numbers = [int(number) for number in listed(counts)]
+    plan = (estimator, person)
+    typer.echo(by_people(*plan, numbers, rounds, seconds, progress_line))
+    typer.echo("")
+    ends = [numbers[0], numbers[-1]] if len(numbers) > 1 else numbers
+    typer.echo(parts(*plan, ends, rounds, seconds, progress_line))

@@ -1,17 +1,19 @@
-"""`python -m tools.decode_times`: the table of docs/decisions/0003-image-decoding.md."""
+"""`python -m tools.bench decoding`: the table of docs/decisions/0003-image-decoding.md."""
 
 from __future__ import annotations
 
 import io
-import sys
 import time
 from collections.abc import Callable
 from statistics import median
 
 import cv2
 import numpy as np
+import typer
 from PIL import Image as PillowImage
 from ultralytics.utils import ASSETS
+
+from service.bench.tables import markdown
 
 
 def median_ms(work: Callable[[], object], times: int = 15) -> float:
@@ -25,7 +27,8 @@ def median_ms(work: Callable[[], object], times: int = 15) -> float:
 
 
 def main() -> None:
-    """Prints one row per image and kind."""
+    """OpenCV and Pillow on the same files of three kinds."""
+    rows = []
     for name in ("bus.jpg", "zidane.jpg"):
         jpeg = (ASSETS / name).read_bytes()
         picture = PillowImage.open(io.BytesIO(jpeg)).convert("RGB")
@@ -40,11 +43,6 @@ def main() -> None:
             def pillow(data: bytes = data) -> object:
                 return np.asarray(PillowImage.open(io.BytesIO(data)).convert("RGB"))
 
-            sys.stdout.write(
-                f"{name} {kind}: OpenCV {median_ms(opencv):.1f} ms, "
-                f"Pillow {median_ms(pillow):.1f} ms\n"
-            )
-
-
-if __name__ == "__main__":
-    main()
+            both = (median_ms(opencv), median_ms(pillow))
+            rows.append([f"{name} {kind}", *(f"{ms:.1f}" for ms in both)])
+    typer.echo(markdown(["file", "OpenCV ms", "Pillow ms"], rows))

@@ -1,4 +1,4 @@
-"""`sdpose bench peers`: our students and networks of others on the same crops and threads."""
+"""`python -m tools.bench peers`: our students and networks of others on the same crops."""
 
 from __future__ import annotations
 
@@ -6,13 +6,27 @@ from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from statistics import median
-from typing import TYPE_CHECKING, Annotated, Any
+from typing import Annotated, Any
 
+import numpy as np
+import torch
 import typer
 
-if TYPE_CHECKING:
-    from sdpose_core.data.coco import CocoImage
-    from sdpose_core.evaluate.results import PoseSource
+from sdpose_core import PoseEstimator
+from sdpose_core.backends.openvino import OpenVINOBackend
+from sdpose_core.calibration import ScoreCalibration
+from sdpose_core.checkpoints import load_student, training_facts
+from sdpose_core.data.coco import CocoImage, load_coco
+from sdpose_core.embedded import embedded_path
+from sdpose_core.evaluate.report import evaluate
+from sdpose_core.evaluate.results import PoseSource
+from sdpose_core.heatmaps import MAX_REFINEMENT, decode_tensor
+from sdpose_core.model import PRESETS
+from service.bench.alternate import alternate
+from service.bench.tables import machine, markdown
+from service.cli.bench_shared import listed
+from service.cli.extras import need
+from tools.bench.peer_files import Peer, read_peers
 
 Run = Callable[[Any], object]
 
@@ -38,7 +52,7 @@ class Measured:
     ap: float | None
 
 
-def peers(
+def main(
     folder: Annotated[
         Path | None,
         typer.Argument(help="Folder with .xml or .onnx files; unset: our students alone."),
@@ -63,10 +77,6 @@ def peers(
     plot: Annotated[Path | None, typer.Option(help="PNG of AP against milliseconds.")] = None,
 ) -> None:
     """Our students with weights, and peers, alternating: crops in memory to keypoints."""
-    import torch
-
-    from service.bench.tables import machine
-
     torch.set_num_threads(1)  # as the service does: its helpers would spin beside OpenVINO's
     if (annotations is None) != (images is None):
         raise ValueError("--annotations and --images belong together")
@@ -74,24 +84,20 @@ def peers(
         raise ValueError("--plot shows AP: give --annotations and --images")
     contenders = [
         contender
-        for precision in _listed(precisions)
-        for contender in [*_ours(_listed(students), precision, threads),
+        for precision in listed(precisions)
+        for contender in [*_ours(listed(students), precision, threads),
                           *_theirs(folder, describe, precision, threads)]
     ]  # fmt: skip
     contenders = list({contender.name: contender for contender in contenders}.values())
     typer.echo(f"{machine()}\n")
     pictures = None
     if annotations is not None and images is not None:
-        from service.cli.extras import need
-
         need("train", "pycocotools")
-        from sdpose_core.data.coco import load_coco
-
         pictures = load_coco(annotations, images)
     scores = {
         contender.name: _accuracy(contender, pictures, annotations) for contender in contenders
     }
-    sizes = [int(batch) for batch in _listed(batches)]
+    sizes = [int(batch) for batch in listed(batches)]
     speeds = {size: _speeds(contenders, size, rounds, seconds) for size in sizes}
     measured = [
         Measured(each, {size: speeds[size][each.name] for size in sizes}, scores[each.name])
@@ -104,16 +110,6 @@ def peers(
 
 
 def _ours(files: Sequence[str], precision: str, threads: int) -> list[Contender]:
-    import torch
-
-    from sdpose_core import PoseEstimator
-    from sdpose_core.backends.openvino import OpenVINOBackend
-    from sdpose_core.calibration import ScoreCalibration
-    from sdpose_core.checkpoints import load_student, training_facts
-    from sdpose_core.embedded import embedded_path
-    from sdpose_core.heatmaps import MAX_REFINEMENT, decode_tensor
-    from sdpose_core.model import PRESETS
-
     found = []
     for name in [*(name for name in PRESETS if embedded_path(name)), *files]:
         student = load_student(name)
@@ -148,8 +144,6 @@ def _ours(files: Sequence[str], precision: str, threads: int) -> list[Contender]
 def _theirs(
     folder: Path | None, describe: Path | None, precision: str, threads: int
 ) -> list[Contender]:
-    from sdpose_core.evaluate.peers import Peer, read_peers
-
     if folder is None:
         return []
     found = []
@@ -170,8 +164,6 @@ def _accuracy(
 ) -> float | None:
     if contender.source is None or pictures is None or annotations is None:
         return None
-    from sdpose_core.evaluate.report import evaluate
-
     result, _ = evaluate(
         contender.name, pictures, annotations, contender.source, given_boxes=True, bootstrap=0
     )
@@ -182,10 +174,6 @@ def _speeds(
     contenders: Sequence[Contender], batch: int, rounds: int, seconds: float
 ) -> dict[str, float]:
     """Milliseconds a crop of each."""
-    import numpy as np
-
-    from service.bench.alternate import alternate
-
     calls = {}
     for contender in contenders:
         # The same photograph-like content for all, at the size that each wants.
@@ -201,8 +189,6 @@ def _speeds(
 
 
 def _table(measured: Sequence[Measured], sizes: Sequence[int]) -> str:
-    from service.bench.tables import markdown
-
     head = ["network", "crop", "padding", "AP", *(f"ms a crop, batch {size}" for size in sizes)]
     rows = [
         [
@@ -249,7 +235,3 @@ def draw(measured: Sequence[Measured], batch: int, path: Path) -> None:
     axes.set_ylabel("AP, given boxes, one pass")
     axes.margins(x=0.15, y=0.15)
     figure.savefig(path, dpi=150)
-
-
-def _listed(text: str) -> list[str]:
-    return [part.strip() for part in text.split(",") if part.strip()]

@@ -11,14 +11,18 @@ from collections import Counter
 from collections.abc import AsyncIterator, Awaitable, Callable, Sequence
 from contextlib import suppress
 from dataclasses import dataclass, field
-from typing import TypeVar
+from statistics import linear_regression
+from typing import Annotated, TypeVar
 
 import grpc
 import httpx
+import typer
 
 from service.bench.load import RestConnection, RpcConnection
-from service.bench.server import Server
-from service.bench.tables import markdown, percentile, slope
+from service.bench.server import Server, started
+from service.bench.streams import panned
+from service.bench.tables import machine, markdown, percentile
+from service.cli.bench_shared import Images, progress_line, read_images
 from service.client import AsyncGrpcPoseClient, ErrorCode, PoseAnswer, ServiceError
 
 Progress = Callable[[str], None]
@@ -70,7 +74,7 @@ class Soak:
         if len({each.requests for each in settled}) < 2:
             return float("nan")
         seen = [each.requests for each in settled]
-        return 1000 * slope(seen, [each.memory_mib for each in settled])
+        return 1000 * linear_regression(seen, [each.memory_mib for each in settled]).slope
 
     def drift(self) -> float:
         """The median latency of the last fifth, of that of the first fifth that is settled."""
@@ -341,3 +345,32 @@ class _Callers:
 
 class _GaveUpError(Exception):
     """A caller's own trouble in the middle of its stream."""
+
+
+def main(
+    images: Images = None,
+    minutes: Annotated[float, typer.Option(min=0.1, help="Length of the run.")] = 20.0,
+    clients: Annotated[int, typer.Option(min=1, help="Clients of each front end.")] = 2,
+    cameras: Annotated[int, typer.Option(min=0, help="Cameras of 5 frames a second.")] = 2,
+    large: Annotated[bool, typer.Option(help="The images as they are, not their people.")] = False,
+) -> None:
+    """A long run: images over both front ends, cameras, and callers that misbehave.
+
+    Memory, files, threads and tasks of the service, its latency, and every answer that was lost
+    (status 1 then).
+    """
+    typer.echo(f"{machine()}\n")
+    files = read_images(images, small=not large)
+    with started({}) as server:
+        seen = run_soak(
+            server,
+            files,
+            panned(files[0]),
+            minutes * 60,
+            progress_line,
+            clients=clients,
+            cameras=cameras,
+            every_s=min(10.0, minutes * 6),
+        )
+    typer.echo(seen.report())
+    raise typer.Exit(1 if seen.lost else 0)

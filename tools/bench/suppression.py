@@ -1,19 +1,19 @@
-"""`python -m tools.suppression_times`: the time of the last step of an answer, by people."""
+"""`python -m tools.bench suppression`: the time of the last step of an answer, by people."""
 
 from __future__ import annotations
 
 import statistics
-import sys
 import time
 
 import numpy as np
+import typer
 
 from sdpose_core.checkpoints import load_student
 from sdpose_core.people import people_of, touching
 from sdpose_core.ranking import PersonRanking
 from sdpose_core.types import Floats, Poses
 from service.bench.tables import markdown
-from service.bench.walkers import Walker
+from tests.tracking.walkers import Walker
 
 SIZE = (3840, 2160)
 COUNTS = (1, 10, 100, 300)
@@ -27,7 +27,7 @@ def crowd(count: int, apart: float) -> Poses:
     joints = np.stack(
         [
             Walker(50 + 200 * apart * (n % columns), 0, 200, 210 + 60 * (n // columns)).joints(0)
-            for n in np.arange(count) // 2
+            for n in (number // 2 for number in range(count))
         ]
     )
     joints += rng.normal(0, 2, joints.shape)
@@ -37,7 +37,7 @@ def crowd(count: int, apart: float) -> Poses:
 
 
 def main() -> None:
-    """Print the table."""
+    """The time of the last step of an answer, by people."""
     student = load_student()
     assert student.people is not None
     rank = PersonRanking(
@@ -58,8 +58,4 @@ def main() -> None:
             row += [f"{statistics.median(taken) * 1e3:.2f}", str(pairs)]
         rows.append(row)
     head = ["poses", "standing apart: ms", "pairs", "packed: ms", "pairs"]
-    sys.stdout.write(markdown(head, rows) + "\n")
-
-
-if __name__ == "__main__":
-    main()
+    typer.echo(markdown(head, rows))

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import time
 from collections.abc import Callable, Mapping
+from functools import partial
 from statistics import median
 
 import cv2
@@ -15,6 +16,7 @@ from sdpose_core.backends.torch import TorchBackend
 from sdpose_core.image_files import ImageLimits, decode_image, encode_jpeg
 from sdpose_core.model import PRESETS, Student
 from sdpose_core.types import Image
+from service.bench.alternate import in_turns
 from service.bench.serve import ServeBench, against_bare
 from service.bench.server import started
 from service.bench.streams import run_streams
@@ -46,21 +48,19 @@ def students(device: str, length: float, say: Say) -> bool:
     rows = []
     for name, cycles in (("sdpose-lite", 0), ("sdpose-t", 1), ("sdpose-lite-s", 0)):
         for batch in (1, 8, 32, 64):
-            cells = []
             crops = torch.randint(0, 256, (batch, 3, *PRESETS[name].input_size), device=device)
             crops = crops.to(torch.uint8)
             ways = [
                 TorchBackend(Student(PRESETS[name]).eval(), device, precision, graphs=graphs)
                 for precision, graphs in (("fp16", False), ("fp16", True), ("bf16", True))
             ]
-            rates: list[list[float]] = [[] for _ in ways]
-            for order in (range(3), reversed(range(3))):
-                for index in order:
-                    way = ways[index]
-                    rate = per_second(lambda w=way, c=crops, n=cycles: w.run(c, n), length, device)  # type: ignore[misc]
-                    rates[index].append(rate)
-            cells = [f"{1e3 / median(values):.2f}" for values in rates]
-            best = max(median(values) for values in rates)
+            calls = {
+                number: partial(per_second, partial(way.run, crops, cycles), length, device)
+                for number, way in enumerate(ways)
+            }
+            rates = [median(values) for values in in_turns(calls, 1, lambda _: None).values()]
+            cells = [f"{1e3 / rate:.2f}" for rate in rates]
+            best = max(rates)
             rows.append([f"{name}, {cycles} cycles", str(batch), *cells, f"{batch * best:.0f}"])
     head = ["student", "batch", "ms fp16 by calls", "ms fp16 graph", "ms bf16 graph", "crops/s"]
     say(markdown(head, rows))

@@ -12,13 +12,13 @@ from torch import Tensor, nn
 from typer.testing import CliRunner
 
 from sdpose_core.checkpoints import load_student
-from sdpose_core.evaluate.peers import Peer, read_peers
 from sdpose_core.export import export_student
 from sdpose_core.export.export import smooth_crops
 from sdpose_core.heatmaps import MAX_REFINEMENT, decode_tensor
-from service.cli.bench_peers import Contender, Measured, draw
-from service.cli.main import app
 from tests.train.people import coco_folder
+from tools.bench.__main__ import command
+from tools.bench.peer_files import Peer, read_peers
+from tools.bench.peers import Contender, Measured, draw
 
 LIT = (40, 100)
 """x and y of the brightest pixel of a crop."""
@@ -188,11 +188,11 @@ def test_the_command(tmp_path: Path) -> None:
     write(tmp_path, "heatmaps")
     annotations, images = coco_folder(tmp_path / "set")
     arguments = [
-        *("bench", "peers", str(tmp_path), "--annotations", str(annotations)),
+        *(str(tmp_path), "--annotations", str(annotations)),
         *("--images", str(images), "--precisions", "fp32", "--batches", "1,2"),
         *("--rounds", "1", "--seconds", "0.05", "--plot", str(tmp_path / "plot.png")),
     ]
-    done = CliRunner().invoke(app, arguments)
+    done = CliRunner().invoke(command("peers"), arguments)
     assert done.exit_code == 0, done.output
     rows = [line for line in done.stdout.splitlines() if line.startswith("| ")]
     assert [row.split(" | ")[0] for row in rows[2:]] == [
@@ -216,7 +216,7 @@ def test_the_command(tmp_path: Path) -> None:
     ],
 )
 def test_options_that_do_not_go_together(arguments: list[str], said: str) -> None:
-    done = CliRunner().invoke(app, ["bench", "peers", *arguments])
+    done = CliRunner().invoke(command("peers"), arguments)
     assert done.exit_code != 0
     assert said in str(done.exception)
 

@@ -1,21 +1,16 @@
-"""Crops per second of the loader alone, of views and step alone, and of both together.
-
-    python -m sdpose_core.train.speed --config compact-cpu --shards SHARDS --seconds 20
-
-shows whether the loader keeps up with the device. The run's folder is a temporary one.
-"""
+"""`python -m tools.bench training`: the loader alone, views and step alone, and both together."""
 
 from __future__ import annotations
 
-import argparse
-import sys
 import tempfile
 import time
 from collections.abc import Callable
 from dataclasses import replace
 from pathlib import Path
+from typing import Annotated
 
 import torch
+import typer
 
 from sdpose_core.train.loop.run import prepare
 from sdpose_core.train.loop.trainer import Trainer
@@ -50,19 +45,14 @@ def measure(trainer: Trainer, seconds: float) -> dict[str, float]:
     }
 
 
-def main() -> None:
-    """Entry point of ``python -m sdpose_core.train.speed``."""
-    parser = argparse.ArgumentParser(description="Speed of the parts of a training step.")
-    parser.add_argument("--config", default="compact-cpu")
-    parser.add_argument("--shards", nargs="+", required=True)
-    parser.add_argument("--seconds", type=float, default=20.0)
-    given = parser.parse_args()
-    config = preset_config(given.config)
-    config = replace(config, data=replace(config.data, shards=tuple(given.shards)))
+def main(
+    shards: Annotated[list[str], typer.Option(help="Shards; may be repeated.")],
+    config: Annotated[str, typer.Option(help="Recipe.")] = "compact-cpu",
+    seconds: Annotated[float, typer.Option(help="Length of one measurement.")] = 20.0,
+) -> None:
+    """Whether the loader keeps up with the device; the run's folder is a temporary one."""
+    recipe = preset_config(config)
+    recipe = replace(recipe, data=replace(recipe.data, shards=tuple(shards)))
     with tempfile.TemporaryDirectory() as folder:
-        for name, rate in measure(prepare(config, Path(folder)), given.seconds).items():
-            sys.stdout.write(f"{name}: {rate:.1f} crops/s\n")
-
-
-if __name__ == "__main__":
-    main()
+        for name, rate in measure(prepare(recipe, Path(folder)), seconds).items():
+            typer.echo(f"{name}: {rate:.1f} crops/s")

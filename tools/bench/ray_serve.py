@@ -1,4 +1,4 @@
-"""`sdpose bench ray`: what Ray Serve adds."""
+"""`python -m tools.bench ray-serve`: what Ray Serve adds."""
 
 from __future__ import annotations
 
@@ -8,7 +8,12 @@ from typing import Annotated
 
 import typer
 
+from service.bench.serve import ServeBench
+from service.bench.server import KEYS, free_port, started
+from service.bench.tables import machine
 from service.cli.bench_shared import Images, Rounds, Seconds, progress_line, read_images
+from service.cli.extras import need
+from tools.bench.servers import side_by_side
 
 
 class Proxy(StrEnum):
@@ -18,7 +23,7 @@ class Proxy(StrEnum):
     python = "python"
 
 
-def ray(
+def main(
     images: Images = None,
     clients: Annotated[str, typer.Option(help="Numbers of clients.")] = "1,8",
     rounds: Rounds = 2,
@@ -29,28 +34,25 @@ def ray(
     ] = Proxy.haproxy,
 ) -> None:
     """The same load on `sdpose serve` and on one replica behind Ray Serve's proxies."""
-    from service.cli.extras import need
-
     need("ray", "ray")
     wanted = fronts.split(",")
     if not set(wanted) <= {"rest", "grpc"}:
         raise ValueError(f"--fronts {fronts}: rest, grpc or both")
-    from service.bench.server import free_port, started
 
+    for name in KEYS:
+        os.environ.pop(name, None)
     # Ray reads these when it is imported.
     os.environ["RAY_SERVE_ENABLE_HA_PROXY"] = str(int(proxy is Proxy.haproxy))
     os.environ["RAY_SERVE_HAPROXY_METRICS_PORT"] = str(free_port())
     os.environ["RAY_SERVE_HAPROXY_STATS_PORT"] = str(free_port())
-    from service.bench import serve as measure
-    from service.bench.ray_server import started_on_ray
-    from service.bench.tables import machine
+    from tools.bench.ray_server import started_on_ray
 
     typer.echo(f"{machine()}\n")
     numbers = [int(number) for number in clients.split(",")]
-    plan = measure.ServeBench(read_images(images), numbers, rounds, seconds)
+    plan = ServeBench(read_images(images), numbers, rounds, seconds)
     progress_line("starting the service and Ray Serve")
     with started({}) as plain, started_on_ray() as on_ray:
         servers = {"sdpose serve": plain, "Ray Serve": on_ray}
         for front in wanted:
-            table = measure.side_by_side(servers, plan, progress_line, front)
+            table = side_by_side(servers, plan, progress_line, front)
             typer.echo(f"{front}:\n\n{table}\n")

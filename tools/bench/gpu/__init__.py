@@ -1,4 +1,4 @@
-"""`python -m tools.gpu_check`: is the GPU path right, and how fast is it? Under eight minutes.
+"""`python -m tools.bench gpu`: is the GPU path right, and how fast is it? Under eight minutes.
 
 Correctness comes first, against the CPU in float32. Then the tables: what the hardware would allow,
 students, pipeline by people, the service under load, cameras. The status is 1 if a check failed,
@@ -7,20 +7,21 @@ which ends nothing. `--device cpu --seconds 0.1` tries the script where there is
 
 from __future__ import annotations
 
-import argparse
-import sys
 import time
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from pathlib import Path
+from typing import Annotated
 
 import torch
+import typer
 
 from sdpose_core.image_files import ImageLimits, decode_image
 from sdpose_core.types import Image
-from tools.gpu import agreement, roofline, speed
+from service.cli.bench_shared import listed
+from tools.bench.gpu import agreement, roofline, speed
 
-EXAMPLE = Path(__file__).parents[1] / "service" / "web" / "example.jpg"
+EXAMPLE = Path(__file__).parents[3] / "service" / "web" / "example.jpg"
 SECTIONS = ("agreement", "roofline", "student", "pipeline", "serve", "streams")
 
 
@@ -43,29 +44,31 @@ def timed(title: str) -> Iterator[None]:
 
 def say(line: str) -> None:
     """At once, so that a run that is cut short leaves what it found."""
-    sys.stdout.write(line + "\n")
-    sys.stdout.flush()
+    typer.echo(line)
 
 
-def main() -> int:
-    """Entry point; 1 if a check failed or a part broke."""
-    parser = argparse.ArgumentParser(description="Correctness and speed of the GPU path.")
-    parser.add_argument("--device", default="cuda")
-    parser.add_argument("--seconds", type=float, default=0.5, help="length of one measurement")
-    parser.add_argument("--only", nargs="+", choices=SECTIONS, default=SECTIONS)
-    given = parser.parse_args()
+def main(
+    device: Annotated[str, typer.Option(help="cuda, cuda:N or cpu.")] = "cuda",
+    seconds: Annotated[float, typer.Option(help="Length of one measurement.")] = 0.5,
+    only: Annotated[str, typer.Option(help="Parts, separated by commas.")] = ",".join(SECTIONS),
+) -> None:
+    """Whether a GPU answers as the CPU does, and how fast; status 1 if a check failed."""
+    wanted = listed(only)
+    unknown = set(wanted) - set(SECTIONS)
+    if unknown:
+        raise ValueError(f"--only {', '.join(unknown)}: expected some of {', '.join(SECTIONS)}")
     shown = pictures()
-    say(f"PyTorch {torch.__version__}, {roofline.hardware(given.device)}")
+    say(f"PyTorch {torch.__version__}, {roofline.hardware(device)}")
     parts: dict[str, Callable[[], bool]] = {
-        "agreement": lambda: agreement.report(given.device, shown, say),
-        "roofline": lambda: roofline.report(given.device, say),
-        "student": lambda: speed.students(given.device, given.seconds, say),
-        "pipeline": lambda: speed.pipeline(given.device, given.seconds, shown, say),
-        "serve": lambda: speed.serve(given.device, given.seconds, EXAMPLE.read_bytes(), say),
-        "streams": lambda: speed.streams(given.device, given.seconds, EXAMPLE.read_bytes(), say),
+        "agreement": lambda: agreement.report(device, shown, say),
+        "roofline": lambda: roofline.report(device, say),
+        "student": lambda: speed.students(device, seconds, say),
+        "pipeline": lambda: speed.pipeline(device, seconds, shown, say),
+        "serve": lambda: speed.serve(device, seconds, EXAMPLE.read_bytes(), say),
+        "streams": lambda: speed.streams(device, seconds, EXAMPLE.read_bytes(), say),
     }
     good = True
-    for name in given.only:
+    for name in wanted:
         with timed(name):
             try:
                 good &= parts[name]()
@@ -73,8 +76,4 @@ def main() -> int:
                 good = False
                 say(f"{name} broke: {type(error).__name__}: {error}")
     say("\nall checks passed" if good else "\nFAILED: see above")
-    return 0 if good else 1
-
-
-if __name__ == "__main__":
-    raise SystemExit(main())
+    raise typer.Exit(0 if good else 1)

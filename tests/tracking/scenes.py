@@ -12,8 +12,7 @@ from sdpose_core.tracking import PeopleTracker, Smoothing, TrackingConfig
 from sdpose_core.tracking.association import iou_distance, linear_assignment
 from sdpose_core.tracking.smoothing import JointFilter
 from sdpose_core.types import Floats
-from service.bench.tables import markdown
-from service.bench.walkers import Frame, Walker, crossing, walk
+from tests.tracking.walkers import Frame, Walker, crossing, walk
 
 Identify = Callable[[Frame], NDArray[np.int64]]
 """The ids of a frame's people, (N,); 0 for none yet."""
@@ -123,49 +122,3 @@ def steadiness(
         float(np.sqrt((after**2).sum(axis=2).mean())),
         float(after[..., 0].mean() / (speed / fps)) if speed else 0.0,
     )
-
-
-def run_tracking(scenes: int) -> str:
-    """Both tables as Markdown."""
-    ways: list[tuple[str, Callable[[], Identify]]] = [
-        ("plain IoU with the last box", PlainIoU),
-        ("ByteTrack by boxes", tracked_by(0.0)),
-        ("ByteTrack by boxes and poses (ours)", tracked_by(TrackingConfig().pose_weight)),
-    ]
-    cells = [(fps, noise) for fps in (30.0, 10.0, 5.0) for noise in (0.01, 0.03)]
-    worlds = {cell: [scene(seed, *cell) for seed in range(scenes)] for cell in cells}
-    rows = []
-    for name, make in ways:
-        row = [name]
-        for cell in cells:
-            counts = [switches(frames, make()) for frames in worlds[cell]]
-            row.append(f"{sum(counts)} in {sum(count > 0 for count in counts)}")
-        rows.append(row)
-    head = ["identity switches in scenes", *(f"{f:g} fps, noise {n:g}" for f, n in cells)]
-    parts = [markdown(head, rows)]
-    rows = []
-    for fps in (30.0, 10.0):
-        for name, smoothing in (("as estimated", None), ("smoothed", Smoothing())):
-            for noise in (0.8, 1.5):
-                still, walking = (
-                    steadiness(smoothing, fps=fps, noise_px=noise, heights_per_s=speed)
-                    for speed in (0.0, WALKING)
-                )
-                rows.append(
-                    [
-                        f"{name}, {fps:g} fps, noise {noise:g} px",
-                        *(f"{value:.2f}" for value in (still.jitter_px, still.error_px)),
-                        *(f"{value:.2f}" for value in (walking.jitter_px, walking.error_px)),
-                        f"{walking.lag_frames:.2f}",
-                    ]
-                )
-    head = [
-        "joints",
-        "still: jitter px",
-        "error px",
-        "walking: jitter px",
-        "error px",
-        "lag frames",
-    ]
-    parts.append(markdown(head, rows))
-    return "\n\n".join(parts)

@@ -1,0 +1,1 @@
+"""Measurements for maintainers: `python -m tools.bench NAME`."""
