@@ -208,7 +208,7 @@ def test_what_the_detector_is_measured_on_is_read_first(tmp_path: Path) -> None:
 
 
 def test_what_is_not_installed_is_named() -> None:
-    with pytest.raises(ValueError, match=r"needs nowhere_to_be: install sdpose-service\[train\]"):
+    with pytest.raises(ValueError, match=r"needs nowhere_to_be: pip install -e '\.\[train\]'"):
         need("train", "json", "nowhere_to_be")
 
 
