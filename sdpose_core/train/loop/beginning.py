@@ -31,10 +31,8 @@ def first_student(config: TrainConfig) -> tuple[Student, str]:
         raise ValueError(
             f"unknown student {config.student!r}: expected one of {', '.join(PRESETS)}"
         )
-    if config.view_labels.paddings and config.view_labels.teacher:
-        find_checkpoint(config.view_labels.teacher)  # fails now, not after reading all data
     if config.teacher.network:
-        find_checkpoint(config.teacher.network)
+        find_checkpoint(config.teacher.network)  # fails now, not after reading all data
     if config.start:
         student = without_scores(load_student(config.start))
         if student.config.name != config.student:

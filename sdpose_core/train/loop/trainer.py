@@ -50,9 +50,8 @@ class Trainer:
     """One run in one folder; with ``resume`` it continues from the folder's ``state.pt``.
 
     The folder holds ``config.json``, ``log.csv``, ``tensorboard/``, ``state.pt``,
-    ``last.safetensors``, ``labels.npz`` if the config enables labels by views and, once scored,
-    ``best.safetensors`` (the best development score). The student serves at the size of the last
-    stage: crops are averaged down to it.
+    ``last.safetensors`` and, once scored, ``best.safetensors`` (the best development score). The
+    student serves at the size of the last stage: crops are averaged down to it.
 
     Raises:
         ValueError: the config does not match this machine, its start or the folder's state, or is
@@ -161,13 +160,6 @@ class Trainer:
                 )
                 if self.dev is None:
                     self.log.line("no development set: nothing is scored, the last student is kept")
-            self.samples.label(
-                self.folder,
-                self.averaged_student,
-                steps=self.counters.step,
-                fresh=not self.resumed,
-                say=self.log.line if self.log is not None else lambda line: None,
-            )
             self._run_stages(stop_after_steps)
 
     def _run_stages(self, remaining: int | None) -> None:

@@ -1,10 +1,9 @@
 """Heatmaps of a trained network as targets: knowledge distillation on the training views.
 
 A student that learns its own flip test (the mean over a view and its mirror image, which is more
-accurate than either) becomes as accurate without the second pass, as far as its size allows. Unlike
-labels made once (``train.loop.view_labels``) the target belongs to the very view that the student
-sees, with all the network's doubts in it, so a student that starts as its own teacher begins near
-the minimum.
+accurate than either) becomes as accurate without the second pass, as far as its size allows. The
+target belongs to the very view that the student sees, with all the network's doubts in it, so a
+student that starts as its own teacher begins near the minimum.
 """
 
 from __future__ import annotations

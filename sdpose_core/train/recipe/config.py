@@ -43,31 +43,6 @@ class DataConfig:
 
 
 @dataclass(frozen=True, config=_STRICT)
-class ViewLabelConfig:
-    """Labels by a network that sees every crop in several views; see ``train.view_labels``.
-
-    ``paddings``: how much larger than the person's box the views are; none: no such labels.
-    ``mirrored``: each padding also mirrored. ``teacher``: the network, a preset or a checkpoint;
-    None is the run's initial student. ``sure``: the minimum peak of a map for a joint to count as
-    certain. ``doubtful``: sources whose manual labels are only partly trusted. ``complete``:
-    sources where an unlabelled joint is not visible.
-    """
-
-    paddings: tuple[float, ...] = ()
-    mirrored: bool = True
-    teacher: str | None = None
-    sure: float = 0.85
-    doubtful: tuple[str, ...] = ()
-    complete: tuple[str, ...] = ()
-
-    def __post_init__(self) -> None:
-        if any(padding <= 0 for padding in self.paddings):
-            raise ValueError(f"view_labels.paddings: expected more than 0, got {self.paddings}")
-        if not 0 < self.sure <= 1:
-            raise ValueError(f"view_labels.sure: expected more than 0, at most 1, got {self.sure}")
-
-
-@dataclass(frozen=True, config=_STRICT)
 class TeacherConfig:
     """A network whose heatmaps of each training view replace the labels; see
     ``objective.teacher``.
@@ -180,7 +155,6 @@ class TrainConfig:
     batch_norm: bool = False
     seed: int = 0
     data: DataConfig = field(default_factory=DataConfig)
-    view_labels: ViewLabelConfig = field(default_factory=ViewLabelConfig)
     teacher: TeacherConfig = field(default_factory=TeacherConfig)
     loss: LossConfig = field(default_factory=LossConfig)
     optimiser: OptimiserConfig = field(default_factory=OptimiserConfig)
