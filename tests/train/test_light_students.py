@@ -146,7 +146,6 @@ def test_the_embedded_student_has_no_transformer_and_trains(tmp_path: Path) -> N
         ({"stages": (StageConfig(steps=1, size=(128, 96)),)}, "omit the stages' size"),
         ({"stages": (StageConfig(steps=1, cycles=4),)}, "stage 1: sdpose-lite: .* got 4"),
         ({"student": "sdpose-t", "stages": (StageConfig(steps=1, cycles=0),)}, "1 to 3, got 0"),
-        ({"student": "sdpose-t", "batch_norm": True}, "already has batch norm"),
     ],
 )
 def test_what_does_not_go_together_is_named(
@@ -182,21 +181,13 @@ def test_a_backbone_comes_from_a_preset_or_a_raw_file(tmp_path: Path) -> None:
             assert torch.equal(value, ours[key])
 
 
-def test_the_lite_recipe_takes_its_steps_and_goes_on(
-    tmp_path: Path, small: str, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    """Batch norm in and out, crops on the device, another rate for the head; stopped, resumed."""
-    monkeypatch.setattr("sdpose_core.train.loop.samples.MEASURED_BATCHES", 1)
+def test_the_lite_recipe_takes_its_steps_and_goes_on(tmp_path: Path, small: str) -> None:
+    """Crops on the device, another rate for the head; stopped and resumed."""
     assert sum(stage.minutes or 0 for stage in preset_config("lite-gpu").stages) == 14
     config, crops = tiny("lite-gpu", start=small), crop_set(4)
     whole = Trainer(config, tmp_path / "whole", crops)
     whole.run()
     first = Trainer(config, tmp_path / "parts", crops)
-    start = load_student(small)
-    images = torch.rand(1, 3, 128, 96, generator=torch.Generator().manual_seed(0)) * 255
-    with torch.inference_mode():
-        same = first.averaged_student()(images, 0)
-        torch.testing.assert_close(same, start(images, 0), rtol=1e-3, atol=1e-4)
     first.run(stop_after_steps=1)
     second = Trainer(config, tmp_path / "parts", crops, resume=True)
     second.run()

@@ -94,9 +94,6 @@ class Trainer:
         held_view = dev.regions.view if dev is not None else None
         check_fit(config, student.config, held_view, self.fabric.world_size)
         self.samples = Samples(config, crops, self.fabric, student.config.view)
-        if config.batch_norm:
-            # A resumed state contains the statistics.
-            self.samples.normalise(student, config.stages[0], measure=not resume)
         self.objective = Objective(student.train(), config.loss)
         self.objective.to(memory_format=torch.channels_last)  # type: ignore[call-overload]
         self.teacher = HeatmapTeacher.of(config.teacher, student, self.fabric.device)

@@ -138,8 +138,7 @@ class TrainConfig:
     ``student``: preset to train; ``start``: a checkpoint to begin with. Without one ``init`` draws
     the weights: "compact" from a truncated normal, which learns faster, "published" as in the
     paper's code; and ``backbone_start`` is a file of a pretrained backbone, or a preset with one;
-    matching tensors are used. ``batch_norm``: a backbone whose batch norm was folded into its
-    convolutions trains with batch norm again; students that are saved and scored have it folded.
+    matching tensors are used.
     ``devices`` is per node; ``batch`` of a stage is per device. ``precision``: "auto" is bf16 where
     the hardware computes in it, float32 elsewhere. A development score every ``evaluate_minutes``
     of computing, or every ``evaluate_epochs`` where given. ``score_cycles``: the number of cycles
@@ -152,7 +151,6 @@ class TrainConfig:
     start: str | None = None
     init: Literal["compact", "published"] = "compact"
     backbone_start: str | None = None
-    batch_norm: bool = False
     seed: int = 0
     data: DataConfig = field(default_factory=DataConfig)
     teacher: TeacherConfig = field(default_factory=TeacherConfig)

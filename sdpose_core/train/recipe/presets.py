@@ -82,7 +82,6 @@ _LITE = TrainConfig(
     name="lite-gpu",
     student="sdpose-lite",
     backbone_start="sdpose-lite",
-    batch_norm=True,
     data=_LITE_DATA,
     loss=LossConfig(heatmap="mse", tokens=0.0),
     # The mean over a map's pixels makes gradients small: 0.01 corresponds to 2 for a loss in units
@@ -168,7 +167,6 @@ PRESETS: Final[dict[str, TrainConfig]] = {
         name="lite-flip-gpu",
         start="sdpose-lite",
         backbone_start=None,
-        batch_norm=False,
         teacher=TeacherConfig("sdpose-lite"),
         # The two passes differ by little more than the rounding of bf16.
         precision="16-mixed",
@@ -181,7 +179,6 @@ PRESETS: Final[dict[str, TrainConfig]] = {
         name="lite-s-gpu",
         student="sdpose-lite-s",
         backbone_start=None,
-        batch_norm=False,  # its own
         data=replace(_LITE_DATA, workers=14),
         optimiser=replace(_LITE.optimiser, head_rate=1.0),
         stages=(StageConfig(batch=512, minutes=14, rate=2e-3, warmup_steps=300, hold=0.25),),
