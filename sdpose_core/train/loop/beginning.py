@@ -24,15 +24,13 @@ def first_student(config: TrainConfig) -> tuple[Student, str]:
 
     Raises:
         ValueError: an unknown preset, a ``start`` that cannot be read or is a student other than
-            ``config.student``, a ``backbone_start`` that cannot be read or has no matching tensor,
-            or a teacher that cannot be read.
+            ``config.student``, or a ``backbone_start`` that cannot be read or has no matching
+            tensor.
     """
     if config.student not in PRESETS:
         raise ValueError(
             f"unknown student {config.student!r}: expected one of {', '.join(PRESETS)}"
         )
-    if config.teacher.network:
-        find_checkpoint(config.teacher.network)  # fails now, not after reading all data
     if config.start:
         student = without_scores(load_student(config.start))
         if student.config.name != config.student:

@@ -38,7 +38,6 @@ from sdpose_core.train.loop.samples import Samples
 from sdpose_core.train.loop.scoring import DevelopmentSet
 from sdpose_core.train.loop.state import read_state, write_config, write_state
 from sdpose_core.train.objective.objective import Objective, total
-from sdpose_core.train.objective.teacher import HeatmapTeacher
 from sdpose_core.train.optim.ema import WeightAverage
 from sdpose_core.train.optim.optimiser import make_optimiser, set_rate
 from sdpose_core.train.optim.schedule import learning_rate, score_due, stage_progress
@@ -96,7 +95,6 @@ class Trainer:
         self.samples = Samples(config, crops, self.fabric, student.config.view)
         self.objective = Objective(student.train(), config.loss)
         self.objective.to(memory_format=torch.channels_last)  # type: ignore[call-overload]
-        self.teacher = HeatmapTeacher.of(config.teacher, student, self.fabric.device)
         optimiser = make_optimiser(self.objective, config)
         self.wrapped, self.optimiser = self.fabric.setup(self.objective, optimiser)
         ema = config.optimiser.ema
@@ -261,12 +259,9 @@ class Trainer:
         return {"loss": loss, **terms}
 
     def render(self, inputs: StepInputs, stage: StageConfig) -> tuple[Tensor, Tensor, Tensor]:
-        """Views, targets (a teacher's, if there is one) and weights of one batch."""
+        """Views, targets and weights of one batch."""
         size, view = self.size_of(stage), self.student.config.view
-        images, target, weights = render_inputs(inputs, size, self.config.loss.heatmap, view)
-        if self.teacher is not None:
-            target, weights = self.teacher(images), torch.ones_like(weights)
-        return images, target, weights
+        return render_inputs(inputs, size, self.config.loss.heatmap, view)
 
     def _report(
         self, sums: dict[str, Tensor | float], count: int, rate: float, progress: float

@@ -43,19 +43,6 @@ class DataConfig:
 
 
 @dataclass(frozen=True, config=_STRICT)
-class TeacherConfig:
-    """A network whose heatmaps of each training view replace the labels; see
-    ``objective.teacher``.
-
-    ``network``: a preset with embedded weights or a checkpoint; None: no teacher. ``mirrored``: the
-    target is the mean over the view and its mirror image, as in the flip test.
-    """
-
-    network: str | None = None
-    mirrored: bool = True
-
-
-@dataclass(frozen=True, config=_STRICT)
 class LossConfig:
     """The terms of the loss; see ``sdpose_core.train.objective.losses``.
 
@@ -153,7 +140,6 @@ class TrainConfig:
     backbone_start: str | None = None
     seed: int = 0
     data: DataConfig = field(default_factory=DataConfig)
-    teacher: TeacherConfig = field(default_factory=TeacherConfig)
     loss: LossConfig = field(default_factory=LossConfig)
     optimiser: OptimiserConfig = field(default_factory=OptimiserConfig)
     stages: tuple[StageConfig, ...] = (StageConfig(epochs=300),)

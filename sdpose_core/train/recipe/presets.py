@@ -11,7 +11,6 @@ from sdpose_core.train.recipe.config import (
     LossConfig,
     OptimiserConfig,
     StageConfig,
-    TeacherConfig,
     TrainConfig,
 )
 
@@ -161,18 +160,6 @@ PRESETS: Final[dict[str, TrainConfig]] = {
     # A quarter of an hour of one modern GPU: fine-tunes the published Lite-HRNet and a transformer
     # that corrects it (1,435 crops/s on one H200).
     "lite-gpu": _LITE,
-    # The light student learns its own flip test: what the mean over two passes knows, in one.
-    "lite-flip-gpu": replace(
-        _LITE,
-        name="lite-flip-gpu",
-        start="sdpose-lite",
-        backbone_start=None,
-        teacher=TeacherConfig("sdpose-lite"),
-        # The two passes differ by little more than the rounding of bf16.
-        precision="16-mixed",
-        optimiser=replace(_LITE.optimiser, weight_decay=0.0, head_rate=1.0),
-        stages=(StageConfig(batch=128, minutes=5, rate=1e-4, warmup_steps=50, hold=0.3),),
-    ),
     # A faster student from random weights (7,200 crops/s on one H200).
     "lite-s-gpu": replace(
         _LITE,
