@@ -65,18 +65,16 @@ class LossConfig:
 class OptimiserConfig:
     """``clip``: maximum gradient norm, 0 = none. ``ema``: decay of the averaged weights, 0 = none.
 
-    The decay of an average grows with the steps taken, min(ema, (1 + n) / (10 + n)). ``muon`` uses
-    Muon's steps, ``muon_scale`` times as large as AdamW's, for the hidden matrices and AdamW for
-    the rest (``sdpose_core.train.optim.muon``). ``head_rate``: the rate of everything except the
-    backbone, in units of the stage's; for random weights behind a trained backbone.
+    The decay of an average grows with the steps taken, min(ema, (1 + n) / (10 + n)).
+    ``head_rate``: the rate of everything except the backbone, in units of the stage's; for random
+    weights behind a trained backbone.
     """
 
-    name: Literal["adam", "adamw", "muon"] = "adam"
+    name: Literal["adam", "adamw"] = "adam"
     betas: tuple[float, float] = (0.9, 0.999)
     weight_decay: float = 0.0
     clip: float = 0.0
     ema: float = 0.0
-    muon_scale: float = 1.5
     head_rate: float = 1.0
 
 

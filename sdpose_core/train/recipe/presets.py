@@ -110,7 +110,7 @@ PRESETS: Final[dict[str, TrainConfig]] = {
         name="compact-cpu",
         data=_COMPACT_DATA,
         loss=_COMPACT_LOSS,
-        optimiser=replace(_ADAMW, name="muon"),
+        optimiser=_ADAMW,
         stages=(
             StageConfig(
                 size=(128, 96),
