@@ -1,4 +1,4 @@
-"""Students that answer without a cycle, and of other sizes: from start to saved file."""
+"""A student that answers without a cycle, and of other sizes: from start to saved file."""
 
 from __future__ import annotations
 
@@ -213,10 +213,3 @@ def test_the_head_may_have_another_rate(name: Literal["adam", "adamw"]) -> None:
     assert sum(len(group["params"]) for group in optimiser.param_groups) == len(rates)
     for key, value in student.named_parameters():
         assert rates[id(value)] == pytest.approx(1e-4 if key.startswith("backbone") else 1e-3)
-
-
-def test_the_fast_recipe_begins_with_random_weights(tmp_path: Path) -> None:
-    config = tiny("lite-s-gpu")
-    config = replace(config, stages=(replace(config.stages[0], steps=1),))
-    Trainer(config, tmp_path, crop_set(2)).run()
-    assert load_student(str(tmp_path / "last.safetensors")).config.backbone == "cspnext-s"

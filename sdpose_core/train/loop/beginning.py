@@ -14,7 +14,7 @@ from torch import Tensor, nn
 
 from sdpose_core.checkpoints import find_checkpoint, load_student, trained_path
 from sdpose_core.model import PRESETS, Student, StudentConfig
-from sdpose_core.model.backbones import BACKBONES
+from sdpose_core.model.backbones import STRIDE
 from sdpose_core.train.recipe.config import StageConfig, TrainConfig
 from sdpose_core.types import PUBLISHED_VIEW, ViewGeometry
 
@@ -88,16 +88,15 @@ def served_config(config: StudentConfig, run: TrainConfig) -> StudentConfig:
             not a whole number of patches; unsupported cycles; a loss or a size unsuitable for a
             student that corrects its backbone's heatmaps.
     """
-    stride = BACKBONES[config.backbone].stride
     sizes = [stage_size(stage, config) for stage in run.stages]
     for number, (size, stage) in enumerate(zip(sizes, run.stages, strict=True), start=1):
         # The backbone's map is the image size divided by its stride, rounded up.
         if any(
-            -(-side // stride) % patch for side, patch in zip(size, config.patch_size, strict=True)
+            -(-side // STRIDE) % patch for side, patch in zip(size, config.patch_size, strict=True)
         ):
             raise ValueError(
                 f"stage {number}: an image of {size} is not a whole number of patches of "
-                f"{tuple(stride * patch for patch in config.patch_size)} pixels"
+                f"{tuple(STRIDE * patch for patch in config.patch_size)} pixels"
             )
         if stage.cycles is not None:
             try:

@@ -160,16 +160,6 @@ PRESETS: Final[dict[str, TrainConfig]] = {
     # A quarter of an hour of one modern GPU: fine-tunes the published Lite-HRNet and a transformer
     # that corrects it (1,435 crops/s on one H200).
     "lite-gpu": _LITE,
-    # A faster student from random weights (7,200 crops/s on one H200).
-    "lite-s-gpu": replace(
-        _LITE,
-        name="lite-s-gpu",
-        student="sdpose-lite-s",
-        backbone_start=None,
-        data=replace(_LITE_DATA, workers=14),
-        optimiser=replace(_LITE.optimiser, head_rate=1.0),
-        stages=(StageConfig(batch=512, minutes=14, rate=2e-3, warmup_steps=300, hold=0.25),),
-    ),
 }
 
 
