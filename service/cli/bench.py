@@ -155,7 +155,7 @@ def cycles(
     rounds: Rounds = 2,
     seconds: Seconds = 5.0,
 ) -> None:
-    """What the second transformer cycle costs, always and by load (`SDPOSE_CYCLES`).
+    """What the second transformer cycle costs (`SDPOSE_CYCLES`).
 
     SDPOSE_STUDENT must name a checkpoint of two cycles, which the embedded student has not.
     """
@@ -166,7 +166,7 @@ def cycles(
     typer.echo(f"{machine()}\n")
     numbers = [int(number) for number in clients.split(",")]
     plan = measure.ServeBench(read_images(images), numbers, rounds, seconds)
-    wanted = {f"cycles={value}": {"SDPOSE_CYCLES": value} for value in ("1", "2", "auto")}
+    wanted = {f"cycles={value}": {"SDPOSE_CYCLES": value} for value in ("1", "2")}
     with _several(wanted) as servers:
         typer.echo(measure.side_by_side(servers, plan, progress_line))
 
