@@ -35,7 +35,6 @@ COSTS: Final = {
     "sdpose-s-v2": Cost(6_227_520, 7.487, 4.648, 4.67, 0.735),
     "sdpose-b": Cost(13_145_984, 5.471, 5.127, 5.16, 0.737),
     "sdpose-lite": Cost(2_144_157, 0.302, 0.302, None, None),
-    "sdpose-lite-s": Cost(5_263_064, 0.677, 0.677, None, None),
 }
 EMBEDDED_COSTS: Final = {"sdpose-lite": Cost(1_307_748, 0.302, 0.302, None, None)}
 """Of embedded networks that are smaller than their preset, such as one that pools its crops."""

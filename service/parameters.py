@@ -6,10 +6,17 @@ import math
 import time
 from collections.abc import Iterable, Mapping, Sequence
 from enum import StrEnum
-from typing import Annotated, Literal
 
 import numpy as np
-from pydantic import BaseModel, ConfigDict, Field, ValidationError
+from pydantic import (
+    BaseModel,
+    ConfigDict,
+    Field,
+    ValidationError,
+    ValidatorFunctionWrapHandler,
+    field_validator,
+)
+from pydantic_core import PydanticCustomError
 
 from sdpose_core.types import Floats, check_boxes
 from service.errors import ErrorCode, ServiceError, invalid_argument, shortened
@@ -53,11 +60,12 @@ class PoseParameters(BaseModel):
     min_keypoint_score: float = Field(
         default=0.0, ge=0, le=1, description="Leave out keypoints whose score is lower."
     )
-    cycles: Annotated[int, Field(ge=0, le=MAX_CYCLES)] | Literal["auto"] | None = Field(
+    cycles: int | None = Field(
         default=None,
+        ge=0,
+        le=MAX_CYCLES,
         description="Transformer cycles, as many as the student has and the server allows; the "
-        "embedded one has 0, the paper's have 1 to 3. More is slower. `auto` takes one more than "
-        "the student's own number while the queues are short. Unset: as the server is set.",
+        "embedded one has 0, the paper's have 1 to 3. More is slower. Unset: as the server is set.",
     )
     flip_test: bool = Field(
         default=False, description="Also estimate the mirrored person and merge; twice the work."
@@ -76,6 +84,15 @@ class PoseParameters(BaseModel):
         default=None,
         description="The order in a queue. Unset: `normal`, or what the caller may have at most.",
     )
+
+    @field_validator("cycles", mode="wrap")
+    @classmethod
+    def _check_cycles(cls, value: object, check: ValidatorFunctionWrapHandler) -> int | None:
+        # The message names the range for values that are no number, too.
+        try:
+            return check(value)  # type: ignore[no-any-return]
+        except ValidationError:
+            raise PydanticCustomError("cycles", f"must be 0 to {MAX_CYCLES}") from None
 
 
 def each_once(items: Iterable[tuple[str, str]]) -> dict[str, str]:

@@ -25,13 +25,12 @@ class CropBatch:
     """Samples of one batch.
 
     ``images`` (B, H, W, 3) uint8 RGB; ``keypoints`` (B, 17, 3) in pixels of those images;
-    ``amplitudes`` (B, 17); ``indices`` (B,), the samples' indices in their set. A batch that is not
-    decoded, since its images are already on a device, has B images without pixels.
+    ``indices`` (B,), the samples' indices in their set. A batch that is not decoded, since its
+    images are already on a device, has B images without pixels.
     """
 
     images: NDArray[np.uint8]
     keypoints: NDArray[np.float32]
-    amplitudes: NDArray[np.float32]
     indices: NDArray[np.int64]
 
 
@@ -104,10 +103,7 @@ def load_batch(crops: CropSet, indices: NDArray[np.int64]) -> CropBatch:
 
 
 def _batch(crops: CropSet, indices: NDArray[np.int64], images: NDArray[np.uint8]) -> CropBatch:
-    keypoints = crops.keypoints[indices]
-    heights = crops.amplitudes
-    amplitudes = np.ones(keypoints.shape[:2], np.float32) if heights is None else heights[indices]
-    return CropBatch(images, keypoints, amplitudes, indices)
+    return CropBatch(images, crops.keypoints[indices], indices)
 
 
 def iterate_batches(

@@ -16,7 +16,7 @@ import lzma
 import tarfile
 import zlib
 from collections.abc import Iterable, Iterator, Sequence
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
 from pathlib import Path
 
 import cv2
@@ -64,20 +64,16 @@ class CropSet:
     """Person crops held encoded in memory; decoding happens per batch.
 
     ``images`` are encoded images, ``keypoints`` is (N, 17, 3), ``human`` (N,) marks labels made
-    by people. ``amplitudes`` (N, 17): heights of the joints' Gaussians, 1 where there are none; 0
-    says that the joint cannot be seen, which is also something to learn.
+    by people.
     """
 
     images: tuple[bytes, ...]
     keypoints: NDArray[np.float32]
     sources: tuple[str, ...]
     human: NDArray[np.bool_]
-    amplitudes: NDArray[np.float32] | None = None
 
     def __post_init__(self) -> None:
         count = len(self.images)
-        if self.amplitudes is not None and self.amplitudes.shape != (count, 17):
-            raise ValueError(f"expected amplitudes ({count}, 17), got {self.amplitudes.shape}")
         if self.keypoints.shape != (count, 17, 3):
             raise ValueError(f"expected keypoints ({count}, 17, 3), got {self.keypoints.shape}")
         if len(self.sources) != count or self.human.shape != (count,):
@@ -98,10 +94,6 @@ class CropSet:
                 f"sample {index} of source {self.sources[index]!r}: {error}"
             ) from error
 
-    def labelled(self, keypoints: NDArray[np.float32], amplitudes: NDArray[np.float32]) -> CropSet:
-        """The same images with other joints (N, 17, 3) and heights of their Gaussians (N, 17)."""
-        return replace(self, keypoints=keypoints, amplitudes=amplitudes)
-
     def select(self, indices: Sequence[int]) -> CropSet:
         """The people at these places of the set, in this order."""
         kept = list(indices)
@@ -110,7 +102,6 @@ class CropSet:
             keypoints=self.keypoints[kept],
             sources=tuple(self.sources[i] for i in kept),
             human=self.human[kept],
-            amplitudes=None if self.amplitudes is None else self.amplitudes[kept],
         )
 
     @classmethod

@@ -6,7 +6,7 @@ import math
 from dataclasses import asdict, dataclass
 from typing import Any, Final, Literal, get_args
 
-from sdpose_core.model.backbones import BACKBONES, HEATMAP_STRIDE
+from sdpose_core.model.backbones import BACKBONES, STRIDE
 from sdpose_core.skeleton import NUM_KEYPOINTS
 from sdpose_core.types import Cycles, ViewGeometry
 
@@ -99,14 +99,13 @@ class StudentConfig:
         self._check_sizes()
 
     def _check_sizes(self) -> None:
-        stride = BACKBONES[self.backbone].stride
-        steps = (stride * self.patch_size[0], stride * self.patch_size[1])
+        steps = (STRIDE * self.patch_size[0], STRIDE * self.patch_size[1])
         if min(*self.patch_size, *self.input_size, *self.heatmap_size) < 1:
             raise ValueError("patch_size, input_size and heatmap_size must be at least 1")
         if any(size % step for size, step in zip(self.input_size, steps, strict=True)):
             raise ValueError(
                 f"patch_size {self.patch_size} needs an input size that is a multiple of {steps} "
-                f"with the backbone {self.backbone!r} (stride {stride}), got {self.input_size}"
+                f"(the backbone's stride is {STRIDE}), got {self.input_size}"
             )
         across, down = self.input_size[1], self.input_size[0]
         if across * self.heatmap_size[0] != down * self.heatmap_size[1]:
@@ -118,7 +117,7 @@ class StudentConfig:
             raise ValueError(f"padding: expected more than 0, got {self.padding}")
         if self.head != "correction":
             return
-        own = tuple(size // HEATMAP_STRIDE for size in self.input_size)
+        own = tuple(size // STRIDE for size in self.input_size)
         if not BACKBONES[self.backbone].own_heatmaps:
             raise ValueError(
                 f"the head 'correction' needs a backbone with its own heatmaps, "
@@ -153,10 +152,9 @@ class StudentConfig:
     @property
     def grid(self) -> tuple[int, int]:
         """Rows and columns of visual tokens (of the whole crop, before ``pool``)."""
-        stride = BACKBONES[self.backbone].stride
         return (
-            self.input_size[0] // (stride * self.patch_size[0]),
-            self.input_size[1] // (stride * self.patch_size[1]),
+            self.input_size[0] // (STRIDE * self.patch_size[0]),
+            self.input_size[1] // (STRIDE * self.patch_size[1]),
         )
 
     def to_dict(self) -> dict[str, Any]:
@@ -180,15 +178,6 @@ class StudentConfig:
             raise ValueError(f"not a student config: {error}") from error
 
 
-def _light(name: str, **values: Any) -> StudentConfig:
-    """A small transformer that corrects the heatmaps of a light backbone."""
-    return StudentConfig(
-        name, head="correction", depth=4, train_cycles=2, embed_dim=128, heads=4, mlp_dim=384,
-        head_dim=128, padding=1.15, aligned_flip=True, score_width=64, person_width=16,
-        **values,
-    )  # fmt: skip
-
-
 PAPER: Final = ("sdpose-t", "sdpose-s-v1", "sdpose-s-v2", "sdpose-b")
 """The presets of the paper (CVPR 2024, arXiv 2404.03518)."""
 
@@ -199,8 +188,23 @@ PRESETS: Final[dict[str, StudentConfig]] = {
         StudentConfig("sdpose-s-v1", depth=12, train_cycles=2),
         StudentConfig("sdpose-s-v2", depth=12, train_cycles=2, patch_size=(2, 2)),
         StudentConfig("sdpose-b", depth=12, train_cycles=2, backbone="hrnet-w32"),
-        _light("sdpose-lite", backbone="lite-hrnet", patch_size=(4, 4)),
-        _light("sdpose-lite-s", backbone="cspnext-s", patch_size=(2, 2)),
+        # A small transformer that corrects the heatmaps of a light backbone.
+        StudentConfig(
+            "sdpose-lite",
+            backbone="lite-hrnet",
+            head="correction",
+            depth=4,
+            train_cycles=2,
+            embed_dim=128,
+            heads=4,
+            mlp_dim=384,
+            head_dim=128,
+            patch_size=(4, 4),
+            padding=1.15,
+            aligned_flip=True,
+            score_width=64,
+            person_width=16,
+        ),
     )
 }
-"""The paper's four students, and two light ones from this project."""
+"""The paper's four students, and a light one from this project."""

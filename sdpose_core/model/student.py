@@ -136,7 +136,7 @@ class Student(nn.Module):
         return F.avg_pool2d(images.to(self.pixel_mean.dtype), self.config.pool)
 
     def features(self, images: Tensor) -> Tensor:
-        """``(B, 3, H, W)`` RGB 0..255 to the backbone's map ``(B, C, H/stride, W/stride)``."""
+        """``(B, 3, H, W)`` RGB 0..255 to the backbone's map ``(B, C, H/4, W/4)``."""
         pixels = images.to(self.pixel_mean.dtype)
         return self.backbone((pixels - self.pixel_mean) / self.pixel_std)  # type: ignore[no-any-return]
 

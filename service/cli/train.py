@@ -158,8 +158,8 @@ def train(
 def _inputs(config: str, settings: TrainConfig) -> list[Path]:
     """The files that a run reads, as far as they are named one by one."""
     data = settings.data
-    named = [config, settings.start, settings.backbone_start, settings.teacher.network]
-    named += [settings.view_labels.teacher, data.coco_annotations, data.dev_annotations]
+    named = [config, settings.start, settings.backbone_start]
+    named += [data.coco_annotations, data.dev_annotations]
     return [Path(name) for name in named if name]
 
 

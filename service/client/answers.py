@@ -62,7 +62,7 @@ class Ask:
     max_people: int | None = None
     min_score: float | None = None
     min_keypoint_score: float | None = None
-    cycles: int | Literal["auto"] | None = None
+    cycles: int | None = None
     flip_test: bool = False
     priority: Literal["high", "normal", "low"] | None = None
     suppress: bool | None = None

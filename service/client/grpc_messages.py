@@ -66,14 +66,17 @@ def _add_boxes(
 
 def options_from(ask: Ask) -> pose_pb2.PoseOptions:
     """What is asked, without the boxes. Raises `ServiceError` for numbers that do not fit."""
-    for name, value in (("max_people", ask.max_people), ("cycles", ask.cycles)):
-        if isinstance(value, int) and not int(name == "cycles") <= value < 2**32:
-            raise invalid_argument(name, f"{value} is out of range")
+    for name, value, said in (
+        ("max_people", ask.max_people, "1 to 1000"),
+        ("cycles", ask.cycles, "0 to 8"),
+    ):  # the service checks the rest: these are no uint32
+        if value is not None and not (isinstance(value, int) and 0 <= value < 2**32):
+            raise invalid_argument(name, f"must be {said}, got {value!r}")
     return pose_pb2.PoseOptions(
         max_people=ask.max_people,
         min_score=ask.min_score,
         min_keypoint_score=ask.min_keypoint_score,
-        cycles=0 if ask.cycles == "auto" else ask.cycles,
+        cycles=ask.cycles,
         flip_test=ask.flip_test,
         priority=_PRIORITIES[ask.priority],
         suppress=ask.suppress,

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 from dataclasses import dataclass, field
-from typing import Literal
 
 from sdpose_core.image_files import ImageLimits
 from sdpose_core.types import Cycles
@@ -26,7 +25,7 @@ class PipelineLimits:
     least_side: int = 1280
     max_people: int = 100
     suppress: bool = True
-    cycles: int | Literal["auto"] | None = None
+    cycles: int | None = None
     max_cycles: int = 2
 
 
@@ -37,6 +36,5 @@ def allowed_cycles(able: Cycles, limits: PipelineLimits) -> Cycles:
         ValueError: the service is set to a number that the student cannot run.
     """
     highest = max(able.lowest, min(able.highest, limits.max_cycles))
-    asked = limits.cycles if isinstance(limits.cycles, int) else None
-    served = min(able.check(asked), highest)
+    served = min(able.check(limits.cycles), highest)
     return Cycles(able.lowest, highest, served)

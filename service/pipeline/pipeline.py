@@ -9,7 +9,7 @@ from __future__ import annotations
 import time
 from collections.abc import Awaitable, Callable, Hashable, Sequence
 from functools import partial
-from typing import Literal, TypeVar
+from typing import TypeVar
 
 import numpy as np
 
@@ -272,19 +272,11 @@ class PosePipeline:
         timings["queue"] += waited_s
         return result
 
-    def _cycles(self, asked: int | Literal["auto"] | None) -> int:
-        cycles = self.limits.cycles if asked is None else asked
-        if cycles == "auto":
-            # One more while all that waits fits the next batches: then no one is kept out of them.
-            short = all(
-                queue.queued_cost <= queue.limits.max_cost for queue in (self._detect, self._pose)
-            )
-            served = self.cycles.served
-            return min(served + 1, self.cycles.highest) if short else served
+    def _cycles(self, asked: int | None) -> int:
         try:
-            return self.cycles.check(cycles)
+            return self.cycles.check(asked)
         except ValueError:
-            raise invalid_argument("cycles", f"must be {self.cycles.described}, or auto") from None
+            raise invalid_argument("cycles", f"must be {self.cycles.described}") from None
 
     def _decode(
         self,

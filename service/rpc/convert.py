@@ -62,11 +62,9 @@ def stream_settings_of(config: pose_pb2.StreamConfig) -> tuple[StreamSettings, P
 
 def _given(options: pose_pb2.PoseOptions) -> dict[str, object]:
     given: dict[str, object] = {"flip_test": options.flip_test}
-    for name in ("max_people", "min_score", "min_keypoint_score", "suppress"):
+    for name in ("max_people", "min_score", "min_keypoint_score", "cycles", "suppress"):
         if options.HasField(name):
             given[name] = getattr(options, name)
-    if options.HasField("cycles"):
-        given["cycles"] = options.cycles or "auto"
     if options.priority not in _PRIORITIES:
         raise invalid_argument("priority", f"unknown value {options.priority}")
     return {**given, "priority": _PRIORITIES[options.priority]}

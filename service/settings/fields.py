@@ -220,12 +220,12 @@ class Settings(BaseSettings):
         description="Leave out people with the joints of a better scored one, where a request "
         "does not say; people of given boxes always stay.",
     )
-    cycles: int | Literal["auto"] | None = Field(
+    cycles: int | None = Field(
         None,
-        description="Transformer cycles where a request names none; `auto`: one more than the "
-        "student's own number while the queues are short. Unset: the student's own.",
+        ge=0,
+        le=8,
+        description="Transformer cycles where a request names none. Unset: the student's own.",
     )
-
     max_cycles: int = Field(
         2,
         ge=1,
@@ -283,19 +283,9 @@ class Settings(BaseSettings):
                 raise ValueError("an origin is a scheme and a host, such as https://app.example")
         return origins
 
-    @field_validator("cycles", mode="before")
-    @classmethod
-    def _check_cycles(cls, value: object) -> object:
-        # By hand, since a union complains about each of its members in turn.
-        if value is None:
-            return None
-        if str(value) != "auto" and str(value) not in map(str, range(9)):
-            raise ValueError("must be 0 to 8, or auto")
-        return value
-
     @model_validator(mode="after")
     def _check_cycles_allowed(self) -> Settings:
-        if isinstance(self.cycles, int) and self.cycles > self.max_cycles:
+        if self.cycles is not None and self.cycles > self.max_cycles:
             raise ValueError(
                 f"SDPOSE_CYCLES is {self.cycles}, more than SDPOSE_MAX_CYCLES, {self.max_cycles}"
             )

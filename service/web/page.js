@@ -26,7 +26,7 @@ function options() {
 
 /** As `options`, with values of their type, as the config of a stream has them. */
 function typedOptions() {
-  const typed = (value) => (value === "true" ? true : value === "auto" ? value : Number(value));
+  const typed = (value) => (value === "true" ? true : Number(value));
   return Object.fromEntries(Object.entries(options()).map(([name, value]) => [name, typed(value)]));
 }
 
@@ -106,7 +106,7 @@ async function ready() {
 function offerCycles({ lowest, highest, served }) {
   const select = form.cycles, before = select.value;
   const numbers = Array.from({ length: highest - lowest + 1 }, (_, index) => String(lowest + index));
-  const choices = [["", `as served (${served})`], ["auto", "auto"], ...numbers.map((one) => [one, one])];
+  const choices = [["", `as served (${served})`], ...numbers.map((one) => [one, one])];
   select.replaceChildren(...choices.map(([value, text]) => new Option(text, value)));
   select.value = before;
   select.closest("label").hidden = lowest === highest;

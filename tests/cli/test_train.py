@@ -149,8 +149,8 @@ def test_a_few_steps_on_shards_overfit_eight_crops(tmp_path: Path, start: str | 
     """
     if start is None:
         student = Student(replace(PRESETS["sdpose-t"], pool=2, heatmap_kind="logits")).eval()
-        steps, fall = 120, 1.0
-        text = OVERFIT.format(optimiser="muon", clip=5.0, steps=steps) + FROM_RANDOM_WEIGHTS
+        steps, fall = 160, 1.0
+        text = OVERFIT.format(optimiser="adamw", clip=5.0, steps=steps) + FROM_RANDOM_WEIGHTS
         text = 'student = "sdpose-t"\n' + text
     else:
         student = load_student(start)

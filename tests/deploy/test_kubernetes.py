@@ -29,7 +29,7 @@ EVERYTHING: dict[str, Any] = {
     "device": "gpu",
     "image": {"repository": "registry.example/pose", "tag": "1.2"},
     "imagePullSecrets": [{"name": "registry"}],
-    "settings": {"max_batch": 32, "cycles": "auto", "tracing": True, "max_image_mb": 1.5},
+    "settings": {"max_batch": 32, "cycles": 1, "tracing": True, "max_image_mb": 1.5},
     "keys": {"file": 'label = "a"\n'},
     "tls": {"secret": "pose-tls", "requireClientCertificate": True},
     "runtimeClassName": "nvidia",

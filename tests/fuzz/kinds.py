@@ -181,7 +181,7 @@ def _multipart() -> Kind:
 def _json_bodies() -> Kind:
     text = base64.b64encode(encoded(marked_image(5), "PNG")).decode()
     values: list[object] = [
-        {"image": text, "max_people": 2, "min_score": 0.5, "cycles": "auto"},
+        {"image": text, "max_people": 2, "min_score": 0.5, "cycles": 1},
         {"image": [text, f"data:image/png;base64,{text}"], "boxes": [[[1, 1, 6, 6]], None]},
         {"image": text, "boxes": [{"x": 1, "y": 1, "width": 5, "height": 5}], "flip_test": True},
     ]

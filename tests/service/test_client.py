@@ -152,7 +152,7 @@ def test_other_errors_are_not_tried_again() -> None:
 
 def test_what_is_asked_reaches_the_wire() -> None:
     moody = Moody()
-    asked = Ask(boxes=[Box(1, 2, 3, 4)], max_people=3, flip_test=True, cycles="auto")
+    asked = Ask(boxes=[Box(1, 2, 3, 4)], max_people=3, flip_test=True, cycles=0)
     with RestPoseClient(
         api_key="key", retry=FAST, transport=httpx.MockTransport(moody.http)
     ) as client:
@@ -162,7 +162,7 @@ def test_what_is_asked_reaches_the_wire() -> None:
         "boxes": '[{"x": 1, "y": 2, "width": 3, "height": 4}]',
         "max_people": "3",
         "flip_test": "true",
-        "cycles": "auto",
+        "cycles": "0",
         "deadline_ms": "",
     }
     assert 1000 < float(request.url.params["deadline_ms"]) <= 2000

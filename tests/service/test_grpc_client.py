@@ -165,7 +165,6 @@ async def test_blocking_stream_raises_what_ends_it() -> None:
 @pytest.mark.parametrize(
     ("asked", "name"),
     [
-        (Ask(cycles=0), "cycles"),
         (Ask(cycles=-1), "cycles"),
         (Ask(max_people=-1), "max_people"),
         (Ask(max_people=2**32), "max_people"),

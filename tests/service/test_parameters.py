@@ -21,10 +21,10 @@ from service.rpc.convert import parameters_of
 
 def test_strings_and_values_are_read() -> None:
     parsed = parse_parameters(
-        {"max_people": "3", "min_score": "0.5", "flip_test": "true", "cycles": "auto"}
+        {"max_people": "3", "min_score": "0.5", "flip_test": "true", "cycles": "0"}
     )
     assert (parsed.max_people, parsed.min_score, parsed.flip_test) == (3, 0.5, True)
-    assert parsed.cycles == "auto"
+    assert parsed.cycles == 0
     assert parse_parameters({"cycles": "2", "priority": "high"}).priority is Priority.HIGH
     assert parse_parameters({"cycles": "2"}).cycles == 2
     assert parse_parameters({}).suppress is None
@@ -36,6 +36,19 @@ def test_suppression_is_asked_for_alike_over_both_protocols(suppress: bool | Non
     ask = Ask(suppress=suppress)
     assert parse_parameters(fields_of(ask, None)).suppress is suppress
     assert parameters_of(options_from(ask)).suppress is suppress
+
+
+@pytest.mark.parametrize("cycles", [None, 0, 2])
+def test_cycles_are_asked_for_alike_over_both_protocols(cycles: int | None) -> None:
+    ask = Ask(cycles=cycles)
+    assert parse_parameters(fields_of(ask, None)).cycles == cycles
+    assert parameters_of(options_from(ask)).cycles == cycles
+
+
+@pytest.mark.parametrize("cycles", ["auto", "1.5", 9, -1])
+def test_cycles_are_refused_with_their_range(cycles: object) -> None:
+    with pytest.raises(ServiceError, match=r"^cycles: must be 0 to 8$"):
+        parse_parameters({"cycles": cycles})
 
 
 @pytest.mark.parametrize(

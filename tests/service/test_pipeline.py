@@ -1,4 +1,4 @@
-"""The pipeline over the fake estimator: bounds, adaptive cycles, and what it counts."""
+"""The pipeline over the fake estimator: bounds, and what it counts."""
 
 from __future__ import annotations
 
@@ -27,7 +27,6 @@ pytestmark = pytest.mark.anyio
 
 PNG = encoded(marked_image(0x010203), "PNG")
 PEAK, KEPT = 8 * 8 * 8, 8 * 8 * 3  # its bytes while it is decoded, and afterwards
-ONE_CYCLE = PoseParameters(cycles=1)
 BOXES = np.array([[0, 0, 8, 8]], np.float32)
 
 
@@ -73,38 +72,6 @@ def stand(fake: FakeEstimator, **limits: object) -> Iterator[Stand]:
 async def until(stand: Stand, depth: int, stage: str) -> None:
     while stand.value("sdpose_queue_depth", stage=stage) != depth:
         await asyncio.sleep(0.002)
-
-
-async def test_auto_takes_two_cycles_while_the_queue_is_short(fake: FakeEstimator) -> None:
-    with stand(fake, pose=BatchLimits(2), cycles="auto") as made:
-        await made.pipeline.estimate(PNG)
-        assert fake.posed == [(1, False, 2)]
-
-
-@pytest.mark.parametrize(
-    ("stage", "asked", "waiting"), [("pose", (ONE_CYCLE, BOXES), 3), ("detect", (), 2)]
-)
-async def test_auto_falls_to_one_cycle_while_a_queue_is_long(
-    fake: FakeEstimator, stage: str, asked: tuple[object, ...], waiting: int
-) -> None:
-    with stand(fake, **{stage: BatchLimits(waiting - 1)}) as made:
-        first = await made.held()
-        queued = [asyncio.create_task(made.pipeline.estimate(PNG, *asked)) for _ in range(waiting)]
-        await until(made, waiting, stage)
-        before = made.value("sdpose_queue_depth", stage="pose")
-        auto = asyncio.create_task(
-            made.pipeline.estimate(PNG, PoseParameters(cycles="auto"), BOXES)
-        )
-        await until(made, int(before) + 1, "pose")
-        fake.gate.set()
-        await asyncio.gather(first, auto, *queued)
-        assert {cycles for _, _, cycles in fake.posed} == {1}
-
-
-async def test_auto_never_takes_more_cycles_than_allowed(fake: FakeEstimator) -> None:
-    with stand(fake, cycles="auto", max_cycles=1) as made:
-        await made.pipeline.estimate(PNG)
-        assert fake.posed == [(1, False, 1)]
 
 
 async def test_decoded_images_in_flight_are_bounded(fake: FakeEstimator) -> None:

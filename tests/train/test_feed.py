@@ -14,7 +14,6 @@ from sdpose_core.data.augment import AugmentConfig
 from sdpose_core.data.batches import SampleStream
 from sdpose_core.data.held import hold
 from sdpose_core.data.shards import CONTEXT_SIZE, CropSet, context_regions
-from sdpose_core.skeleton import FLIP_INDICES
 from sdpose_core.train.loop.feed import StepInputs, render_inputs, step_inputs
 from sdpose_core.train.recipe.config import DataConfig, TrainConfig
 from sdpose_core.types import PUBLISHED_VIEW, ViewGeometry
@@ -118,29 +117,3 @@ def test_the_view_in_a_shard_follows_padding_and_aspect() -> None:
     )  # fmt: skip
     square = context_regions(1, CONTEXT_SIZE, ViewGeometry((64, 64), (16, 16), 1.25))
     np.testing.assert_allclose(square.sizes, [[256, 256]])
-
-
-def test_low_amplitudes_scale_the_target_and_guide_no_view() -> None:
-    crops = crop_set(8)
-    heights = np.ones((8, 17), np.float32)
-    heights[:, 9], heights[:, 3] = 0.5, 0.0
-    labelled = crops.labelled(crops.keypoints, heights)
-    always = AugmentConfig(flip_probability=1.0, half_body_probability=0, shift_probability=0)
-    config = replace(CONFIG, data=replace(CONFIG.data, augment=always))
-    (inputs,) = some(config, 0, 1, crops=labelled)
-    expected = torch.ones(2, 17)
-    expected[:, FLIP_INDICES[9]], expected[:, FLIP_INDICES[3]] = 0.5, 0.0
-    assert torch.equal(inputs.amplitudes, expected)
-    inputs = replace(inputs, joints=torch.full((2, 17, 2), 20.0), confidence=torch.ones(2, 17))
-    _, target, weights = render_inputs(inputs, (256, 192), "mse")
-    torch.testing.assert_close(target.amax((2, 3)), expected)
-    assert bool((weights == 1).all())  # an empty map is to be learnt, too
-    # Half bodies look at what is there: nine joints are needed, eight can be seen.
-    heights[:] = 0.2
-    heights[:, :8] = 1
-    half = replace(always, half_body_probability=1.0, scale_factor=0.0, rotation_probability=0.0)
-    config = replace(CONFIG, data=replace(CONFIG.data, augment=half))
-    (whole,) = some(config, 0, 1, crops=crops.labelled(crops.keypoints, heights))
-    (halved,) = some(config, 0, 1, crops=crops)
-    torch.testing.assert_close(whole.to_image[:, 1, 1], torch.ones(2))
-    assert bool((halved.to_image[:, 1, 1] < 0.99).all())

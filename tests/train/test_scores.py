@@ -30,8 +30,8 @@ from sdpose_core.geometry import image_to_heatmap
 from sdpose_core.model import PRESETS, Student, StudentConfig
 from sdpose_core.train.scores import chosen_people, main, score_examples
 from sdpose_core.types import PUBLISHED_VIEW, Floats
+from tests.train.lamps import WIDE, LitPixels, lamps
 from tests.train.people import draw, pose
-from tests.train.test_view_labels import WIDE, LitPixels, lamps
 
 LEGS = (13, 14, 15, 16)
 """Knees and ankles, which half of the drawn people have not."""

@@ -36,7 +36,7 @@ def recipe(folder: Path) -> TrainConfig:
             augment=AugmentConfig(),
         ),
         loss=LossConfig(heatmap="cross_entropy", tokens=0.0),
-        optimiser=OptimiserConfig(name="muon", clip=5.0, ema=0.9),
+        optimiser=OptimiserConfig(name="adamw", clip=5.0, ema=0.9),
         stages=(StageConfig(size=(128, 96), batch=1, steps=STEPS, cycles=1, warmup_steps=0),),
         accelerator="cpu",
         devices=2,

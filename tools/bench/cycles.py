@@ -28,7 +28,7 @@ def main(
     typer.echo(f"{machine()}\n")
     numbers = [int(number) for number in clients.split(",")]
     plan = ServeBench(read_images(images), numbers, rounds, seconds)
-    wanted = {f"cycles={value}": {"SDPOSE_CYCLES": value} for value in ("1", "2", "auto")}
+    wanted = {f"cycles={value}": {"SDPOSE_CYCLES": value} for value in ("1", "2")}
     with several(wanted) as servers:
         typer.echo(side_by_side(servers, plan, progress_line))
 

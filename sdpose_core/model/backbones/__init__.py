@@ -1,8 +1,8 @@
 """The convolutional parts of a student; a new one is a file here and a line in ``BACKBONES``.
 
 A backbone takes normalised images ``(B, 3, H, W)`` and returns a feature map
-``(B, out_channels, ceil(H / stride), ceil(W / stride))``. One with ``own_heatmaps`` also has a
-method ``heatmaps`` that makes ``(B, 17, ceil(H / 4), ceil(W / 4))`` heatmaps from that map.
+``(B, out_channels, ceil(H / STRIDE), ceil(W / STRIDE))``. One with ``own_heatmaps`` also has a
+method ``heatmaps`` that makes ``(B, 17, ...)`` heatmaps of the same size from that map.
 """
 
 from __future__ import annotations
@@ -12,13 +12,12 @@ from typing import Final, NamedTuple
 
 from torch import nn
 
-from sdpose_core.model.backbones.cspnext import CSPNeXt
 from sdpose_core.model.backbones.hrnet import HRNetW32
 from sdpose_core.model.backbones.lite_hrnet import LiteHRNet
 from sdpose_core.model.backbones.stemnet import StemNet
 
-HEATMAP_STRIDE: Final = 4
-"""Image pixels per pixel of a backbone's own heatmaps."""
+STRIDE: Final = 4
+"""Image pixels per pixel of a backbone's feature map and of its heatmaps."""
 
 
 class Backbone(NamedTuple):
@@ -26,12 +25,10 @@ class Backbone(NamedTuple):
 
     Attributes:
         build: Makes the module from the config's ``stage1_planes``.
-        stride: Image pixels per pixel of the feature map.
         own_heatmaps: Whether it has its own heatmaps, so that a student may run without a cycle.
     """
 
     build: Callable[[int], nn.Module]
-    stride: int = 4
     own_heatmaps: bool = False
 
 
@@ -39,5 +36,4 @@ BACKBONES: Final[dict[str, Backbone]] = {
     "stemnet": Backbone(lambda planes: StemNet()),
     "hrnet-w32": Backbone(HRNetW32),
     "lite-hrnet": Backbone(lambda planes: LiteHRNet(), own_heatmaps=True),
-    "cspnext-s": Backbone(lambda planes: CSPNeXt(), stride=8, own_heatmaps=True),
 }

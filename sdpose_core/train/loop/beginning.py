@@ -14,7 +14,7 @@ from torch import Tensor, nn
 
 from sdpose_core.checkpoints import find_checkpoint, load_student, trained_path
 from sdpose_core.model import PRESETS, Student, StudentConfig
-from sdpose_core.model.backbones import BACKBONES
+from sdpose_core.model.backbones import STRIDE
 from sdpose_core.train.recipe.config import StageConfig, TrainConfig
 from sdpose_core.types import PUBLISHED_VIEW, ViewGeometry
 
@@ -24,17 +24,13 @@ def first_student(config: TrainConfig) -> tuple[Student, str]:
 
     Raises:
         ValueError: an unknown preset, a ``start`` that cannot be read or is a student other than
-            ``config.student``, a ``backbone_start`` that cannot be read or has no matching tensor,
-            or a teacher that cannot be read.
+            ``config.student``, or a ``backbone_start`` that cannot be read or has no matching
+            tensor.
     """
     if config.student not in PRESETS:
         raise ValueError(
             f"unknown student {config.student!r}: expected one of {', '.join(PRESETS)}"
         )
-    if config.view_labels.paddings and config.view_labels.teacher:
-        find_checkpoint(config.view_labels.teacher)  # fails now, not after reading all data
-    if config.teacher.network:
-        find_checkpoint(config.teacher.network)
     if config.start:
         student = without_scores(load_student(config.start))
         if student.config.name != config.student:
@@ -92,16 +88,15 @@ def served_config(config: StudentConfig, run: TrainConfig) -> StudentConfig:
             not a whole number of patches; unsupported cycles; a loss or a size unsuitable for a
             student that corrects its backbone's heatmaps.
     """
-    stride = BACKBONES[config.backbone].stride
     sizes = [stage_size(stage, config) for stage in run.stages]
     for number, (size, stage) in enumerate(zip(sizes, run.stages, strict=True), start=1):
         # The backbone's map is the image size divided by its stride, rounded up.
         if any(
-            -(-side // stride) % patch for side, patch in zip(size, config.patch_size, strict=True)
+            -(-side // STRIDE) % patch for side, patch in zip(size, config.patch_size, strict=True)
         ):
             raise ValueError(
                 f"stage {number}: an image of {size} is not a whole number of patches of "
-                f"{tuple(stride * patch for patch in config.patch_size)} pixels"
+                f"{tuple(STRIDE * patch for patch in config.patch_size)} pixels"
             )
         if stage.cycles is not None:
             try:

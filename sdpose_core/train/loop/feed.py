@@ -24,9 +24,6 @@ from sdpose_core.train.loop.scoring import resize_views
 from sdpose_core.train.recipe.config import TrainConfig
 from sdpose_core.types import PUBLISHED_VIEW, ViewGeometry
 
-SEEN_AMPLITUDE = 0.35
-"""Joints whose Gaussian is lower do not guide half bodies and cuts: they may be elsewhere."""
-
 
 @dataclass(frozen=True)
 class StepInputs:
@@ -34,8 +31,7 @@ class StepInputs:
 
     ``images`` (B, H, W, 3) uint8 RGB; ``indices`` (B,) of the samples; ``to_image`` (B, 2, 3),
     ``gain`` and ``lift`` (B,) as in ``Views``; ``disturbances`` as in ``draw_disturbances``;
-    ``joints`` (B, 17, 2) in heatmap pixels; ``confidence`` (B, 17), the weight in the loss;
-    ``amplitudes`` (B, 17), the height of the target's Gaussian.
+    ``joints`` (B, 17, 2) in heatmap pixels; ``confidence`` (B, 17), the weight in the loss.
     """
 
     images: Tensor
@@ -46,7 +42,6 @@ class StepInputs:
     disturbances: Tensor
     joints: Tensor
     confidence: Tensor
-    amplitudes: Tensor
 
     def __len__(self) -> int:
         return len(self.joints)
@@ -80,12 +75,10 @@ def draw_inputs(
     """
     count = len(batch.keypoints)
     rng = np.random.default_rng((config.seed, 2, step, rank))
-    data, weights, amplitudes = config.data, batch.keypoints[..., 2].copy(), batch.amplitudes.copy()
-    seen = batch.keypoints.copy()
-    seen[..., 2] = np.where(amplitudes > SEEN_AMPLITUDE, weights, 0)
-    views = draw_views(seen, context_regions(count, size, view), size, data.augment, rng)
-    for values in (weights, amplitudes):
-        values[views.flipped] = values[views.flipped][:, list(FLIP_INDICES)]
+    data, weights = config.data, batch.keypoints[..., 2].copy()
+    regions = context_regions(count, size, view)
+    views = draw_views(batch.keypoints, regions, size, data.augment, rng)
+    weights[views.flipped] = weights[views.flipped][:, list(FLIP_INDICES)]
     stride = np.array(view.input_size, np.float32) / np.array(view.heatmap_size, np.float32)
     return StepInputs(
         images=torch.from_numpy(batch.images),
@@ -96,7 +89,6 @@ def draw_inputs(
         disturbances=torch.from_numpy(draw_disturbances(count, data.augment, rng)),
         joints=torch.from_numpy(views.joints / stride),
         confidence=torch.from_numpy(np.where(weights >= data.minimum_confidence, weights, 0)),
-        amplitudes=torch.from_numpy(amplitudes),
     )
 
 
@@ -179,7 +171,6 @@ def render_inputs(
     images = render_views(inputs.images, inputs.to_image, inputs.gain, inputs.lift, view)
     images = resize_views(disturb_views(images, inputs.disturbances), size)
     target, weights = encode(inputs.joints, inputs.confidence, size=view.heatmap_size)
-    target = target * inputs.amplitudes[..., None, None]
     if heatmap == "cross_entropy":
         # A softmax cannot express "outside": such joints are not trained on.
         x, y = inputs.joints.unbind(2)

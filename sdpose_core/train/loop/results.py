@@ -12,7 +12,6 @@ from torch import Tensor, nn
 from sdpose_core.checkpoints import training_facts
 from sdpose_core.model import Student
 from sdpose_core.train.loop.scoring import DevelopmentSet, development_score
-from sdpose_core.train.optim.batch_norm import NormedConv, fold_batch_norm, insert_batch_norm
 from sdpose_core.train.optim.ema import WeightAverage
 from sdpose_core.train.recipe.config import TrainConfig
 from sdpose_core.train.recipe.progress import Counters
@@ -24,16 +23,9 @@ def size_name(size: tuple[int, int]) -> str:
 
 
 def averaged_copy(student: Student, average: WeightAverage | None, device: torch.device) -> Student:
-    """A copy with the averaged weights (its own if there is no average), to serve and to save.
-
-    Batch norm that was inserted for training is folded in it: its tensors have the names and shapes
-    of its config. In evaluation mode.
-    """
+    """A copy with the averaged weights (its own if there is no average), in evaluation mode."""
     copied = Student(student.config)
-    if any(isinstance(module, NormedConv) for module in student.backbone.modules()):
-        insert_batch_norm(copied.backbone)
     copied.load_state_dict(average.values if average is not None else student.state_dict())
-    fold_batch_norm(copied.backbone)
     copied.to(device, memory_format=torch.channels_last)  # type: ignore[call-overload]
     return copied.eval()
 

@@ -1,32 +1,17 @@
-"""The crops of a run: their order, where their images are held, and whose labels they have."""
+"""The crops of a run: their order, and where their images are held."""
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator
-from contextlib import closing
-from itertools import islice
-from pathlib import Path
+from collections.abc import Iterator
 
-import numpy as np
-import torch
 from lightning_fabric import Fabric
-from numpy.typing import NDArray
-from torch import Tensor
 
-from sdpose_core.checkpoints import load_student
-from sdpose_core.data.batches import SampleStream, load_batch, sample_weights
+from sdpose_core.data.batches import SampleStream, sample_weights
 from sdpose_core.data.held import hold
 from sdpose_core.data.shards import CropSet
-from sdpose_core.model import Student
-from sdpose_core.train.loop.beginning import stage_size
-from sdpose_core.train.loop.feed import StepInputs, render_inputs, step_inputs
-from sdpose_core.train.loop.view_labels import LABELS_NAME, label_crops, read_labels, write_labels
-from sdpose_core.train.optim.batch_norm import insert_batch_norm
+from sdpose_core.train.loop.feed import StepInputs, step_inputs
 from sdpose_core.train.recipe.config import StageConfig, TrainConfig
 from sdpose_core.types import ViewGeometry
-
-MEASURED_BATCHES = 8
-"""Batches of a stage on which the statistics of inserted batch norm are measured."""
 
 
 class Samples:
@@ -46,13 +31,8 @@ class Samples:
         self.stream = SampleStream(weights, config.seed)
         self._held = hold(crops, fabric.device, data.workers) if data.on_device else None
 
-    def inputs(
-        self, stage: StageConfig, samples: int, step: int, *, shared: bool = False
-    ) -> Iterator[StepInputs]:
-        """The inputs of the next steps of a stage, from a position of the stream and a step on.
-
-        ``shared``: all processes get those that the first one would get alone.
-        """
+    def inputs(self, stage: StageConfig, samples: int, step: int) -> Iterator[StepInputs]:
+        """The inputs of the next steps of a stage, from a position of the stream and a step on."""
         return step_inputs(
             self._config,
             self.crops,
@@ -61,83 +41,8 @@ class Samples:
             samples=samples,
             step=step,
             batch_size=stage.batch,
-            rank=0 if shared else self._fabric.global_rank,
-            world=1 if shared else self._fabric.world_size,
+            rank=self._fabric.global_rank,
+            world=self._fabric.world_size,
             view=self._view,
             held=self._held,
         )
-
-    def normalise(self, student: Student, stage: StageConfig, *, measure: bool) -> None:
-        """Insert batch norm into a student's backbone, on the run's device.
-
-        ``measure``: its statistics, on the first batches of a stage; else they will be loaded.
-        Raises ``ValueError`` if the backbone already has batch norm.
-        """
-        student.to(self._fabric.device).eval()
-        if not measure:
-            insert_batch_norm(student.backbone)
-            return
-        size = stage_size(stage, student.config)
-        inputs = self.inputs(stage, 0, 0, shared=True)
-
-        def pixels() -> Iterator[Tensor]:
-            for part in islice(inputs, MEASURED_BATCHES):
-                images = render_inputs(part, size, "mse", self._view)[0]
-                yield (images - student.pixel_mean) / student.pixel_std
-
-        with closing(inputs):  # type: ignore[type-var]
-            insert_batch_norm(student.backbone, pixels())
-
-    def label(
-        self,
-        folder: Path,
-        student: Callable[[], Student],
-        *,
-        steps: int,
-        fresh: bool,
-        say: Callable[[str], None],
-    ) -> None:
-        """Give the crops the labels that the config's views vote for, once per run.
-
-        They are kept in the run's ``folder``, so that a resumed run does not make them again. The
-        first process makes them.
-
-        Args:
-            student: Makes the run's current student, which labels if the config names no teacher.
-            steps: How many steps the student has trained for.
-            fresh: Labels already in the folder are not this run's.
-
-        Raises:
-            ValueError: the saved labels are damaged or belong to other crops, or they are gone and
-                the student that made them has changed since, or there is no such teacher.
-        """
-        config, fabric = self._config.view_labels, self._fabric
-        if not config.paddings or self.crops.amplitudes is not None:
-            return
-        if fabric.is_global_zero and (fresh or read_labels(folder, self.crops) is None):
-            if config.teacher is None and steps > 0:
-                raise ValueError(
-                    f"{folder / LABELS_NAME} is gone, and the student that made its labels has "
-                    "changed since: start a new run"
-                )
-            views = len(config.paddings) * (2 if config.mirrored else 1)
-            say(
-                f"labels of {len(self.crops)} crops by {config.teacher or 'the start'}, "
-                f"{views} views each"
-            )
-            teacher = load_student(config.teacher) if config.teacher else student()
-            teacher = teacher.to(fabric.device).eval()
-            write_labels(
-                folder, self.crops, label_crops(teacher, self.crops, self._pictures, config)
-            )
-        fabric.barrier()
-        kept = read_labels(folder, self.crops)
-        assert kept is not None
-        self.crops = kept
-
-    def _pictures(self, indices: NDArray[np.int64]) -> Tensor:
-        """Context crops (B, H, W, 3) uint8 on the device."""
-        device = self._fabric.device
-        if self._held is not None:
-            return self._held[torch.from_numpy(indices).to(device)]
-        return torch.from_numpy(load_batch(self.crops, indices).images).to(device)

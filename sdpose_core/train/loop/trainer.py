@@ -38,7 +38,6 @@ from sdpose_core.train.loop.samples import Samples
 from sdpose_core.train.loop.scoring import DevelopmentSet
 from sdpose_core.train.loop.state import read_state, write_config, write_state
 from sdpose_core.train.objective.objective import Objective, total
-from sdpose_core.train.objective.teacher import HeatmapTeacher
 from sdpose_core.train.optim.ema import WeightAverage
 from sdpose_core.train.optim.optimiser import make_optimiser, set_rate
 from sdpose_core.train.optim.schedule import learning_rate, score_due, stage_progress
@@ -50,9 +49,8 @@ class Trainer:
     """One run in one folder; with ``resume`` it continues from the folder's ``state.pt``.
 
     The folder holds ``config.json``, ``log.csv``, ``tensorboard/``, ``state.pt``,
-    ``last.safetensors``, ``labels.npz`` if the config enables labels by views and, once scored,
-    ``best.safetensors`` (the best development score). The student serves at the size of the last
-    stage: crops are averaged down to it.
+    ``last.safetensors`` and, once scored, ``best.safetensors`` (the best development score). The
+    student serves at the size of the last stage: crops are averaged down to it.
 
     Raises:
         ValueError: the config does not match this machine, its start or the folder's state, or is
@@ -95,12 +93,8 @@ class Trainer:
         held_view = dev.regions.view if dev is not None else None
         check_fit(config, student.config, held_view, self.fabric.world_size)
         self.samples = Samples(config, crops, self.fabric, student.config.view)
-        if config.batch_norm:
-            # A resumed state contains the statistics.
-            self.samples.normalise(student, config.stages[0], measure=not resume)
         self.objective = Objective(student.train(), config.loss)
         self.objective.to(memory_format=torch.channels_last)  # type: ignore[call-overload]
-        self.teacher = HeatmapTeacher.of(config.teacher, student, self.fabric.device)
         optimiser = make_optimiser(self.objective, config)
         self.wrapped, self.optimiser = self.fabric.setup(self.objective, optimiser)
         ema = config.optimiser.ema
@@ -161,13 +155,6 @@ class Trainer:
                 )
                 if self.dev is None:
                     self.log.line("no development set: nothing is scored, the last student is kept")
-            self.samples.label(
-                self.folder,
-                self.averaged_student,
-                steps=self.counters.step,
-                fresh=not self.resumed,
-                say=self.log.line if self.log is not None else lambda line: None,
-            )
             self._run_stages(stop_after_steps)
 
     def _run_stages(self, remaining: int | None) -> None:
@@ -272,12 +259,9 @@ class Trainer:
         return {"loss": loss, **terms}
 
     def render(self, inputs: StepInputs, stage: StageConfig) -> tuple[Tensor, Tensor, Tensor]:
-        """Views, targets (a teacher's, if there is one) and weights of one batch."""
+        """Views, targets and weights of one batch."""
         size, view = self.size_of(stage), self.student.config.view
-        images, target, weights = render_inputs(inputs, size, self.config.loss.heatmap, view)
-        if self.teacher is not None:
-            target, weights = self.teacher(images), torch.ones_like(weights)
-        return images, target, weights
+        return render_inputs(inputs, size, self.config.loss.heatmap, view)
 
     def _report(
         self, sums: dict[str, Tensor | float], count: int, rate: float, progress: float

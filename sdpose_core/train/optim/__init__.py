@@ -1,1 +1,1 @@
-"""How weights are moved: optimisers, averaging, batch norm."""
+"""How weights are moved: optimisers, averaging, rates."""

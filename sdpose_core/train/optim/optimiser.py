@@ -7,18 +7,15 @@ from typing import Any
 import torch
 
 from sdpose_core.train.objective.objective import Objective
-from sdpose_core.train.optim.muon import Muon, hidden_matrices
 from sdpose_core.train.recipe.config import TrainConfig
 
 
 def make_optimiser(objective: Objective, config: TrainConfig) -> torch.optim.Optimizer:
-    """Adam, AdamW or Muon; the latter two decay only matrices and convolutions."""
+    """Adam, or AdamW, which decays only matrices and convolutions."""
     settings = config.optimiser
-    hidden = hidden_matrices(objective.student) if settings.name == "muon" else []
-    taken = {id(p) for p in hidden}
-    rest = [p for p in objective.parameters() if p.requires_grad and id(p) not in taken]
-    decayed = [p for p in rest if p.ndim > 1]
-    plain = [p for p in rest if p.ndim <= 1]
+    trained = [p for p in objective.parameters() if p.requires_grad]
+    decayed = [p for p in trained if p.ndim > 1]
+    plain = [p for p in trained if p.ndim <= 1]
     rate = config.stages[0].rate
     if settings.name == "adam":
         every: list[dict[str, Any]] = [{"params": [*decayed, *plain]}]
@@ -32,21 +29,8 @@ def make_optimiser(objective: Objective, config: TrainConfig) -> torch.optim.Opt
         {"params": decayed, "weight_decay": settings.weight_decay},
         {"params": plain, "weight_decay": 0.0},
     ]
-    if settings.name == "adamw":
-        groups = _with_head_rate(groups, objective, settings.head_rate)
-        return torch.optim.AdamW(groups, lr=rate, betas=settings.betas)
-    for group in groups:
-        group["muon"] = False
-    groups.append(
-        {
-            "params": hidden,
-            "weight_decay": settings.weight_decay,
-            "muon": True,
-            "scale": settings.muon_scale,
-        }
-    )
     groups = _with_head_rate(groups, objective, settings.head_rate)
-    return Muon(groups, lr=rate, betas=settings.betas)
+    return torch.optim.AdamW(groups, lr=rate, betas=settings.betas)
 
 
 def set_rate(optimiser: torch.optim.Optimizer, rate: float) -> None:

@@ -43,44 +43,6 @@ class DataConfig:
 
 
 @dataclass(frozen=True, config=_STRICT)
-class ViewLabelConfig:
-    """Labels by a network that sees every crop in several views; see ``train.view_labels``.
-
-    ``paddings``: how much larger than the person's box the views are; none: no such labels.
-    ``mirrored``: each padding also mirrored. ``teacher``: the network, a preset or a checkpoint;
-    None is the run's initial student. ``sure``: the minimum peak of a map for a joint to count as
-    certain. ``doubtful``: sources whose manual labels are only partly trusted. ``complete``:
-    sources where an unlabelled joint is not visible.
-    """
-
-    paddings: tuple[float, ...] = ()
-    mirrored: bool = True
-    teacher: str | None = None
-    sure: float = 0.85
-    doubtful: tuple[str, ...] = ()
-    complete: tuple[str, ...] = ()
-
-    def __post_init__(self) -> None:
-        if any(padding <= 0 for padding in self.paddings):
-            raise ValueError(f"view_labels.paddings: expected more than 0, got {self.paddings}")
-        if not 0 < self.sure <= 1:
-            raise ValueError(f"view_labels.sure: expected more than 0, at most 1, got {self.sure}")
-
-
-@dataclass(frozen=True, config=_STRICT)
-class TeacherConfig:
-    """A network whose heatmaps of each training view replace the labels; see
-    ``objective.teacher``.
-
-    ``network``: a preset with embedded weights or a checkpoint; None: no teacher. ``mirrored``: the
-    target is the mean over the view and its mirror image, as in the flip test.
-    """
-
-    network: str | None = None
-    mirrored: bool = True
-
-
-@dataclass(frozen=True, config=_STRICT)
 class LossConfig:
     """The terms of the loss; see ``sdpose_core.train.objective.losses``.
 
@@ -103,18 +65,16 @@ class LossConfig:
 class OptimiserConfig:
     """``clip``: maximum gradient norm, 0 = none. ``ema``: decay of the averaged weights, 0 = none.
 
-    The decay of an average grows with the steps taken, min(ema, (1 + n) / (10 + n)). ``muon`` uses
-    Muon's steps, ``muon_scale`` times as large as AdamW's, for the hidden matrices and AdamW for
-    the rest (``sdpose_core.train.optim.muon``). ``head_rate``: the rate of everything except the
-    backbone, in units of the stage's; for random weights behind a trained backbone.
+    The decay of an average grows with the steps taken, min(ema, (1 + n) / (10 + n)).
+    ``head_rate``: the rate of everything except the backbone, in units of the stage's; for random
+    weights behind a trained backbone.
     """
 
-    name: Literal["adam", "adamw", "muon"] = "adam"
+    name: Literal["adam", "adamw"] = "adam"
     betas: tuple[float, float] = (0.9, 0.999)
     weight_decay: float = 0.0
     clip: float = 0.0
     ema: float = 0.0
-    muon_scale: float = 1.5
     head_rate: float = 1.0
 
 
@@ -163,8 +123,7 @@ class TrainConfig:
     ``student``: preset to train; ``start``: a checkpoint to begin with. Without one ``init`` draws
     the weights: "compact" from a truncated normal, which learns faster, "published" as in the
     paper's code; and ``backbone_start`` is a file of a pretrained backbone, or a preset with one;
-    matching tensors are used. ``batch_norm``: a backbone whose batch norm was folded into its
-    convolutions trains with batch norm again; students that are saved and scored have it folded.
+    matching tensors are used.
     ``devices`` is per node; ``batch`` of a stage is per device. ``precision``: "auto" is bf16 where
     the hardware computes in it, float32 elsewhere. A development score every ``evaluate_minutes``
     of computing, or every ``evaluate_epochs`` where given. ``score_cycles``: the number of cycles
@@ -177,11 +136,8 @@ class TrainConfig:
     start: str | None = None
     init: Literal["compact", "published"] = "compact"
     backbone_start: str | None = None
-    batch_norm: bool = False
     seed: int = 0
     data: DataConfig = field(default_factory=DataConfig)
-    view_labels: ViewLabelConfig = field(default_factory=ViewLabelConfig)
-    teacher: TeacherConfig = field(default_factory=TeacherConfig)
     loss: LossConfig = field(default_factory=LossConfig)
     optimiser: OptimiserConfig = field(default_factory=OptimiserConfig)
     stages: tuple[StageConfig, ...] = (StageConfig(epochs=300),)

@@ -20,7 +20,7 @@ from sdpose_core.model import PRESETS, Student
 from sdpose_core.types import Image
 
 PRECISIONS = ("fp32", "fp16", "bf16")
-STUDENTS = (("sdpose-lite", 0), ("sdpose-lite", 1), ("sdpose-t", 1), ("sdpose-lite-s", 0))
+STUDENTS = (("sdpose-lite", 0), ("sdpose-lite", 1), ("sdpose-t", 1))
 HEATMAP_LIMITS = {"fp32": 1e-2, "fp16": 2e-2, "bf16": 0.4}
 """Largest error of a heatmap of noise, relative to the largest value. PyTorch convolves fp32 in
 TF32 on a GPU; in bf16 every layer's output has 8 bits, which the trained light student feels."""

@@ -85,7 +85,7 @@ def report(device: str, say: Callable[[str], None]) -> bool:
     limits = ceilings(device)
     say(f"measured: {limits[0] / 1e12:.0f} TFLOP/s half precision, {limits[1] / 1e12:.2f} TB/s\n")
     rows = []
-    for name, cycles in (("sdpose-lite", 0), ("sdpose-t", 1), ("sdpose-lite-s", 0)):
+    for name, cycles in (("sdpose-lite", 0), ("sdpose-t", 1)):
         student = Student(PRESETS[name]).eval()
         crops = torch.randint(0, 256, (BATCH, 3, *student.config.input_size), dtype=torch.uint8)
         work, moved = cost(student, crops[:1].float(), cycles)

@@ -46,7 +46,7 @@ def _wait(device: str) -> None:
 def students(device: str, length: float, say: Say) -> bool:
     """Crops a second of each student: batch, precision, call by call and replayed."""
     rows = []
-    for name, cycles in (("sdpose-lite", 0), ("sdpose-t", 1), ("sdpose-lite-s", 0)):
+    for name, cycles in (("sdpose-lite", 0), ("sdpose-t", 1)):
         for batch in (1, 8, 32, 64):
             crops = torch.randint(0, 256, (batch, 3, *PRESETS[name].input_size), device=device)
             crops = crops.to(torch.uint8)
