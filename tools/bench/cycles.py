@@ -20,7 +20,7 @@ def main(
     rounds: Rounds = 2,
     seconds: Seconds = 5.0,
 ) -> None:
-    """What the second transformer cycle costs, always and by load (`SDPOSE_CYCLES`).
+    """What the second transformer cycle costs (`SDPOSE_CYCLES`).
 
     SDPOSE_STUDENT must name a checkpoint of two cycles, which the embedded student has not.
     """
