@@ -54,7 +54,8 @@ def pytest_addoption(parser: pytest.Parser) -> None:
 
 
 def pytest_collection_modifyitems(config: pytest.Config, items: list[pytest.Item]) -> None:
-    """Leaves out, with the reason, what is marked `slow("how long")`."""
+    """Leaves out what is marked `slow("how long")`, by a skip, so that the summary of `make test`
+    names and counts it, with the reason; `--slow` runs it and nothing else."""
     slow = [(item, item.get_closest_marker("slow")) for item in items]
     if config.getoption("--slow"):
         items[:] = [item for item, mark in slow if mark]
