@@ -3,12 +3,9 @@
 from __future__ import annotations
 
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, Final, NamedTuple
+from typing import Any, Final, NamedTuple
 
 from sdpose_core.embedded import DETECTOR, embedded_facts, embedded_path
-
-if TYPE_CHECKING:
-    from sdpose_core.model import StudentConfig
 
 
 class Cost(NamedTuple):
@@ -43,33 +40,6 @@ DETECTOR_GMACS: Final = 3.218
 LICENCE: Final = "AGPL-3.0-or-later"
 
 
-def count_gmacs(config: StudentConfig) -> tuple[float, float]:
-    """Multiply-accumulates of one crop as it is served in 1e9: all, and without attention's."""
-    import torch
-    from torch.utils.flop_counter import FlopCounterMode
-
-    from sdpose_core.model import Student
-
-    with torch.device("meta"):
-        student = Student(config).eval()
-        image = torch.empty(1, 3, *config.input_size)
-    with FlopCounterMode(display=False) as counter, torch.no_grad():
-        student(image)
-    total = counter.get_total_flops()
-    attention = counter.get_flop_counts()["Global"].get(torch.ops.aten.bmm, 0)
-    return total / 2e9, (total - attention) / 2e9
-
-
-def count_parameters(config: StudentConfig) -> int:
-    """All parameters of a student, trainable or fitted separately."""
-    import torch
-
-    from sdpose_core.model import Student
-
-    with torch.device("meta"):
-        return sum(p.numel() for p in Student(config).parameters())
-
-
 def list_models() -> list[dict[str, Any]]:
     """One entry per model; ``ap`` is measured with the embedded weights, else None.
 
@@ -95,19 +65,6 @@ def list_models() -> list[dict[str, Any]]:
         )
     entries.append(_detector())
     return entries
-
-
-def count_detector() -> tuple[int, float]:
-    """Parameters of the embedded detector as it runs, and 1e9 multiply-accumulates at 640x640."""
-    import torch
-    from torch.utils.flop_counter import FlopCounterMode
-
-    from sdpose_core.detector.weights import EMBEDDED, find_detector
-
-    network = find_detector(EMBEDDED).network()
-    with FlopCounterMode(display=False) as counter, torch.no_grad():
-        network(torch.zeros(1, 640, 640, 3))
-    return sum(p.numel() for p in network.parameters()), counter.get_total_flops() / 2e9
 
 
 def _detector() -> dict[str, Any]:
