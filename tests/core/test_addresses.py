@@ -5,6 +5,7 @@ from __future__ import annotations
 import pytest
 
 from sdpose_core.io.addresses import shown, without_secrets
+from sdpose_core.io.sources import find_sources
 
 
 @pytest.mark.parametrize(
@@ -58,3 +59,11 @@ def test_messages_of_libraries_that_write_an_address_their_own_way() -> None:
         "no URL: 'me:w%40r%20d', w@r d and x/y; http://u:v@other/ fails", address
     )
     assert told == "no URL: '***', *** and ***; http://other/ fails"
+
+
+def test_inputs_that_differ_only_in_a_secret_are_not_mixed() -> None:
+    sources, problems = find_sources(["http://u:p@HOST.example/a.jpg", "http://host.example/a.jpg"])
+    assert (len(sources), problems) == (1, [])
+    sources, [problem] = find_sources([f"http://host.example/a.jpg?key={one}" for one in "xy"])
+    assert sources[0].address == "http://host.example/a.jpg?key=x"
+    assert problem.startswith("http://host.example/a.jpg?key=***: differs from another input only")
