@@ -78,7 +78,7 @@ FROM packages-cpu AS converted
 COPY --from=app /opt/sdpose /opt/sdpose
 ENV PYTHONPATH=/opt/sdpose/lib/python3.11/site-packages XDG_CACHE_HOME=/opt/cache
 RUN /opt/venv/bin/python -c "\
-from sdpose_core.backends.openvino import fill_cache; \
+from sdpose_core.hardware.backends.openvino import fill_cache; \
 from sdpose_core.checkpoints import DEFAULT_STUDENT, load_student; \
 from sdpose_core.detector.load import load_detector; \
 load_detector(device='cpu', precision='fp32'); \

@@ -1,13 +1,13 @@
-"""What comes with the package: weights and their facts, read without PyTorch.
+"""Weights that come with the package, and the list of `sdpose models` with cost and accuracy.
 
-`sdpose models` only names them, and PyTorch takes seconds to import.
+Read without PyTorch, which takes seconds to import.
 """
 
 from __future__ import annotations
 
 import json
 from pathlib import Path
-from typing import Any, Final
+from typing import Any, Final, NamedTuple
 
 from safetensors import safe_open
 
@@ -31,3 +31,85 @@ def embedded_facts(path: Path) -> dict[str, Any]:
     with safe_open(path, framework="np") as file:
         metadata = file.metadata()
     return {key: json.loads(text) for key, text in metadata.items() if key != "format"}
+
+
+class Cost(NamedTuple):
+    """For one crop and one cycle, and the paper's accuracy (CVPR 2024, table of COCO val2017).
+
+    Attributes:
+        parameters: Trainable parameters.
+        gmacs: All multiply-accumulates, in 1e9.
+        gmacs_no_attention: Without the two products of attention, which the paper leaves out.
+        paper_gflops: As printed in the paper, for its students.
+        paper_ap: Of the official weights with the paper's detector boxes and flip test.
+    """
+
+    parameters: int
+    gmacs: float
+    gmacs_no_attention: float
+    paper_gflops: float | None
+    paper_ap: float | None
+
+
+COSTS: Final = {
+    "sdpose-t": Cost(4_398_528, 1.951, 1.779, 1.80, 0.697),
+    "sdpose-s-v1": Cost(6_620_736, 2.726, 2.383, 2.40, 0.723),
+    "sdpose-s-v2": Cost(6_227_520, 7.487, 4.648, 4.67, 0.735),
+    "sdpose-b": Cost(13_145_984, 5.471, 5.127, 5.16, 0.737),
+    "sdpose-lite": Cost(2_144_157, 0.302, 0.302, None, None),
+}
+EMBEDDED_COSTS: Final = {"sdpose-lite": Cost(1_307_748, 0.302, 0.302, None, None)}
+"""Of embedded networks that are smaller than their preset, such as one that pools its crops."""
+DETECTOR_PARAMETERS: Final = 2_597_051
+DETECTOR_GMACS: Final = 3.218
+LICENCE: Final = "AGPL-3.0-or-later"
+
+
+def list_models() -> list[dict[str, Any]]:
+    """One entry per model; ``ap`` is measured with the embedded weights, else None.
+
+    A student's is for keypoints, the detector's for person boxes; ``evaluated_on`` names the set.
+    """
+    entries = []
+    for name, own in COSTS.items():
+        path, cost, facts = embedded_path(name), own, {}
+        if path is not None:
+            facts = embedded_facts(path).get("training", {})
+            cost = EMBEDDED_COSTS.get(name, own)
+        entries.append(
+            {
+                "name": name,
+                "kind": "student",
+                "embedded": path is not None,
+                "file_bytes": _size(path),
+                **cost._asdict(),
+                "ap": facts.get("evaluation", {}).get("ap"),
+                "evaluated_on": facts.get("evaluation", {}).get("dataset"),
+                "licence": facts.get("licence", LICENCE) if path else None,
+            }
+        )
+    entries.append(_detector())
+    return entries
+
+
+def _detector() -> dict[str, Any]:
+    facts = embedded_facts(DETECTOR)
+    evaluation = facts.get("evaluation", {})
+    return {
+        "name": "embedded",
+        "kind": "detector",
+        "embedded": True,
+        "file_bytes": _size(DETECTOR),
+        "parameters": DETECTOR_PARAMETERS,
+        "gmacs": DETECTOR_GMACS,
+        "gmacs_no_attention": None,
+        "paper_gflops": None,
+        "paper_ap": None,
+        "ap": evaluation.get("ap"),
+        "evaluated_on": evaluation.get("dataset"),
+        "licence": facts.get("licence"),
+    }
+
+
+def _size(path: Path | None) -> int | None:
+    return path.stat().st_size if path else None

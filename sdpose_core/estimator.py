@@ -13,23 +13,23 @@ import torch
 from numpy.typing import ArrayLike
 from torch import Tensor
 
-from sdpose_core.backends import PoseBackend, make_backend
-from sdpose_core.batches import run_in_batches
-from sdpose_core.calibration import ScoreCalibration
 from sdpose_core.checkpoints import DEFAULT_STUDENT, load_student, training_facts
-from sdpose_core.crops import PersonCrops, crop_image, crop_tensor, joined
 from sdpose_core.detector import PersonDetector, load_detector
-from sdpose_core.frames import Frame, Uploader, is_alive
-from sdpose_core.geometry import regions_from_boxes
-from sdpose_core.heatmaps import MAX_REFINEMENT, merge_flip, mirror
-from sdpose_core.inputs import ImageLike, as_image, check_request
-from sdpose_core.keypoints import KeypointDecoder
+from sdpose_core.hardware.backends import PoseBackend, make_backend
+from sdpose_core.hardware.batches import run_in_batches
+from sdpose_core.hardware.frames import Frame, Uploader, is_alive
+from sdpose_core.hardware.keypoints import KeypointDecoder
+from sdpose_core.hardware.processes import loading
 from sdpose_core.model import PRESETS, ScoreHead, StudentConfig, ranking_of
-from sdpose_core.people import CANDIDATES, PersonScores, people_of
-from sdpose_core.processes import loading
-from sdpose_core.ranking import mean_scores
 from sdpose_core.skeleton import NUM_KEYPOINTS
 from sdpose_core.types import Cycles, Detections, Floats, Image, Poses, Regions, given_boxes
+from sdpose_core.vision.calibration import ScoreCalibration
+from sdpose_core.vision.crops import PersonCrops, crop_image, crop_tensor, joined
+from sdpose_core.vision.geometry import regions_from_boxes
+from sdpose_core.vision.heatmaps import MAX_REFINEMENT, merge_flip, mirror
+from sdpose_core.vision.inputs import ImageLike, as_image, check_request
+from sdpose_core.vision.people import CANDIDATES, PersonScores, people_of
+from sdpose_core.vision.ranking import mean_scores
 
 NO_DETECTOR: Final = "none"
 LOWEST_BOX: Final = 0.1

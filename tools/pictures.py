@@ -17,12 +17,12 @@ import numpy as np
 from ultralytics.utils import ASSETS
 
 from sdpose_core import PoseEstimator, Poses
-from sdpose_core.crops import crop_image
-from sdpose_core.geometry import apply_matrices, image_to_crop_matrices, regions_from_boxes
-from sdpose_core.image_files import ImageLimits, decode_image
 from sdpose_core.io.overlay import draw_poses
 from sdpose_core.io.people import people_json
 from sdpose_core.types import Image, ViewGeometry
+from sdpose_core.vision.crops import crop_image
+from sdpose_core.vision.geometry import apply_matrices, image_to_crop_matrices, regions_from_boxes
+from sdpose_core.vision.image_files import ImageLimits, decode_image
 
 _ROOT = Path(__file__).resolve().parent.parent
 EXAMPLE = _ROOT / "service" / "web" / "example.jpg"

@@ -29,7 +29,10 @@ LOCKS = {
 # To render the chart in tests. It declares a newer Python and needs none of it: kept apart.
 HELM = "helm-sdkpy==0.1.32"
 # What `sdpose serve` loads: a set-up that cannot load it is not done, and loading writes bytecode.
-LOADED = "import service.process, sdpose_core.estimator, sdpose_core.backends.openvino, av, grpc"
+LOADED = (
+    "import service.process, sdpose_core.estimator, av, grpc; "
+    "import sdpose_core.hardware.backends.openvino"
+)
 _TELLS_EVERY_S = 10.0
 _NO_NETWORK = re.compile(
     r"NewConnectionError|NameResolutionError|Max retries exceeded|Read timed out|ProxyError"

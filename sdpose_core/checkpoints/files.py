@@ -17,9 +17,9 @@ from safetensors.torch import save_file
 from torch import Tensor
 
 from sdpose_core.checkpoints.official import config_from_shapes, translate
+from sdpose_core.files.whole_file import whole_file
 from sdpose_core.model import Student, StudentConfig
 from sdpose_core.skeleton import KEYPOINT_NAMES
-from sdpose_core.whole_file import whole_file
 
 FORMAT: Final = "sdpose-student-1"
 OFFICIAL_SUFFIXES: Final = (".pth", ".pt")

@@ -14,10 +14,10 @@ from numpy.typing import NDArray
 from pydantic import ConfigDict
 from torch import Tensor
 
-from sdpose_core.crops import warp_tensor
-from sdpose_core.geometry import image_to_crop_matrices
 from sdpose_core.skeleton import FLIP_INDICES, LOWER_BODY, UPPER_BODY
 from sdpose_core.types import PUBLISHED_VIEW, Regions, ViewGeometry
+from sdpose_core.vision.crops import warp_tensor
+from sdpose_core.vision.geometry import image_to_crop_matrices
 
 
 @dataclass(frozen=True)

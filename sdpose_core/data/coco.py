@@ -15,8 +15,8 @@ from numpy.typing import NDArray
 
 from sdpose_core.data.coco_file import read_coco, warn_once
 from sdpose_core.data.shards import CONTEXT_SIZE, VIEW_SIZE, CropSample, decode_rgb
-from sdpose_core.geometry import regions_from_boxes
 from sdpose_core.types import Image
+from sdpose_core.vision.geometry import regions_from_boxes
 
 
 @dataclass(frozen=True)

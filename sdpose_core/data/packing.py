@@ -19,8 +19,8 @@ from sdpose_core.data.shards import (
     ShardWriter,
     find_shards,
 )
-from sdpose_core.outputs import OutputError, only_run
-from sdpose_core.whole_file import whole_file
+from sdpose_core.files.outputs import OutputError, only_run
+from sdpose_core.files.whole_file import whole_file
 
 QUALITY: Final = 80
 """Default WebP quality of packed crops."""

@@ -23,8 +23,8 @@ import cv2
 import numpy as np
 from numpy.typing import NDArray
 
+from sdpose_core.files.whole_file import PartialFile
 from sdpose_core.types import PUBLISHED_VIEW, Image, Regions, ViewGeometry
-from sdpose_core.whole_file import PartialFile
 
 CONTEXT_SIZE = (269, 358)
 """Width and height of a context crop in pixels: 1.4 times the 192x256 view."""

@@ -13,7 +13,7 @@ from safetensors.torch import save_file
 from sdpose_core.detector.network import PERSON, keep_person_row, person_index
 from sdpose_core.detector.protocol import DetectorError
 from sdpose_core.detector.weights import FORMAT, build, plan_of, read_pt
-from sdpose_core.whole_file import whole_file
+from sdpose_core.files.whole_file import whole_file
 
 
 def write_embedded(

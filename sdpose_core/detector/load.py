@@ -79,7 +79,7 @@ def load_detector(
         runner: Runner = TorchRunner(file.network(), device, precision)
         return YoloPersonDetector(runner, file.name, **settings)
     # Imported here, as a GPU needs no OpenVINO.
-    from sdpose_core.openvino_models import choose_precision
+    from sdpose_core.hardware.openvino_models import choose_precision
 
     offered = [name for name in PRECISIONS if quantised or name != "int8"]
     precision = choose_precision(precision, offered)

@@ -1,6 +1,6 @@
 """The detector's network as an OpenVINO model, kept on disk once converted.
 
-The cache is ``sdpose_core.openvino_models``, shared with the student.
+The cache is ``sdpose_core.hardware.openvino_models``, shared with the student.
 """
 
 from __future__ import annotations
@@ -28,7 +28,7 @@ def convert(network: PersonNetwork) -> Any:
     """
     import openvino as ov
 
-    from sdpose_core.openvino_models import traced
+    from sdpose_core.hardware.openvino_models import traced
 
     # Two different side lengths and a batch of two: none may end up as a constant in the graph.
     example = torch.zeros(2, 64, 96, 3, dtype=torch.uint8)
@@ -57,7 +57,7 @@ def read_quantised(path: Path) -> Any:
     Raises:
         DetectorError: a file is missing or damaged.
     """
-    from sdpose_core.openvino_models import core
+    from sdpose_core.hardware.openvino_models import core
 
     try:
         model = core().read_model(path)
@@ -75,7 +75,7 @@ def cached(digest: str, network: Callable[[], PersonNetwork], folder: Path | Non
         network: builds the network; called only when it has to be converted.
         folder: the cache; None is the user's (``openvino_models.cache_folder``).
     """
-    from sdpose_core import openvino_models
+    from sdpose_core.hardware import openvino_models
 
     key = openvino_models.make_key(detector=digest, revision=_REVISION)
     return openvino_models.cached(key, lambda: convert(network()), folder)

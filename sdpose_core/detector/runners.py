@@ -10,9 +10,9 @@ import torch
 from numpy.typing import NDArray
 from torch import Tensor
 
-from sdpose_core.batches import run_in_batches
-from sdpose_core.cuda_graphs import GraphedCalls
 from sdpose_core.detector.network import PersonNetwork
+from sdpose_core.hardware.batches import run_in_batches
+from sdpose_core.hardware.cuda_graphs import GraphedCalls
 
 PRECISIONS: Final = ("auto", "fp32", "fp16", "bf16", "int8")
 _BEST: Final = 1024
@@ -153,7 +153,7 @@ class OpenVinoRunner:
         threads: int | None = None,
     ) -> None:
         # Imported here, as a GPU needs no OpenVINO.
-        from sdpose_core.openvino_models import compile_model
+        from sdpose_core.hardware.openvino_models import compile_model
 
         self._compiled = compile_model(model, precision, threads)
         self._idle: queue.SimpleQueue[Any] = queue.SimpleQueue()

@@ -35,11 +35,11 @@ from sdpose_core.detector.network import (
 )
 from sdpose_core.detector.protocol import DetectorError
 from sdpose_core.detector.ultralytics_quiet import ultralytics_tasks
+from sdpose_core.embedded import DETECTOR
 
 FORMAT = "sdpose-detector/1"
 EMBEDDED = "embedded"
-EMBEDDED_PATH = Path(__file__).parent.parent / "weights" / "person-n.safetensors"
-EMBEDDED_INT8_PATH = EMBEDDED_PATH.with_name("person-n-int8.xml")
+EMBEDDED_INT8_PATH = DETECTOR.with_name("person-n-int8.xml")
 """The same network quantised, an OpenVINO model (``tools/quantise_detector.py``)."""
 
 # Layers allowed in the plan of our own files: those of the YOLOv8, YOLO11 and YOLO26 detectors.
@@ -97,9 +97,9 @@ def find_detector(name_or_path: str | os.PathLike[str]) -> DetectorFile:
     """
     given = os.fspath(name_or_path)
     if given == EMBEDDED:
-        if not EMBEDDED_PATH.is_file():
-            raise DetectorError(f"the embedded detector is missing: no file {EMBEDDED_PATH}")
-        return DetectorFile(EMBEDDED_PATH, EMBEDDED_PATH.stem)
+        if not DETECTOR.is_file():
+            raise DetectorError(f"the embedded detector is missing: no file {DETECTOR}")
+        return DetectorFile(DETECTOR, DETECTOR.stem)
     path = Path(given)
     if path.suffix not in (".pt", ".safetensors"):
         raise DetectorError(

@@ -14,8 +14,8 @@ from sdpose_core.evaluate.breakdown import PersonScore, by_joint, by_size, score
 from sdpose_core.evaluate.coco_metrics import coco_numbers
 from sdpose_core.evaluate.results import PoseSource, coco_results, run
 from sdpose_core.evaluate.slices import Slice, copies, joint_truth, slice_people, slice_table
+from sdpose_core.files.whole_file import whole_file
 from sdpose_core.types import Detections
-from sdpose_core.whole_file import whole_file
 
 
 @dataclass(frozen=True)

@@ -13,10 +13,10 @@ from numpy.typing import NDArray
 
 from sdpose_core.data.coco import CocoImage
 from sdpose_core.data.coco_file import PERSON, CocoFile, id_text
-from sdpose_core.geometry import regions_from_boxes
-from sdpose_core.oks import oks_nms
 from sdpose_core.skeleton import NUM_KEYPOINTS
 from sdpose_core.types import Detections, Poses
+from sdpose_core.vision.geometry import regions_from_boxes
+from sdpose_core.vision.oks import oks_nms
 
 NMS_THRESHOLD = 0.9
 

@@ -12,8 +12,8 @@ from numpy.typing import NDArray
 from sdpose_core.evaluate.breakdown import SIZES, PersonScore
 from sdpose_core.evaluate.coco_metrics import SliceAP
 from sdpose_core.evaluate.results import ImagePoses
-from sdpose_core.geometry import box_overlaps
-from sdpose_core.oks import oks_matrix
+from sdpose_core.vision.geometry import box_overlaps
+from sdpose_core.vision.oks import oks_matrix
 
 COPY: Final = 0.7
 """OKS to a better scored person from which somebody is nearly a copy."""

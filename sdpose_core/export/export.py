@@ -13,7 +13,6 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor
 
-from sdpose_core.calibration import ScoreCalibration
 from sdpose_core.export import formats
 from sdpose_core.export.network import (
     LAYOUTS,
@@ -23,6 +22,7 @@ from sdpose_core.export.network import (
     facts_of,
 )
 from sdpose_core.model import Student
+from sdpose_core.vision.calibration import ScoreCalibration
 
 PIXELS: Final = 0.05
 """Largest distance of a keypoint of the file from the student's, pixels of the crop."""

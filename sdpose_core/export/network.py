@@ -7,10 +7,10 @@ from typing import Any, Final, Literal, TypeAlias
 import torch
 from torch import Tensor, nn
 
-from sdpose_core.calibration import ScoreCalibration
-from sdpose_core.heatmaps import MAX_REFINEMENT, decode_tensor
 from sdpose_core.model import ServedStudent, Student
 from sdpose_core.skeleton import EDGES, KEYPOINT_NAMES
+from sdpose_core.vision.calibration import ScoreCalibration
+from sdpose_core.vision.heatmaps import MAX_REFINEMENT, decode_tensor
 
 Layout: TypeAlias = Literal["nchw", "nhwc"]
 LAYOUTS: Final[tuple[Layout, ...]] = ("nchw", "nhwc")

@@ -9,9 +9,9 @@ import cv2
 import numpy as np
 from numpy.typing import NDArray
 
+from sdpose_core.files.whole_file import whole_file
 from sdpose_core.skeleton import EDGES, KEYPOINT_NAMES
 from sdpose_core.types import Floats, Image, Poses, check_image
-from sdpose_core.whole_file import whole_file
 
 # Red, green and blue, as in our images.
 LEFT: Final = (255, 138, 36)

@@ -15,11 +15,17 @@ from functools import lru_cache
 from pathlib import Path, PurePosixPath
 from typing import BinaryIO, Final, TypeVar
 
-from sdpose_core.image_files import ImageFileError, ImageLimits, decode_image, is_heic, is_image
 from sdpose_core.io import remote
 from sdpose_core.io.addresses import shown, without_secrets
 from sdpose_core.io.problems import MediaError
 from sdpose_core.types import Image
+from sdpose_core.vision.image_files import (
+    ImageFileError,
+    ImageLimits,
+    decode_image,
+    is_heic,
+    is_image,
+)
 
 IMAGE_SUFFIXES: Final = frozenset(
     (

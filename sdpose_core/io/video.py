@@ -14,9 +14,9 @@ from typing import TYPE_CHECKING, Any, BinaryIO, Final
 
 import numpy as np
 
+from sdpose_core.files.whole_file import PartialFile
 from sdpose_core.io.problems import BrokenVideo, MediaError
 from sdpose_core.types import Image
-from sdpose_core.whole_file import PartialFile
 
 if TYPE_CHECKING:
     from sdpose_core.io.web import WebFile

@@ -5,8 +5,8 @@ from __future__ import annotations
 import torch
 from torch import Tensor, nn
 
-from sdpose_core.heatmaps import decode_tensor
 from sdpose_core.model.heads import ScoreHead
+from sdpose_core.vision.heatmaps import decode_tensor
 
 
 class JointReader(nn.Module):

@@ -9,11 +9,11 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
-from sdpose_core.heatmaps import HEATMAP_SIGMA
 from sdpose_core.model.backbones import BACKBONES
 from sdpose_core.model.config import StudentConfig
 from sdpose_core.model.heads import HEADS, CorrectionHead, PersonHead, ScoreHead
 from sdpose_core.model.transformer import Encoder, resize_table, sine_table, split_patches
+from sdpose_core.vision.heatmaps import HEATMAP_SIGMA
 
 # ImageNet statistics of RGB values 0..255.
 PIXEL_MEAN = (123.675, 116.28, 103.53)

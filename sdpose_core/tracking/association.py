@@ -15,8 +15,8 @@ import numpy as np
 from numpy.typing import NDArray
 
 from sdpose_core.detector.ultralytics_quiet import ultralytics_tasks
-from sdpose_core.oks import oks_matrix
 from sdpose_core.types import Floats, Poses
+from sdpose_core.vision.oks import oks_matrix
 
 ultralytics_tasks()  # the import of ultralytics itself, without its side effects
 from ultralytics.trackers.basetrack import TrackState  # noqa: E402

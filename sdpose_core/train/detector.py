@@ -15,7 +15,7 @@ from sdpose_core.detector.network import keep_person_row, person_index
 from sdpose_core.detector.protocol import DetectorError
 from sdpose_core.detector.ultralytics_quiet import ultralytics_tasks
 from sdpose_core.detector.weights import find_detector, read_pt
-from sdpose_core.outputs import check_outputs
+from sdpose_core.files.outputs import check_outputs
 
 _WRITTEN: Final = (
     *("start.pt", "data.yaml", "person.safetensors"),

@@ -22,7 +22,7 @@ from ray.train.collective import broadcast_from_rank_zero
 from ray.train.v2.api.config import FailureConfig, RunConfig, ScalingConfig
 from ray.train.v2.api.data_parallel_trainer import DataParallelTrainer
 
-from sdpose_core.ray_cluster import ClusterError, error_line
+from sdpose_core.hardware.ray_cluster import ClusterError, error_line
 from sdpose_core.train.loop.hardware import part
 from sdpose_core.train.loop.run import prepare
 from sdpose_core.train.loop.trainer import Trainer

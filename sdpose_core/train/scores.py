@@ -23,20 +23,20 @@ import torch.nn.functional as F
 from numpy.typing import NDArray
 from torch import Tensor
 
-from sdpose_core.backends import PoseBackend, make_backend
 from sdpose_core.checkpoints import build_student, find_checkpoint, save_student
-from sdpose_core.crops import crop_image
 from sdpose_core.data.batches import load_batch
 from sdpose_core.data.shards import CropSet, context_regions, load_shards
-from sdpose_core.geometry import heatmap_to_image
-from sdpose_core.heatmaps import MAX_REFINEMENT, decode_tensor
+from sdpose_core.files.outputs import check_outputs
+from sdpose_core.hardware.backends import PoseBackend, make_backend
 from sdpose_core.model import PersonHead, ScoreHead, Student, StudentConfig
-from sdpose_core.outputs import check_outputs
-from sdpose_core.ranking import pose_features
 from sdpose_core.skeleton import FLIP_INDICES
 from sdpose_core.train.loop.beginning import without_scores
 from sdpose_core.train.loop.scoring import joint_similarity
 from sdpose_core.types import Floats, Regions
+from sdpose_core.vision.crops import crop_image
+from sdpose_core.vision.geometry import heatmap_to_image
+from sdpose_core.vision.heatmaps import MAX_REFINEMENT, decode_tensor
+from sdpose_core.vision.ranking import pose_features
 
 SEGMENT_SHARE = 0.53
 """Area of a person's segment in units of its box, the mean of COCO's people; OKS needs an area."""

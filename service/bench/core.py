@@ -10,9 +10,9 @@ from typing import TypeAlias
 import numpy as np
 import torch
 
-from sdpose_core.backends import make_backend
 from sdpose_core.checkpoints import load_student
 from sdpose_core.detector import load_detector
+from sdpose_core.hardware.backends import make_backend
 from sdpose_core.model import PRESETS, Student
 from sdpose_core.types import Image
 from service.bench.alternate import Call, alternate

@@ -13,10 +13,10 @@ from typing import Any, Final
 
 import numpy as np
 
-from sdpose_core.backends.openvino import OpenVINOBackend
 from sdpose_core.detector import load_detector
+from sdpose_core.hardware.backends.openvino import OpenVINOBackend
+from sdpose_core.hardware.openvino_models import HINTS, capabilities, core
 from sdpose_core.model import Student
-from sdpose_core.openvino_models import HINTS, capabilities, core
 from sdpose_core.types import Image
 from service.bench.alternate import Call, alternate
 

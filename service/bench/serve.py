@@ -11,7 +11,7 @@ from functools import partial
 from statistics import median
 
 from sdpose_core.estimator import PoseEstimator
-from sdpose_core.image_files import ImageLimits, decode_image, encode_jpeg
+from sdpose_core.vision.image_files import ImageLimits, decode_image, encode_jpeg
 from service.bench.alternate import in_turns
 from service.bench.load import Load, RestConnection, RpcConnection, closed_loop
 from service.bench.server import Server

@@ -11,8 +11,8 @@ from service.cli.console import Progress, stop_on_interrupt
 from service.cli.extras import need
 
 if TYPE_CHECKING:
-    from sdpose_core.archive.output import ArchiveOutput, Part
-    from sdpose_core.archive.work import ArchiveOptions, PartResult
+    from sdpose_core.commands.archive.output import ArchiveOutput, Part
+    from sdpose_core.commands.archive.work import ArchiveOptions, PartResult
     from sdpose_core.io.sources import Source
 
 
@@ -46,10 +46,10 @@ def predict_archive(
     if request.on_ray:
         need("ray", "ray")
 
-    from sdpose_core.archive.output import ArchiveOutput
-    from sdpose_core.archive.schema import archive_schema
-    from sdpose_core.archive.work import ArchiveOptions, model_digests
-    from sdpose_core.predict import Interrupted
+    from sdpose_core.commands.archive.output import ArchiveOutput
+    from sdpose_core.commands.archive.schema import archive_schema
+    from sdpose_core.commands.archive.work import ArchiveOptions, model_digests
+    from sdpose_core.commands.predict import Interrupted
 
     digests = model_digests(request.pretrained)
     made_with = {
@@ -83,7 +83,7 @@ def _fill(
     sources: Sequence[Source],
     report: Callable[[str], None],
 ) -> int:
-    from sdpose_core.archive.work import parts_of
+    from sdpose_core.commands.archive.work import parts_of
 
     run, done = output.begin(request.resume, request.retry_failed)
     wanted = output.wanted(sources, done)
@@ -120,7 +120,7 @@ def _run(
     report: Callable[[str], None],
     stopping: Callable[[], bool],
 ) -> PartResult:
-    from sdpose_core.archive.run import run_here
+    from sdpose_core.commands.archive.run import run_here
 
     if not request.on_ray:
         return run_here(
@@ -133,8 +133,8 @@ def _run(
             expect=progress.expect,
             stopping=stopping,
         )
-    from sdpose_core.archive.ray_engine import run_on_ray
-    from sdpose_core.ray_cluster import cluster
+    from sdpose_core.commands.archive.ray_engine import run_on_ray
+    from sdpose_core.hardware.ray_cluster import cluster
 
     with cluster(request.ray_address):
         return run_on_ray(

@@ -22,9 +22,9 @@ from rich.progress import (
 )
 from rich.progress import Progress as RichProgress
 
+from sdpose_core.files.outputs import OutputError, only_run
+from sdpose_core.files.whole_file import is_special
 from sdpose_core.io.addresses import without_secrets
-from sdpose_core.outputs import OutputError, only_run
-from sdpose_core.whole_file import is_special
 
 _LONG: Final = 3
 """From so many steps on the bar is worth its lines."""

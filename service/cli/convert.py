@@ -18,7 +18,7 @@ def convert(
     import torch
 
     from sdpose_core.checkpoints import build_student, read_checkpoint, save_student
-    from sdpose_core.outputs import check_outputs
+    from sdpose_core.files.outputs import check_outputs
 
     stored = {"fp16": torch.float16, "fp32": torch.float32}
     if precision not in stored:

@@ -27,7 +27,7 @@ def convert_detector(
 
     from sdpose_core.detector.embed import write_embedded
     from sdpose_core.detector.protocol import DetectorError
-    from sdpose_core.outputs import check_outputs
+    from sdpose_core.files.outputs import check_outputs
 
     check_outputs([target], [source])
     try:

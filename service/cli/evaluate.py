@@ -137,7 +137,7 @@ def evaluate(
             ]
         else:
             from sdpose_core.estimator import PoseEstimator
-            from sdpose_core.heatmaps import MAX_REFINEMENT
+            from sdpose_core.vision.heatmaps import MAX_REFINEMENT
 
             estimator = PoseEstimator.from_pretrained(
                 student,
@@ -185,7 +185,7 @@ def _hold(
     held: ExitStack, files: tuple[Path | None, ...], folder: Path | None, inputs: list[Path]
 ) -> None:
     """Keep what is written from the inputs, and from other runs until the end."""
-    from sdpose_core.outputs import check_outputs, only_run
+    from sdpose_core.files.outputs import check_outputs, only_run
 
     wanted = [file for file in files if file is not None]
     check_outputs([*wanted, *([folder] if folder else ())], inputs)
@@ -225,13 +225,13 @@ def _calibrate(
 
     ``hardware``: backend, device and precision.
     """
-    from sdpose_core.backends import make_backend
-    from sdpose_core.calibration import ScoreCalibration
     from sdpose_core.checkpoints import load_student, save_student, training_facts
     from sdpose_core.estimator import PoseEstimator
     from sdpose_core.evaluate.breakdown import score_people
     from sdpose_core.evaluate.calibrate import calibrate_scores
     from sdpose_core.evaluate.results import run
+    from sdpose_core.hardware.backends import make_backend
+    from sdpose_core.vision.calibration import ScoreCalibration
 
     network = load_student(student)
     # Peaks as they are: the curve is applied to such.

@@ -38,10 +38,10 @@ def export(
     force: Annotated[bool, typer.Option("--force", help="Replace a file that is there.")] = False,
 ) -> None:
     """Write a student as ONNX, OpenVINO or TorchScript for any batch size, and check the file."""
-    from sdpose_core.calibration import ScoreCalibration
     from sdpose_core.checkpoints import load_student, training_facts
     from sdpose_core.export import export_student, files_of, format_of
-    from sdpose_core.outputs import check_outputs, only_run
+    from sdpose_core.files.outputs import check_outputs, only_run
+    from sdpose_core.vision.calibration import ScoreCalibration
 
     kind = format_of(output, format)
     if not output.parent.is_dir():

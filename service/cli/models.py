@@ -12,8 +12,7 @@ def models(
     as_json: Annotated[bool, typer.Option("--json", help="JSON instead of a table.")] = False,
 ) -> None:
     """List the students and detectors: size, cost, measured accuracy, licence."""
-    from sdpose_core.embedded import OFFICIAL_HELP
-    from sdpose_core.listing import list_models
+    from sdpose_core.embedded import OFFICIAL_HELP, list_models
 
     listed = list_models()
     if as_json:

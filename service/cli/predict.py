@@ -123,10 +123,10 @@ def predict(
     """
     from functools import partial
 
+    from sdpose_core.commands.predict import check_drawings, drawings_in
+    from sdpose_core.files.outputs import OutputError, check_outputs
     from sdpose_core.io.sources import find_sources, paths_of, read_list
     from sdpose_core.io.writers import WRITERS
-    from sdpose_core.outputs import OutputError, check_outputs
-    from sdpose_core.predict import check_drawings, drawings_in
     from service.cli.console import Progress, Sink, SinkError, draft_of, stop_on_interrupt
 
     def report(line: str) -> None:
@@ -195,7 +195,7 @@ def predict(
         raise typer.Exit(status or int(bool(problems)))
 
     from sdpose_core import PoseEstimator
-    from sdpose_core.predict import Interrupted, Prediction
+    from sdpose_core.commands.predict import Interrupted, Prediction
     from sdpose_core.tracking import TrackingConfig
 
     progress = Progress(images=sum(not source.named_video for source in sources))

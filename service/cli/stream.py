@@ -15,7 +15,7 @@ import typer
 from service.cli.tls_options import TlsCa, TlsCertificate, TlsKey, client_tls
 
 if TYPE_CHECKING:
-    from sdpose_core.stream import Answering, Summary
+    from sdpose_core.commands.stream import Answering, Summary
     from sdpose_core.types import Poses
     from service.client import GrpcPoseClient
     from service.tls import ClientTls
@@ -101,13 +101,13 @@ def stream(
     SIGTERM, a closed terminal, or q in the window, ends it with whole files. The JSON lines can be
     followed as they come (tail -f). At the end a summary goes to standard error.
     """
+    from sdpose_core.commands.stream import StreamRun, recorded_frames
+    from sdpose_core.files.outputs import OutputError, check_outputs, only_run
     from sdpose_core.io.addresses import shown
     from sdpose_core.io.live import LiveSource, is_live, is_recording, live_frames
     from sdpose_core.io.problems import MediaError
     from sdpose_core.io.sources import find_sources, paths_of
     from sdpose_core.io.writers import JsonLines
-    from sdpose_core.outputs import OutputError, check_outputs, only_run
-    from sdpose_core.stream import StreamRun, recorded_frames
     from service.cli.console import LineFile, Sink, SinkError, stop_on_interrupt
     from service.cli.window import NoWindowError, open_window
     from service.errors import ServiceError
@@ -257,7 +257,7 @@ def _answering(
         ask = Ask(max_people=max_people, min_score=min_score, suppress=suppress)
         return RemoteAnswering(client, ask, asked, tell, attempts)
     from sdpose_core import PoseEstimator
-    from sdpose_core.stream import LocalAnswering
+    from sdpose_core.commands.stream import LocalAnswering
     from sdpose_core.tracking import Smoothing, TrackingConfig
 
     student, detector, device = models

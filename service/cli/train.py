@@ -88,7 +88,7 @@ def train(
     from service.cli.extras import need
 
     need("train", "lightning_fabric", "tensorboard")
-    from sdpose_core.outputs import check_outputs, only_run
+    from sdpose_core.files.outputs import check_outputs, only_run
     from sdpose_core.train.loop.hardware import is_first_process
     from sdpose_core.train.loop.state import STATE_NAME, read_config, run_files
     from sdpose_core.train.recipe.files import load_config
@@ -194,7 +194,7 @@ def _train_on_ray(
     from service.cli.extras import need
 
     need("ray", "ray")
-    from sdpose_core.ray_cluster import ClusterError, cluster
+    from sdpose_core.hardware.ray_cluster import ClusterError, cluster
     from sdpose_core.train.on_ray import train_on_ray
     from service.cli.console import stop_on_interrupt
 

@@ -36,7 +36,7 @@ def train_detector(
 
     need("train", "yaml", "pycocotools")
     from sdpose_core.evaluate.detection import measure_people, read_annotated
-    from sdpose_core.outputs import only_run
+    from sdpose_core.files.outputs import only_run
     from sdpose_core.train.detector import DetectorRecipe
     from sdpose_core.train.detector import train_detector as fine_tune
 

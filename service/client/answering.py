@@ -8,10 +8,10 @@ from typing import Final
 
 import numpy as np
 
-from sdpose_core.image_files import encode_jpeg
 from sdpose_core.io.live import TimedImage
 from sdpose_core.skeleton import NUM_KEYPOINTS
 from sdpose_core.types import Poses
+from sdpose_core.vision.image_files import encode_jpeg
 from service.client.answers import Ask, PoseAnswer, StreamAsk, StreamFrame
 from service.client.grpc_client import GrpcPoseClient
 from service.client.reconnect import Reconnect

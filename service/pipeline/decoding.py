@@ -12,7 +12,8 @@ from dataclasses import dataclass, replace
 
 import numpy as np
 
-from sdpose_core.image_files import (
+from sdpose_core.types import Detections, Floats, Image, Poses
+from sdpose_core.vision.image_files import (
     REDUCTIONS,
     Header,
     ImageFileError,
@@ -20,7 +21,6 @@ from sdpose_core.image_files import (
     decode_image,
     read_header,
 )
-from sdpose_core.types import Detections, Floats, Image, Poses
 from service.errors import ErrorCode, ServiceError
 from service.scheduling.budget import ByteBudget
 

@@ -4,8 +4,8 @@ from __future__ import annotations
 
 from dataclasses import dataclass, field
 
-from sdpose_core.image_files import ImageLimits
 from sdpose_core.types import Cycles
+from sdpose_core.vision.image_files import ImageLimits
 from service.scheduling.batch_run import BatchLimits
 
 

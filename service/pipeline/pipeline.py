@@ -13,9 +13,9 @@ from typing import TypeVar
 
 import numpy as np
 
-from sdpose_core.image_files import encode_jpeg
-from sdpose_core.people import CANDIDATES
 from sdpose_core.types import Detections, Floats, Image, Poses
+from sdpose_core.vision.image_files import encode_jpeg
+from sdpose_core.vision.people import CANDIDATES
 from service.errors import invalid_argument
 from service.parameters import PoseParameters, Priority, check_boxes_touch
 from service.pipeline.decoding import Decoded, ImageDecoder

@@ -11,7 +11,7 @@ from typing import TypeVar
 
 import structlog
 
-from sdpose_core.image_files import ImageLimits
+from sdpose_core.vision.image_files import ImageLimits
 from service.pipeline.estimator import Estimator
 from service.pipeline.limits import PipelineLimits
 from service.pipeline.pipeline import PosePipeline

@@ -11,8 +11,8 @@ from typing import Any
 import numpy as np
 import pyarrow.parquet as pq
 
-from sdpose_core.archive.output import ArchiveOutput
-from sdpose_core.archive.schema import archive_schema
+from sdpose_core.commands.archive.output import ArchiveOutput
+from sdpose_core.commands.archive.schema import archive_schema
 from sdpose_core.io.video import VideoWriter
 from sdpose_core.types import Image, Poses
 from tests.fakes import marked_image

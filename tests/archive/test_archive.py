@@ -14,14 +14,20 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 import pytest
 
-from sdpose_core.archive.output import ArchiveOutput, Part
-from sdpose_core.archive.run import run_here
-from sdpose_core.archive.schema import SchemaError, archive_schema, check_schema
-from sdpose_core.archive.work import ArchiveOptions, PartResult, model_digests, parts_of, work_on
 from sdpose_core.checkpoints import trained_path
+from sdpose_core.commands.archive.output import ArchiveOutput, Part
+from sdpose_core.commands.archive.run import run_here
+from sdpose_core.commands.archive.schema import SchemaError, archive_schema, check_schema
+from sdpose_core.commands.archive.work import (
+    ArchiveOptions,
+    PartResult,
+    model_digests,
+    parts_of,
+    work_on,
+)
+from sdpose_core.commands.predict import Interrupted
+from sdpose_core.files.outputs import OutputError
 from sdpose_core.io.sources import Source, find_sources
-from sdpose_core.outputs import OutputError
-from sdpose_core.predict import Interrupted
 from sdpose_core.skeleton import KEYPOINT_NAMES
 from sdpose_core.types import Image, Poses
 from tests.archive.makers import SETTINGS, Marks, output_in, picture_files, rows_of, video_file

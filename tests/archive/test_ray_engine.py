@@ -14,13 +14,13 @@ import pytest
 
 pytest.importorskip("ray", reason="comes with `make test-all`")
 
-from sdpose_core.archive.output import ArchiveOutput, Part
-from sdpose_core.archive.ray_engine import run_on_ray
-from sdpose_core.archive.work import ArchiveOptions, PartResult, parts_of
+from sdpose_core.commands.archive.output import ArchiveOutput, Part
+from sdpose_core.commands.archive.ray_engine import run_on_ray
+from sdpose_core.commands.archive.work import ArchiveOptions, PartResult, parts_of
+from sdpose_core.commands.predict import Estimate, Interrupted
+from sdpose_core.files.outputs import OutputError
+from sdpose_core.hardware.ray_cluster import ClusterError, cluster
 from sdpose_core.io.sources import Source, find_sources
-from sdpose_core.outputs import OutputError
-from sdpose_core.predict import Estimate, Interrupted
-from sdpose_core.ray_cluster import ClusterError, cluster
 from sdpose_core.types import Image, Poses
 from tests.archive.makers import Marks, output_in, picture_files, rows_of
 from tests.fakes import mark_of

@@ -19,11 +19,11 @@ import pyarrow.fs
 import pyarrow.parquet as pq
 from moto.server import ThreadedMotoServer
 
-from sdpose_core.archive.output import ArchiveOutput
-from sdpose_core.archive.schema import archive_schema
+from sdpose_core.commands.archive.output import ArchiveOutput
+from sdpose_core.commands.archive.schema import archive_schema
+from sdpose_core.files.outputs import OutputError
 from sdpose_core.io import remote
 from sdpose_core.io.sources import find_sources, read_list
-from sdpose_core.outputs import OutputError
 from tests.archive.makers import SETTINGS, Marks, picture_files, rows_of, video_file
 from tests.archive.test_archive import run
 

@@ -14,7 +14,7 @@ from typer.testing import CliRunner
 from sdpose_core.checkpoints import load_student
 from sdpose_core.export import export_student
 from sdpose_core.export.export import smooth_crops
-from sdpose_core.heatmaps import MAX_REFINEMENT, decode_tensor
+from sdpose_core.vision.heatmaps import MAX_REFINEMENT, decode_tensor
 from tests.train.people import coco_folder
 from tools.bench.__main__ import command
 from tools.bench.peer_files import Peer, read_peers

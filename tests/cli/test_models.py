@@ -15,12 +15,12 @@ from typer.testing import CliRunner
 
 from sdpose_core.checkpoints import find_checkpoint
 from sdpose_core.detector.weights import EMBEDDED, find_detector
-from sdpose_core.embedded import embedded_path
-from sdpose_core.listing import (
+from sdpose_core.embedded import (
     COSTS,
     DETECTOR_GMACS,
     DETECTOR_PARAMETERS,
     EMBEDDED_COSTS,
+    embedded_path,
 )
 from sdpose_core.model import PRESETS, Student, StudentConfig
 from service.cli.main import app, main

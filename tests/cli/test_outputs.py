@@ -13,7 +13,7 @@ from pathlib import Path
 import pytest
 
 from sdpose_core.checkpoints import trained_path
-from sdpose_core.outputs import only_run
+from sdpose_core.files.outputs import only_run
 from tests.cli.conftest import Done
 from tests.cli.test_predict import SDPOSE
 from tests.pictures import corners, encoded

@@ -21,9 +21,9 @@ from sdpose_core.checkpoints import load_student, save_student, training_facts
 from sdpose_core.data.coco import load_coco
 from sdpose_core.data.shards import ShardWriter, load_shards
 from sdpose_core.estimator import PoseEstimator
-from sdpose_core.heatmaps import encode
 from sdpose_core.model import PRESETS, Student
 from sdpose_core.skeleton import KEYPOINT_NAMES
+from sdpose_core.vision.heatmaps import encode
 from service.cli.evaluate import _calibrate
 from service.cli.extras import need
 from service.cli.main import app

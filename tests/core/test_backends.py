@@ -9,13 +9,13 @@ import pytest
 import torch
 from torch import Tensor
 
-from sdpose_core.backends import PoseBackend
-from sdpose_core.backends import openvino as backend_module
-from sdpose_core.backends.folding import FoldedUnit, folded
-from sdpose_core.backends.openvino import OpenVINOBackend, fill_cache
-from sdpose_core.heatmaps import MAX_REFINEMENT, encode
+from sdpose_core.hardware.backends import PoseBackend
+from sdpose_core.hardware.backends import openvino as backend_module
+from sdpose_core.hardware.backends.folding import FoldedUnit, folded
+from sdpose_core.hardware.backends.openvino import OpenVINOBackend, fill_cache
 from sdpose_core.model import PRESETS, JointReader, ScoreHead, Student, StudentConfig
 from sdpose_core.model.backbones.lite_hrnet import ShuffleUnit
+from sdpose_core.vision.heatmaps import MAX_REFINEMENT, encode
 
 # Converted in a second.
 TINY = StudentConfig("tiny", depth=1, train_cycles=2, embed_dim=48, mlp_dim=48, head_dim=48)

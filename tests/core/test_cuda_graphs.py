@@ -11,10 +11,10 @@ import pytest
 import torch
 from torch import Tensor
 
-from sdpose_core.cuda_graphs import Function, GraphedCalls
 from sdpose_core.detector.load import load_detector
 from sdpose_core.detector.runners import TorchRunner, among_best
 from sdpose_core.detector.weights import find_detector
+from sdpose_core.hardware.cuda_graphs import Function, GraphedCalls
 
 
 class Recorder:

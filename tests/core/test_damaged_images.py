@@ -10,9 +10,9 @@ import numpy as np
 import pytest
 from PIL import Image as PillowImage
 
-from sdpose_core import image_files as images
-from sdpose_core.image_files import ImageLimits, decode_image
 from sdpose_core.types import Image
+from sdpose_core.vision import image_files as images
+from sdpose_core.vision.image_files import ImageLimits, decode_image
 from tests.pictures import corners, encoded
 
 LIMITS = ImageLimits(max_bytes=2**20, max_pixels=1_000_000)

@@ -15,7 +15,7 @@ import numpy as np
 import pytest
 from PIL import Image as PillowImage
 
-from sdpose_core.image_files import ImageLimits, decode_image, read_header
+from sdpose_core.vision.image_files import ImageLimits, decode_image, read_header
 from tests.pictures import encoded
 from tests.service.processes import ROOT
 

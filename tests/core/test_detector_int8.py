@@ -13,10 +13,12 @@ import pytest
 import torch
 from ultralytics.utils import ASSETS
 
-from sdpose_core import PoseEstimator, openvino_models
+from sdpose_core import PoseEstimator
 from sdpose_core.detector import DetectorError, load_detector
 from sdpose_core.detector.openvino_ir import facts, read_quantised
-from sdpose_core.detector.weights import EMBEDDED_INT8_PATH, EMBEDDED_PATH
+from sdpose_core.detector.weights import EMBEDDED_INT8_PATH
+from sdpose_core.embedded import DETECTOR
+from sdpose_core.hardware import openvino_models
 from sdpose_core.types import Floats
 from tools import quantise_detector
 
@@ -66,7 +68,7 @@ def test_auto_takes_it_for_the_embedded_detector_where_it_pays(
     for other in (
         load_detector(device="cpu", precision="fp32"),
         load_detector(device="cpu", backend="torch"),
-        load_detector(EMBEDDED_PATH, device="cpu"),  # a file by its path is taken as it is
+        load_detector(DETECTOR, device="cpu"),  # a file by its path is taken as it is
     ):
         assert other.precision != "int8"
         assert other.name == "person-n"
@@ -79,9 +81,7 @@ def test_an_estimators_precision_is_its_detectors_too(monkeypatch: pytest.Monkey
         assert estimator.detector_name == name
 
 
-@pytest.mark.parametrize(
-    ("detector", "backend"), [(EMBEDDED_PATH, "openvino"), ("embedded", "torch")]
-)
+@pytest.mark.parametrize(("detector", "backend"), [(DETECTOR, "openvino"), ("embedded", "torch")])
 def test_int8_of_what_has_none(detector: str | Path, backend: str) -> None:
     with pytest.raises(
         ValueError, match=r"^precision: int8 is available only for the detector 'embedded'"

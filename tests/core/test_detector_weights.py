@@ -15,7 +15,8 @@ from safetensors.torch import load_file, save_file
 
 from sdpose_core.detector import DetectorError, load_detector
 from sdpose_core.detector.embed import write_embedded
-from sdpose_core.detector.weights import EMBEDDED_PATH, find_detector, read_metadata
+from sdpose_core.detector.weights import find_detector, read_metadata
+from sdpose_core.embedded import DETECTOR
 from tests.core.detectors import COCO_START, random_model, save_pt
 
 
@@ -69,8 +70,8 @@ def test_file_says_what_it_is(ours: Path) -> None:
 
 
 def test_embedded_detector_is_small_and_ours() -> None:
-    assert EMBEDDED_PATH.stat().st_size <= 6_000_000
-    assert read_metadata(EMBEDDED_PATH)["names"] == ["person"]
+    assert DETECTOR.stat().st_size <= 6_000_000
+    assert read_metadata(DETECTOR)["names"] == ["person"]
 
 
 @pytest.mark.parametrize("name", ["missing.pt", "folder/missing.safetensors"])

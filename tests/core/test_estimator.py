@@ -13,16 +13,16 @@ from torch import Tensor
 from ultralytics.utils import ASSETS
 
 from sdpose_core import PoseEstimator, Poses
-from sdpose_core.backends import make_backend
-from sdpose_core.backends.torch import TorchBackend
-from sdpose_core.batches import split_batch
-from sdpose_core.calibration import ScoreCalibration
 from sdpose_core.checkpoints import load_student
 from sdpose_core.estimator import USUAL_ASPECTS
-from sdpose_core.geometry import image_to_heatmap, regions_from_boxes
-from sdpose_core.heatmaps import encode
+from sdpose_core.hardware.backends import make_backend
+from sdpose_core.hardware.backends.torch import TorchBackend
+from sdpose_core.hardware.batches import split_batch
 from sdpose_core.model import JointReader
 from sdpose_core.types import Detections, Image
+from sdpose_core.vision.calibration import ScoreCalibration
+from sdpose_core.vision.geometry import image_to_heatmap, regions_from_boxes
+from sdpose_core.vision.heatmaps import encode
 
 
 def read(name: str) -> Image:

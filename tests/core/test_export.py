@@ -21,15 +21,15 @@ import torch
 from ultralytics.utils import ASSETS
 
 from sdpose_core import PoseEstimator
-from sdpose_core.backends.torch import TorchBackend
-from sdpose_core.calibration import ScoreCalibration
 from sdpose_core.checkpoints import load_student
-from sdpose_core.crops import crop_image
 from sdpose_core.export import FORMATS, export, export_student
-from sdpose_core.geometry import apply_matrices, image_to_crop_matrices, regions_from_boxes
-from sdpose_core.image_files import ImageLimits, decode_image
+from sdpose_core.hardware.backends.torch import TorchBackend
 from sdpose_core.model import Student
 from sdpose_core.skeleton import KEYPOINT_NAMES
+from sdpose_core.vision.calibration import ScoreCalibration
+from sdpose_core.vision.crops import crop_image
+from sdpose_core.vision.geometry import apply_matrices, image_to_crop_matrices, regions_from_boxes
+from sdpose_core.vision.image_files import ImageLimits, decode_image
 from tests.core.parity import filled_student
 
 ROOT = Path(__file__).parents[2]

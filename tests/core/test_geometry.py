@@ -10,8 +10,9 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from ultralytics.utils import ASSETS
 
-from sdpose_core.crops import crop_image, crop_tensor, warp_tensor
-from sdpose_core.geometry import (
+from sdpose_core.types import check_boxes
+from sdpose_core.vision.crops import crop_image, crop_tensor, warp_tensor
+from sdpose_core.vision.geometry import (
     apply_matrices,
     heatmap_to_image,
     image_to_crop_matrices,
@@ -20,7 +21,6 @@ from sdpose_core.geometry import (
     regions_from_boxes,
     window_around,
 )
-from sdpose_core.types import check_boxes
 
 coordinate = st.floats(-3000, 3000, width=32)
 side = st.floats(1, 4000, width=32)

@@ -7,8 +7,8 @@ import torch
 from hypothesis import given
 from hypothesis import strategies as st
 
-from sdpose_core.heatmaps import decode, decode_tensor, encode, merge_flip, unflip
 from sdpose_core.skeleton import FLIP_INDICES
+from sdpose_core.vision.heatmaps import decode, decode_tensor, encode, merge_flip, unflip
 
 inner_x = st.floats(3, 44, width=32)
 inner_y = st.floats(3, 60, width=32)

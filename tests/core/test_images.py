@@ -6,14 +6,14 @@ import numpy as np
 import pytest
 from PIL import Image as PillowImage
 
-from sdpose_core.image_files import (
+from sdpose_core.types import Image
+from sdpose_core.vision.image_files import (
     ImageFileError,
     ImageLimits,
     decode_image,
     encode_jpeg,
     read_header,
 )
-from sdpose_core.types import Image
 from tests.pictures import (
     BLUE,
     GREEN,

@@ -10,8 +10,8 @@ import pytest
 from PIL import Image as PillowImage
 
 from sdpose_core import PoseEstimator
-from sdpose_core.image_files import ImageFileError, ImageLimits, decode_image
-from sdpose_core.inputs import as_image
+from sdpose_core.vision.image_files import ImageFileError, ImageLimits, decode_image
+from sdpose_core.vision.inputs import as_image
 from tests.core.test_estimator import BrightSpot, TwoPeople
 from tests.pictures import corners, encoded, jpeg_with_orientation
 

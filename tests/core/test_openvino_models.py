@@ -17,8 +17,8 @@ import torch
 from openvino import opset13 as ops
 from torch import nn
 
-from sdpose_core import openvino_models
-from sdpose_core.openvino_models import (
+from sdpose_core.hardware import openvino_models
+from sdpose_core.hardware.openvino_models import (
     SUFFIX,
     cached,
     choose_precision,
@@ -95,7 +95,7 @@ def test_a_damaged_file_is_replaced(
     assert convert.calls == 3
     [record] = caplog.records  # once a folder
     assert record.levelno == logging.WARNING
-    assert record.name == "sdpose_core.openvino_models"
+    assert record.name == "sdpose_core.hardware.openvino_models"
     assert str(file) in record.getMessage()
 
 

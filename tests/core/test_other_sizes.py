@@ -11,8 +11,8 @@ import torch
 from torch import Tensor
 
 from sdpose_core import PoseEstimator
-from sdpose_core.heatmaps import encode
 from sdpose_core.model import PRESETS, JointReader, Student, StudentConfig
+from sdpose_core.vision.heatmaps import encode
 
 SMALL = replace(
     PRESETS["sdpose-t"],

@@ -11,8 +11,8 @@ from pathlib import Path
 
 import pytest
 
-from sdpose_core.outputs import OutputError, check_outputs, only_run
-from sdpose_core.whole_file import whole_file
+from sdpose_core.files.outputs import OutputError, check_outputs, only_run
+from sdpose_core.files.whole_file import whole_file
 
 
 def _same(path: Path, where: Path) -> Path:
@@ -70,7 +70,7 @@ def test_two_outputs_in_one_place_are_refused(tmp_path: Path, first: str, second
 HOLD = """
 import sys
 from pathlib import Path
-from sdpose_core.outputs import only_run
+from sdpose_core.files.outputs import only_run
 with only_run(Path(sys.argv[1]), folder=sys.argv[2] == "folder"):
     print("held", flush=True)
     sys.stdin.read()

@@ -10,18 +10,18 @@ import pytest
 import torch
 from numpy.typing import NDArray
 
-from sdpose_core.crops import crop_image, crop_tensor
-from sdpose_core.geometry import (
+from sdpose_core.skeleton import FLIP_INDICES, OKS_SIGMAS, UPPER_BODY
+from sdpose_core.types import Regions
+from sdpose_core.vision.crops import crop_image, crop_tensor
+from sdpose_core.vision.geometry import (
     apply_matrices,
     heatmap_to_image,
     image_to_crop_matrices,
     invert_matrices,
     regions_from_boxes,
 )
-from sdpose_core.heatmaps import decode, encode, merge_flip, unflip
-from sdpose_core.oks import oks_matrix, oks_nms
-from sdpose_core.skeleton import FLIP_INDICES, OKS_SIGMAS, UPPER_BODY
-from sdpose_core.types import Regions
+from sdpose_core.vision.heatmaps import decode, encode, merge_flip, unflip
+from sdpose_core.vision.oks import oks_matrix, oks_nms
 from tests.core.parity import FACTS
 
 Facts = Mapping[str, NDArray[Any]]

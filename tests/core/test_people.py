@@ -13,11 +13,11 @@ from ultralytics.utils import ASSETS
 from sdpose_core import PoseEstimator
 from sdpose_core.checkpoints import load_student
 from sdpose_core.detector.load import load_detector
-from sdpose_core.image_files import ImageLimits, decode_image
-from sdpose_core.oks import oks_matrix
-from sdpose_core.people import each_once, people_of, persons, touching, without_outside
-from sdpose_core.ranking import PersonRanking, mean_scores, pose_features
 from sdpose_core.types import PUBLISHED_VIEW, Floats, Poses
+from sdpose_core.vision.image_files import ImageLimits, decode_image
+from sdpose_core.vision.oks import oks_matrix
+from sdpose_core.vision.people import each_once, people_of, persons, touching, without_outside
+from sdpose_core.vision.ranking import PersonRanking, mean_scores, pose_features
 from tools.lock import ROOT
 from tools.pictures import EXAMPLE, IMAGES, PEOPLE, answers, overlay, sheet
 

@@ -10,8 +10,8 @@ import numpy as np
 import pytest
 
 from sdpose_core import PoseEstimator
-from sdpose_core.image_files import ImageLimits, decode_image
-from sdpose_core.processes import ForkedError
+from sdpose_core.hardware.processes import ForkedError
+from sdpose_core.vision.image_files import ImageLimits, decode_image
 from tests.core.test_estimator import BrightSpot
 
 BOX = [[[48.0, 399.0, 246.0, 902.0]]]

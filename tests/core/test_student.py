@@ -8,8 +8,8 @@ import pytest
 import torch
 import torch.nn.functional as F
 
-from sdpose_core.heatmaps import decode_tensor, encode
 from sdpose_core.model import PRESETS, Student, StudentConfig
+from sdpose_core.vision.heatmaps import decode_tensor, encode
 
 TINY = replace(PRESETS["sdpose-t"], depth=1, train_cycles=2)
 

@@ -11,7 +11,8 @@ from importlib import import_module
 import pytest
 
 from sdpose_core.detector.ultralytics_quiet import ultralytics_tasks
-from sdpose_core.detector.weights import EMBEDDED_PATH, read_safetensors
+from sdpose_core.detector.weights import read_safetensors
+from sdpose_core.embedded import DETECTOR
 
 NAMES = (
     ("ultralytics.nn.tasks", "DetectionModel"),
@@ -49,7 +50,7 @@ def test_the_tracker_has_the_hooks_that_ours_fills() -> None:
 
 
 def test_a_network_has_the_members_that_the_detector_reads() -> None:
-    model = read_safetensors(EMBEDDED_PATH)
+    model = read_safetensors(DETECTOR)
     for name in ("yaml", "names", "save", "fuse", "model"):
         assert hasattr(model, name), name
     *body, head = model.model  # type: ignore[misc]

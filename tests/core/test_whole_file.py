@@ -8,7 +8,7 @@ from pathlib import Path
 
 import pytest
 
-from sdpose_core.whole_file import remove_all_partials, remove_partials, whole_file
+from sdpose_core.files.whole_file import remove_all_partials, remove_partials, whole_file
 
 
 def test_a_file_takes_its_place_at_the_end(tmp_path: Path) -> None:

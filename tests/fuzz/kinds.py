@@ -31,8 +31,8 @@ from sdpose_core.data.coco_file import read_coco
 from sdpose_core.data.shards import ShardWriter, load_shards
 from sdpose_core.detector.protocol import DetectorError
 from sdpose_core.detector.weights import read_safetensors
-from sdpose_core.image_files import ImageLimits
 from sdpose_core.model import Student, StudentConfig
+from sdpose_core.vision.image_files import ImageLimits
 from service.access.keys import KeyFileError, read_key_file
 from service.cameras.settings import CameraFileError, read_camera_file
 from service.errors import ErrorCode, ServiceError
@@ -270,9 +270,9 @@ def _official() -> Kind:
 
 
 def _detectors() -> Kind:
-    from sdpose_core.detector.weights import EMBEDDED_PATH
+    from sdpose_core.embedded import DETECTOR
 
-    return _files((EMBEDDED_PATH.read_bytes(),), ".safetensors", read_safetensors, DetectorError)
+    return _files((DETECTOR.read_bytes(),), ".safetensors", read_safetensors, DetectorError)
 
 
 def _shards() -> Kind:

@@ -11,8 +11,8 @@ import pytest
 from PIL import Image as PillowImage
 
 from sdpose_core import PoseEstimator
-from sdpose_core.image_files import ImageLimits, decode_image, read_header
 from sdpose_core.types import Detections, Image, Poses
+from sdpose_core.vision.image_files import ImageLimits, decode_image, read_header
 from service.errors import ServiceError
 from service.parameters import PoseParameters
 from service.pipeline.decoding import Decoded, ImageDecoder

@@ -27,7 +27,7 @@ from sdpose_core import PoseEstimator
 from sdpose_core.checkpoints import CheckpointError, load_student
 from sdpose_core.data.shards import ShardWriter
 from sdpose_core.embedded import embedded_path
-from sdpose_core.image_files import ImageLimits, decode_image
+from sdpose_core.vision.image_files import ImageLimits, decode_image
 from service.client import ErrorCode, GrpcPoseClient, RestPoseClient, Retry, ServiceError
 from service.pipeline.decoding import ImageDecoder
 from tests.fakes import FakeEstimator, OutOfMemoryError, marked_image

@@ -18,8 +18,8 @@ import uvicorn
 from grpc_health.v1 import health_pb2, health_pb2_grpc
 
 from sdpose_core import PoseEstimator
-from sdpose_core.backends.openvino import OpenVINOBackend
-from sdpose_core.backends.torch import TorchBackend
+from sdpose_core.hardware.backends.openvino import OpenVINOBackend
+from sdpose_core.hardware.backends.torch import TorchBackend
 from service import process as process_module
 from service.access.callers import Caller
 from service.client import ErrorCode, ServiceError

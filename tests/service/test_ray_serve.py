@@ -23,7 +23,7 @@ from ray.serve.config import AutoscalingConfig
 from schemathesis.generation import GenerationMode
 
 from protos.sdpose.v1 import pose_pb2, pose_pb2_grpc
-from sdpose_core.ray_cluster import cluster
+from sdpose_core.hardware.ray_cluster import cluster
 from service.client import (
     Ask,
     AsyncGrpcPoseClient,

@@ -9,7 +9,7 @@ import numpy as np
 import pytest
 
 from sdpose_core import PoseEstimator, Poses
-from sdpose_core.image_files import ImageLimits, decode_image
+from sdpose_core.vision.image_files import ImageLimits, decode_image
 from service.client import AsyncGrpcPoseClient, AsyncRestPoseClient, Box, PoseAnswer
 from service.client.answers import Ask
 from tests.service.conftest import Service, serving

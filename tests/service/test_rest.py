@@ -10,7 +10,7 @@ import httpx
 import pytest
 from websockets.asyncio.client import connect
 
-from sdpose_core.image_files import ImageLimits, decode_image
+from sdpose_core.vision.image_files import ImageLimits, decode_image
 from service.client import PoseAnswer, ServiceError
 from service.client.answers import Ask
 from service.errors import ErrorCode

@@ -35,9 +35,9 @@ from sdpose_core.evaluate.results import (
 )
 from sdpose_core.evaluate.slices import area_under_curve, copies
 from sdpose_core.evaluate.worst import draw_worst
-from sdpose_core.heatmaps import MAX_REFINEMENT, encode
 from sdpose_core.model import PRESETS, Student
 from sdpose_core.types import Detections, Poses
+from sdpose_core.vision.heatmaps import MAX_REFINEMENT, encode
 from tests.train.people import coco_folder
 
 Change = Callable[[NDArray[np.float32], np.random.Generator], NDArray[np.float32]]

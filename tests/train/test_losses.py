@@ -9,7 +9,6 @@ import pytest
 import torch
 from torch import Tensor
 
-from sdpose_core.heatmaps import encode
 from sdpose_core.model import CycleOutput
 from sdpose_core.train.objective.losses import (
     heatmap_cross_entropy,
@@ -19,6 +18,7 @@ from sdpose_core.train.objective.losses import (
     token_distillation,
 )
 from sdpose_core.train.recipe.config import LossConfig
+from sdpose_core.vision.heatmaps import encode
 from tests.core.parity import facts, filled_student, network_input
 
 

@@ -18,7 +18,7 @@ import torch
 
 pytest.importorskip("ray", reason="comes with `make test-all`")
 
-from sdpose_core.ray_cluster import ClusterError, cluster
+from sdpose_core.hardware.ray_cluster import ClusterError, cluster
 from sdpose_core.train.loop.state import read_state
 from sdpose_core.train.on_ray import train_on_ray
 from sdpose_core.train.recipe.config import TrainConfig

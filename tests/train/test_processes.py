@@ -23,8 +23,8 @@ from sdpose_core.checkpoints import save_student
 from sdpose_core.data.coco import load_coco
 from sdpose_core.data.packing import pack_new, packed_coco
 from sdpose_core.data.shards import ShardWriter, load_shards
+from sdpose_core.files.outputs import OutputError
 from sdpose_core.model import PRESETS, Student
-from sdpose_core.outputs import OutputError
 from sdpose_core.train.loop.agreement import Agreement
 from sdpose_core.train.loop.clock import ComputeClock
 from sdpose_core.train.loop.state import read_state

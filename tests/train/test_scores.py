@@ -15,7 +15,6 @@ import torch
 from numpy.typing import NDArray
 
 from sdpose_core import PoseEstimator
-from sdpose_core.backends.torch import TorchBackend
 from sdpose_core.checkpoints import find_checkpoint, load_student, read_checkpoint, save_student
 from sdpose_core.data.shards import (
     CONTEXT_SIZE,
@@ -26,10 +25,11 @@ from sdpose_core.data.shards import (
     context_regions,
     load_shards,
 )
-from sdpose_core.geometry import image_to_heatmap
+from sdpose_core.hardware.backends.torch import TorchBackend
 from sdpose_core.model import PRESETS, Student, StudentConfig
 from sdpose_core.train.scores import chosen_people, main, score_examples
 from sdpose_core.types import PUBLISHED_VIEW, Floats
+from sdpose_core.vision.geometry import image_to_heatmap
 from tests.train.lamps import WIDE, LitPixels, lamps
 from tests.train.people import draw, pose
 

@@ -18,7 +18,6 @@ from sdpose_core.checkpoints import load_student, read_checkpoint, save_student
 from sdpose_core.data.augment import AugmentConfig
 from sdpose_core.data.batches import load_batch
 from sdpose_core.data.shards import CropSet, ShardWriter
-from sdpose_core.heatmaps import decode_tensor
 from sdpose_core.model import PRESETS, Student
 from sdpose_core.train.loop.hardware import make_fabric
 from sdpose_core.train.loop.run import load_development, prepare
@@ -33,6 +32,7 @@ from sdpose_core.train.recipe.config import (
     TrainConfig,
 )
 from sdpose_core.train.recipe.progress import Counters
+from sdpose_core.vision.heatmaps import decode_tensor
 from tests.train.people import coco_folder, crop_samples, crop_set
 from tools.bench.training import measure
 

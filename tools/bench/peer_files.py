@@ -18,12 +18,12 @@ from numpy.typing import NDArray
 from pydantic import ConfigDict, TypeAdapter, ValidationError
 from pydantic.dataclasses import dataclass
 
-from sdpose_core.crops import crop_image
 from sdpose_core.data.coco import CocoImage
-from sdpose_core.geometry import heatmap_to_image, regions_from_boxes
-from sdpose_core.heatmaps import MAX_REFINEMENT, decode_tensor
 from sdpose_core.skeleton import NUM_KEYPOINTS
 from sdpose_core.types import Floats, Image, Poses, ViewGeometry
+from sdpose_core.vision.crops import crop_image
+from sdpose_core.vision.geometry import heatmap_to_image, regions_from_boxes
+from sdpose_core.vision.heatmaps import MAX_REFINEMENT, decode_tensor
 
 DESCRIPTIONS: Final = "peers.toml"
 Kind: TypeAlias = Literal["heatmaps", "simcc", "keypoints"]
@@ -122,8 +122,8 @@ class Peer:
     ) -> None:
         import openvino as ov
 
-        from sdpose_core.backends.lanes import PARTS, Lanes
-        from sdpose_core.openvino_models import choose_precision, compile_model, core
+        from sdpose_core.hardware.backends.lanes import PARTS, Lanes
+        from sdpose_core.hardware.openvino_models import choose_precision, compile_model, core
 
         self.description = description
         self.precision = choose_precision(precision, ("fp32", "bf16"))

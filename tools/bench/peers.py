@@ -13,15 +13,15 @@ import torch
 import typer
 
 from sdpose_core import PoseEstimator
-from sdpose_core.backends.openvino import OpenVINOBackend
-from sdpose_core.calibration import ScoreCalibration
 from sdpose_core.checkpoints import load_student, training_facts
 from sdpose_core.data.coco import CocoImage, load_coco
 from sdpose_core.embedded import embedded_path
 from sdpose_core.evaluate.report import evaluate
 from sdpose_core.evaluate.results import PoseSource
-from sdpose_core.heatmaps import MAX_REFINEMENT, decode_tensor
+from sdpose_core.hardware.backends.openvino import OpenVINOBackend
 from sdpose_core.model import PRESETS
+from sdpose_core.vision.calibration import ScoreCalibration
+from sdpose_core.vision.heatmaps import MAX_REFINEMENT, decode_tensor
 from service.bench.alternate import alternate
 from service.bench.tables import machine, markdown
 from service.cli.bench_shared import listed

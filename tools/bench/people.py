@@ -13,8 +13,8 @@ import typer
 
 from sdpose_core.detector import YoloPersonDetector
 from sdpose_core.estimator import PoseEstimator
-from sdpose_core.image_files import ImageLimits, decode_image, encode_jpeg
 from sdpose_core.types import Floats, Image
+from sdpose_core.vision.image_files import ImageLimits, decode_image, encode_jpeg
 from service.bench.alternate import alternate
 from service.bench.tables import machine, markdown
 from service.cli.bench_shared import (

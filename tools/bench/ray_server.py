@@ -8,7 +8,7 @@ from contextlib import contextmanager
 
 from ray import serve
 
-from sdpose_core.ray_cluster import cluster
+from sdpose_core.hardware.ray_cluster import cluster
 from service.bench.server import Server, free_port, wait_until_ready
 from service.ray.app import GRPC_SERVICER, serving_app
 

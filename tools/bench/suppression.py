@@ -9,9 +9,9 @@ import numpy as np
 import typer
 
 from sdpose_core.checkpoints import load_student
-from sdpose_core.people import people_of, touching
-from sdpose_core.ranking import PersonRanking
 from sdpose_core.types import Floats, Poses
+from sdpose_core.vision.people import people_of, touching
+from sdpose_core.vision.ranking import PersonRanking
 from service.bench.tables import markdown
 from tests.tracking.walkers import Walker
 

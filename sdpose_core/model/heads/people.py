@@ -8,8 +8,8 @@ from typing import TYPE_CHECKING
 import torch
 from torch import Tensor, nn
 
-from sdpose_core.ranking import FEATURES, PersonRanking, mean_scores
 from sdpose_core.types import Floats, Poses
+from sdpose_core.vision.ranking import FEATURES, PersonRanking, mean_scores
 
 if TYPE_CHECKING:
     from sdpose_core.model.config import StudentConfig

@@ -18,11 +18,11 @@ from sdpose_core.data.augment import draw_views, render_views
 from sdpose_core.data.batches import CropBatch, SampleStream, iterate_batches
 from sdpose_core.data.disturb import disturb_views, draw_disturbances
 from sdpose_core.data.shards import CropSet, context_regions
-from sdpose_core.heatmaps import encode
 from sdpose_core.skeleton import FLIP_INDICES
 from sdpose_core.train.loop.scoring import resize_views
 from sdpose_core.train.recipe.config import TrainConfig
 from sdpose_core.types import PUBLISHED_VIEW, ViewGeometry
+from sdpose_core.vision.heatmaps import encode
 
 
 @dataclass(frozen=True)

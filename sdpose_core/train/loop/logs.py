@@ -10,8 +10,8 @@ from rich.console import Console
 from rich.progress import BarColumn, Progress, TaskID, TextColumn, TimeRemainingColumn
 from torch.utils.tensorboard import SummaryWriter
 
+from sdpose_core.files.whole_file import whole_file
 from sdpose_core.train.recipe.progress import Counters
-from sdpose_core.whole_file import whole_file
 
 COLUMNS = ("step", "samples", "seconds", "stage", "name", "value")
 

@@ -10,14 +10,14 @@ import torch
 import torch.nn.functional as F
 from numpy.typing import NDArray
 
-from sdpose_core.crops import crop_image
 from sdpose_core.data.coco import load_coco
-from sdpose_core.geometry import heatmap_to_image, regions_from_boxes
-from sdpose_core.heatmaps import decode_tensor
 from sdpose_core.model import Student
 from sdpose_core.skeleton import OKS_SIGMAS
 from sdpose_core.train.objective.objective import cycle_outputs
 from sdpose_core.types import PUBLISHED_VIEW, Regions, ViewGeometry
+from sdpose_core.vision.crops import crop_image
+from sdpose_core.vision.geometry import heatmap_to_image, regions_from_boxes
+from sdpose_core.vision.heatmaps import decode_tensor
 
 
 @dataclass(frozen=True)

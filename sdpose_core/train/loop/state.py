@@ -10,11 +10,11 @@ from typing import Any
 
 import torch
 
+from sdpose_core.files.whole_file import whole_file
 from sdpose_core.model import StudentConfig
 from sdpose_core.train.recipe.config import TrainConfig
 from sdpose_core.train.recipe.progress import Counters
 from sdpose_core.types import PUBLISHED_VIEW, ViewGeometry
-from sdpose_core.whole_file import whole_file
 
 STATE_NAME = "state.pt"
 CONFIG_NAME = "config.json"

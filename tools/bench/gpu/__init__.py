@@ -16,8 +16,8 @@ from typing import Annotated
 import torch
 import typer
 
-from sdpose_core.image_files import ImageLimits, decode_image
 from sdpose_core.types import Image
+from sdpose_core.vision.image_files import ImageLimits, decode_image
 from service.cli.bench_shared import listed
 from tools.bench.gpu import agreement, roofline, speed
 

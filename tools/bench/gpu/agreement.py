@@ -11,13 +11,13 @@ import numpy as np
 import torch
 
 from sdpose_core import PoseEstimator, Poses
-from sdpose_core.backends.torch import TorchBackend
 from sdpose_core.checkpoints import load_student
-from sdpose_core.cuda_graphs import GraphedCalls
 from sdpose_core.detector import load_detector
-from sdpose_core.heatmaps import decode_tensor
+from sdpose_core.hardware.backends.torch import TorchBackend
+from sdpose_core.hardware.cuda_graphs import GraphedCalls
 from sdpose_core.model import PRESETS, Student
 from sdpose_core.types import Image
+from sdpose_core.vision.heatmaps import decode_tensor
 
 PRECISIONS = ("fp32", "fp16", "bf16")
 STUDENTS = (("sdpose-lite", 0), ("sdpose-lite", 1), ("sdpose-t", 1))

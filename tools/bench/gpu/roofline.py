@@ -10,8 +10,8 @@ import torch
 from torch import Tensor, nn
 from torch.utils.flop_counter import FlopCounterMode
 
-from sdpose_core.backends.torch import TorchBackend
 from sdpose_core.detector.weights import find_detector
+from sdpose_core.hardware.backends.torch import TorchBackend
 from sdpose_core.model import PRESETS, Student
 from service.bench.tables import markdown
 

@@ -12,10 +12,10 @@ import numpy as np
 import torch
 
 from sdpose_core import PoseEstimator
-from sdpose_core.backends.torch import TorchBackend
-from sdpose_core.image_files import ImageLimits, decode_image, encode_jpeg
+from sdpose_core.hardware.backends.torch import TorchBackend
 from sdpose_core.model import PRESETS, Student
 from sdpose_core.types import Image
+from sdpose_core.vision.image_files import ImageLimits, decode_image, encode_jpeg
 from service.bench.alternate import in_turns
 from service.bench.serve import ServeBench, against_bare
 from service.bench.server import started

@@ -6,12 +6,12 @@ from collections.abc import Sequence
 
 from torch import Tensor
 
-from sdpose_core.backends import PoseBackend
-from sdpose_core.batches import run_in_batches
-from sdpose_core.calibration import ScoreCalibration
-from sdpose_core.geometry import heatmap_to_image
+from sdpose_core.hardware.backends import PoseBackend
+from sdpose_core.hardware.batches import run_in_batches
 from sdpose_core.model import JointReader, ScoreHead
 from sdpose_core.types import Floats, Regions
+from sdpose_core.vision.calibration import ScoreCalibration
+from sdpose_core.vision.geometry import heatmap_to_image
 
 
 class KeypointDecoder:

@@ -8,7 +8,7 @@ from typing import Final
 import torch
 from torch import Tensor
 
-from sdpose_core.cuda_graphs import GraphedCalls
+from sdpose_core.hardware.cuda_graphs import GraphedCalls
 from sdpose_core.model import JointReader, Student
 
 PRECISIONS: Final = {"fp32": torch.float32, "fp16": torch.float16, "bf16": torch.bfloat16}

@@ -15,13 +15,13 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor
 
-from sdpose_core.geometry import (
+from sdpose_core.types import Image, Regions
+from sdpose_core.vision.geometry import (
     image_to_crop_matrices,
     invert_matrices,
     move_matrices,
     window_around,
 )
-from sdpose_core.types import Image, Regions
 
 
 @dataclass(frozen=True, slots=True, eq=False)

@@ -4,9 +4,9 @@ from __future__ import annotations
 
 from collections.abc import Callable, Iterable
 
-from sdpose_core.archive.output import ArchiveOutput, Part
-from sdpose_core.archive.work import ArchiveOptions, PartResult, work_on
-from sdpose_core.predict import Estimate
+from sdpose_core.commands.archive.output import ArchiveOutput, Part
+from sdpose_core.commands.archive.work import ArchiveOptions, PartResult, work_on
+from sdpose_core.commands.predict import Estimate
 
 
 def run_here(

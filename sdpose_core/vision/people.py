@@ -14,10 +14,10 @@ from typing import Final
 import numpy as np
 from numpy.typing import NDArray
 
-from sdpose_core.calibration import KEYPOINT_THRESHOLD as COUNTS
-from sdpose_core.calibration import SURE_BOX, confirmed
-from sdpose_core.oks import joint_similarities
 from sdpose_core.types import Floats, Poses
+from sdpose_core.vision.calibration import KEYPOINT_THRESHOLD as COUNTS
+from sdpose_core.vision.calibration import SURE_BOX, confirmed
+from sdpose_core.vision.oks import joint_similarities
 
 PersonScores = Callable[[Poses], Floats]
 """Scores ``(N,)`` of people, whose ``scores`` are still those of their boxes."""

@@ -11,16 +11,16 @@ from functools import partial
 from pathlib import Path
 from typing import Any, Protocol
 
+from sdpose_core.files.outputs import OutputError, check_outputs
+from sdpose_core.files.whole_file import remove_partials
 from sdpose_core.io.overlay import draw_poses, save_picture
 from sdpose_core.io.problems import BrokenVideo, MediaError
 from sdpose_core.io.reading import read_ahead
 from sdpose_core.io.sources import Source, paths_of
 from sdpose_core.io.video import VideoFrame, VideoReader, VideoWriter
 from sdpose_core.io.writers import Record, RecordWriter
-from sdpose_core.outputs import OutputError, check_outputs
 from sdpose_core.tracking import PeopleTracker, TrackingConfig
 from sdpose_core.types import Image, Poses
-from sdpose_core.whole_file import remove_partials
 
 
 class Estimate(Protocol):

@@ -22,12 +22,12 @@ import pyarrow as pa
 import pyarrow.compute as pc
 import pyarrow.parquet as pq
 
-from sdpose_core.archive.schema import SchemaError, check_schema
+from sdpose_core.commands.archive.schema import SchemaError, check_schema
+from sdpose_core.files.outputs import OutputError, only_run
+from sdpose_core.files.whole_file import remove_partials, whole_file
 from sdpose_core.io import remote
 from sdpose_core.io.problems import MediaError
 from sdpose_core.io.sources import Source
-from sdpose_core.outputs import OutputError, only_run
-from sdpose_core.whole_file import remove_partials, whole_file
 
 _PART: Final = re.compile(r"part-(\d{4,})-\d{6,}-[0-9a-f]{12}\.parquet")
 

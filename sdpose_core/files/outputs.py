@@ -12,7 +12,7 @@ from contextlib import contextmanager, suppress
 from pathlib import Path
 from typing import IO, Final
 
-from sdpose_core.whole_file import is_special, remove_all_partials, remove_partials
+from sdpose_core.files.whole_file import is_special, remove_all_partials, remove_partials
 
 _NO_LOCKS: Final = (errno.ENOSYS, errno.ENOLCK, errno.EOPNOTSUPP)
 """What a drive answers that knows no locks, as some network drives do not."""

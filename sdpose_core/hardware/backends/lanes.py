@@ -14,7 +14,7 @@ import numpy as np
 import openvino as ov
 from numpy.typing import NDArray
 
-from sdpose_core.openvino_models import compile_model
+from sdpose_core.hardware.openvino_models import compile_model
 
 PARTS: Final = (2, 1)
 """Items of a part; larger ones are no faster, and each size is a network to compile."""

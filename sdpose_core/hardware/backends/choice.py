@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import torch
 
-from sdpose_core.backends.protocol import PoseBackend
+from sdpose_core.hardware.backends.protocol import PoseBackend
 from sdpose_core.model import Student
 
 BACKENDS = ("auto", "torch", "openvino")
@@ -45,9 +45,9 @@ def make_backend(
     if backend == "openvino" and picked.type != "cpu":
         raise ValueError(f"backend 'openvino' runs on the CPU, not on {picked}")
     if backend == "torch" or picked.type != "cpu":
-        from sdpose_core.backends.torch import TorchBackend
+        from sdpose_core.hardware.backends.torch import TorchBackend
 
         return TorchBackend(student, picked, precision)
-    from sdpose_core.backends.openvino import OpenVINOBackend
+    from sdpose_core.hardware.backends.openvino import OpenVINOBackend
 
     return OpenVINOBackend(student, precision)

@@ -8,7 +8,7 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from sdpose_core.processes import loading
+from sdpose_core.hardware.processes import loading
 from sdpose_core.types import Image
 
 Frame: TypeAlias = Image | Tensor

@@ -24,8 +24,8 @@ from typing import Any, Final
 import openvino as ov
 import torch
 
-from sdpose_core.processes import loading
-from sdpose_core.whole_file import whole_file
+from sdpose_core.files.whole_file import whole_file
+from sdpose_core.hardware.processes import loading
 
 HINTS: Final = {"fp32": "f32", "fp16": "f16", "bf16": "bf16"}
 """OpenVINO's name of each precision; int8 is in the network itself."""

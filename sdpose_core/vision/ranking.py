@@ -8,10 +8,10 @@ from typing import Final
 import numpy as np
 from numpy.typing import NDArray
 
-from sdpose_core.calibration import joint_means
-from sdpose_core.geometry import regions_from_boxes
 from sdpose_core.skeleton import NUM_KEYPOINTS
 from sdpose_core.types import Floats, Poses, ViewGeometry
+from sdpose_core.vision.calibration import joint_means
+from sdpose_core.vision.geometry import regions_from_boxes
 
 FEATURES: Final = 3 * NUM_KEYPOINTS + 6
 """Length of ``pose_features``."""

@@ -17,11 +17,9 @@ from numpy.typing import NDArray
 from openvino.preprocess import PrePostProcessor
 from torch import Tensor, nn
 
-from sdpose_core.backends.folding import folded, folding_pays, has_shuffles
-from sdpose_core.backends.lanes import Lanes
-from sdpose_core.heatmaps import MAX_REFINEMENT
-from sdpose_core.model import JointReader, ServedStudent, Student, StudentConfig
-from sdpose_core.openvino_models import (
+from sdpose_core.hardware.backends.folding import folded, folding_pays, has_shuffles
+from sdpose_core.hardware.backends.lanes import Lanes
+from sdpose_core.hardware.openvino_models import (
     cached,
     choose_precision,
     compile_model,
@@ -29,6 +27,8 @@ from sdpose_core.openvino_models import (
     traced,
     weights_digest,
 )
+from sdpose_core.model import JointReader, ServedStudent, Student, StudentConfig
+from sdpose_core.vision.heatmaps import MAX_REFINEMENT
 
 PRECISIONS: Final = ("fp32", "bf16")
 ANY_SIZE: Final = -1

@@ -10,14 +10,14 @@ from typing import Any, Final
 
 import pyarrow.parquet as pq
 
-from sdpose_core.archive.output import ArchiveOutput, Part
-from sdpose_core.archive.schema import batch_of, error_row, row_of
 from sdpose_core.checkpoints import checkpoint_digest
+from sdpose_core.commands.archive.output import ArchiveOutput, Part
+from sdpose_core.commands.archive.schema import batch_of, error_row, row_of
+from sdpose_core.commands.predict import Estimate, Interrupted, Prediction
 from sdpose_core.detector.weights import find_detector
 from sdpose_core.estimator import PoseEstimator
 from sdpose_core.io.sources import Source
 from sdpose_core.io.writers import Record
-from sdpose_core.predict import Estimate, Interrupted, Prediction
 from sdpose_core.tracking import TrackingConfig
 
 _ROW_GROUP: Final = 1000

@@ -17,11 +17,11 @@ from typing import Any, Final
 
 import ray
 
-from sdpose_core.archive.output import ArchiveOutput, Part
-from sdpose_core.archive.work import ArchiveOptions, PartResult, give_up, work_on
-from sdpose_core.outputs import OutputError
-from sdpose_core.predict import Estimate, Interrupted
-from sdpose_core.ray_cluster import ClusterError, error_line
+from sdpose_core.commands.archive.output import ArchiveOutput, Part
+from sdpose_core.commands.archive.work import ArchiveOptions, PartResult, give_up, work_on
+from sdpose_core.commands.predict import Estimate, Interrupted
+from sdpose_core.files.outputs import OutputError
+from sdpose_core.hardware.ray_cluster import ClusterError, error_line
 
 _ATTEMPTS: Final = 3
 """At a part whose worker died. Ray would go on for ever with one that always kills it."""

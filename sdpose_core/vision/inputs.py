@@ -11,8 +11,8 @@ from numpy.typing import ArrayLike
 from PIL import Image as PillowImage
 from PIL import ImageOps
 
-from sdpose_core.image_files import ImageFileError, ImageLimits, decode_image, to_rgb
 from sdpose_core.types import Image, check_image
+from sdpose_core.vision.image_files import ImageFileError, ImageLimits, decode_image, to_rgb
 
 ImageLike: TypeAlias = Image | str | os.PathLike[str] | PillowImage.Image
 """RGB uint8 ``(height, width, 3)``, the path of an image file, or an image of Pillow."""

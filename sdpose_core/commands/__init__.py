@@ -1,0 +1,1 @@
+"""What `sdpose predict`, `sdpose stream` and archives do, without the command line."""

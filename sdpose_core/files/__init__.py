@@ -1,0 +1,1 @@
+"""Files that a command writes: whole or absent, and never over an input."""

@@ -1,0 +1,1 @@
+"""Networks on a device: backends, precision, batch sizes, graphs, processes."""

@@ -1,0 +1,1 @@
+"""Pixels and coordinates of people: images, crops, heatmaps, similarity, scores."""
