@@ -68,7 +68,7 @@ class Caller:
 
         Raises `ServiceError` unauthenticated (its key has expired or is gone) or overloaded.
         """
-        key, usage = self._standing()
+        key, usage = self._current_key()
         if key is None:
             return
         for rate, what in (
@@ -85,7 +85,7 @@ class Caller:
 
     def charge(self, crops: int) -> None:
         """So many people were looked at for it; an image without any counts as one."""
-        _, usage = self._standing(quiet=True)
+        _, usage = self._current_key(quiet=True)
         if usage.crops is not None:
             usage.crops.spend(max(1, crops))
 
@@ -94,7 +94,7 @@ class Caller:
         if self._access is None or self.name is None:
             return scope in UNLIMITED
         try:
-            return scope in self._access.standing(self.name)[0].scopes
+            return scope in self._access.current_key(self.name)[0].scopes
         except ServiceError:
             return False
 
@@ -119,7 +119,7 @@ class Caller:
         """One more open stream, `looking` at images. Raises `ServiceError` as `check`."""
         if looking:
             self.check()
-        key, usage = self._standing()
+        key, usage = self._current_key()
         if key is not None and key.max_streams is not None and usage.streams >= key.max_streams:
             raise self._limited(f"the key {key.name} may have {key.max_streams} streams open", 5.0)
         usage.streams += 1
@@ -128,11 +128,11 @@ class Caller:
         finally:
             usage.streams -= 1
 
-    def _standing(self, *, quiet: bool = False) -> tuple[Key | None, _Usage]:
+    def _current_key(self, *, quiet: bool = False) -> tuple[Key | None, _Usage]:
         if self._access is None or self.name is None:
             return None, _Usage()
         try:
-            return self._access.standing(self.name)
+            return self._access.current_key(self.name)
         except ServiceError:
             if quiet:
                 return None, _Usage()
@@ -210,12 +210,12 @@ class Access:
                 found = key
         if found is None:
             raise _unknown("the API key is not known")
-        self.standing(found.name)
+        self.current_key(found.name)
         return Caller(
             ("key", found.name), found.name, found.max_priority or self._max_priority, self
         )
 
-    def standing(self, name: str) -> tuple[Key, _Usage]:
+    def current_key(self, name: str) -> tuple[Key, _Usage]:
         """A key that still counts, with its usage. Raises `ServiceError` unauthenticated."""
         key = self._keys.get(name)
         if key is None:

@@ -17,7 +17,7 @@ from service.cameras.camera import Camera, CameraEvent, CameraStatus, Host
 from service.cameras.feed import Watcher
 from service.cameras.settings import CameraSettings
 from service.errors import ErrorCode, ServiceError
-from service.scheduling.fairness import crowds
+from service.scheduling.shares import over_share
 
 _log = structlog.get_logger(__name__)
 
@@ -55,7 +55,7 @@ class Cameras:
                 ErrorCode.ALREADY_EXISTS, f"there is a camera {settings.name} already", field="name"
             )
         free = self._max_cameras - len(self._running)
-        if free <= 0 or (owner is not None and crowds(self._owned(owner), free)):
+        if free <= 0 or (owner is not None and over_share(self._owned(owner), free)):
             raise ServiceError(
                 ErrorCode.OVERLOADED,
                 f"no more of the {self._max_cameras} cameras that are read at a time is free",
@@ -171,7 +171,7 @@ class Cameras:
         camera = self._find(name, caller)
         watching = [watcher.caller.share for watcher in self._watchers()]
         free = self._max_watchers - len(watching)
-        if free <= 0 or crowds(watching.count(caller.share), free):
+        if free <= 0 or over_share(watching.count(caller.share), free):
             raise ServiceError(
                 ErrorCode.OVERLOADED,
                 f"no more of the {self._max_watchers} places to watch cameras is free",

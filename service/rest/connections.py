@@ -7,7 +7,7 @@ from collections import Counter
 from collections.abc import Callable
 
 from service.access.callers import network
-from service.scheduling.fairness import crowds
+from service.scheduling.shares import over_share
 
 _MOST = 4096
 """Also where the process may open a million files: each connection takes memory."""
@@ -36,7 +36,7 @@ class Connections:
         caller = network(address)
         files, _ = resource.getrlimit(resource.RLIMIT_NOFILE)  # operators change it as we run
         free = min(_MOST, int(files * self._part)) - len(self._open)
-        if free <= 0 or (crowds(self._held[caller], free) and not self._drop_oldest(caller)):
+        if free <= 0 or (over_share(self._held[caller], free) and not self._drop_oldest(caller)):
             self._on_refusal()
             return False
         self._open[connection] = caller

@@ -18,6 +18,8 @@ from grpc.aio import ServicerContext
 
 from protos.sdpose.v1 import pose_pb2
 from service.access.keys import Scope
+from service.admission.incoming import Incoming
+from service.admission.request_limit import RequestLimit
 from service.errors import (
     ErrorCode,
     ServiceError,
@@ -25,12 +27,10 @@ from service.errors import (
     invalid_argument,
     without_frames,
 )
-from service.rpc.arrivals import Arrivals
 from service.rpc.callers import CURRENT, current_caller, identified, text
 from service.rpc.errors import GRPC_STATUS, REQUEST_ID_KEY, error_metadata
 from service.rpc.wire import check_size, most_beside_images
 from service.runtime.runtime import Runtime
-from service.scheduling.places import Places
 from service.telemetry.calls import Call
 
 _Read: TypeAlias = Callable[[Any], Any]
@@ -55,9 +55,9 @@ class PoseCallInterceptor(_Interceptor):
 
     def __init__(self, runtime: Runtime, largest_message: int) -> None:
         self._runtime = runtime
-        self._arrivals = Arrivals(runtime.bodies, largest_message)
+        self._incoming = Incoming(runtime.bodies, largest_message)
         settings = runtime.settings
-        self._open = Places(
+        self._open = RequestLimit(
             settings.max_requests + settings.max_streams, partial(runtime.metrics.shed, "requests")
         )
         self._most_else = most_beside_images(settings.max_boxes)
@@ -109,7 +109,7 @@ class PoseCallInterceptor(_Interceptor):
             patience_s = self._patience_s(context)
             arrived = self._runtime.check_admission(caller, patience_s).announce()
             try:
-                async with self._arrivals.one(caller.share, patience_s):
+                async with self._incoming.one(caller.share, patience_s):
                     message = await self._first(context)
             finally:
                 arrived()

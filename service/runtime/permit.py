@@ -4,10 +4,10 @@ from __future__ import annotations
 
 from sdpose_core.types import Floats, Image
 from service.access.callers import Caller
+from service.admission.request_limit import Place
 from service.parameters import PoseParameters, Priority
 from service.pipeline.pipeline import PosePipeline
 from service.pipeline.results import PoseResult
-from service.scheduling.places import Place
 
 
 class Permit:

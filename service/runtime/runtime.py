@@ -13,6 +13,7 @@ import structlog
 from sdpose_core.types import Cycles, Floats, Image
 from service.access.callers import Access, Caller
 from service.access.keys import known_keys
+from service.admission.request_limit import RequestLimit
 from service.cameras.addresses import AddressRules
 from service.cameras.camera import Host
 from service.cameras.cameras import Cameras
@@ -26,7 +27,6 @@ from service.runtime.permit import Permit
 from service.runtime.state import State
 from service.scheduling.budget import ByteBudget
 from service.scheduling.owner_thread import OwnerThread
-from service.scheduling.places import Places
 from service.scheduling.work_pool import WorkPool
 from service.settings import Settings
 from service.streams.pose_stream import PoseStream, open_stream
@@ -63,7 +63,7 @@ class Runtime:
             settings.max_priority,
             partial(self.metrics.shed, "access", "key_limit"),
         )
-        self._places = Places(settings.max_requests, partial(self.metrics.shed, "requests"))
+        self._places = RequestLimit(settings.max_requests, partial(self.metrics.shed, "requests"))
         self.bodies = ByteBudget(
             settings.max_bodies_mb * 2**20,
             "request bodies in memory",

@@ -10,7 +10,7 @@ from dataclasses import dataclass
 from typing import Generic, TypeVar
 
 from service.errors import deadline_exceeded
-from service.scheduling.line import Order
+from service.scheduling.fair_queue import Order
 from service.scheduling.owner_thread import NoDeviceMemoryError
 
 In = TypeVar("In")

@@ -21,7 +21,7 @@ from typing import Generic
 
 from service.errors import ErrorCode, ServiceError, deadline_exceeded
 from service.scheduling.batch_run import BatchLimits, BatchRun, Done, Entry, In, Out, Outcome, Run
-from service.scheduling.line import Line, Order
+from service.scheduling.fair_queue import FairQueue, Order
 from service.scheduling.owner_thread import OwnerThread, WorkerLostError
 from service.telemetry.observers import BatchObserver, ShedReason, SilentObserver
 
@@ -48,7 +48,9 @@ class Batcher(Generic[In, Out]):
         self._run = BatchRun(name, run)
         self._worker = worker
         self._observer = observer or SilentObserver()
-        self._waiting: Line[Entry[In, Out]] = Line(partial(self._observer.queue_depth, name))
+        self._waiting: FairQueue[Entry[In, Out]] = FairQueue(
+            partial(self._observer.queue_depth, name)
+        )
         self._running_cost = 0
         self._expected = 0
         self._seconds_per_batch = 0.0
@@ -58,7 +60,7 @@ class Batcher(Generic[In, Out]):
         self._pump_planned = False
         self._wait_timer: asyncio.TimerHandle | None = None
         self._idle_waiters: list[asyncio.Future[None]] = []
-        worker.turns.join(self._pump, lambda: self._waiting.priority)
+        worker.schedule.join(self._pump, lambda: self._waiting.priority)
 
     @property
     def queued_cost(self) -> int:
@@ -219,7 +221,7 @@ class Batcher(Generic[In, Out]):
             reason = "full" if full else ("drain" if self._draining else "idle")
         if self._ready_since is None:
             self._ready_since = time.monotonic()
-        if not self._worker.turns.taken:  # else it is offered when free, and may have grown then
+        if not self._worker.schedule.taken:  # else it is offered when free, and may have grown then
             self._dispatch(batch, reason)
 
     def _choose(self) -> tuple[list[Entry[In, Out]], bool]:
@@ -251,7 +253,7 @@ class Batcher(Generic[In, Out]):
         self._ready_since = None
         for entry in batch:
             self._waiting.begin(entry)
-        self._worker.turns.take(self._pump)
+        self._worker.schedule.take(self._pump)
         cost = sum(entry.cost for entry in batch)
         self._running_cost = cost
         self._observer.dispatched(self.name, cost, reason)
@@ -279,7 +281,7 @@ class Batcher(Generic[In, Out]):
             if self._worker.lost:
                 self.close()
         self._tell_if_idle()
-        self._worker.turns.free()
+        self._worker.schedule.free()
         self._pump()  # where another has the thread now, from here on this batch waits for it
 
     def _answer(

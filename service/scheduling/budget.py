@@ -7,7 +7,7 @@ from collections import Counter
 from collections.abc import Callable, Hashable
 
 from service.errors import ErrorCode, ServiceError
-from service.scheduling.fairness import crowds
+from service.scheduling.shares import over_share
 
 
 class ByteBudget:
@@ -61,7 +61,7 @@ class ByteBudget:
         if self.used <= held:
             return True
         free = self.bound - self.used
-        return size <= free and not crowds(self._shares[share], free)
+        return size <= free and not over_share(self._shares[share], free)
 
     def _refusal(self) -> ServiceError:
         # Never under the lock: a listener may wait for a lock whose holder collects garbage, and

@@ -12,7 +12,7 @@ from functools import partial
 from typing import Any, TypeVar
 
 from service.errors import ErrorCode, ServiceError, deadline_exceeded
-from service.scheduling.line import Line, Order
+from service.scheduling.fair_queue import FairQueue, Order
 from service.telemetry.observers import QueueObserver, SilentObserver
 
 T = TypeVar("T")
@@ -37,7 +37,7 @@ class _TooLateError(Exception):
 class WorkPool:
     """A thread pool that refuses work beyond a bound instead of queueing without end.
 
-    Lower `priority` numbers go first; within one, shares take turns (`service.scheduling.line`),
+    Lower `priority` numbers go first; within one, shares take turns (`FairQueue`),
     and none may fill the queue alone.
     """
 
@@ -50,7 +50,7 @@ class WorkPool:
         self._observer = observer or SilentObserver()
         self._begun: dict[_Job, float] = {}
         # Told with the lock held: else an older depth might be told last.
-        self._line: Line[_Job] = Line(partial(self._observer.queue_depth, name))
+        self._waiting: FairQueue[_Job] = FairQueue(partial(self._observer.queue_depth, name))
         self._stopped = False
         self._lock = threading.Lock()
         self._pool = ThreadPoolExecutor(threads, thread_name_prefix=f"sdpose-{name}")
@@ -58,7 +58,7 @@ class WorkPool:
     @property
     def waiting(self) -> int:
         """Calls that no thread has taken up yet."""
-        return len(self._line)
+        return len(self._waiting)
 
     @property
     def busy_s(self) -> float:
@@ -113,7 +113,7 @@ class WorkPool:
         """Fails what has not begun with `unavailable`, as all that comes; the rest may finish."""
         self._stopped = True
         self._pool.shutdown(wait=False, cancel_futures=True)
-        for job in list(self._line):
+        for job in list(self._waiting):
             self._withdraw(job)
             job.future.cancel()
 
@@ -135,22 +135,22 @@ class WorkPool:
     ) -> _Job:
         with self._lock:
             room = self._threads + self._max_waiting - len(self._begun)
-            if self._line.full(share, 1, room):
+            if self._waiting.full(share, 1, room):
                 self._observer.shed(self.name, "queue_full")
                 raise ServiceError(
                     ErrorCode.OVERLOADED, f"the {self.name} queue is full", retry_after_s=1.0
                 )
-            job = _Job(work, share, self._line.order(share, priority), deadline, now)
-            self._line.join(job)
+            job = _Job(work, share, self._waiting.order(share, priority), deadline, now)
+            self._waiting.join(job)
             return job
 
     def _next(self) -> None:
         """In a pool thread: the job whose turn it is; none where one was dropped."""
         with self._lock:
-            job = next(iter(self._line), None)
+            job = next(iter(self._waiting), None)
             if job is None:
                 return
-            self._line.begin(job)
+            self._waiting.begin(job)
             now = self._begun[job] = time.monotonic()
             self._observer.queue_wait(self.name, now - job.enqueued)
         if not job.future.set_running_or_notify_cancel():
@@ -175,4 +175,4 @@ class WorkPool:
     def _withdraw(self, job: _Job) -> bool:
         """Takes a job out of the queue; False where it has begun."""
         with self._lock:
-            return self._line.withdraw(job) or job.dropped
+            return self._waiting.withdraw(job) or job.dropped

@@ -24,7 +24,7 @@ from service.errors import (
     without_frames,
 )
 from service.scheduling.budget import ByteBudget
-from service.scheduling.fairness import crowds
+from service.scheduling.shares import over_share
 from service.telemetry.calls import CLIENT_GONE, OK
 from service.telemetry.metrics import Metrics
 
@@ -255,7 +255,7 @@ class Streams:
         Raises `ServiceError` overloaded at the maximum, or at what one share may have of it.
         """
         free = self._most - len(self._open)
-        if free <= 0 or crowds(sum(each == share for each in self._open.values()), free):
+        if free <= 0 or over_share(sum(each == share for each in self._open.values()), free):
             self._metrics.shed("streams", "too_many_streams")
             raise ServiceError(
                 ErrorCode.OVERLOADED,

@@ -13,12 +13,13 @@ from types import SimpleNamespace
 
 import pytest
 
+from service.admission.request_limit import RequestLimit
 from service.client import AsyncGrpcPoseClient, AsyncRestPoseClient, Retry
 from service.errors import ErrorCode, ServiceError
 from service.scheduling.budget import ByteBudget
-from service.scheduling.fairness import FairOrder, crowds
+from service.scheduling.fair_queue import FairOrder
 from service.scheduling.owner_thread import OwnerThread
-from service.scheduling.places import Places
+from service.scheduling.shares import over_share
 from service.scheduling.work_pool import WorkPool
 from tests.fakes import FakeEstimator, marked_image
 from tests.pictures import encoded
@@ -38,12 +39,12 @@ def test_nobody_fills_a_room_alone(room: int, shares: int, expected: list[int]) 
         before = list(held)
         for share in range(shares):
             free = room - sum(held)
-            if free > 0 and not crowds(held[share], free):
+            if free > 0 and not over_share(held[share], free):
                 held[share] += 1
         if held == before:
             break
     assert held == expected
-    assert not crowds(0, 1), "the last place is for whoever has none"
+    assert not over_share(0, 1), "the last place is for whoever has none"
 
 
 def test_shares_get_equal_work_whatever_they_queued() -> None:
@@ -175,15 +176,17 @@ def test_memory_is_shared_too() -> None:
 
 @pytest.fixture
 def clock(monkeypatch: pytest.MonkeyPatch) -> list[float]:
-    """The moment that `Places` sees; a test moves it."""
+    """The moment that `RequestLimit` sees; a test moves it."""
     now = [0.0]
-    monkeypatch.setattr("service.scheduling.places.time", SimpleNamespace(monotonic=lambda: now[0]))
+    monkeypatch.setattr(
+        "service.admission.request_limit.time", SimpleNamespace(monotonic=lambda: now[0])
+    )
     return now
 
 
 def test_places_tell_early_who_would_wait_too_long(clock: list[float]) -> None:
     shed: list[str] = []
-    places = Places(100, shed.append)
+    places = RequestLimit(100, shed.append)
     for _ in range(20):
         with places.taken("a", 1.0) as place:
             clock[0] += 0.02
@@ -203,7 +206,7 @@ def test_places_tell_early_who_would_wait_too_long(clock: list[float]) -> None:
 
 
 def test_what_fails_early_says_nothing_of_the_pace(clock: list[float]) -> None:
-    places = Places(10, lambda reason: None)
+    places = RequestLimit(10, lambda reason: None)
     for _ in range(5):
         with places.taken("a", 1.0) as place:
             clock[0] += 0.02

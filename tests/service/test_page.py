@@ -30,9 +30,9 @@ from playwright.async_api import (
 )
 
 from sdpose_core import PoseEstimator
+from service.admission.request_limit import RequestLimit
 from service.pipeline.estimator import Estimator
 from service.process import run_service
-from service.scheduling.places import Places
 from tests.cameras import camera
 from tests.fakes import FakeEstimator
 from tests.service.conftest import Service, quiet_settings, serving
@@ -243,7 +243,7 @@ async def test_no_old_picture_under_an_error_and_another_try(
         await page.get_by_role("button", name="Example").click()
         await expect(status).to_contain_text("1 person")
         places = service.runtime._places
-        service.runtime._places = Places(0, lambda reason: None)
+        service.runtime._places = RequestLimit(0, lambda reason: None)
         await page.get_by_label("flip test").check()
         await expect(alert).to_contain_text("The service is busy. Worth another try in 1 s.")
         await expect(page.locator("canvas")).to_be_hidden()

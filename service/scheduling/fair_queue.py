@@ -1,4 +1,4 @@
-"""What waits for its turn: by priority, and within one the shares go round."""
+"""Fair queue: by priority, and within one by start-time fair queueing between shares."""
 
 from __future__ import annotations
 
@@ -8,14 +8,48 @@ from collections.abc import Callable, Hashable, Iterator
 from math import inf
 from typing import Generic, Protocol, TypeAlias, TypeVar
 
-from service.scheduling.fairness import FairOrder, crowds
+from service.scheduling.shares import over_share
 
 Order: TypeAlias = tuple[int, float, int]
 """Priority, virtual time of the turn, and number of arrival; the lowest goes first."""
 
 
+class FairOrder:
+    """Start-time fair queueing (Goyal, Vin and Cheng, SIGCOMM 1996) over the items of one queue.
+
+    Every item gets the virtual time at which its share's turn comes; the lowest goes first. Shares
+    with work waiting so get equal amounts of it, whatever each has queued. Not thread-safe.
+    """
+
+    def __init__(self) -> None:
+        self._now = 0.0
+        self._ends: dict[Hashable, float] = {}
+
+    def start(self, share: Hashable) -> float:
+        """When the next item of a share would have its turn."""
+        return max(self._now, self._ends.get(share, 0.0))
+
+    def queued(self, share: Hashable, cost: float) -> float:
+        """One more item of a share; returns `start` of it."""
+        start = self.start(share)
+        self._ends[share] = start + cost
+        return start
+
+    def begun(self, start: float) -> None:
+        """The item that was given `start` has its turn."""
+        if start > self._now:
+            self._now = start
+            if len(self._ends) > 64:  # of others nothing need be known: they would start now
+                self._ends = {share: end for share, end in self._ends.items() if end > start}
+
+    def withdrawn(self, share: Hashable, cost: float) -> None:
+        """An item will not have its turn; later ones of its share need not pay for it."""
+        if share in self._ends:
+            self._ends[share] -= cost
+
+
 class Waiting(Protocol):
-    """An item of a line; `order` is what `Line.order` gave."""
+    """An item of a queue; `order` is what `FairQueue.order` gave."""
 
     @property
     def order(self) -> Order: ...
@@ -28,7 +62,7 @@ class Waiting(Protocol):
 W = TypeVar("W", bound=Waiting)
 
 
-class Line(Generic[W]):
+class FairQueue(Generic[W]):
     """Not thread-safe; `changed` is called with the summed cost of all that waits."""
 
     def __init__(self, changed: Callable[[int], None]) -> None:
@@ -63,7 +97,7 @@ class Line(Generic[W]):
     def full(self, share: Hashable, cost: int, bound: int) -> bool:
         """Whether one more item of a share is too much for a line of at most `bound`."""
         free = bound - self.cost
-        return cost > free or crowds(self._held[share], free)
+        return cost > free or over_share(self._held[share], free)
 
     def join(self, item: W) -> None:
         """One more waits."""

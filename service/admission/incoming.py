@@ -13,10 +13,10 @@ from contextlib import asynccontextmanager
 
 from service.errors import ErrorCode, ServiceError
 from service.scheduling.budget import ByteBudget
-from service.scheduling.fairness import crowds
+from service.scheduling.shares import over_share
 
 
-class Arrivals:
+class Incoming:
     """Takes half of `budget` at most, and `largest` bytes of it for each message under way.
 
     Slow lines of one share do not keep others out: it waits for its own when it holds too many.
@@ -67,7 +67,7 @@ class Arrivals:
 
     def _fits(self, share: Hashable) -> bool:
         free = self._most - self._held.total()
-        return free > 0 and not crowds(self._held[share], free)
+        return free > 0 and not over_share(self._held[share], free)
 
     def _release(self, share: Hashable) -> None:
         self._held[share] -= 1

@@ -8,7 +8,7 @@ from collections.abc import Callable, Hashable, Iterator
 from contextlib import contextmanager
 
 from service.errors import ErrorCode, ServiceError
-from service.scheduling.fairness import crowds
+from service.scheduling.shares import over_share
 from service.telemetry.observers import ShedReason
 
 _MARGIN = 1.2
@@ -23,7 +23,7 @@ class Place:
     answered = False
 
 
-class Places:
+class RequestLimit:
     """At most `most` requests at once, shared fairly. All of it belongs to the event loop.
 
     Args:
@@ -56,7 +56,7 @@ class Places:
         `patience_s` is the time in which its answer is wanted.
         """
         free = self._most - self.in_flight
-        if free <= 0 or crowds(self._held[share], free):
+        if free <= 0 or over_share(self._held[share], free):
             raise self._refusal("too_many_requests", "too many requests are in flight", 1.0)
         late_s = _MARGIN * self.expected_wait_s(share) - patience_s
         if late_s > 0:
