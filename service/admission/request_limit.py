@@ -3,12 +3,11 @@
 from __future__ import annotations
 
 import time
-from collections import Counter
 from collections.abc import Callable, Hashable, Iterator
 from contextlib import contextmanager
 
 from service.errors import ErrorCode, ServiceError
-from service.scheduling.shares import over_share
+from service.scheduling.shares import FairBound
 from service.telemetry.observers import ShedReason
 
 _MARGIN = 1.2
@@ -32,13 +31,16 @@ class RequestLimit:
     """
 
     def __init__(self, most: int, shed: Callable[[ShedReason], None]) -> None:
-        self._most = most
+        self._room = FairBound(most)
         self._shed = shed
-        self._held: Counter[Hashable] = Counter()
         self._seconds_each = 0.0
         self._answers = 0
         self._since = 0.0
-        self.in_flight = 0
+
+    @property
+    def in_flight(self) -> int:
+        """Requests that were let in and have not ended."""
+        return self._room.used
 
     def expected_wait_s(self, share: Hashable) -> float:
         """A forecast of the time to the answer of one more request of a share.
@@ -46,17 +48,14 @@ class RequestLimit:
         The requests ahead at the pace of the recent answers. Of another share only as many are
         ahead as this one would have: they take turns.
         """
-        mine = self._held[share] + 1
-        ahead = sum(min(held, mine) for held in self._held.values())
-        return ahead * self._seconds_each
+        return self._room.ahead(share) * self._seconds_each
 
     def check(self, share: Hashable, patience_s: float) -> None:
         """Raises `ServiceError` overloaded where a request could not be let in now.
 
         `patience_s` is the time in which its answer is wanted.
         """
-        free = self._most - self.in_flight
-        if free <= 0 or over_share(self._held[share], free):
+        if not self._room.fits(share):
             raise self._refusal("too_many_requests", "too many requests are in flight", 1.0)
         late_s = _MARGIN * self.expected_wait_s(share) - patience_s
         if late_s > 0:
@@ -70,18 +69,13 @@ class RequestLimit:
         self.check(share, patience_s)
         if not self.in_flight:
             self._since = time.monotonic()
-        self.in_flight += 1
-        self._held[share] += 1
         place = Place()
-        try:
-            yield place
-        finally:
-            self.in_flight -= 1
-            self._held[share] -= 1
-            if not self._held[share]:
-                del self._held[share]
-            if place.answered:
-                self._note_pace()
+        with self._room.taken(share):
+            try:
+                yield place
+            finally:
+                if place.answered:
+                    self._note_pace()
 
     def _note_pace(self) -> None:
         now = time.monotonic()

@@ -7,7 +7,7 @@ requests). Knows neither HTTP nor gRPC. Deadlines are `time.monotonic()` moments
 from __future__ import annotations
 
 import time
-from collections.abc import Awaitable, Callable, Hashable, Sequence
+from collections.abc import Callable, Hashable, Sequence
 from functools import partial
 from typing import TypeVar
 
@@ -17,15 +17,16 @@ from sdpose_core.image_files import encode_jpeg
 from sdpose_core.people import CANDIDATES
 from sdpose_core.types import Detections, Floats, Image, Poses
 from service.errors import invalid_argument
-from service.parameters import PoseParameters, Priority, check_boxes_touch
+from service.parameters import PoseParameters, check_boxes_touch
 from service.pipeline.decoding import Decoded, ImageDecoder
 from service.pipeline.estimator import Crops, Estimator, Frame
-from service.pipeline.items import Posed, PoseGroup, Turn
+from service.pipeline.items import Posed, PoseGroup
 from service.pipeline.limits import PipelineLimits, allowed_cycles
 from service.pipeline.results import ModelNames, PoseResult
 from service.scheduling.batching import Batcher
 from service.scheduling.budget import ByteBudget
 from service.scheduling.owner_thread import OwnerThread, on_device
+from service.scheduling.turns import ANY_TIME, Turn
 from service.scheduling.work_pool import WorkPool
 from service.telemetry.metrics import Metrics
 from service.telemetry.tracing import SilentTracer, Tracer
@@ -111,20 +112,17 @@ class PosePipeline:
         parameters: PoseParameters = DEFAULTS,
         boxes: Floats | None = None,
         *,
-        deadline: float | None = None,
+        turn: Turn = ANY_TIME,
         keep_image: bool = False,
-        share: Hashable = None,
     ) -> PoseResult:
         """Finds the people of one image file (or decoded image).
 
-        `boxes` `(N, 4)` xyxy pixels are people known already: the detector is skipped. Of the
-        parameters, `deadline_ms` is the front end's, which knows when the request began; here
-        `deadline` counts. Those with the same `share` take their turns together. Raises
-        `ServiceError`.
+        `boxes` `(N, 4)` xyxy pixels are people known already: the detector is skipped. In place
+        of the parameters' `deadline_ms` and `priority`, its `turn` in every queue counts here.
+        Raises `ServiceError`.
         """
         started = time.monotonic()
         timings = {"queue": 0.0}
-        turn = Turn((parameters.priority or Priority.NORMAL).order, share, deadline)
         self._cycles(parameters.cycles)  # a bad value is rejected before any work is done
         if boxes is None and self.models.detector == NO_DETECTOR:
             raise invalid_argument("boxes", "needed, as this service runs without a detector")
@@ -132,9 +130,9 @@ class PosePipeline:
         next_batch = self._pose if boxes is not None else self._detect
         with next_batch.expecting():
             decode = partial(self._decode, source, whole=keep_image, boxes=boxes)
-            image, frame = await self._frame(decode, turn, timings)
+            image, frame = await self._timed(self._decode_pool, decode, turn, timings)
         if boxes is None:
-            done = await self._detect.submit(frame, **turn.of_queue)
+            done = await self._detect.submit(frame, turn=turn)
             timings["detect"] = done.ran_s
             self._tracer.stage("detect", done.ran_s, done.waited_s)
             timings["queue"] += done.waited_s
@@ -143,7 +141,7 @@ class PosePipeline:
             if image.reduction > 1 and not self._decoder.large_enough(people.boxes):
                 people = image.grown(people)
                 decode = partial(self._decode, source, whole=True, instead_of=image)
-                image, frame = await self._frame(decode, turn, timings)
+                image, frame = await self._timed(self._decode_pool, decode, turn, timings)
         else:
             check_boxes_touch(boxes, image.width, image.height)
             people = image.shrunk(_given(boxes).select(limit=parameters.max_people))
@@ -171,21 +169,11 @@ class PosePipeline:
         """Lets a batch wait a little for a call whose image still arrives; see `Batcher`."""
         return self._detect.announce()
 
-    async def draw(
-        self,
-        result: PoseResult,
-        *,
-        priority: Priority = Priority.NORMAL,
-        deadline: float | None = None,
-        share: Hashable = None,
-    ) -> bytes:
+    async def draw(self, result: PoseResult, turn: Turn = ANY_TIME) -> bytes:
         """The kept image of a result with its poses drawn, as JPEG."""
         assert result.image is not None, "estimate() must be asked to keep the image"
         return await self._crop_pool.run(
-            partial(_annotated, result.image, result.poses, result.min_keypoint_score),
-            priority=priority.order,
-            share=share,
-            deadline=deadline,
+            partial(_annotated, result.image, result.poses, result.min_keypoint_score), turn
         )
 
     async def drain(self) -> None:
@@ -200,19 +188,6 @@ class PosePipeline:
         self._decode_pool.stop()
         self._crop_pool.stop()
 
-    async def _frame(
-        self,
-        decode: Callable[[], tuple[Decoded, Frame]],
-        turn: Turn,
-        timings: dict[str, float],
-    ) -> tuple[Decoded, Frame]:
-        return await self._timed(
-            "decode",
-            timings,
-            partial(self._decode_pool.run, **turn.of_queue),
-            decode,
-        )
-
     async def _poses(
         self,
         frame: Frame,
@@ -224,17 +199,13 @@ class PosePipeline:
         if not len(people):
             return Poses.empty()
         with self._pose.expecting():
-            crops = await self._timed(
-                "crop",
-                timings,
-                partial(self._crop_pool.run, **turn.of_queue),
-                partial(self._crop, frame, people.boxes),
-            )
+            cut = partial(self._crop, frame, people.boxes)
+            crops = await self._timed(self._crop_pool, cut, turn, timings)
         done = await self._pose.submit(
             crops,
             cost=len(people),
             group=PoseGroup(self._cycles(parameters.cycles), parameters.flip_test),
-            **turn.of_queue,
+            turn=turn,
         )
         posed = done.value
         timings["pose"], timings["keypoints"] = posed.pose_s, posed.keypoints_s
@@ -247,13 +218,10 @@ class PosePipeline:
         return poses
 
     async def _timed(
-        self,
-        stage: str,
-        timings: dict[str, float],
-        run: Callable[[Callable[[], T]], Awaitable[T]],
-        work: Callable[[], T],
+        self, pool: WorkPool, work: Callable[[], T], turn: Turn, timings: dict[str, float]
     ) -> T:
-        """Runs work elsewhere and notes how long it waited and how long the work itself took."""
+        """Runs work in a pool and notes how long it waited and how long the work itself took."""
+        stage = pool.name
         asked = time.monotonic()
         waited_s = worked_s = 0.0
 
@@ -266,7 +234,7 @@ class PosePipeline:
             self._metrics.stage_seconds.labels(stage).observe(worked_s)
             return result
 
-        result = await run(timed)
+        result = await pool.run(timed, turn)
         timings[stage] = timings.get(stage, 0.0) + worked_s
         self._tracer.stage(stage, worked_s, waited_s)
         timings["queue"] += waited_s

@@ -26,6 +26,7 @@ from service.rest.errors import answer_entry
 from service.rest.schemas import CyclesModel, Health, ModelsModel, ModelsResponse, SizeModel
 from service.runtime.permit import Permit
 from service.runtime.runtime import Runtime
+from service.scheduling.turns import Turn
 from service.telemetry.calls import current_call
 
 
@@ -84,7 +85,7 @@ def pose_routes(runtime: Runtime) -> APIRouter:
             BodyShare(runtime.bodies, caller.share) as share,
         ):
             # In one thread for all: each that computes keeps the interpreter from the event loop.
-            read = partial(runtime.body_pool.run, share=caller.share)
+            read = partial(runtime.body_pool.run, turn=Turn(caller.share))
             body = await read_body(request, limits, share, read)
             raw = dict(body.parameters)
             boxes = raw.pop("boxes", None)

@@ -8,6 +8,7 @@ from service.admission.request_limit import Place
 from service.parameters import PoseParameters, Priority
 from service.pipeline.pipeline import PosePipeline
 from service.pipeline.results import PoseResult
+from service.scheduling.turns import Turn
 
 
 class Permit:
@@ -31,14 +32,9 @@ class Permit:
 
         Raises `ServiceError`, also permission_denied for a priority that is not the caller's.
         """
-        priority = self._caller.priority(parameters.priority)
+        turn = self._turn(parameters.priority, deadline)
         result = await self._pipeline.estimate(
-            source,
-            parameters.model_copy(update={"priority": priority}),
-            boxes,
-            deadline=deadline,
-            keep_image=keep_image,
-            share=self._caller.share,
+            source, parameters, boxes, turn=turn, keep_image=keep_image
         )
         self._caller.charge(len(result.poses))
         self._place.answered = True
@@ -48,7 +44,7 @@ class Permit:
         self, result: PoseResult, *, priority: Priority | None = None, deadline: float
     ) -> bytes:
         """As `PosePipeline.draw`."""
-        priority = self._caller.priority(priority)
-        return await self._pipeline.draw(
-            result, priority=priority, deadline=deadline, share=self._caller.share
-        )
+        return await self._pipeline.draw(result, self._turn(priority, deadline))
+
+    def _turn(self, priority: Priority | None, deadline: float) -> Turn:
+        return Turn(self._caller.share, self._caller.priority(priority).order, deadline)

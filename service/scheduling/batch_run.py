@@ -12,6 +12,7 @@ from typing import Generic, TypeVar
 from service.errors import deadline_exceeded
 from service.scheduling.fair_queue import Order
 from service.scheduling.owner_thread import NoDeviceMemoryError
+from service.scheduling.turns import Turn
 
 In = TypeVar("In")
 Out = TypeVar("Out")
@@ -47,10 +48,9 @@ class Entry(Generic[In, Out]):
     item: In
     cost: int
     group: Hashable
-    share: Hashable
+    turn: Turn
     order: Order
     enqueued: float
-    deadline: float | None
     future: asyncio.Future[Done[Out]]
     begun: bool = False
     timer: asyncio.TimerHandle | None = None

@@ -23,6 +23,7 @@ from service.errors import ErrorCode, ServiceError, deadline_exceeded
 from service.scheduling.batch_run import BatchLimits, BatchRun, Done, Entry, In, Out, Outcome, Run
 from service.scheduling.fair_queue import FairQueue, Order
 from service.scheduling.owner_thread import OwnerThread, WorkerLostError
+from service.scheduling.turns import ANY_TIME, Turn
 from service.telemetry.observers import BatchObserver, ShedReason, SilentObserver
 
 
@@ -49,7 +50,7 @@ class Batcher(Generic[In, Out]):
         self._worker = worker
         self._observer = observer or SilentObserver()
         self._waiting: FairQueue[Entry[In, Out]] = FairQueue(
-            partial(self._observer.queue_depth, name)
+            limits.max_queue_cost, partial(self._observer.queue_depth, name)
         )
         self._running_cost = 0
         self._expected = 0
@@ -86,28 +87,23 @@ class Batcher(Generic[In, Out]):
         *,
         cost: int = 1,
         group: Hashable = None,
-        priority: int = 0,
-        share: Hashable = None,
-        deadline: float | None = None,
+        turn: Turn = ANY_TIME,
     ) -> Done[Out]:
         """Queues one item and waits for its result.
 
-        Lower `priority` numbers go first, and within one the shares take turns. `deadline` is
-        a `time.monotonic()` moment. Raises `ServiceError` overloaded, deadline_exceeded or
+        Raises `ServiceError` overloaded, deadline_exceeded or
         unavailable, or what `run` raised for this item. Cancelling the caller takes the item out
         of the queue.
         """
         if cost < 1:
             raise ValueError(f"cost must be at least 1, got {cost}")
         now = time.monotonic()
-        order = self._waiting.order(share, priority)
-        self._refuse(cost, share, order, now, deadline)
+        order = self._waiting.order(turn)
+        self._refuse(cost, turn, order, now)
         loop = asyncio.get_running_loop()
-        entry: Entry[In, Out] = Entry(
-            item, cost, group, share, order, now, deadline, loop.create_future()
-        )
-        if deadline is not None:
-            entry.timer = loop.call_later(deadline - now, self._expire, entry)
+        entry: Entry[In, Out] = Entry(item, cost, group, turn, order, now, loop.create_future())
+        if turn.deadline is not None:
+            entry.timer = loop.call_later(turn.deadline - now, self._expire, entry)
         self._waiting.join(entry)
         self._plan_pump()
         try:
@@ -165,14 +161,8 @@ class Batcher(Generic[In, Out]):
                 entry.future.set_exception(_stopping())
         self._tell_if_idle()
 
-    def _refuse(
-        self,
-        cost: int,
-        share: Hashable,
-        order: Order,
-        now: float,
-        deadline: float | None,
-    ) -> None:
+    def _refuse(self, cost: int, turn: Turn, order: Order, now: float) -> None:
+        deadline = turn.deadline
         if self._worker.lost:
             raise WorkerLostError(self._worker.name)
         if self._closed:
@@ -181,7 +171,7 @@ class Batcher(Generic[In, Out]):
             self._observer.shed(self.name, "expired")
             raise deadline_exceeded(f"before {self.name}")
         # An empty queue takes any single item, however dear: it could never get in otherwise.
-        if self._waiting and self._waiting.full(share, cost, self.limits.max_queue_cost):
+        if self._waiting and not self._waiting.room.fits(turn.share, cost):
             self._observer.shed(self.name, "queue_full")
             raise ServiceError(
                 ErrorCode.OVERLOADED,

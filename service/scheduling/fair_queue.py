@@ -3,12 +3,13 @@
 from __future__ import annotations
 
 from bisect import insort
-from collections import Counter, defaultdict
+from collections import defaultdict
 from collections.abc import Callable, Hashable, Iterator
 from math import inf
 from typing import Generic, Protocol, TypeAlias, TypeVar
 
-from service.scheduling.shares import over_share
+from service.scheduling.shares import FairBound
+from service.scheduling.turns import Turn
 
 Order: TypeAlias = tuple[int, float, int]
 """Priority, virtual time of the turn, and number of arrival; the lowest goes first."""
@@ -52,9 +53,9 @@ class Waiting(Protocol):
     """An item of a queue; `order` is what `FairQueue.order` gave."""
 
     @property
-    def order(self) -> Order: ...
+    def turn(self) -> Turn: ...
     @property
-    def share(self) -> Hashable: ...
+    def order(self) -> Order: ...
     @property
     def cost(self) -> int: ...
 
@@ -63,14 +64,18 @@ W = TypeVar("W", bound=Waiting)
 
 
 class FairQueue(Generic[W]):
-    """Not thread-safe; `changed` is called with the summed cost of all that waits."""
+    """What waits, in the order of its turns. Not thread-safe.
 
-    def __init__(self, changed: Callable[[int], None]) -> None:
-        self.cost = 0
+    Args:
+        bound: of the summed cost; `room` says what still fits.
+        changed: called with the summed cost of all that waits.
+    """
+
+    def __init__(self, bound: int, changed: Callable[[int], None]) -> None:
+        self.room = FairBound(bound)
         self._changed = changed
         self._items: list[W] = []
-        self._held: Counter[Hashable] = Counter()
-        self._turns: defaultdict[int, FairOrder] = defaultdict(FairOrder)
+        self._orders: defaultdict[int, FairOrder] = defaultdict(FairOrder)
         self._arrivals = 0
 
     def __len__(self) -> int:
@@ -85,23 +90,23 @@ class FairQueue(Generic[W]):
         """Of the item that goes next; infinite where none waits."""
         return self._items[0].order[0] if self._items else inf
 
-    def order(self, share: Hashable, priority: int = 0) -> Order:
-        """Of the next item of a share; lower priorities go first."""
+    @property
+    def cost(self) -> int:
+        """Summed, of all that waits."""
+        return self.room.used
+
+    def order(self, turn: Turn) -> Order:
+        """Of the next item with this turn."""
         self._arrivals += 1
-        return priority, self._turns[priority].start(share), self._arrivals
+        return turn.priority, self._orders[turn.priority].start(turn.share), self._arrivals
 
     def ahead(self, order: Order) -> int:
         """The summed cost of what would go before."""
         return sum(item.cost for item in self._items if item.order < order)
 
-    def full(self, share: Hashable, cost: int, bound: int) -> bool:
-        """Whether one more item of a share is too much for a line of at most `bound`."""
-        free = bound - self.cost
-        return cost > free or over_share(self._held[share], free)
-
     def join(self, item: W) -> None:
         """One more waits."""
-        self._turns[item.order[0]].queued(item.share, item.cost)
+        self._orders[item.turn.priority].queued(item.turn.share, item.cost)
         insort(self._items, item, key=lambda each: each.order)
         self._count(item, item.cost)
 
@@ -109,14 +114,14 @@ class FairQueue(Generic[W]):
         """It has its turn."""
         self._leave(item)
         priority, start, _ = item.order
-        self._turns[priority].begun(start)
+        self._orders[priority].begun(start)
 
     def withdraw(self, item: W) -> bool:
         """It will not have its turn; False where it does not wait any more."""
         if item not in self._items:
             return False
         self._leave(item)
-        self._turns[item.order[0]].withdrawn(item.share, item.cost)
+        self._orders[item.turn.priority].withdrawn(item.turn.share, item.cost)
         return True
 
     def _leave(self, item: W) -> None:
@@ -124,8 +129,5 @@ class FairQueue(Generic[W]):
         self._count(item, -item.cost)
 
     def _count(self, item: W, cost: int) -> None:
-        self.cost += cost
-        self._held[item.share] += cost
-        if not self._held[item.share]:
-            del self._held[item.share]
+        self.room.take(item.turn.share, cost)
         self._changed(self.cost)

@@ -19,7 +19,8 @@ from service.errors import ErrorCode, ServiceError
 from service.scheduling.budget import ByteBudget
 from service.scheduling.fair_queue import FairOrder
 from service.scheduling.owner_thread import OwnerThread
-from service.scheduling.shares import over_share
+from service.scheduling.shares import FairBound
+from service.scheduling.turns import Turn
 from service.scheduling.work_pool import WorkPool
 from tests.fakes import FakeEstimator, marked_image
 from tests.pictures import encoded
@@ -34,17 +35,35 @@ PNG = encoded(marked_image(0x010203), "PNG")
     ("room", "shares", "expected"), [(256, 1, [205]), (90, 2, [40, 40]), (2, 1, [2]), (1, 1, [1])]
 )
 def test_nobody_fills_a_room_alone(room: int, shares: int, expected: list[int]) -> None:
+    bound = FairBound(room)
     held = [0] * shares
-    while True:
-        before = list(held)
+    while any(bound.fits(share) for share in range(shares)):
         for share in range(shares):
-            free = room - sum(held)
-            if free > 0 and not over_share(held[share], free):
+            if bound.fits(share):
+                bound.take(share)
                 held[share] += 1
-        if held == before:
-            break
     assert held == expected
-    assert not over_share(0, 1), "the last place is for whoever has none"
+    assert bound.used == sum(expected)
+
+
+def test_the_last_of_a_bound_is_for_a_share_that_holds_nothing() -> None:
+    bound = FairBound(5)
+    bound.take("flood", 4)
+    assert not bound.fits("flood")
+    assert bound.fits("small")
+    assert not bound.fits("small", 2), "as much as is free"
+    bound.take(None)
+    assert not bound.fits("small")
+    bound.give_back("flood", 4)
+    assert (bound.used, bound.free) == (1, 4)
+    assert not bound._held, "a share that holds nothing is forgotten"
+
+
+def test_what_no_caller_holds_is_no_share_of_any() -> None:
+    bound = FairBound(10)
+    bound.take(None, 9)
+    assert bound.fits(None)
+    assert bound.fits("a")
 
 
 def test_shares_get_equal_work_whatever_they_queued() -> None:
@@ -87,7 +106,7 @@ async def test_a_batcher_goes_round_by_share_within_a_priority(
     asked += [(10, "a", 1), (11, "a", 1), (20, "b", 1), (30, "flood", 0)]
     rest = []
     for item, share, priority in asked:
-        rest.append(asyncio.create_task(box.submit(item, share=share, priority=priority)))
+        rest.append(asyncio.create_task(box.submit(item, turn=Turn(share, priority))))
         await asyncio.sleep(0)
     doubler.gate.set()
     await asyncio.gather(first, *rest)
@@ -100,9 +119,9 @@ async def test_a_full_batcher_still_takes_who_has_nothing_there(
 ) -> None:
     box = batcher(doubler, worker, ear, max_queue_cost=10)
     first = await held(box, doubler)
-    flood = [asyncio.create_task(box.submit(item, share="flood")) for item in range(12)]
+    flood = [asyncio.create_task(box.submit(item, turn=Turn("flood"))) for item in range(12)]
     await asyncio.sleep(0)
-    small = asyncio.create_task(box.submit(100, share="small"))
+    small = asyncio.create_task(box.submit(100, turn=Turn("small")))
     await asyncio.sleep(0)
     doubler.gate.set()
     assert (await small).value == 200
@@ -118,12 +137,12 @@ async def test_a_forecast_counts_only_what_goes_before(
     box = batcher(doubler, worker, ear, max_cost=1)
     box._seconds_per_batch = 1.0
     first = await held(box, doubler)
-    flood = [asyncio.create_task(box.submit(item, share="flood")) for item in range(9)]
+    flood = [asyncio.create_task(box.submit(item, turn=Turn("flood"))) for item in range(9)]
     await asyncio.sleep(0)
     due = time.monotonic() + 4
-    small = asyncio.create_task(box.submit(100, share="small", deadline=due))
+    small = asyncio.create_task(box.submit(100, turn=Turn("small", deadline=due)))
     with pytest.raises(ServiceError, match="too long for this deadline"):
-        await box.submit(9, share="flood", deadline=due)
+        await box.submit(9, turn=Turn("flood", deadline=due))
     doubler.gate.set()
     assert (await small).value == 200
     await asyncio.gather(first, *flood)
@@ -147,7 +166,7 @@ async def test_a_pool_goes_round_by_share(pool: WorkPool) -> None:
     await asyncio.to_thread(entered.wait, 100)
     rest = []
     for name in ("flood 1", "flood 2", "flood 3", "a 1", "a 2", "b 1"):
-        work = pool.run(lambda name=name: done.append(name), share=name[0])  # type: ignore[misc]
+        work = pool.run(lambda name=name: done.append(name), Turn(name[0]))  # type: ignore[misc]
         rest.append(asyncio.create_task(work))
         await asyncio.sleep(0)
     rest[1].cancel()

@@ -83,4 +83,4 @@ async def test_who_waits_too_long_is_overloaded() -> None:
     await asyncio.gather(*held)
     assert stand.budget.used == 0
     assert not stand.incoming._waiting
-    assert not stand.incoming._held
+    assert not stand.incoming._room._held
