@@ -63,8 +63,8 @@ class Caller:
     max_priority: Priority = Priority.HIGH
     _access: Access | None = field(default=None, repr=False)
 
-    def check(self, *, requests: int = 0) -> None:
-        """Whether it may have one more image looked at, and so many more requests, now.
+    def check(self, *, request: bool = False) -> None:
+        """Whether it may have one more image looked at now, and one more request if it is one.
 
         Raises `ServiceError` unauthenticated (its key has expired or is gone) or overloaded.
         """
@@ -72,7 +72,7 @@ class Caller:
         if key is None:
             return
         for rate, what in (
-            (usage.requests if requests else None, "requests"),
+            (usage.requests if request else None, "requests"),
             (usage.crops, "crops"),
         ):
             after_s = rate.wait_s() if rate is not None else 0.0
@@ -80,8 +80,12 @@ class Caller:
                 raise self._limited(
                     f"the key {key.name} may have {rate.per_second:g} {what} a second", after_s
                 )
-        if requests and usage.requests is not None:
-            usage.requests.spend(requests)
+
+    def spend_request(self) -> None:
+        """One request of it could be let in."""
+        _, usage = self._current_key(quiet=True)
+        if usage.requests is not None:
+            usage.requests.spend(1)
 
     def charge(self, crops: int) -> None:
         """So many people were looked at for it; an image without any counts as one."""

@@ -1,4 +1,4 @@
-"""Requests in flight: how many are let in, and of whom; whether one would be answered in time."""
+"""Limit of requests in flight, and the forecast of when one more would be answered."""
 
 from __future__ import annotations
 
@@ -14,12 +14,6 @@ _MARGIN = 1.2
 """The forecast knows nothing of what the requests ahead contain."""
 _RECENT = 50
 """Answers over which the pace is averaged."""
-
-
-class Place:
-    """What one request holds; `answered` is set by whoever answers it as it should be."""
-
-    answered = False
 
 
 class RequestLimit:
@@ -64,20 +58,16 @@ class RequestLimit:
             )
 
     @contextmanager
-    def taken(self, share: Hashable, patience_s: float) -> Iterator[Place]:
+    def taken(self, share: Hashable, patience_s: float) -> Iterator[None]:
         """Lets one request in until the block ends. Raises `ServiceError` as `check` does."""
         self.check(share, patience_s)
         if not self.in_flight:
             self._since = time.monotonic()
-        place = Place()
         with self._room.taken(share):
-            try:
-                yield place
-            finally:
-                if place.answered:
-                    self._note_pace()
+            yield
 
-    def _note_pace(self) -> None:
+    def note_answer(self) -> None:
+        """One request was answered, and ends now: only such count towards the pace."""
         now = time.monotonic()
         self._answers += 1
         weight = 1 / min(self._answers, _RECENT)

@@ -25,6 +25,7 @@ from service.pipeline.limits import PipelineLimits, allowed_cycles
 from service.pipeline.results import ModelNames, PoseResult
 from service.scheduling.batching import Batcher
 from service.scheduling.budget import ByteBudget
+from service.scheduling.in_flight import InFlight
 from service.scheduling.owner_thread import OwnerThread, on_device
 from service.scheduling.turns import ANY_TIME, Turn
 from service.scheduling.work_pool import WorkPool
@@ -61,6 +62,7 @@ class PosePipeline:
         self._estimator = estimator
         self._metrics = metrics
         self._tracer = tracer or SilentTracer()
+        self._in_flight = InFlight()
         self._workers = (detect_worker, pose_worker)
         self._on_device = partial(on_device, self._workers, estimator.alive)
         self._decoder = ImageDecoder(
@@ -121,49 +123,53 @@ class PosePipeline:
         of the parameters' `deadline_ms` and `priority`, its `turn` in every queue counts here.
         Raises `ServiceError`.
         """
-        started = time.monotonic()
-        timings = {"queue": 0.0}
-        self._cycles(parameters.cycles)  # a bad value is rejected before any work is done
-        if boxes is None and self.models.detector == NO_DETECTOR:
-            raise invalid_argument("boxes", "needed, as this service runs without a detector")
-        # An image that is being decoded will join the batch that forms in the meantime.
-        next_batch = self._pose if boxes is not None else self._detect
-        with next_batch.expecting():
-            decode = partial(self._decode, source, whole=keep_image, boxes=boxes)
-            image, frame = await self._timed(self._decode_pool, decode, turn, timings)
-        if boxes is None:
-            done = await self._detect.submit(frame, turn=turn)
-            timings["detect"] = done.ran_s
-            self._tracer.stage("detect", done.ran_s, done.waited_s)
-            timings["queue"] += done.waited_s
-            wanted = CANDIDATES * (parameters.max_people or self.limits.max_people)
-            people = image.inside(done.value.select(limit=min(wanted, self.limits.max_people)))
-            if image.reduction > 1 and not self._decoder.large_enough(people.boxes):
-                people = image.grown(people)
-                decode = partial(self._decode, source, whole=True, instead_of=image)
+        with self._in_flight:
+            started = time.monotonic()
+            timings = {"queue": 0.0}
+            self._cycles(parameters.cycles)  # a bad value is rejected before any work is done
+            if boxes is None and self.models.detector == NO_DETECTOR:
+                raise invalid_argument("boxes", "needed, as this service runs without a detector")
+            # An image that is being decoded will join the batch that forms in the meantime.
+            next_batch = self._pose if boxes is not None else self._detect
+            with next_batch.expecting():
+                decode = partial(self._decode, source, whole=keep_image, boxes=boxes)
                 image, frame = await self._timed(self._decode_pool, decode, turn, timings)
-        else:
-            check_boxes_touch(boxes, image.width, image.height)
-            people = image.shrunk(_given(boxes).select(limit=parameters.max_people))
-        poses = image.grown_poses(await self._poses(frame, people, parameters, turn, timings))
-        poses = self._estimator.answered(
-            poses,
-            (image.width, image.height),
-            given=boxes is not None,
-            min_score=parameters.min_score,
-            suppress=self.limits.suppress if parameters.suppress is None else parameters.suppress,
-        ).first(parameters.max_people)
-        self._metrics.people_per_image.observe(len(poses))
-        timings["total"] = time.monotonic() - started
-        return PoseResult(
-            poses,
-            image.width,
-            image.height,
-            self.models,
-            {stage: seconds * 1e3 for stage, seconds in timings.items()},
-            parameters.min_keypoint_score,
-            image.pixels if keep_image else None,
-        )
+            if boxes is None:
+                done = await self._detect.submit(frame, turn=turn)
+                timings["detect"] = done.ran_s
+                self._tracer.stage("detect", done.ran_s, done.waited_s)
+                timings["queue"] += done.waited_s
+                wanted = CANDIDATES * (parameters.max_people or self.limits.max_people)
+                people = image.inside(done.value.select(limit=min(wanted, self.limits.max_people)))
+                if image.reduction > 1 and not self._decoder.large_enough(people.boxes):
+                    people = image.grown(people)
+                    decode = partial(self._decode, source, whole=True, instead_of=image)
+                    image, frame = await self._timed(self._decode_pool, decode, turn, timings)
+            else:
+                check_boxes_touch(boxes, image.width, image.height)
+                people = image.shrunk(_given(boxes).select(limit=parameters.max_people))
+            poses = image.grown_poses(await self._poses(frame, people, parameters, turn, timings))
+            suppress = parameters.suppress
+            if suppress is None:
+                suppress = self.limits.suppress
+            poses = self._estimator.answered(
+                poses,
+                (image.width, image.height),
+                given=boxes is not None,
+                min_score=parameters.min_score,
+                suppress=suppress,
+            ).first(parameters.max_people)
+            self._metrics.people_per_image.observe(len(poses))
+            timings["total"] = time.monotonic() - started
+            return PoseResult(
+                poses,
+                image.width,
+                image.height,
+                self.models,
+                {stage: seconds * 1e3 for stage, seconds in timings.items()},
+                parameters.min_keypoint_score,
+                image.pixels if keep_image else None,
+            )
 
     def announce(self) -> Callable[[], None]:
         """Lets a batch wait a little for a call whose image still arrives; see `Batcher`."""
@@ -172,14 +178,15 @@ class PosePipeline:
     async def draw(self, result: PoseResult, turn: Turn = ANY_TIME) -> bytes:
         """The kept image of a result with its poses drawn, as JPEG."""
         assert result.image is not None, "estimate() must be asked to keep the image"
-        return await self._crop_pool.run(
-            partial(_annotated, result.image, result.poses, result.min_keypoint_score), turn
-        )
+        drawing = partial(_annotated, result.image, result.poses, result.min_keypoint_score)
+        with self._in_flight:
+            return await self._crop_pool.run(drawing, turn)
 
     async def drain(self) -> None:
-        """Finishes what is queued."""
+        """Finishes what is in flight; no batch waits for company any more."""
         await self._detect.drain()
         await self._pose.drain()
+        await self._in_flight.ended()
 
     def close(self) -> None:
         """Fails what still waits and ends the pools; the workers belong to the runtime."""

@@ -1,4 +1,4 @@
-"""Who calls over HTTP, told by the key that a request or a WebSocket shows."""
+"""Who calls over HTTP, by the key that a request or a WebSocket shows."""
 
 from __future__ import annotations
 
@@ -10,17 +10,44 @@ from urllib.parse import urlsplit
 
 from fastapi import Depends, Request, WebSocket
 from fastapi.security import APIKeyHeader, HTTPAuthorizationCredentials, HTTPBearer
+from starlette.datastructures import Headers, QueryParams
+from starlette.types import Scope as AsgiScope
 
 from service.access.callers import Access, Caller
 from service.access.keys import Scope
+from service.admission.door import Door
+from service.admission.ticket import Ticket
 from service.errors import ErrorCode, ServiceError
 from service.telemetry.calls import current_call
 
 KEY_PROTOCOL = "sdpose.key."
 Identify: TypeAlias = Callable[..., Coroutine[Any, Any, Caller]]
 
+TICKET = "sdpose.ticket"
+"""Of a scope that `CallMiddleware` has let in to a route which looks at images."""
+
 _api_key = APIKeyHeader(name="X-API-Key", auto_error=False, description="A key of the operator.")
 _bearer = HTTPBearer(auto_error=False, description="A key of the operator.")
+KEYS = (Depends(_api_key), Depends(_bearer))
+"""Dependencies that only tell the API's document how a key is shown."""
+
+
+def ticket_of(scope: AsgiScope, headers: Headers, access: Access, door: Door) -> Ticket:
+    """That of a request for poses. Raises `ServiceError` unauthenticated or permission_denied."""
+    address = scope["client"][0] if scope.get("client") else None
+    caller = access.identify(headers.get("x-api-key"), headers.get("authorization"), address)
+    current_call().key = caller.name
+    access.check_scope(caller, Scope.POSE)
+    return door.ticket(caller, _wanted_s(QueryParams(scope["query_string"])))
+
+
+def _wanted_s(query: QueryParams) -> float | None:
+    """The time that the query leaves; what is wrong there is reported when it is checked."""
+    try:
+        wanted_s = float(query.get("deadline_ms", "nan")) / 1e3
+    except ValueError:
+        return None
+    return wanted_s if wanted_s > 0 else None
 
 
 def callers_of(access: Access, scope: Scope | None = Scope.POSE) -> Identify:

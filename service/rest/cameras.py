@@ -57,8 +57,7 @@ def camera_routes(runtime: Runtime) -> APIRouter:
     async def add(
         request: Request, response: Response, caller: Caller = Depends(identify)
     ) -> CameraModel:
-        caller.check(requests=1)
-        runtime.check_admission(caller, runtime.patience_s())
+        runtime.door.check(runtime.door.ticket(caller))
         status = cameras.add(parse_camera(await read_small_json(request, "a camera")), caller)
         response.headers["Location"] = f"{request.scope.get('root_path', '')}{PATH}/{status.name}"
         return camera_model(status)

@@ -27,7 +27,7 @@ from service.errors import (
     invalid_argument,
     without_frames,
 )
-from service.rpc.callers import CURRENT, current_caller, identified, text
+from service.rpc.callers import CURRENT, current_ticket, identified, text
 from service.rpc.errors import GRPC_STATUS, REQUEST_ID_KEY, error_metadata
 from service.rpc.wire import check_size, most_beside_images
 from service.runtime.runtime import Runtime
@@ -104,12 +104,11 @@ class PoseCallInterceptor(_Interceptor):
 
     def _single(self, api: str, behaviour: Any, read: _Read) -> Any:
         async def answer(context: ServicerContext[Any, Any]) -> None:
-            caller = current_caller()
-            caller.check(requests=1)
-            patience_s = self._patience_s(context)
-            arrived = self._runtime.check_admission(caller, patience_s).announce()
+            ticket = current_ticket()
+            self._runtime.door.check(ticket)
+            arrived = self._runtime.pipeline.announce()
             try:
-                async with self._incoming.one(caller.share, patience_s):
+                async with self._incoming.one(ticket.caller.share, ticket.patience_s):
                     message = await self._first(context)
             finally:
                 arrived()
@@ -138,10 +137,6 @@ class PoseCallInterceptor(_Interceptor):
             raise invalid_argument("message", "none came")
         return message
 
-    def _patience_s(self, context: ServicerContext[Any, Any]) -> float:
-        left_s = context.time_remaining()
-        return self._runtime.patience_s(None if left_s is None else left_s * 1e3)
-
     def _call(
         self, api: str, answer: Callable[[ServicerContext[Any, Any]], Awaitable[None]]
     ) -> Any:
@@ -158,7 +153,7 @@ class PoseCallInterceptor(_Interceptor):
                     scope = _SCOPES.get(api, Scope.POSE)
                     caller = identified(self._runtime.access, metadata, context.peer(), scope)
                     opened.key = caller.name
-                    CURRENT.set(caller)
+                    CURRENT.set(self._runtime.door.ticket(caller, context.time_remaining()))
                     # Of its own: a call lasts until its client has read the answer.
                     with self._open.taken(caller.share, inf):
                         await self._answered(answer, context, opened)

@@ -203,38 +203,38 @@ def clock(monkeypatch: pytest.MonkeyPatch) -> list[float]:
     return now
 
 
-def test_places_tell_early_who_would_wait_too_long(clock: list[float]) -> None:
+def test_a_forecast_tells_early_who_would_wait_too_long(clock: list[float]) -> None:
     shed: list[str] = []
-    places = RequestLimit(100, shed.append)
+    limit = RequestLimit(100, shed.append)
     for _ in range(20):
-        with places.taken("a", 1.0) as place:
+        with limit.taken("a", 1.0):
             clock[0] += 0.02
-            place.answered = True
-    with places.taken("a", 5), places.taken("a", 5), places.taken("a", 5), places.taken("a", 5):
-        assert places.in_flight == 4
-        assert places.expected_wait_s("a") == pytest.approx(4 * places.expected_wait_s("b"))
+            limit.note_answer()
+    with limit.taken("a", 5), limit.taken("a", 5), limit.taken("a", 5), limit.taken("a", 5):
+        assert limit.in_flight == 4
+        assert limit.expected_wait_s("a") == pytest.approx(4 * limit.expected_wait_s("b"))
         with pytest.raises(ServiceError, match="ahead for this deadline") as refused:
-            places.check("a", 0.05)
+            limit.check("a", 0.05)
         assert refused.value.code is ErrorCode.OVERLOADED
         assert refused.value.retry_after_s == pytest.approx(1.2 * 4 * 0.02 - 0.05)
-        places.check("b", 0.05)
-        places.check("a", 1.0)
+        limit.check("b", 0.05)
+        limit.check("a", 1.0)
     assert shed == ["predicted_late"]
-    assert places.in_flight == 0
-    assert places.expected_wait_s("a") == 0, "an idle service refuses nobody"
+    assert limit.in_flight == 0
+    assert limit.expected_wait_s("a") == 0, "an idle service refuses nobody"
 
 
 def test_what_fails_early_says_nothing_of_the_pace(clock: list[float]) -> None:
-    places = RequestLimit(10, lambda reason: None)
+    limit = RequestLimit(10, lambda reason: None)
     for _ in range(5):
-        with places.taken("a", 1.0) as place:
+        with limit.taken("a", 1.0):
             clock[0] += 0.02
-            place.answered = True
-    pace = places._seconds_each
+            limit.note_answer()
+    pace = limit._seconds_each
     for _ in range(100):
-        with places.taken("a", 1.0):
+        with limit.taken("a", 1.0):
             pass
-    assert places._seconds_each == pace
+    assert limit._seconds_each == pace
 
 
 async def flooding(
