@@ -3,14 +3,22 @@
 from __future__ import annotations
 
 import time
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Hashable, Iterator
 from contextlib import contextmanager
+from typing import Final
 
 from service.access.callers import Caller
-from service.admission.request_limit import RequestLimit
 from service.admission.ticket import Deadlines, Ticket
+from service.errors import ErrorCode, ServiceError
 from service.scheduling.budget import ByteBudget
 from service.scheduling.in_flight import InFlight
+from service.scheduling.shares import FairBound
+from service.telemetry.observers import ShedReason
+
+_MARGIN: Final = 1.2
+"""The forecast knows nothing of what the requests ahead contain."""
+_RECENT: Final = 50
+"""Answers over which the pace is averaged."""
 
 
 class Admission:
@@ -48,24 +56,37 @@ class Door:
     """Lets requests in by their tickets. All of it belongs to the event loop.
 
     Args:
-        requests: how many may be in flight, and the forecast of their answers.
-        memory: for what all of them have sent.
+        max_requests: in flight.
+        max_calls: of gRPC that are open.
+        memory: for what all requests have sent.
         deadlines: of the service.
         check_ready: raises `ServiceError` unavailable while no request may enter.
+        shed: called with the reason of each refusal for load.
+
+    Attributes:
+        inside: the requests in flight.
     """
 
     def __init__(
         self,
-        requests: RequestLimit,
+        *,
+        max_requests: int,
+        max_calls: int,
         memory: ByteBudget,
         deadlines: Deadlines,
         check_ready: Callable[[], object],
+        shed: Callable[[ShedReason], None],
     ) -> None:
         self.inside = InFlight()
-        self._requests = requests
+        self._requests = FairBound(max_requests)
+        self._calls = FairBound(max_calls)
         self._memory = memory
         self._deadlines = deadlines
         self._check_ready = check_ready
+        self._shed = shed
+        self._seconds_each = 0.0
+        self._answers = 0
+        self._since = 0.0
 
     def ticket(self, caller: Caller, wanted_s: float | None = None) -> Ticket:
         """That of a request which comes now; `wanted_s` is what its headers leave for an answer."""
@@ -91,17 +112,56 @@ class Door:
         this caller's part of it, or where the answer would come too late.
         """
         self._check_ready()
-        self._requests.check(ticket.caller.share, ticket.patience_s)
+        share = ticket.caller.share
+        self._check_bound(self._requests, share)
+        late_s = _MARGIN * self.expected_wait_s(share) - ticket.patience_s
+        if late_s > 0:
+            self._shed("predicted_late")
+            message = "too many requests are ahead for this deadline"
+            raise ServiceError(ErrorCode.OVERLOADED, message, retry_after_s=late_s)
+
+    def expected_wait_s(self, share: Hashable) -> float:
+        """A forecast of the time to the answer of one more request of a share.
+
+        The requests ahead at the pace of the recent answers. Of another share only as many are
+        ahead as this one would have, since shares go round.
+        """
+        return self._requests.ahead(share) * self._seconds_each
 
     @contextmanager
     def enter(self, ticket: Ticket) -> Iterator[Admission]:
         """Lets one request in until the block ends. Raises `ServiceError` as `check_room`."""
-        self._check_ready()
-        with self._requests.taken(ticket.caller.share, ticket.patience_s), self.inside:
+        self.check_room(ticket)
+        if not self.inside.count:
+            self._since = time.monotonic()
+        with self._requests.taken(ticket.caller.share), self.inside:
             admission = Admission(ticket.caller, self._memory)
             try:
                 yield admission
             finally:
                 admission.end()
-                if admission.is_answered:
-                    self._requests.note_answer()
+                if admission.is_answered:  # errors are quick, and would make the pace look fast
+                    self._note_pace()
+
+    @contextmanager
+    def call(self, caller: Caller) -> Iterator[None]:
+        """One more call of gRPC, bounded apart: it lasts until its client has read the answer.
+
+        Raises `ServiceError` overloaded.
+        """
+        self._check_bound(self._calls, caller.share)
+        with self._calls.taken(caller.share):
+            yield
+
+    def _check_bound(self, bound: FairBound, share: Hashable) -> None:
+        if not bound.fits(share):
+            self._shed("too_many_requests")
+            message = "too many requests are in flight"
+            raise ServiceError(ErrorCode.OVERLOADED, message, retry_after_s=1.0)
+
+    def _note_pace(self) -> None:
+        now = time.monotonic()
+        self._answers += 1
+        weight = 1 / min(self._answers, _RECENT)
+        self._seconds_each += weight * (now - self._since - self._seconds_each)
+        self._since = now

@@ -20,9 +20,8 @@ from service.errors import invalid_argument
 from service.parameters import PoseParameters, check_boxes_touch
 from service.pipeline.decoding import Decoded, ImageDecoder
 from service.pipeline.estimator import Crops, Estimator, Frame
-from service.pipeline.items import Posed, PoseGroup
 from service.pipeline.limits import PipelineLimits, allowed_cycles
-from service.pipeline.results import ModelNames, PoseResult
+from service.pipeline.results import ModelNames, Posed, PoseGroup, PoseResult
 from service.scheduling.batching import Batcher
 from service.scheduling.budget import ByteBudget
 from service.scheduling.in_flight import InFlight
@@ -126,38 +125,32 @@ class PosePipeline:
         with self._in_flight:
             started = time.monotonic()
             timings = {"queue": 0.0}
-            self._cycles(parameters.cycles)  # a bad value is rejected before any work is done
+            cycles = self._cycles(parameters.cycles)  # a bad value is rejected before any work
             if boxes is None and self.models.detector == NO_DETECTOR:
                 raise invalid_argument("boxes", "needed, as this service runs without a detector")
-            # An image that is being decoded will join the batch that forms in the meantime.
-            next_batch = self._pose if boxes is not None else self._detect
-            with next_batch.expecting():
-                decode = partial(self._decode, source, whole=keep_image, boxes=boxes)
-                image, frame = await self._timed(self._decode_pool, decode, turn, timings)
-            if boxes is None:
-                done = await self._detect.submit(frame, turn=turn)
-                timings["detect"] = done.ran_s
-                self._tracer.stage("detect", done.ran_s, done.waited_s)
-                timings["queue"] += done.waited_s
-                wanted = CANDIDATES * (parameters.max_people or self.limits.max_people)
-                people = image.inside(done.value.select(limit=min(wanted, self.limits.max_people)))
-                if image.reduction > 1 and not self._decoder.large_enough(people.boxes):
-                    people = image.grown(people)
-                    decode = partial(self._decode, source, whole=True, instead_of=image)
-                    image, frame = await self._timed(self._decode_pool, decode, turn, timings)
-            else:
-                check_boxes_touch(boxes, image.width, image.height)
-                people = image.shrunk(_given(boxes).select(limit=parameters.max_people))
-            poses = image.grown_poses(await self._poses(frame, people, parameters, turn, timings))
+            image, frame, people = await self._people(
+                source, parameters, boxes, turn, timings, whole=keep_image
+            )
+            poses = Poses.empty()
+            if len(people):
+                with self._pose.expecting():
+                    cut = partial(self._crop, frame, people.boxes)
+                    crops = await self._timed(self._crop_pool, cut, turn, timings)
+                group = PoseGroup(cycles, parameters.flip_test)
+                done = await self._pose.submit(crops, cost=len(people), group=group, turn=turn)
+                posed = done.value
+                self._note(timings, "pose", posed.pose_s, done.waited_s)
+                self._note(timings, "keypoints", posed.keypoints_s)
+                poses = Poses(posed.keypoints, posed.scores, people.boxes, people.scores)
+            if not poses.finite:  # a fault of ours, and nothing that JSON could carry
+                raise FloatingPointError("a keypoint or a score is not finite")
             suppress = parameters.suppress
-            if suppress is None:
-                suppress = self.limits.suppress
             poses = self._estimator.answered(
-                poses,
+                image.grown_poses(poses),
                 (image.width, image.height),
                 given=boxes is not None,
                 min_score=parameters.min_score,
-                suppress=suppress,
+                suppress=self.limits.suppress if suppress is None else suppress,
             ).first(parameters.max_people)
             self._metrics.people_per_image.observe(len(poses))
             timings["total"] = time.monotonic() - started
@@ -195,34 +188,34 @@ class PosePipeline:
         self._decode_pool.stop()
         self._crop_pool.stop()
 
-    async def _poses(
+    async def _people(
         self,
-        frame: Frame,
-        people: Detections,
+        source: bytes | Image,
         parameters: PoseParameters,
+        boxes: Floats | None,
         turn: Turn,
         timings: dict[str, float],
-    ) -> Poses:
-        if not len(people):
-            return Poses.empty()
-        with self._pose.expecting():
-            cut = partial(self._crop, frame, people.boxes)
-            crops = await self._timed(self._crop_pool, cut, turn, timings)
-        done = await self._pose.submit(
-            crops,
-            cost=len(people),
-            group=PoseGroup(self._cycles(parameters.cycles), parameters.flip_test),
-            turn=turn,
-        )
-        posed = done.value
-        timings["pose"], timings["keypoints"] = posed.pose_s, posed.keypoints_s
-        self._tracer.stage("pose", posed.pose_s, done.waited_s)
-        self._tracer.stage("keypoints", posed.keypoints_s)
-        timings["queue"] += done.waited_s
-        poses = Poses(posed.keypoints, posed.scores, people.boxes, people.scores)
-        if not poses.finite:  # a fault of ours, and nothing that JSON could carry
-            raise FloatingPointError("a keypoint or a score is not finite")
-        return poses
+        *,
+        whole: bool,
+    ) -> tuple[Decoded, Frame, Detections]:
+        """The decoded image, and the people in its pixels."""
+        # An image that is being decoded will join the batch that forms in the meantime.
+        next_batch = self._pose if boxes is not None else self._detect
+        with next_batch.expecting():
+            decode = partial(self._decode, source, whole=whole, boxes=boxes)
+            image, frame = await self._timed(self._decode_pool, decode, turn, timings)
+        if boxes is not None:
+            check_boxes_touch(boxes, image.width, image.height)
+            return image, frame, image.shrunk(_given(boxes).select(limit=parameters.max_people))
+        done = await self._detect.submit(frame, turn=turn)
+        self._note(timings, "detect", done.ran_s, done.waited_s)
+        wanted = CANDIDATES * (parameters.max_people or self.limits.max_people)
+        people = image.inside(done.value.select(limit=min(wanted, self.limits.max_people)))
+        if image.reduction > 1 and not self._decoder.large_enough(people.boxes):
+            people = image.grown(people)
+            decode = partial(self._decode, source, whole=True, instead_of=image)
+            image, frame = await self._timed(self._decode_pool, decode, turn, timings)
+        return image, frame, people
 
     async def _timed(
         self, pool: WorkPool, work: Callable[[], T], turn: Turn, timings: dict[str, float]
@@ -242,10 +235,15 @@ class PosePipeline:
             return result
 
         result = await pool.run(timed, turn)
-        timings[stage] = timings.get(stage, 0.0) + worked_s
-        self._tracer.stage(stage, worked_s, waited_s)
-        timings["queue"] += waited_s
+        self._note(timings, stage, worked_s, waited_s)
         return result
+
+    def _note(
+        self, timings: dict[str, float], stage: str, worked_s: float, waited_s: float = 0.0
+    ) -> None:
+        timings[stage] = timings.get(stage, 0.0) + worked_s
+        timings["queue"] += waited_s
+        self._tracer.stage(stage, worked_s, waited_s)
 
     def _cycles(self, asked: int | None) -> int:
         try:

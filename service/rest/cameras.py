@@ -16,7 +16,7 @@ from service.access.keys import Scope
 from service.cameras.camera import CameraAnswer, CameraEvent, CameraStatus
 from service.cameras.feed import Watcher
 from service.cameras.settings import CameraRequest, parse_camera
-from service.rest.callers import callers_of
+from service.rest.callers import KEYS, callers_of
 from service.rest.documentation import CAMERA_PROBLEMS
 from service.rest.errors import frame_entry
 from service.rest.json_body import read_small_json
@@ -39,6 +39,7 @@ def camera_routes(runtime: Runtime) -> APIRouter:
     any_key = callers_of(runtime.access, None)
     router = APIRouter(
         prefix=PATH,
+        dependencies=KEYS,
         tags=["cameras"],
         responses=CAMERA_PROBLEMS,
     )

@@ -7,7 +7,7 @@ from __future__ import annotations
 
 import asyncio
 
-from starlette.datastructures import Headers
+from starlette.requests import HTTPConnection
 from starlette.types import ASGIApp, Message, Receive, Scope, Send
 
 from service.errors import ServiceError, deadline_exceeded, invalid_argument, without_frames
@@ -55,13 +55,13 @@ class CallMiddleware:
 
         name = f"{scope['method']} {path}"
         api = self._apis.get(path)
-        headers = Headers(scope=scope)
+        connection = HTTPConnection(scope)
         try:
-            with self._runtime.calls.open(name, headers.get, api) as call:
+            with self._runtime.calls.open(name, connection.headers.get, api) as call:
                 check_query(scope)
                 if api is not None and scope["method"] == "POST":
                     # Refused here for a tenth of the work of a route: in an overload most are.
-                    ticket = ticket_of(scope, headers, self._runtime.access, self._runtime.door)
+                    ticket = ticket_of(connection, self._runtime.access, self._runtime.door)
                     self._runtime.door.check(ticket)
                     scope[TICKET] = ticket
                 await self._app(scope, self._bounded(receive), send_with_id)

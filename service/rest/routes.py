@@ -55,7 +55,7 @@ def pose_routes(runtime: Runtime) -> APIRouter:
         max_values=most_values(settings.max_boxes, settings.max_images),
     )
 
-    router = APIRouter(tags=["pose"])
+    router = APIRouter(dependencies=KEYS, tags=["pose"])
 
     async def admitted(request: Request) -> AsyncIterator[_Asked]:
         """The checked request; a drain waits, and its body counts, until the answer is sent."""
@@ -83,9 +83,7 @@ def pose_routes(runtime: Runtime) -> APIRouter:
         estimates = map(one, asked.images, asked.boxes)
         return await asyncio.gather(*estimates, return_exceptions=True)
 
-    @router.post(
-        "/pose", summary="Find people and their keypoints", dependencies=KEYS, **POSE_DOCUMENT
-    )
+    @router.post("/pose", summary="Find people and their keypoints", **POSE_DOCUMENT)
     async def pose(request: Request, asked: _Asked = Depends(admitted)) -> Response:
         call = current_call()
         if len(asked.images) == 1:
@@ -104,7 +102,6 @@ def pose_routes(runtime: Runtime) -> APIRouter:
     @router.post(
         "/pose/overlay",
         summary="The image with the poses drawn",
-        dependencies=KEYS,
         response_class=Response,  # not JSON, as the document would say
         **OVERLAY_DOCUMENT,
     )

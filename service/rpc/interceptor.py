@@ -8,7 +8,6 @@ from __future__ import annotations
 import asyncio
 from collections.abc import AsyncIterator, Awaitable, Callable
 from functools import partial
-from math import inf
 from typing import TYPE_CHECKING, Any, TypeAlias
 
 import grpc
@@ -19,7 +18,6 @@ from grpc.aio import ServicerContext
 from protos.sdpose.v1 import pose_pb2
 from service.access.keys import Scope
 from service.admission.incoming import Incoming
-from service.admission.request_limit import RequestLimit
 from service.errors import (
     ErrorCode,
     ServiceError,
@@ -57,9 +55,6 @@ class PoseCallInterceptor(_Interceptor):
         self._runtime = runtime
         self._incoming = Incoming(runtime.bodies, largest_message)
         settings = runtime.settings
-        self._open = RequestLimit(
-            settings.max_requests + settings.max_streams, partial(runtime.metrics.shed, "requests")
-        )
         self._most_else = most_beside_images(settings.max_boxes)
         self._longest_s = settings.max_deadline_ms / 1e3
 
@@ -154,8 +149,7 @@ class PoseCallInterceptor(_Interceptor):
                     caller = identified(self._runtime.access, metadata, context.peer(), scope)
                     opened.key = caller.name
                     CURRENT.set(self._runtime.door.ticket(caller, context.time_remaining()))
-                    # Of its own: a call lasts until its client has read the answer.
-                    with self._open.taken(caller.share, inf):
+                    with self._runtime.door.call(caller):
                         await self._answered(answer, context, opened)
             except ServiceError as error:
                 refusal = without_frames(error)

@@ -14,7 +14,6 @@ from sdpose_core.types import Floats, Image
 from service.access.callers import Access, Caller
 from service.access.keys import known_keys
 from service.admission.door import Door
-from service.admission.request_limit import RequestLimit
 from service.admission.ticket import Deadlines, Ticket
 from service.cameras.addresses import AddressRules
 from service.cameras.camera import Host
@@ -70,14 +69,16 @@ class Runtime:
             partial(self.metrics.shed, "body", "memory"),
         )
         self.door = Door(
-            RequestLimit(settings.max_requests, partial(self.metrics.shed, "requests")),
-            self.bodies,
-            Deadlines(
+            max_requests=settings.max_requests,
+            max_calls=settings.max_requests + settings.max_streams,
+            memory=self.bodies,
+            deadlines=Deadlines(
                 settings.max_deadline_ms / 1e3,
                 settings.default_deadline_ms / 1e3,
                 settings.max_queue_ms / 1e3,
             ),
-            self._ready_models,
+            check_ready=self._ready_models,
+            shed=partial(self.metrics.shed, "requests"),
         )
         self.body_pool = WorkPool("body", threads=1, max_waiting=settings.max_requests)
         self.calls = Calls(self.metrics, self.tracer)

@@ -196,23 +196,35 @@ class Batcher(Generic[In, Out]):
             asyncio.get_running_loop().call_soon(self._pump)
 
     def _pump(self) -> None:
+        """Hands the next batch to the owner thread, where both are ready."""
         self._pump_planned = False
         if self._running_cost or not self._waiting:
             return
         batch, full = self._choose()
-        if not full and not self._draining and self._expected and self.limits.max_wait_s > 0:
-            oldest = min(entry.enqueued for entry in batch)
-            rest_s = oldest + self.limits.max_wait_s - time.monotonic()
-            if rest_s > 0:
-                self._wait_for_company(rest_s)
-                return
-            reason = "wait"
-        else:
-            reason = "full" if full else ("drain" if self._draining else "idle")
-        if self._ready_since is None:
-            self._ready_since = time.monotonic()
-        if not self._worker.schedule.taken:  # else it is offered when free, and may have grown then
-            self._dispatch(batch, reason)
+        reason = self._reason(batch, full)
+        if reason is None:
+            return
+        ready_since = self._ready_since = self._ready_since or time.monotonic()
+        if self._worker.schedule.taken:  # it is offered when free, and may have grown by then
+            return
+        if self._wait_timer is not None:
+            self._wait_timer.cancel()
+            self._wait_timer = None
+        self._ready_since = None
+        for entry in batch:
+            self._waiting.begin(entry)
+        self._worker.schedule.take(self._pump)
+        self._running_cost = sum(entry.cost for entry in batch)
+        self._observer.dispatched(self.name, self._running_cost, reason)
+        loop = asyncio.get_running_loop()
+        call = self._worker.call(partial(self._run, batch))
+
+        def hand_over(future: Future[Outcome[Out]]) -> None:
+            # The loop may be gone when the process is ordered to exit at once.
+            if not loop.is_closed():
+                loop.call_soon_threadsafe(self._finish, batch, ready_since, future)
+
+        call.add_done_callback(hand_over)
 
     def _choose(self) -> tuple[list[Entry[In, Out]], bool]:
         """The first entry and those of its group behind it that still fit, and if it is full."""
@@ -230,32 +242,22 @@ class Batcher(Generic[In, Out]):
             cost += entry.cost
         return batch, cost >= self.limits.max_cost
 
-    def _wait_for_company(self, rest_s: float) -> None:
+    def _reason(self, batch: list[Entry[In, Out]], full: bool) -> str | None:
+        """Why a batch leaves now; None where it waits for company, which a timer ends."""
+        if full:
+            return "full"
+        if self._draining:
+            return "drain"
+        if not self._expected or not self.limits.max_wait_s:
+            return "idle"
+        oldest = min(entry.enqueued for entry in batch)
+        rest_s = oldest + self.limits.max_wait_s - time.monotonic()
+        if rest_s <= 0:
+            return "wait"
         if self._wait_timer is not None:
             self._wait_timer.cancel()
         self._wait_timer = asyncio.get_running_loop().call_later(rest_s, self._plan_pump)
-
-    def _dispatch(self, batch: list[Entry[In, Out]], reason: str) -> None:
-        if self._wait_timer is not None:
-            self._wait_timer.cancel()
-            self._wait_timer = None
-        ready_since = self._ready_since or time.monotonic()
-        self._ready_since = None
-        for entry in batch:
-            self._waiting.begin(entry)
-        self._worker.schedule.take(self._pump)
-        cost = sum(entry.cost for entry in batch)
-        self._running_cost = cost
-        self._observer.dispatched(self.name, cost, reason)
-        loop = asyncio.get_running_loop()
-        call = self._worker.call(lambda: self._run(batch))
-
-        def hand_over(future: Future[Outcome[Out]]) -> None:
-            # The loop may be gone when the process is ordered to exit at once.
-            if not loop.is_closed():
-                loop.call_soon_threadsafe(self._finish, batch, ready_since, future)
-
-        call.add_done_callback(hand_over)
+        return None
 
     def _finish(
         self, batch: list[Entry[In, Out]], ready_since: float, call: Future[Outcome[Out]]

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from contextlib import ExitStack
 from types import SimpleNamespace
 
 import pytest
@@ -9,7 +10,6 @@ import pytest
 from service.access.callers import Access, Caller
 from service.access.keys import Key
 from service.admission.door import Door
-from service.admission.request_limit import RequestLimit
 from service.admission.ticket import Deadlines, Ticket
 from service.errors import ErrorCode, ServiceError
 from service.parameters import Priority
@@ -23,15 +23,21 @@ ANYONE = Caller("anyone")
 
 
 class Stand:
-    """A door with one place and 100 bytes; `ready` may be taken back."""
+    """A door for few requests and 100 bytes; `ready` may be taken back."""
 
-    def __init__(self, *keys: Key) -> None:
+    def __init__(self, *keys: Key, max_requests: int = 1) -> None:
         self.shed: list[str] = []
         self.ready = True
         self.access = Access(keys, Priority.NORMAL, lambda: self.shed.append("key_limit"))
         self.memory = ByteBudget(100, "bytes", lambda: self.shed.append("memory"))
-        limit = RequestLimit(1, self.shed.append)
-        self.door = Door(limit, self.memory, DEADLINES, self._check_ready)
+        self.door = Door(
+            max_requests=max_requests,
+            max_calls=2,
+            memory=self.memory,
+            deadlines=DEADLINES,
+            check_ready=self._check_ready,
+            shed=self.shed.append,
+        )
 
     def _check_ready(self) -> None:
         if not self.ready:
@@ -44,10 +50,11 @@ class Stand:
 
 @pytest.fixture
 def clock(monkeypatch: pytest.MonkeyPatch) -> list[float]:
-    """The moment that tickets see; a test moves it."""
+    """The moment that tickets and the door see; a test moves it."""
     now = [0.0]
     seen = SimpleNamespace(monotonic=lambda: now[0])
-    monkeypatch.setattr("service.admission.ticket.time", seen)
+    for module in ("ticket", "door"):
+        monkeypatch.setattr(f"service.admission.{module}.time", seen)
     return now
 
 
@@ -73,8 +80,8 @@ def test_a_deadline_of_the_headers_is_a_moment(
     clock: list[float], wanted_s: float, due_s: float
 ) -> None:
     ticket = Stand().door.ticket(ANYONE, wanted_s)
-    assert ticket.due == ticket.started + due_s
-    clock[0] = ticket.started + 0.25
+    assert (ticket.started, ticket.due) == (0.0, due_s)
+    clock[0] = 0.25
     assert ticket.turn().deadline == ticket.due
     assert ticket.patience_s == pytest.approx(max(0.0, due_s - 0.25))
 
@@ -150,3 +157,54 @@ async def test_people_are_charged_as_they_are_answered() -> None:
         stand.door.check(stand.ticket())
     with stand.door.enter(stand.ticket()):  # what was let in before goes on
         pass
+
+
+async def answer(stand: Stand, clock: list[float], *, answered: bool = True) -> None:
+    with stand.door.enter(stand.door.ticket(Caller("a"), 1.0)) as admission:
+        clock[0] += 0.02
+        if answered:
+            admission.answered(1)
+
+
+async def test_a_forecast_tells_early_who_would_wait_too_long(clock: list[float]) -> None:
+    stand = Stand(max_requests=100)
+    door = stand.door
+    for _ in range(20):
+        await answer(stand, clock)
+    with ExitStack() as inside:
+        for _ in range(4):
+            inside.enter_context(door.enter(door.ticket(Caller("a"), 5)))
+        assert door.inside.count == 4
+        assert door.expected_wait_s("a") == pytest.approx(4 * door.expected_wait_s("b"))
+        with pytest.raises(ServiceError, match="ahead for this deadline") as refused:
+            door.check(door.ticket(Caller("a"), 0.05))
+        assert refused.value.code is ErrorCode.OVERLOADED
+        assert refused.value.retry_after_s == pytest.approx(1.2 * 4 * 0.02 - 0.05)
+        door.check(door.ticket(Caller("b"), 0.05))
+        door.check(door.ticket(Caller("a"), 1.0))
+    assert stand.shed == ["predicted_late"]
+    assert door.inside.count == 0
+    assert door.expected_wait_s("a") == 0, "an idle service refuses nobody"
+
+
+async def test_what_fails_early_says_nothing_of_the_pace(clock: list[float]) -> None:
+    stand = Stand(max_requests=10)
+    for _ in range(5):
+        await answer(stand, clock)
+    pace = stand.door._seconds_each
+    assert pace > 0
+    for _ in range(100):
+        await answer(stand, clock, answered=False)
+    assert stand.door._seconds_each == pace
+
+
+async def test_open_calls_are_bounded_apart_from_requests() -> None:
+    stand = Stand()
+    with stand.door.call(ANYONE), stand.door.call(Caller("another")):
+        with (
+            pytest.raises(ServiceError, match="too many requests are in flight"),
+            stand.door.call(Caller("third")),
+        ):
+            pass
+        stand.door.check(stand.ticket())
+    assert stand.shed == ["too_many_requests"]

@@ -9,11 +9,9 @@ import time
 from collections.abc import Iterator
 from contextlib import suppress
 from statistics import median
-from types import SimpleNamespace
 
 import pytest
 
-from service.admission.request_limit import RequestLimit
 from service.client import AsyncGrpcPoseClient, AsyncRestPoseClient, Retry
 from service.errors import ErrorCode, ServiceError
 from service.scheduling.budget import ByteBudget
@@ -191,50 +189,6 @@ def test_memory_is_shared_too() -> None:
     budget.give_back(50, share="small")
     assert budget.used == 0
     budget.take(5000, share="alone")  # an idle service rejects no one
-
-
-@pytest.fixture
-def clock(monkeypatch: pytest.MonkeyPatch) -> list[float]:
-    """The moment that `RequestLimit` sees; a test moves it."""
-    now = [0.0]
-    monkeypatch.setattr(
-        "service.admission.request_limit.time", SimpleNamespace(monotonic=lambda: now[0])
-    )
-    return now
-
-
-def test_a_forecast_tells_early_who_would_wait_too_long(clock: list[float]) -> None:
-    shed: list[str] = []
-    limit = RequestLimit(100, shed.append)
-    for _ in range(20):
-        with limit.taken("a", 1.0):
-            clock[0] += 0.02
-            limit.note_answer()
-    with limit.taken("a", 5), limit.taken("a", 5), limit.taken("a", 5), limit.taken("a", 5):
-        assert limit.in_flight == 4
-        assert limit.expected_wait_s("a") == pytest.approx(4 * limit.expected_wait_s("b"))
-        with pytest.raises(ServiceError, match="ahead for this deadline") as refused:
-            limit.check("a", 0.05)
-        assert refused.value.code is ErrorCode.OVERLOADED
-        assert refused.value.retry_after_s == pytest.approx(1.2 * 4 * 0.02 - 0.05)
-        limit.check("b", 0.05)
-        limit.check("a", 1.0)
-    assert shed == ["predicted_late"]
-    assert limit.in_flight == 0
-    assert limit.expected_wait_s("a") == 0, "an idle service refuses nobody"
-
-
-def test_what_fails_early_says_nothing_of_the_pace(clock: list[float]) -> None:
-    limit = RequestLimit(10, lambda reason: None)
-    for _ in range(5):
-        with limit.taken("a", 1.0):
-            clock[0] += 0.02
-            limit.note_answer()
-    pace = limit._seconds_each
-    for _ in range(100):
-        with limit.taken("a", 1.0):
-            pass
-    assert limit._seconds_each == pace
 
 
 async def flooding(

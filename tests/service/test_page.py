@@ -30,9 +30,9 @@ from playwright.async_api import (
 )
 
 from sdpose_core import PoseEstimator
-from service.admission.request_limit import RequestLimit
 from service.pipeline.estimator import Estimator
 from service.process import run_service
+from service.scheduling.shares import FairBound
 from tests.cameras import camera
 from tests.fakes import FakeEstimator
 from tests.service.conftest import Service, quiet_settings, serving
@@ -243,7 +243,7 @@ async def test_no_old_picture_under_an_error_and_another_try(
         await page.get_by_role("button", name="Example").click()
         await expect(status).to_contain_text("1 person")
         door = service.runtime.door
-        limit, door._requests = door._requests, RequestLimit(0, lambda reason: None)
+        limit, door._requests = door._requests, FairBound(0)
         await page.get_by_label("flip test").check()
         await expect(alert).to_contain_text("The service is busy. Worth another try in 1 s.")
         await expect(page.locator("canvas")).to_be_hidden()
