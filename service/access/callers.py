@@ -11,7 +11,7 @@ from dataclasses import dataclass, field
 from datetime import UTC, datetime
 
 from service.access.keys import UNLIMITED, Key, Scope, digest_of
-from service.errors import ErrorCode, ServiceError
+from service.errors import ErrorCode, ServiceError, overloaded
 from service.parameters import Priority
 
 
@@ -145,7 +145,7 @@ class Caller:
     def _limited(self, message: str, after_s: float) -> ServiceError:
         assert self._access is not None
         self._access.shed()
-        return ServiceError(ErrorCode.OVERLOADED, message, retry_after_s=after_s)
+        return overloaded(message, after_s)
 
 
 class Access:

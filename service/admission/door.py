@@ -9,7 +9,7 @@ from typing import Final
 
 from service.access.callers import Caller
 from service.admission.ticket import Deadlines, Ticket
-from service.errors import ErrorCode, ServiceError
+from service.errors import overloaded
 from service.scheduling.budget import ByteBudget
 from service.scheduling.in_flight import InFlight
 from service.scheduling.shares import FairBound
@@ -117,8 +117,7 @@ class Door:
         late_s = _MARGIN * self.expected_wait_s(share) - ticket.patience_s
         if late_s > 0:
             self._shed("predicted_late")
-            message = "too many requests are ahead for this deadline"
-            raise ServiceError(ErrorCode.OVERLOADED, message, retry_after_s=late_s)
+            raise overloaded("too many requests are ahead for this deadline", late_s)
 
     def expected_wait_s(self, share: Hashable) -> float:
         """A forecast of the time to the answer of one more request of a share.
@@ -156,8 +155,7 @@ class Door:
     def _check_bound(self, bound: FairBound, share: Hashable) -> None:
         if not bound.fits(share):
             self._shed("too_many_requests")
-            message = "too many requests are in flight"
-            raise ServiceError(ErrorCode.OVERLOADED, message, retry_after_s=1.0)
+            raise overloaded("too many requests are in flight")
 
     def _note_pace(self) -> None:
         now = time.monotonic()

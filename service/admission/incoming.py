@@ -10,7 +10,7 @@ import asyncio
 from collections.abc import AsyncIterator, Hashable
 from contextlib import asynccontextmanager
 
-from service.errors import ErrorCode, ServiceError
+from service.errors import overloaded
 from service.scheduling.budget import ByteBudget
 from service.scheduling.shares import FairBound
 
@@ -58,9 +58,7 @@ class Incoming:
             else:
                 self._waiting.remove((share, turn))
             if isinstance(error, TimeoutError):
-                raise ServiceError(
-                    ErrorCode.OVERLOADED, "too many messages are on their way in", retry_after_s=1.0
-                ) from None
+                raise overloaded("too many messages are on their way in") from None
             raise
 
     def _release(self, share: Hashable) -> None:

@@ -15,7 +15,7 @@ from sdpose_core.skeleton import EDGES, KEYPOINT_NAMES
 from sdpose_core.types import Floats
 from service.admission.door import Admission
 from service.admission.ticket import Ticket
-from service.errors import ErrorCode, ServiceError, as_service_error
+from service.errors import ErrorCode, ServiceError, as_service_error, unavailable
 from service.json_text import most_values
 from service.parameters import PoseParameters, parse_boxes, parse_parameters
 from service.pipeline.results import PoseResult
@@ -167,7 +167,7 @@ def operator_routes(runtime: Runtime, *, metrics: bool) -> APIRouter:
 def _healthy(trouble: Callable[[], str | None], word: str) -> Health:
     reason = trouble()
     if reason is not None:
-        raise ServiceError(ErrorCode.UNAVAILABLE, f"the service is {reason}", retry_after_s=2.0)
+        raise unavailable(f"the service is {reason}")
     return Health(status=word)
 
 

@@ -19,7 +19,7 @@ from service.cameras.addresses import AddressRules
 from service.cameras.camera import Host
 from service.cameras.cameras import Cameras
 from service.cameras.settings import read_camera_file
-from service.errors import ErrorCode, ServiceError
+from service.errors import ErrorCode, ServiceError, unavailable
 from service.parameters import PoseParameters
 from service.pipeline.pipeline import PosePipeline
 from service.pipeline.results import ModelNames, PoseResult
@@ -110,17 +110,13 @@ class Runtime:
     def pipeline(self) -> PosePipeline:
         """That of the models that serve now. Raises `ServiceError` unavailable before there are."""
         if self._models is None:
-            raise ServiceError(
-                ErrorCode.UNAVAILABLE, "the models are not loaded yet", retry_after_s=2.0
-            )
+            raise unavailable("the models are not loaded yet")
         return self._models.pipeline
 
     def _ready_models(self) -> Models:
         reason = self.not_ready()
         if reason is not None or self._models is None:
-            raise ServiceError(
-                ErrorCode.UNAVAILABLE, f"the service is {reason or 'starting'}", retry_after_s=2.0
-            )
+            raise unavailable(f"the service is {reason or 'starting'}")
         return self._models
 
     @contextmanager

@@ -19,7 +19,7 @@ from functools import partial
 from math import ceil
 from typing import Generic
 
-from service.errors import ErrorCode, ServiceError, deadline_exceeded
+from service.errors import deadline_exceeded, overloaded, stopping
 from service.scheduling.batch_run import BatchLimits, BatchRun, Done, Entry, In, Out, Outcome, Run
 from service.scheduling.fair_queue import FairQueue, Order
 from service.scheduling.owner_thread import OwnerThread, WorkerLostError
@@ -158,7 +158,7 @@ class Batcher(Generic[In, Out]):
         for entry in list(self._waiting):
             self._waiting.withdraw(entry)
             if not entry.future.done():
-                entry.future.set_exception(_stopping())
+                entry.future.set_exception(stopping())
         self._tell_if_idle()
 
     def _refuse(self, cost: int, turn: Turn, order: Order, now: float) -> None:
@@ -166,28 +166,20 @@ class Batcher(Generic[In, Out]):
         if self._worker.lost:
             raise WorkerLostError(self._worker.name)
         if self._closed:
-            raise _stopping()
+            raise stopping()
         if deadline is not None and deadline <= now:
             self._observer.shed(self.name, "expired")
             raise deadline_exceeded(f"before {self.name}")
         # An empty queue takes any single item, however dear: it could never get in otherwise.
         if self._waiting and not self._waiting.room.fits(turn.share, cost):
             self._observer.shed(self.name, "queue_full")
-            raise ServiceError(
-                ErrorCode.OVERLOADED,
-                f"the {self.name} queue is full",
-                retry_after_s=self.expected_wait_s,
-            )
+            raise overloaded(f"the {self.name} queue is full", self.expected_wait_s)
         # With nothing ahead the forecast is not asked: a stale pace must not shut the door.
         if deadline is not None and self._waiting:
             late_s = now + self._wait_s(self._waiting.ahead(order)) - deadline
             if late_s > 0:
                 self._observer.shed(self.name, "predicted_late")
-                raise ServiceError(
-                    ErrorCode.OVERLOADED,
-                    f"the {self.name} queue is too long for this deadline",
-                    retry_after_s=late_s,
-                )
+                raise overloaded(f"the {self.name} queue is too long for this deadline", late_s)
 
     def _plan_pump(self) -> None:
         # One turn of the loop later, so that items submitted in the same turn share a batch.
@@ -319,7 +311,3 @@ class Batcher(Generic[In, Out]):
             if not idle.done():
                 idle.set_result(None)
         self._idle_waiters.clear()
-
-
-def _stopping() -> ServiceError:
-    return ServiceError(ErrorCode.UNAVAILABLE, "the service is stopping", retry_after_s=2.0)

@@ -5,7 +5,7 @@ from __future__ import annotations
 import threading
 from collections.abc import Callable, Hashable
 
-from service.errors import ErrorCode, ServiceError
+from service.errors import ServiceError, overloaded
 from service.scheduling.shares import FairBound
 
 
@@ -64,4 +64,4 @@ class ByteBudget:
         # Never under the lock: a listener may wait for a lock whose holder collects garbage, and
         # so waits in `give_back` for this one.
         self._on_refusal()
-        return ServiceError(ErrorCode.OVERLOADED, f"too many {self._what}", retry_after_s=1.0)
+        return overloaded(f"too many {self._what}")

@@ -11,7 +11,7 @@ from dataclasses import dataclass, field
 from functools import partial
 from typing import Any, TypeVar
 
-from service.errors import ErrorCode, ServiceError, deadline_exceeded
+from service.errors import deadline_exceeded, overloaded, stopping
 from service.scheduling.fair_queue import FairQueue, Order
 from service.scheduling.turns import ANY_TIME, Turn
 from service.telemetry.observers import QueueObserver, SilentObserver
@@ -76,7 +76,7 @@ class WorkPool:
         """
         now, deadline = time.monotonic(), turn.deadline
         if self._stopped:
-            raise self._stopping()
+            raise stopping()
         if deadline is not None and deadline <= now:
             self._observer.shed(self.name, "expired")
             raise deadline_exceeded(f"before {self.name}")
@@ -97,7 +97,7 @@ class WorkPool:
                 self._observer.shed(self.name, "expired")
         except asyncio.CancelledError:
             if self._stopped_alone():
-                raise self._stopping() from None
+                raise stopping() from None
             if self._withdraw(job):
                 self._observer.shed(self.name, "cancelled")
             raise
@@ -116,17 +116,12 @@ class WorkPool:
         task = asyncio.current_task()
         return self._stopped and task is not None and not task.cancelling()
 
-    def _stopping(self) -> ServiceError:
-        return ServiceError(ErrorCode.UNAVAILABLE, "the service is stopping", retry_after_s=2.0)
-
     def _queued(self, work: Callable[[], T], turn: Turn, now: float) -> _Job:
         with self._lock:
             self._waiting.room.bound = self._threads + self._max_waiting - len(self._begun)
             if not self._waiting.room.fits(turn.share):
                 self._observer.shed(self.name, "queue_full")
-                raise ServiceError(
-                    ErrorCode.OVERLOADED, f"the {self.name} queue is full", retry_after_s=1.0
-                )
+                raise overloaded(f"the {self.name} queue is full")
             job = _Job(work, turn, self._waiting.order(turn), now)
             self._waiting.join(job)
             return job

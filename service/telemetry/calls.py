@@ -7,7 +7,9 @@ exception into a `ServiceError`. What remains to the front ends is how an error 
 from __future__ import annotations
 
 import logging
+import re
 import time
+import uuid
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager, nullcontext
 from contextvars import ContextVar
@@ -18,7 +20,6 @@ import structlog
 
 from service.errors import ErrorCode, ServiceError, as_service_error
 from service.telemetry.metrics import Metrics
-from service.telemetry.request_ids import request_id_from
 from service.telemetry.tracing import Tracer
 
 OK: Final = "ok"
@@ -27,6 +28,7 @@ CLIENT_GONE: Final = "client_gone"
 
 _current: ContextVar[Call] = ContextVar("current_call")
 _log = structlog.get_logger(__name__)
+_ACCEPTED_ID = re.compile(r"[A-Za-z0-9._:/+=@-]{1,128}")
 
 
 @dataclass(slots=True)
@@ -71,7 +73,7 @@ class Calls:
             ServiceError: for any exception of the block; unknown ones are logged and become
                 `internal` without detail. Cancellation passes through.
         """
-        call = Call(request_id_from(header("x-request-id")))
+        call = Call(_request_id(header("x-request-id")))
         token = _current.set(call)
         with structlog.contextvars.bound_contextvars(request_id=call.request_id):
             try:
@@ -108,3 +110,10 @@ class Calls:
             ms=round(seconds * 1e3, 2),
             **call.details,
         )
+
+
+def _request_id(given: str | None) -> str:
+    """The caller's own id if it is short and plain (it goes into logs), else a new one."""
+    if given is not None and _ACCEPTED_ID.fullmatch(given):
+        return given
+    return uuid.uuid4().hex
