@@ -315,16 +315,12 @@ class PoseEstimator:
             size = self.config.heatmap_size
             return torch.zeros((0, NUM_KEYPOINTS, *size), device=self.backend.device)
         people = joined(pixels)
-        cycles = self.cycles.check(cycles)
-
-        def answers(seen: Tensor) -> Tensor:
-            return run_in_batches(
-                lambda part: self.backend.run(part, cycles),
-                seen,
-                self._batch_sizes,
-                pads=self.backend.pads,
-            )
-
+        answers = partial(
+            run_in_batches,
+            partial(self.backend.run, cycles=self.cycles.check(cycles)),
+            sizes=self._batch_sizes,
+            pads=self.backend.pads,
+        )
         heatmaps = answers(people)
         if not flip_test:
             return heatmaps

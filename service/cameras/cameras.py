@@ -17,7 +17,7 @@ from service.cameras.camera import Camera, CameraEvent, CameraStatus, Host
 from service.cameras.feed import Watcher
 from service.cameras.settings import CameraSettings
 from service.errors import ErrorCode, ServiceError
-from service.scheduling.fairness import crowds
+from service.scheduling.shares import FairBound
 
 _log = structlog.get_logger(__name__)
 
@@ -35,8 +35,8 @@ class Cameras:
     ) -> None:
         self._rules = rules
         self._host = host
-        self._max_cameras = max_cameras
-        self._max_watchers = max_watchers
+        self._cameras = FairBound(max_cameras)
+        self._watching = FairBound(max_watchers)
         self._running: dict[str, _Running] = {}
         self._leaving: list[_Running] = []
 
@@ -54,16 +54,17 @@ class Cameras:
             raise ServiceError(
                 ErrorCode.ALREADY_EXISTS, f"there is a camera {settings.name} already", field="name"
             )
-        free = self._max_cameras - len(self._running)
-        if free <= 0 or (owner is not None and crowds(self._owned(owner), free)):
+        share = None if owner is None else owner.share
+        if not self._cameras.fits(share):
             raise ServiceError(
                 ErrorCode.OVERLOADED,
-                f"no more of the {self._max_cameras} cameras that are read at a time is free",
+                f"no more of the {self._cameras.bound} cameras that are read at a time is free",
                 retry_after_s=30.0,
             )
         with ExitStack() as held:
             if owner is not None:
                 held.enter_context(owner.stream())
+            held.enter_context(self._cameras.taken(share))
             camera = Camera(settings, self._host, owner)
             task = asyncio.create_task(camera.run())
             self._running[settings.name] = _Running(camera, task, held.pop_all())
@@ -102,15 +103,13 @@ class Cameras:
 
         Counts as a stream of the caller. Raises `ServiceError` not_found or overloaded.
         """
-        camera = self._watched(name, caller)
-        with caller.stream(looking=False), camera.events.watch(caller) as watcher:
+        with self._watched(name, caller) as camera, camera.events.watch(caller) as watcher:
             yield camera.status, watcher
 
     @contextmanager
     def watch_pictures(self, name: str, caller: Caller) -> Iterator[Watcher[bytes]]:
         """Its frames with the people drawn in, as JPEG. Raises `ServiceError` as `watch`."""
-        camera = self._watched(name, caller)
-        with caller.stream(looking=False), camera.pictures.watch(caller) as watcher:
+        with self._watched(name, caller) as camera, camera.pictures.watch(caller) as watcher:
             yield watcher
 
     def start(self, cameras: Iterable[CameraSettings]) -> None:
@@ -150,10 +149,6 @@ class Cameras:
         ending.held.close()
         _log.info("camera removed", camera=name)
 
-    def _owned(self, owner: Caller) -> int:
-        owners = (running.camera.owner for running in self._running.values())
-        return sum(one is not None and one.share == owner.share for one in owners)
-
     def _find(self, name: str, caller: Caller) -> Camera:
         running = self._running.get(name)
         if running is None or not _sees(caller, running.camera):
@@ -167,17 +162,17 @@ class Cameras:
             found += running.camera.pictures.watchers
         return found
 
-    def _watched(self, name: str, caller: Caller) -> Camera:
+    @contextmanager
+    def _watched(self, name: str, caller: Caller) -> Iterator[Camera]:
         camera = self._find(name, caller)
-        watching = [watcher.caller.share for watcher in self._watchers()]
-        free = self._max_watchers - len(watching)
-        if free <= 0 or crowds(watching.count(caller.share), free):
+        if not self._watching.fits(caller.share):
             raise ServiceError(
                 ErrorCode.OVERLOADED,
-                f"no more of the {self._max_watchers} places to watch cameras is free",
+                f"no more of the {self._watching.bound} places to watch cameras is free",
                 retry_after_s=5.0,
             )
-        return camera
+        with caller.stream(looking=False), self._watching.taken(caller.share):
+            yield camera
 
 
 @dataclass(frozen=True, slots=True)

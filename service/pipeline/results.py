@@ -1,4 +1,4 @@
-"""The people of one image, and which models found them."""
+"""What the pipeline passes to its queues, and answers: the people of one image."""
 
 from __future__ import annotations
 
@@ -6,7 +6,25 @@ from dataclasses import asdict, dataclass
 from typing import Any
 
 from sdpose_core.io.people import people_json
-from sdpose_core.types import Image, Poses
+from sdpose_core.types import Floats, Image, Poses
+
+
+@dataclass(frozen=True, slots=True)
+class PoseGroup:
+    """Only crops with the same options may share a batch."""
+
+    cycles: int
+    flip_test: bool
+
+
+@dataclass(frozen=True, slots=True)
+class Posed:
+    """The keypoints and scores of one image's people; the seconds are those of its batch."""
+
+    keypoints: Floats
+    scores: Floats
+    pose_s: float
+    keypoints_s: float
 
 
 @dataclass(frozen=True, slots=True)

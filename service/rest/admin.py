@@ -10,7 +10,7 @@ from pydantic import BaseModel, ConfigDict, Field, ValidationError
 from service.access.keys import Scope
 from service.errors import invalid_argument
 from service.parameters import rejected
-from service.rest.callers import callers_of
+from service.rest.callers import KEYS, callers_of
 from service.rest.documentation import ADMIN_PROBLEMS
 from service.rest.json_body import read_small_json
 from service.rest.schemas import ModelsModel
@@ -43,7 +43,7 @@ def admin_routes(runtime: Runtime) -> APIRouter:
     """Loading other models without a restart."""
     router = APIRouter(
         prefix="/admin",
-        dependencies=[Depends(callers_of(runtime.access, Scope.ADMIN))],
+        dependencies=[*KEYS, Depends(callers_of(runtime.access, Scope.ADMIN))],
         tags=["administration"],
         responses=ADMIN_PROBLEMS,
     )

@@ -16,7 +16,7 @@ from service.access.keys import Scope
 from service.cameras.camera import CameraAnswer, CameraEvent, CameraStatus
 from service.cameras.feed import Watcher
 from service.cameras.settings import CameraRequest, parse_camera
-from service.rest.callers import callers_of
+from service.rest.callers import KEYS, callers_of
 from service.rest.documentation import CAMERA_PROBLEMS
 from service.rest.errors import frame_entry
 from service.rest.json_body import read_small_json
@@ -39,6 +39,7 @@ def camera_routes(runtime: Runtime) -> APIRouter:
     any_key = callers_of(runtime.access, None)
     router = APIRouter(
         prefix=PATH,
+        dependencies=KEYS,
         tags=["cameras"],
         responses=CAMERA_PROBLEMS,
     )
@@ -57,8 +58,7 @@ def camera_routes(runtime: Runtime) -> APIRouter:
     async def add(
         request: Request, response: Response, caller: Caller = Depends(identify)
     ) -> CameraModel:
-        caller.check(requests=1)
-        runtime.check_admission(caller, runtime.patience_s())
+        runtime.door.check(runtime.door.ticket(caller))
         status = cameras.add(parse_camera(await read_small_json(request, "a camera")), caller)
         response.headers["Location"] = f"{request.scope.get('root_path', '')}{PATH}/{status.name}"
         return camera_model(status)

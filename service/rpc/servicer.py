@@ -10,7 +10,7 @@ from grpc.aio import ServicerContext
 
 from protos.sdpose.v1 import pose_pb2, pose_pb2_grpc
 from service.errors import deadline_exceeded, invalid_argument
-from service.rpc.callers import current_caller
+from service.rpc.callers import current_ticket
 from service.rpc.convert import (
     answer_of,
     boxes_of,
@@ -37,26 +37,24 @@ class PoseServicer(pose_pb2_grpc.PoseServiceServicer):
         self, request: pose_pb2.EstimatePoseRequest, context: Context
     ) -> pose_pb2.EstimatePoseResponse:
         """One image in, its people out."""
-        call = current_call()
         parameters = parameters_of(request.options)
         boxes = boxes_of(request, self._settings.max_boxes)
-        left_s = context.time_remaining()
-        deadline = call.deadline() if left_s is None else call.due_in(left_s)
-        patience_s = self._runtime.patience_s(None if left_s is None else left_s * 1e3)
-        caller = current_caller()
-        with (
-            self._runtime.permit(caller, patience_s) as permit,
-            self._runtime.holding(len(request.image), caller),
-        ):
-            result = await permit.estimate(request.image, parameters, boxes, deadline=deadline)
-        return answer_of(result, call.request_id)
+        ticket = current_ticket()
+        with self._runtime.door.enter(ticket) as admission:
+            admission.hold(len(request.image))
+            turn = ticket.turn(parameters.priority)
+            result = await self._runtime.pipeline.estimate(
+                request.image, parameters, boxes, turn=turn
+            )
+            admission.answered(len(result.poses))
+        return answer_of(result, current_call().request_id)
 
     async def StreamPose(
         self, request_iterator: AsyncIterator[pose_pb2.StreamPoseRequest], context: Context
     ) -> None:
         """Frames in, answers out in order."""
         unread: asyncio.Task[None] | None = None
-        with self._runtime.open_stream(current_caller()) as stream:
+        with self._runtime.open_stream(current_ticket().caller) as stream:
             async with stream.session.fed_by(self._read(request_iterator, stream)):
                 while unread is None and (answer := await stream.answer()) is not None:
                     message = frame_answer_of(
@@ -71,7 +69,10 @@ class PoseServicer(pose_pb2_grpc.PoseServiceServicer):
     async def WatchCamera(self, request: pose_pb2.WatchCameraRequest, context: Context) -> None:
         """A camera's status, then its answers and every change."""
         unread: asyncio.Task[None] | None = None
-        with self._runtime.cameras.watch(request.name, current_caller()) as (status, watcher):
+        with self._runtime.cameras.watch(request.name, current_ticket().caller) as (
+            status,
+            watcher,
+        ):
             unread = await self._write(context, camera_event_of(status))
             while unread is None and (event := await anext(watcher, None)) is not None:
                 unread = await self._write(context, camera_event_of(event))

@@ -63,9 +63,6 @@ class Models:
     def __init__(self, pipeline: PosePipeline, workers: tuple[OwnerThread, ...]) -> None:
         self.pipeline = pipeline
         self.workers = workers
-        self._users = 0
-        self._unused = asyncio.Event()
-        self._unused.set()
 
     @classmethod
     async def load(
@@ -117,22 +114,10 @@ class Models:
         )
         return cls(pipeline, workers)
 
-    def use(self) -> Callable[[], None]:
-        """One more request needs them; returns what tells that it does no longer."""
-        self._users += 1
-        self._unused.clear()
-        return self._free
-
-    def _free(self) -> None:
-        self._users -= 1
-        if not self._users:
-            self._unused.set()
-
     async def retire(self, within_s: float) -> None:
         """Ends them when the requests that use them have their answers, or after that time."""
         try:
             async with asyncio.timeout(within_s):
-                await self._unused.wait()
                 await self.pipeline.drain()
         except TimeoutError:
             _log.warning("the models before are ended with requests in flight")

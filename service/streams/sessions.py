@@ -24,7 +24,7 @@ from service.errors import (
     without_frames,
 )
 from service.scheduling.budget import ByteBudget
-from service.scheduling.fairness import crowds
+from service.scheduling.shares import FairBound
 from service.telemetry.calls import CLIENT_GONE, OK
 from service.telemetry.metrics import Metrics
 
@@ -240,11 +240,11 @@ class Streams:
     """The open streams of all front ends, bounded together; each ends when idle for `idle_s`."""
 
     def __init__(self, most: int, metrics: Metrics, budget: ByteBudget, idle_s: float) -> None:
-        self._most = most
+        self._room = FairBound(most)
         self._idle_s = idle_s
         self._budget = budget
         self._metrics = metrics
-        self._open: dict[Session[Any], Hashable] = {}
+        self._open: set[Session[Any]] = set()
 
     @contextmanager
     def open(
@@ -254,8 +254,7 @@ class Streams:
 
         Raises `ServiceError` overloaded at the maximum, or at what one share may have of it.
         """
-        free = self._most - len(self._open)
-        if free <= 0 or crowds(sum(each == share for each in self._open.values()), free):
+        if not self._room.fits(share):
             self._metrics.shed("streams", "too_many_streams")
             raise ServiceError(
                 ErrorCode.OVERLOADED,
@@ -263,12 +262,13 @@ class Streams:
                 retry_after_s=5.0,
             )
         session = Session(estimate, self._metrics, self._budget, self._idle_s, share)
-        self._open[session] = share
+        self._open.add(session)
         self._metrics.streams_active.inc()
         try:
-            yield session
+            with self._room.taken(share):
+                yield session
         finally:
-            del self._open[session]
+            self._open.remove(session)
             self._metrics.streams_active.dec()
             session.give_up()
 

@@ -258,7 +258,7 @@ def test_connections_that_work_are_not_dropped() -> None:
     for each in [*range(held), "a", "b"]:
         connections.remove(each)
     assert len(connections) == 0
-    assert not connections._held
+    assert not connections._room._held
     assert not connections._waiting
 
 

@@ -362,18 +362,18 @@ async def test_on_a_gpu_each_model_has_its_own_thread(monkeypatch: pytest.Monkey
     async with serving(fake) as service:
         assert fake.warmed == [(2, 8)], "the detector's largest batch too"
         assert (await service.rest.estimate(PNG)).models["device"] == "cuda:1"
-        names = {worker.name for worker in service.runtime.check_admission(CALLER, 1.0).workers}
+        names = {worker.name for worker in service.runtime.pipeline.workers}
         assert names == {"detect", "pose"}
-        assert service.runtime.check_admission(CALLER, 1.0).limits.pose.max_cost == 64
-        assert service.runtime.check_admission(CALLER, 1.0).limits.pose.max_wait_s == 0.002
+        assert service.runtime.pipeline.limits.pose.max_cost == 64
+        assert service.runtime.pipeline.limits.pose.max_wait_s == 0.002
         text = service.runtime.metrics.exposition().decode()
         assert 'sdpose_gpu_memory_used_bytes{gpu="1"} 2e+09' in text
         assert 'sdpose_gpu_utilisation_ratio{gpu="1"} 0.5' in text
     async with serving(FakeEstimator(device="cpu")) as service:
-        first, second = service.runtime.check_admission(CALLER, 1.0).workers
+        first, second = service.runtime.pipeline.workers
         assert first is second
-        assert service.runtime.check_admission(CALLER, 1.0).limits.pose.max_cost == 32
-        assert service.runtime.check_admission(CALLER, 1.0).limits.pose.max_wait_s == 0.03
+        assert service.runtime.pipeline.limits.pose.max_cost == 32
+        assert service.runtime.pipeline.limits.pose.max_wait_s == 0.03
 
 
 @pytest.mark.parametrize("backend", [OpenVINOBackend, TorchBackend])

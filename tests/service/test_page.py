@@ -32,7 +32,7 @@ from playwright.async_api import (
 from sdpose_core import PoseEstimator
 from service.pipeline.estimator import Estimator
 from service.process import run_service
-from service.scheduling.places import Places
+from service.scheduling.shares import FairBound
 from tests.cameras import camera
 from tests.fakes import FakeEstimator
 from tests.service.conftest import Service, quiet_settings, serving
@@ -242,13 +242,13 @@ async def test_no_old_picture_under_an_error_and_another_try(
         status, alert = page.get_by_role("status"), page.get_by_role("alert")
         await page.get_by_role("button", name="Example").click()
         await expect(status).to_contain_text("1 person")
-        places = service.runtime._places
-        service.runtime._places = Places(0, lambda reason: None)
+        door = service.runtime.door
+        limit, door._requests = door._requests, FairBound(0)
         await page.get_by_label("flip test").check()
         await expect(alert).to_contain_text("The service is busy. Worth another try in 1 s.")
         await expect(page.locator("canvas")).to_be_hidden()
         await expect(page.get_by_role("button", name="Download JSON")).to_be_disabled()
-        service.runtime._places = places
+        door._requests = limit
         await page.get_by_role("button", name="Try again").click()
         await expect(status).to_contain_text("1 person")
         await expect(alert).to_be_hidden()

@@ -6,8 +6,8 @@ import asyncio
 
 import pytest
 
+from service.admission.incoming import Incoming
 from service.errors import ErrorCode, ServiceError
-from service.rpc.arrivals import Arrivals
 from service.scheduling.budget import ByteBudget
 
 pytestmark = pytest.mark.anyio
@@ -18,7 +18,7 @@ class Stand:
 
     def __init__(self) -> None:
         self.budget = ByteBudget(200, "bytes", lambda: None)
-        self.arrivals = Arrivals(self.budget, 10)
+        self.incoming = Incoming(self.budget, 10)
         self.reading: list[str] = []
         self.gates: dict[str, asyncio.Event] = {}
 
@@ -27,7 +27,7 @@ class Stand:
         return asyncio.create_task(self._read(name, patience_s))
 
     async def _read(self, name: str, patience_s: float) -> None:
-        async with self.arrivals.one(name[0], patience_s):
+        async with self.incoming.one(name[0], patience_s):
             self.reading.append(name)
             await self.gates[name].wait()
 
@@ -82,5 +82,5 @@ async def test_who_waits_too_long_is_overloaded() -> None:
         gate.set()
     await asyncio.gather(*held)
     assert stand.budget.used == 0
-    assert not stand.arrivals._waiting
-    assert not stand.arrivals._held
+    assert not stand.incoming._waiting
+    assert not stand.incoming._room._held

@@ -7,16 +7,15 @@ bounded by asking for few at a time; a message takes milliseconds to come, unles
 from __future__ import annotations
 
 import asyncio
-from collections import Counter
 from collections.abc import AsyncIterator, Hashable
 from contextlib import asynccontextmanager
 
-from service.errors import ErrorCode, ServiceError
+from service.errors import overloaded
 from service.scheduling.budget import ByteBudget
-from service.scheduling.fairness import crowds
+from service.scheduling.shares import FairBound
 
 
-class Arrivals:
+class Incoming:
     """Takes half of `budget` at most, and `largest` bytes of it for each message under way.
 
     Slow lines of one share do not keep others out: it waits for its own when it holds too many.
@@ -25,8 +24,7 @@ class Arrivals:
     def __init__(self, budget: ByteBudget, largest: int) -> None:
         self._budget = budget
         self._largest = largest
-        self._most = max(1, budget.bound // (2 * largest))
-        self._held: Counter[Hashable] = Counter()
+        self._room = FairBound(max(1, budget.bound // (2 * largest)))
         self._waiting: list[tuple[Hashable, asyncio.Future[None]]] = []
 
     @asynccontextmanager
@@ -46,8 +44,8 @@ class Arrivals:
             self._release(share)
 
     async def _turn(self, share: Hashable, patience_s: float) -> None:
-        if self._fits(share):
-            self._held[share] += 1
+        if self._room.fits(share):
+            self._room.take(share)
             return
         turn: asyncio.Future[None] = asyncio.get_running_loop().create_future()
         self._waiting.append((share, turn))
@@ -60,22 +58,14 @@ class Arrivals:
             else:
                 self._waiting.remove((share, turn))
             if isinstance(error, TimeoutError):
-                raise ServiceError(
-                    ErrorCode.OVERLOADED, "too many messages are on their way in", retry_after_s=1.0
-                ) from None
+                raise overloaded("too many messages are on their way in") from None
             raise
 
-    def _fits(self, share: Hashable) -> bool:
-        free = self._most - self._held.total()
-        return free > 0 and not crowds(self._held[share], free)
-
     def _release(self, share: Hashable) -> None:
-        self._held[share] -= 1
-        if not self._held[share]:
-            del self._held[share]
+        self._room.give_back(share)
         for waiting in list(self._waiting):
             who, turn = waiting
-            if self._fits(who) and not turn.done():
-                self._held[who] += 1
+            if self._room.fits(who) and not turn.done():
+                self._room.take(who)
                 self._waiting.remove(waiting)
                 turn.set_result(None)
