@@ -21,8 +21,7 @@ from service.cameras.feed import Feed
 from service.cameras.settings import CameraSettings
 from service.errors import ServiceError
 from service.pipeline.results import PoseResult
-from service.streams.pose_stream import PoseStream
-from service.streams.sessions import FrameAnswer
+from service.streams.pose_stream import FrameAnswer, PoseStream
 from service.telemetry.calls import Calls
 
 ANSWERS_KEPT: Final = 8
@@ -89,7 +88,7 @@ class CameraStatus:
 class CameraAnswer:
     """The outcome of one frame; its timestamp is seconds since 1970."""
 
-    answer: FrameAnswer[PoseResult]
+    answer: FrameAnswer
     request_id: str
 
 
@@ -221,7 +220,7 @@ class Camera:
         return await self._loop.run_in_executor(self._thread, next, self._images, None)
 
     async def _process(self, stream: PoseStream, frame: TimedImage, request_id: str) -> None:
-        await stream.feed(frame.image, frame.number, self._began_s + frame.ready_s)
+        await stream.send(frame.image, frame.number, self._began_s + frame.ready_s)
         answer = await stream.answer()
         assert answer is not None, "a stream that is not finished answers each frame"
         self._dropped += frame.dropped
@@ -230,7 +229,8 @@ class Camera:
         self._problem, self._size = None, ImageSize(width, height)
         self._tell_changes()
         outcome = answer.outcome
-        self.events.publish(CameraAnswer(replace(answer, dropped=frame.dropped), request_id))
+        shown = replace(answer, dropped=frame.dropped, resume_token=None)
+        self.events.publish(CameraAnswer(shown, request_id))
         if isinstance(outcome, ServiceError):
             self._errors += 1
             return

@@ -5,7 +5,7 @@ from __future__ import annotations
 import asyncio
 import time
 from collections.abc import Iterator
-from contextlib import contextmanager
+from contextlib import AbstractContextManager, contextmanager
 from functools import partial
 
 import structlog
@@ -29,9 +29,9 @@ from service.scheduling.owner_thread import OwnerThread
 from service.scheduling.places import Places
 from service.scheduling.work_pool import WorkPool
 from service.settings import Settings
-from service.streams.pose_stream import PoseStream, open_stream
+from service.streams.pose_stream import PoseStream
 from service.streams.resume import Resumable
-from service.streams.sessions import Streams
+from service.streams.streams import Streams
 from service.telemetry.calls import Calls
 from service.telemetry.gpu import gpu_reader
 from service.telemetry.metrics import Metrics
@@ -74,9 +74,12 @@ class Runtime:
             self.metrics, self.tracer, settings.max_deadline_ms, settings.default_deadline_ms
         )
         self.streams = Streams(
-            settings.max_streams, self.metrics, self.bodies, settings.stream_idle_seconds
+            settings.max_streams,
+            self.metrics,
+            self.bodies,
+            settings.stream_idle_seconds,
+            Resumable(settings.max_streams, settings.stream_resume_seconds),
         )
-        self._resumable = Resumable(settings.max_streams, settings.stream_resume_seconds)
         self.cameras = Cameras(
             AddressRules(settings.camera_addresses),
             Host(
@@ -165,14 +168,9 @@ class Runtime:
         with caller.stream(), self._open_stream(caller) as stream:
             yield stream
 
-    @contextmanager
-    def _open_stream(self, caller: Caller) -> Iterator[PoseStream]:
+    def _open_stream(self, caller: Caller) -> AbstractContextManager[PoseStream]:
         self.check_admission(caller, self._longest_s)
-        estimate = partial(self.estimate_frame, caller)
-        with open_stream(
-            self.streams, self._resumable, estimate, self.metrics, caller.share
-        ) as stream:
-            yield stream
+        return self.streams.open(partial(self.estimate_frame, caller), caller.share)
 
     async def estimate_frame(
         self,

@@ -21,6 +21,7 @@ from service.errors import ErrorCode, ServiceError
 from tests.cameras import camera
 from tests.fakes import FakeEstimator
 from tests.service.conftest import Service, serving, until_metrics_have
+from tests.service.stream_clients import over_websocket
 
 pytestmark = pytest.mark.anyio
 LOCAL = "http://127.0.0.1:*/*"
@@ -306,7 +307,8 @@ async def test_a_camera_that_may_not_stream_yet_is_tried_again(fake: FakeEstimat
             serving(fake, camera_addresses=LOCAL, max_streams=1) as service,
             httpx.AsyncClient(base_url=service.url, timeout=100) as client,
         ):
-            with service.runtime.streams.open(lambda _: asyncio.sleep(0)):
+            async with over_websocket(service):
+                await until_metrics_have(service, "sdpose_streams_active 1.0")
                 await client.post("/cameras", json={"name": "door", "address": address})
                 broken = await until(client, "door", state="broken")
                 assert "1 streams are open" in broken["problem"]

@@ -16,10 +16,10 @@ from service.errors import ErrorCode
 from service.parameters import PoseParameters
 from service.pipeline.results import ModelNames, PoseResult
 from service.scheduling.budget import ByteBudget
-from service.streams.pose_stream import PoseStream
+from service.streams.pose_stream import FrameAnswer, PoseStream
 from service.streams.resume import Resumable
-from service.streams.sessions import FrameAnswer, Streams
 from service.streams.settings import StreamSettings, parse_stream_settings
+from service.streams.slot import FrameSlot
 from service.telemetry.metrics import Metrics
 from tests.fakes import FakeEstimator
 from tests.service.conftest import Service, serving
@@ -133,8 +133,8 @@ async def test_a_time_that_is_no_number_and_settings_after_a_frame() -> None:
     stream = _stream(_Camera())
     for number in (float("nan"), float("inf"), -1.7e308, 10**400):
         with pytest.raises(ServiceError, match="timestamp: must be a number of seconds"):
-            await stream.feed(b"", timestamp=number)
-    await stream.feed(b"")
+            await stream.send(b"", timestamp=number)
+    await stream.send(b"")
     with pytest.raises(ServiceError, match="only the first message"):
         stream.configure(StreamSettings(), PoseParameters())
 
@@ -164,7 +164,7 @@ async def test_a_stream_that_comes_back_keeps_its_people(service: Service) -> No
     assert first == again == other == [1, 1, 1]
     assert same == token is not None
     assert another not in (token, "no such token")
-    kept = service.runtime._resumable._kept
+    kept = service.runtime.streams._resumable._kept
     assert {tracker.ids_given for tracker, _ in kept.values()} == {1}
 
 
@@ -195,17 +195,14 @@ class _Camera:
 
 
 def _stream(camera: _Camera, resumable: Resumable | None = None) -> PoseStream:
-    metrics = Metrics()
-    stream = PoseStream(camera, metrics, resumable or Resumable(4, 30.0))
-    streams = Streams(1, metrics, ByteBudget(2**20, "frames", lambda: None), 5.0)
-    stream.session = streams.open(stream.look).__enter__()
-    return stream
+    slot = FrameSlot(ByteBudget(2**20, "frames", lambda: None), 5.0)
+    return PoseStream(slot, camera, Metrics(), resumable or Resumable(4, 30.0))
 
 
-async def _look(stream: PoseStream, frames: int = 1) -> list[FrameAnswer[PoseResult]]:
+async def _look(stream: PoseStream, frames: int = 1) -> list[FrameAnswer]:
     answers = []
     for _ in range(frames):
-        await stream.feed(b"image")
+        await stream.send(b"image")
         answer = await stream.answer()
         assert answer is not None
         assert isinstance(answer.outcome, PoseResult), answer.outcome
@@ -251,13 +248,14 @@ async def test_an_image_of_another_size_is_detected() -> None:
 async def test_a_resumed_stream_smooths_as_it_asks_itself() -> None:
     resumable = Resumable(4, 30.0)
     first = _stream(_Camera(), resumable)
-    await _look(first, 3)
+    token = (await _look(first, 3))[0].resume_token
+    assert token is not None
     assert first._tracker is not None
-    resumable.keep(first.resume_token, first._tracker)
+    resumable.keep(token, first._tracker)
     camera = _Camera()
     again = _stream(camera, resumable)
-    token = {"smoothing": False, "resume_token": first.resume_token, "detect_every": 1}
-    again.configure(*parse_stream_settings(token))
+    settings = {"smoothing": False, "resume_token": token, "detect_every": 1}
+    again.configure(*parse_stream_settings(settings))
     for answer, shown in zip(await _look(again, 3), camera.frames, strict=False):
         assert isinstance(answer.outcome, PoseResult)
         assert (answer.outcome.poses.keypoints == shown.poses.keypoints).all()
@@ -272,7 +270,7 @@ async def test_tracking_off_detects_every_frame_and_gives_no_ids() -> None:
     answers = await _look(stream, 4)
     assert camera.detected == [True] * 4
     assert all(one.outcome.poses.ids is None for one in answers)  # type: ignore[union-attr]
-    assert stream.token_to_tell() is None
+    assert answers[0].resume_token is None
 
 
 def _detections(interval_s: float, detect_ms: float, rest_ms: float, frames: int = 60) -> list[int]:
