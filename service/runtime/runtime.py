@@ -14,7 +14,7 @@ from sdpose_core.types import Cycles, Floats, Image
 from service.access.callers import Access, Caller
 from service.access.keys import known_keys
 from service.cameras.addresses import AddressRules
-from service.cameras.camera import Host
+from service.cameras.camera import CameraServices
 from service.cameras.cameras import Cameras
 from service.cameras.settings import read_camera_file
 from service.errors import ErrorCode, ServiceError
@@ -82,7 +82,7 @@ class Runtime:
         )
         self.cameras = Cameras(
             AddressRules(settings.camera_addresses),
-            Host(
+            CameraServices(
                 self.calls,
                 self._open_stream,  # whose place a camera has held since it was added
                 self._draw_frame,

@@ -15,7 +15,7 @@ import pytest
 
 from protos.sdpose.v1 import pose_pb2
 from service.access.callers import Caller
-from service.cameras.feed import Feed
+from service.cameras.broadcast import Broadcast
 from service.cameras.settings import CameraFileError, parse_camera, read_camera_file
 from service.errors import ErrorCode, ServiceError
 from tests.cameras import camera
@@ -343,12 +343,12 @@ def test_a_number_means_a_device() -> None:
 
 
 async def test_a_slow_watcher_gets_the_newest() -> None:
-    feed: Feed[int] = Feed(3)
-    with feed.watch(Caller("slow")) as slow, feed.watch(Caller("fast")) as fast:
+    source: Broadcast[int] = Broadcast(3)
+    with source.subscribe(Caller("slow")) as slow, source.subscribe(Caller("fast")) as fast:
         for number in range(10):
-            feed.publish(number)
+            source.publish(number)
             assert await anext(fast) == number
-        feed.close()
+        source.close()
         assert [number async for number in slow] == [7, 8, 9]
         assert [number async for number in fast] == []
-    assert len(feed) == 0
+    assert not source.subscriptions
