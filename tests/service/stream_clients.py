@@ -47,6 +47,8 @@ class GrpcStream:
         self._call = call
 
     async def configure(self, settings: dict[str, Any]) -> None:
+        if "drop" in settings:
+            settings = {**settings, "drop": f"DROP_POLICY_{settings['drop'].upper()}"}
         await self._call.write(pose_pb2.StreamPoseRequest(config=settings))  # type: ignore[arg-type]
 
     async def send(self, image: bytes, **about: Any) -> None:
@@ -115,8 +117,11 @@ async def _opened(stream: Stream, settings: dict[str, Any]) -> None:
 
 
 @asynccontextmanager
-async def over_grpc(service: Service, **settings: Any) -> AsyncIterator[Stream]:
-    stream = GrpcStream(service.grpc.stub.StreamPose())
+async def over_grpc(
+    service: Service, key: str | None = None, **settings: Any
+) -> AsyncIterator[Stream]:
+    metadata = [("x-api-key", key)] if key else None
+    stream = GrpcStream(service.grpc.stub.StreamPose(metadata=metadata))
     await _opened(stream, settings)
     try:
         yield stream
@@ -125,10 +130,15 @@ async def over_grpc(service: Service, **settings: Any) -> AsyncIterator[Stream]:
 
 
 @asynccontextmanager
-async def over_websocket(service: Service, **settings: Any) -> AsyncIterator[Stream]:
+async def over_websocket(
+    service: Service, key: str | None = None, **settings: Any
+) -> AsyncIterator[Stream]:
     url = f"{service.url.replace('http', 'ws')}/pose/stream"
+    headers = {"X-API-Key": key} if key else None
     # Pings would end a connection that a test leaves unread, and a queue would read for it.
-    async with connect(url, proxy=None, max_queue=1, ping_interval=None) as connection:
+    async with connect(
+        url, proxy=None, max_queue=1, ping_interval=None, additional_headers=headers
+    ) as connection:
         stream = WebSocketStream(connection)
         await _opened(stream, settings)
         yield stream

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import asyncio
-import contextlib
 import json
 import os
 import re
@@ -34,6 +33,7 @@ from tests.fakes import FakeEstimator, OutOfMemoryError, marked_image
 from tests.pictures import encoded
 from tests.service.conftest import Service, serving, until_metrics_have
 from tests.service.processes import ROOT, a_process, free_port, metrics_of, until
+from tests.service.stream_clients import Over, over_grpc, over_websocket
 from tests.train.people import crop_samples
 
 pytestmark = pytest.mark.anyio
@@ -165,23 +165,18 @@ async def test_a_client_that_vanishes_in_the_middle_of_its_upload(fake: FakeEsti
         assert await is_well(service)
 
 
-async def test_a_client_that_vanishes_in_the_middle_of_a_stream(fake: FakeEstimator) -> None:
+@pytest.mark.parametrize("over", [over_grpc, over_websocket])
+async def test_a_client_that_vanishes_in_the_middle_of_a_stream(
+    fake: FakeEstimator, over: Over
+) -> None:
     async with serving(fake) as service:
         fake.gate.clear()
-
-        async def frames():  # type: ignore[no-untyped-def]
-            yield PNG
-            await asyncio.Event().wait()
-
         for _ in range(10):
-            stream = service.grpc.stream(frames())
-            reading = asyncio.ensure_future(anext(stream))
-            while not service.runtime.in_flight:
-                await asyncio.sleep(0.005)
-            reading.cancel()
-            with contextlib.suppress(asyncio.CancelledError):
-                await reading
-            await stream.aclose()
+            async with over(service) as stream:
+                await stream.send(PNG)
+                while not service.runtime.in_flight:
+                    await asyncio.sleep(0.005)
+                stream.leave()
         fake.gate.set()
         await until_metrics_have(service, "sdpose_streams_active 0.0")
         while service.runtime.in_flight:

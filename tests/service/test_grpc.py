@@ -21,6 +21,7 @@ from service.rpc.interceptor import _APIS
 from tests.fakes import FakeEstimator, marked_image
 from tests.pictures import encoded
 from tests.service.conftest import Service, serving, until_metrics_have
+from tests.service.stream_clients import frame
 from tools import protos
 from tools.protos import stale
 
@@ -181,6 +182,29 @@ async def test_bytes_that_are_no_message_are_the_callers_fault(
     counted = f'sdpose_requests_total{{api="{api}",outcome="invalid_argument"}} 1.0'
     await until_metrics_have(service, counted)
     assert [record for record in caplog.records if record.levelno >= logging.ERROR] == []
+
+
+async def test_settings_may_come_with_the_first_frame(service: Service) -> None:
+    config = pose_pb2.StreamConfig(options=pose_pb2.PoseOptions(cycles=8))
+    call = service.grpc.stub.StreamPose()
+    await call.write(pose_pb2.StreamPoseRequest(image=frame(1), config=config))
+    assert (await call.read()).error.field == "cycles"
+    await call.write(pose_pb2.StreamPoseRequest(image=frame(2), config=config))
+    with pytest.raises(grpc.aio.AioRpcError, match="config: only the first message"):
+        await call.read()
+
+
+async def test_what_was_sent_before_the_end_is_answered(
+    service: Service, fake: FakeEstimator
+) -> None:
+    fake.gate.clear()
+    call = service.grpc.stub.StreamPose()
+    for number in (1, 2):
+        await call.write(pose_pb2.StreamPoseRequest(image=frame(number)))
+        assert await asyncio.to_thread(fake.entered.wait, 100)
+    await call.done_writing()
+    fake.gate.set()
+    assert [answer.sequence async for answer in call] == [1, 2]
 
 
 async def test_unknown_priority(service: Service) -> None:

@@ -24,6 +24,7 @@ from service.client import (
     AsyncRestPoseClient,
     AsyncWebSocketPoseClient,
     ErrorCode,
+    PoseAnswer,
     ServiceError,
 )
 from service.rpc.server import SERVICE_NAME
@@ -32,6 +33,7 @@ from service.telemetry.tracing import OpenTelemetryTracer
 from tests.fakes import FakeEstimator
 from tests.service.conftest import Service, serving, until_metrics_have
 from tests.service.keys import KEY, ONCE, PNG, table, written
+from tests.service.stream_clients import Over, end_of, over_grpc, over_websocket
 
 pytestmark = pytest.mark.anyio
 
@@ -102,24 +104,19 @@ async def test_requests_of_a_key_are_counted_over_both_front_ends(key_file: Path
                 await ask(service, front, KEY)
 
 
-async def test_streams_of_a_key_are_counted(key_file: Path) -> None:
+@pytest.mark.parametrize("over", [over_grpc, over_websocket])
+async def test_streams_of_a_key_are_counted(key_file: Path, over: Over) -> None:
     written(key_file, table("kiosk", more="max_streams = 1\n"))
-    async with serving(FakeEstimator(), key_file=key_file, api_key=KEY) as service:
-        held = asyncio.Event()
-
-        async def frames():  # type: ignore[no-untyped-def]
-            yield PNG
-            await held.wait()
-
-        stream = service.grpc.stream(frames())
-        await anext(stream)
-        for front in ("websocket",):
-            with pytest.raises(ServiceError, match="may have 1 streams"):
-                await ask(service, front, KEY)
-        held.set()
-        async for _ in stream:
-            pass
-        assert await ask(service, "websocket", KEY) == 1
+    async with serving(FakeEstimator(), key_file=key_file) as service:
+        async with over(service, KEY) as stream:
+            await stream.send(PNG)
+            await stream.answer()
+            async with over(service, KEY) as second:
+                assert "may have 1 streams" in (await end_of(second)).error.message
+        await until_metrics_have(service, "sdpose_streams_active 0.0")
+        async with over(service, KEY) as again:
+            await again.send(PNG)
+            assert isinstance((await again.answer()).outcome, PoseAnswer)
 
 
 async def test_a_changed_file_counts_without_a_restart(
@@ -148,26 +145,18 @@ async def test_a_changed_file_counts_without_a_restart(
             await ask(service, "rest", KEY)
 
 
-async def test_a_stream_ends_when_its_key_is_taken_back(key_file: Path) -> None:
+@pytest.mark.parametrize("over", [over_grpc, over_websocket])
+async def test_a_stream_ends_when_its_key_is_taken_back(key_file: Path, over: Over) -> None:
     written(key_file, table("kiosk"), table("other", "other"))
-    async with serving(FakeEstimator(), key_file=key_file, api_key=KEY) as service:
-        more = asyncio.Event()
-
-        async def frames():  # type: ignore[no-untyped-def]
-            yield PNG
-            await more.wait()
-            yield PNG
-
-        stream = service.grpc.stream(frames())
-        await anext(stream)
+    async with serving(FakeEstimator(), key_file=key_file) as service, over(service, KEY) as stream:
+        await stream.send(PNG)
+        await stream.answer()
         written(key_file, table("other", "other"))
         async with asyncio.timeout(100):
             while service.runtime.access.names != ["other"]:
                 await asyncio.sleep(0.05)
-        more.set()
-        with pytest.raises(ServiceError) as refused:
-            await anext(stream)
-        assert refused.value.code is ErrorCode.UNAUTHENTICATED
+        await stream.send(PNG)
+        assert (await end_of(stream)).error.code is ErrorCode.UNAUTHENTICATED
 
 
 async def test_a_key_is_in_no_log_line(key_file: Path, quiet_logs: io.StringIO) -> None:

@@ -2,16 +2,14 @@
 
 from __future__ import annotations
 
-from collections.abc import AsyncIterator
 from typing import Any
 
-import grpc
 import numpy as np
 import pytest
 
 from sdpose_core.tracking.pace import LONGEST_S, Pace
 from sdpose_core.types import Floats
-from service.client import ServiceError, StreamAsk, StreamFrame
+from service.client import ServiceError
 from service.errors import ErrorCode
 from service.parameters import PoseParameters
 from service.pipeline.results import ModelNames, PoseResult
@@ -22,8 +20,8 @@ from service.streams.settings import StreamSettings, parse_stream_settings
 from service.streams.slot import FrameSlot
 from service.telemetry.metrics import Metrics
 from tests.fakes import FakeEstimator
-from tests.service.conftest import Service, serving
-from tests.service.stream_clients import Stream, end_of, frame, over_grpc, over_websocket
+from tests.service.conftest import serving
+from tests.service.stream_clients import Stream, frame, over_grpc, over_websocket
 from tests.tracking.walkers import Walker, walk
 
 pytestmark = pytest.mark.anyio
@@ -108,27 +106,6 @@ async def test_one_script_through_both_front_ends(config: dict[str, Any]) -> Non
     ]
 
 
-@pytest.mark.parametrize(
-    ("config", "field"),
-    [
-        ({"detect_every": 1001}, "detect_every"),
-        ({"resume_token": "x" * 65}, "resume_token"),
-        ({"options": {"max_people": 0}}, "max_people"),
-    ],
-)
-async def test_bad_settings_end_both_alike(
-    service: Service, config: dict[str, Any], field: str
-) -> None:
-    told = []
-    for over in (over_grpc, over_websocket):
-        async with over(service, **config) as stream:
-            end = await end_of(stream)
-        assert end.status in (grpc.StatusCode.INVALID_ARGUMENT, 1008)
-        assert (end.error.code, end.error.field) == (ErrorCode.INVALID_ARGUMENT, field)
-        told.append(end.error.message)
-    assert told[0] == told[1]
-
-
 async def test_a_time_that_is_no_number_and_settings_after_a_frame() -> None:
     stream = _stream(_Camera())
     for number in (float("nan"), float("inf"), -1.7e308, 10**400):
@@ -137,35 +114,6 @@ async def test_a_time_that_is_no_number_and_settings_after_a_frame() -> None:
     await stream.send(b"")
     with pytest.raises(ServiceError, match="only the first message"):
         stream.configure(StreamSettings(), PoseParameters())
-
-
-async def test_no_frame_is_dropped_where_none_may_be(service: Service) -> None:
-    async def frames() -> AsyncIterator[StreamFrame]:
-        for number in range(12):
-            yield StreamFrame(_bytes(number + 1), timestamp=float(number))
-
-    asked = StreamAsk(drop="none")
-    answers = [one async for one in service.grpc.stream(frames(), stream=asked)]
-    assert [one.timestamp for one in answers] == list(map(float, range(12)))
-    assert {one.dropped for one in answers} == {0}
-
-
-async def test_a_stream_that_comes_back_keeps_its_people(service: Service) -> None:
-    async def ids(token: str | None) -> tuple[list[int | None], str | None]:
-        frames = [StreamFrame(_bytes(5)) for _ in range(3)]
-        asked = StreamAsk(drop="none", resume_token=token)
-        answers = [one async for one in service.grpc.stream(frames, stream=asked)]
-        people = [one.outcome.people[0].id for one in answers]  # type: ignore[union-attr]
-        return people, answers[0].resume_token
-
-    first, token = await ids(None)
-    again, same = await ids(token)
-    other, another = await ids("no such token")
-    assert first == again == other == [1, 1, 1]
-    assert same == token is not None
-    assert another not in (token, "no such token")
-    kept = service.runtime.streams._resumable._kept
-    assert {tracker.ids_given for tracker, _ in kept.values()} == {1}
 
 
 class _Camera:

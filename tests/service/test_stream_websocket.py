@@ -16,7 +16,7 @@ from websockets.typing import Subprotocol
 from service.errors import ErrorCode
 from service.rest.stream import CLOSE_CODE
 from tests.fakes import FakeEstimator
-from tests.service.conftest import Service, serving, until_metrics_have
+from tests.service.conftest import Service, serving
 from tests.service.stream_clients import frame
 
 pytestmark = pytest.mark.anyio
@@ -130,15 +130,6 @@ async def test_a_text_message_is_counted_before_it_is_built(service: Service, te
         code, reason = await closed(connection)
     assert code == 1009
     assert reason.startswith("payload_too_large: ")
-
-
-async def test_message_far_over_the_limit() -> None:
-    async with serving(FakeEstimator(), max_image_mb=0.1) as service, stream(service) as connection:
-        await connection.send(bytes(3 * 2**20))
-        code, _ = await closed(connection)
-        assert code == 1009
-        line = 'sdpose_requests_total{api="rest_stream",outcome="payload_too_large"} 1.0'
-        await until_metrics_have(service, line)
 
 
 def key_protocol(key: str) -> Subprotocol:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 from contextlib import suppress
+from typing import Any
 
 import grpc
 import pytest
@@ -27,6 +28,8 @@ from tests.service.stream_clients import (
 )
 
 pytestmark = [pytest.mark.anyio, pytest.mark.parametrize("over", [over_grpc, over_websocket])]
+
+BAD_ARGUMENT = (grpc.StatusCode.INVALID_ARGUMENT, 1008)
 
 
 def found(answer: StreamAnswer) -> PoseAnswer:
@@ -78,6 +81,36 @@ async def test_latest_frame_wins(service: Service, fake: FakeEstimator, over: Ov
     assert found(last).people[0].keypoints[0].x == 7
 
 
+async def test_no_frame_is_dropped_where_none_may_be(service: Service, over: Over) -> None:
+    async with over(service, drop="none") as stream:
+        for number in range(12):
+            await stream.send(frame(number + 1), timestamp=float(number))
+        answers = [await stream.answer() for _ in range(12)]
+    assert [answer.timestamp for answer in answers] == list(map(float, range(12)))
+    assert {answer.dropped for answer in answers} == {0}
+
+
+async def test_a_stream_that_comes_back_keeps_its_people(service: Service, over: Over) -> None:
+    async def ids(token: str | None) -> tuple[list[int | None], str | None]:
+        settings = {"resume_token": token} if token else {}
+        async with over(service, tracking=True, drop="none", **settings) as stream:
+            for _ in range(3):
+                await stream.send(frame(5))
+            answers = [await stream.answer() for _ in range(3)]
+            await stream.finish()
+        await until_metrics_have(service, "sdpose_streams_active 0.0")
+        return [found(each).people[0].id for each in answers], answers[0].resume_token
+
+    first, token = await ids(None)
+    again, same = await ids(token)
+    other, another = await ids("no such token")
+    assert first == again == other == [1, 1, 1]
+    assert same == token is not None
+    assert another not in (token, "no such token")
+    kept = service.runtime.streams._resumable._kept
+    assert {tracker.ids_given for tracker, _ in kept.values()} == {1}
+
+
 @pytest.mark.parametrize(
     ("image", "code"),
     [
@@ -114,8 +147,26 @@ async def test_settings_come_first(service: Service, fake: FakeEstimator, over: 
         assert len(person.keypoints) == 3
         await stream.configure(settings)
         end = await end_of(stream)
-    assert end.status in (grpc.StatusCode.INVALID_ARGUMENT, 1008)
+    assert end.status in BAD_ARGUMENT
     assert (end.error.code, end.error.field) == (ErrorCode.INVALID_ARGUMENT, "config")
+
+
+@pytest.mark.parametrize(
+    ("config", "field", "message"),
+    [
+        ({"detect_every": 1001}, "detect_every", "must be 1 to 1000, or auto"),
+        ({"resume_token": "x" * 65}, "resume_token", "should have at most 64 characters"),
+        ({"options": {"max_people": 0}}, "max_people", "should be greater than or equal to 1"),
+    ],
+)
+async def test_bad_settings_end_the_stream(
+    service: Service, over: Over, config: dict[str, Any], field: str, message: str
+) -> None:
+    async with over(service, **config) as stream:
+        end = await end_of(stream)
+    assert end.status in BAD_ARGUMENT
+    assert (end.error.code, end.error.field) == (ErrorCode.INVALID_ARGUMENT, field)
+    assert message in end.error.message
 
 
 async def test_frame_that_no_cycle_count_fits(service: Service, over: Over) -> None:
@@ -136,7 +187,7 @@ async def test_numbers_rise_from_the_callers_first(
         assert (await stream.answer()).sequence == first + 1
         await stream.send(frame(3), sequence=first + 1)
         end = await end_of(stream)
-    assert end.status in (grpc.StatusCode.INVALID_ARGUMENT, 1008)
+    assert end.status in BAD_ARGUMENT
     assert (end.error.code, end.error.field) == (ErrorCode.INVALID_ARGUMENT, "sequence")
 
 
@@ -146,6 +197,45 @@ async def test_no_number_comes_after_the_largest(service: Service, over: Over) -
         assert (await stream.answer()).sequence == 2**64 - 1
         await stream.send(frame(2))
         assert (await end_of(stream)).error.field == "sequence"
+
+
+async def test_message_far_over_the_limit(over: Over) -> None:
+    async with serving(FakeEstimator(), max_image_mb=0.1) as service, over(service) as stream:
+        await stream.send(bytes(3 * 2**20))
+        end = await end_of(stream)
+        assert end.status in (grpc.StatusCode.RESOURCE_EXHAUSTED, 1009)
+        assert end.error.code is ErrorCode.PAYLOAD_TOO_LARGE
+        await until_metrics_have(service, "sdpose_streams_active 0.0")
+
+
+async def test_memory_for_what_callers_sent_is_bounded(fake: FakeEstimator, over: Over) -> None:
+    """Whole requests and frames share it; what does not fit is refused, and all is given back."""
+    large = frame(1) + bytes(700_000)
+    async with serving(fake, max_bodies_mb=1) as service, over(service) as stream:
+        fake.gate.clear()
+        in_flight = asyncio.create_task(service.grpc.estimate(large))
+        await at_the_gate(fake)
+        with pytest.raises(ServiceError) as refused:
+            await service.grpc.estimate(large)
+        assert refused.value.code is ErrorCode.OVERLOADED
+        await stream.send(large)
+        assert failed(await stream.answer()).code is ErrorCode.OVERLOADED
+        await until_metrics_have(service, 'sdpose_shed_total{reason="memory"} 2.0')
+        fake.gate.set()
+        await in_flight
+        for number in (2, 3):
+            await stream.send(large)
+            answer = await stream.answer()
+            assert (answer.sequence, len(found(answer).people)) == (number, 1)
+        fake.gate.clear()
+        fake.entered.clear()
+        for _ in range(4):  # one is looked at, one waits, the others are pushed out
+            await stream.send(large[:300_000])
+        await at_the_gate(fake)
+        stream.leave()
+        await until_metrics_have(service, "sdpose_streams_active 0.0")
+        fake.gate.set()
+        assert service.runtime.bodies.used == 0
 
 
 async def test_late_frame_is_a_frame_error(over: Over) -> None:
