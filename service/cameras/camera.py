@@ -222,8 +222,7 @@ class Camera:
         return await self._loop.run_in_executor(self._thread, next, self._images, None)
 
     async def _process(self, stream: PoseStream, frame: TimedImage, request_id: str) -> None:
-        # Not by `drive`: it would take the next frame while this one is processed, and the source
-        # keeps a newer one until then.
+        # Not by `drive`, which reads ahead: the source has a newer frame when this one is answered.
         await stream.send(frame.image, frame.number, self._began_s + frame.ready_s)
         answer = await stream.answer()
         assert answer is not None, "a stream that is not finished answers each frame"
@@ -233,8 +232,8 @@ class Camera:
         self._problem, self._size = None, ImageSize(width, height)
         self._publish_changes()
         outcome = answer.outcome
-        shown = replace(answer, dropped=frame.dropped, resume_token=None)
-        self.events.publish(CameraAnswer(shown, request_id))
+        answer = replace(answer, dropped=frame.dropped, resume_token=None)
+        self.events.publish(CameraAnswer(answer, request_id))
         if isinstance(outcome, ServiceError):
             self._errors += 1
             return

@@ -12,8 +12,7 @@ the former. A key in the query would be in the logs of every proxy. A stream's n
 from __future__ import annotations
 
 import asyncio
-from collections.abc import Iterator
-from contextlib import contextmanager, suppress
+from contextlib import suppress
 from functools import partial
 
 from fastapi import APIRouter, WebSocket, WebSocketDisconnect
@@ -64,30 +63,38 @@ def stream_routes(runtime: Runtime) -> APIRouter:
     @router.websocket(PATH)
     async def pose_stream(websocket: WebSocket) -> None:
         try:
-            with (
-                runtime.calls.open(f"WS {PATH}", websocket.headers.get, _API) as call,
-                _disconnects_noted(call),
-            ):
-                check_query(websocket.scope)
-                settings = runtime.settings
-                caller = caller_of_socket(websocket, runtime.access, settings.cors_origins)
-                caller.check()
-                await websocket.accept(
-                    PROTOCOL if PROTOCOL in websocket.scope["subprotocols"] else None,
-                    [(b"x-request-id", call.request_id.encode("latin-1"))],
-                )
-                options = each_once(websocket.query_params.multi_items())
-                options.pop("stream", None)  # by its name a balancer has chosen this process
-                with runtime.open_stream(caller) as stream:
-                    stream.configure(*parse_stream_settings({"options": options}))
-                    await stream.drive(
-                        _read(websocket, stream, options, settings.max_boxes),
-                        partial(_write, websocket, settings.max_deadline_ms / 1e3),
-                    )
+            with runtime.calls.open(f"WS {PATH}", websocket.headers.get, _API) as call:
+                await _serve(websocket, runtime, call)
         except ServiceError as error:
             await _refuse(websocket, error, call.request_id, runtime.state)
 
     return router
+
+
+async def _serve(websocket: WebSocket, runtime: Runtime, call: Call) -> None:
+    """Runs the stream until the client leaves, which is no error. Raises `ServiceError`."""
+    settings = runtime.settings
+    try:
+        check_query(websocket.scope)
+        caller = caller_of_socket(websocket, runtime.access, settings.cors_origins)
+        caller.check()
+        await websocket.accept(
+            PROTOCOL if PROTOCOL in websocket.scope["subprotocols"] else None,
+            [(b"x-request-id", call.request_id.encode("latin-1"))],
+        )
+        options = each_once(websocket.query_params.multi_items())
+        options.pop("stream", None)  # by its name a balancer has chosen this process
+        with runtime.open_stream(caller) as stream:
+            stream.configure(*parse_stream_settings({"options": options}))
+            await stream.drive(
+                _read(websocket, stream, options, settings.max_boxes),
+                partial(_write, websocket, settings.max_deadline_ms / 1e3),
+            )
+    except WebSocketDisconnect as gone:
+        if gone.code == _TOO_LARGE:  # the server below ended it, since a message was too large
+            call.outcome = ErrorCode.PAYLOAD_TOO_LARGE.value
+        elif gone.code not in _CLOSED_BY_CLIENT:
+            call.outcome = CLIENT_GONE
 
 
 async def _read(
@@ -120,18 +127,6 @@ async def _write(websocket: WebSocket, limit_s: float, answer: FrameAnswer) -> N
             await websocket.send_text(text)
     except TimeoutError:
         raise WebSocketDisconnect(1006, "the client does not read") from None
-
-
-@contextmanager
-def _disconnects_noted(call: Call) -> Iterator[None]:
-    """A disconnect ends the block quietly; an untimely one is the outcome of the call."""
-    try:
-        yield
-    except WebSocketDisconnect as gone:
-        if gone.code == _TOO_LARGE:  # the server below ended it, since a message was too large
-            call.outcome = ErrorCode.PAYLOAD_TOO_LARGE.value
-        elif gone.code not in _CLOSED_BY_CLIENT:
-            call.outcome = CLIENT_GONE
 
 
 async def _refuse(websocket: WebSocket, error: ServiceError, request_id: str, state: State) -> None:

@@ -45,12 +45,8 @@ _log = structlog.get_logger(__name__)
 class FrameAnswer:
     """The outcome of one frame: its result, or its own error.
 
-    Attributes:
-        sequence: number of the frame.
-        timestamp: of the frame; None if the client gave none.
-        dropped: frames dropped since the previous answer.
-        outcome: people, or why there are none.
-        resume_token: names this stream to a later one; only in the first answer with tracking.
+    `dropped` counts the frames dropped since the previous answer. `resume_token` names this stream
+    to a later one, in the first answer of a stream with tracking.
     """
 
     sequence: int

@@ -14,15 +14,10 @@ from service.scheduling.budget import ByteBudget
 
 @dataclass(slots=True)
 class Frame:
-    """One frame as received.
+    """One frame as received, at the `time.monotonic()` moment `received_s`.
 
-    Attributes:
-        image: a file or pixels; empty if there was no memory for it.
-        sequence: its number, unique and rising in the stream.
-        timestamp: the client's, in seconds.
-        boxes: the client's, (people, 4) as x0, y0, x1, y1; None if people are to be detected.
-        received_s: a `time.monotonic()` moment.
-        rejection: why it is answered with an error and not processed.
+    `timestamp` (seconds) and `boxes` (people, 4) are the client's. `rejection` is why it is
+    answered with an error and not processed; then its image is empty.
     """
 
     image: bytes | Image
