@@ -18,15 +18,9 @@ from service.client import ServiceError, StreamAnswer
 from service.client.grpc_messages import error_from, stream_answer_from
 from service.client.rest_messages import stream_answer_of
 from service.client.websocket_client import _closed
-from tests.fakes import marked_image
-from tests.pictures import encoded
 from tests.service.conftest import Service
 
 Status = grpc.StatusCode | int
-
-
-def frame(mark: int) -> bytes:
-    return encoded(marked_image(mark), "PNG")
 
 
 class Ended(Exception):

@@ -13,9 +13,8 @@ import pytest
 
 from service.client import AsyncGrpcPoseClient, AsyncRestPoseClient
 from service.errors import ServiceError
-from tests.fakes import FakeEstimator, marked_image
-from tests.pictures import encoded
-from tests.service.conftest import Service, serving
+from tests.fakes import PNG, FakeEstimator
+from tests.service.conftest import Service, serving, wait_until
 from tests.service.stream_clients import over_grpc, over_websocket
 
 pytestmark = [
@@ -23,7 +22,6 @@ pytestmark = [
     pytest.mark.skipif(sys.platform != "linux", reason="counts the open files in /proc"),
 ]
 
-PNG = encoded(marked_image(0x010203), "PNG")
 _FILES = Path("/proc/self/fd")
 
 
@@ -113,11 +111,9 @@ async def test_32_streams_share_the_worker() -> None:
                 answered[number] += 1
 
         cameras = [asyncio.create_task(camera(number)) for number in range(32)]
-        while min(answered) < 1:
-            await asyncio.sleep(0.01)
+        await wait_until(lambda: min(answered) >= 1)
         answered[:] = [0] * 32  # from here on all are there
-        while sum(answered) < 32 * 50:
-            await asyncio.sleep(0.01)
+        await wait_until(lambda: sum(answered) >= 32 * 50)
         shares = sorted(answered)
         over.set()
         await asyncio.gather(*cameras)

@@ -15,9 +15,8 @@ from websockets.typing import Subprotocol
 
 from service.errors import ErrorCode
 from service.rest.stream import CLOSE_CODE
-from tests.fakes import FakeEstimator
+from tests.fakes import FakeEstimator, marked_png
 from tests.service.conftest import Service, serving
-from tests.service.stream_clients import frame
 
 pytestmark = pytest.mark.anyio
 
@@ -49,7 +48,7 @@ def test_every_code_has_a_close_code() -> None:
 async def test_answers_carry_the_request_id(service: Service) -> None:
     async with stream(service, additional_headers={"X-Request-ID": "my-stream"}) as connection:
         assert connection.response.headers["X-Request-ID"] == "my-stream"
-        await connection.send(frame(1))
+        await connection.send(marked_png(1))
         assert (await answer(connection))["request_id"] == "my-stream"
         await connection.send(b"no image")
         told = await answer(connection)
@@ -62,7 +61,7 @@ async def test_parameters(service: Service, fake: FakeEstimator) -> None:
     query = "?max_people=1&min_keypoint_score=0.88&cycles=2&flip_test=true&priority=low"
     query += "&stream=door"  # its name for balancers, for want of headers
     async with stream(service, query) as connection:
-        await connection.send(frame(1))
+        await connection.send(marked_png(1))
         (person,) = (await answer(connection))["people"]
     assert len(person["keypoints"]) == 3
     assert fake.posed == [(2, True, 2)]  # the second might be a copy of the first
@@ -114,7 +113,7 @@ async def test_bad_parameters(service: Service, query: str, name: str) -> None:
 async def test_bad_text_messages(service: Service, text: str, field: str) -> None:
     async with stream(service) as connection:
         await connection.send(text)
-        await connection.send(frame(1))  # a description belongs to a frame
+        await connection.send(marked_png(1))  # a description belongs to a frame
         code, reason = await closed(connection)
     assert code == 1008
     assert reason.startswith(f"invalid_argument: {field}: ")
@@ -149,7 +148,7 @@ async def test_keys() -> None:
         for options in good:
             async with stream(service, **options) as connection:
                 assert connection.subprotocol == (ours if "subprotocols" in options else None)
-                await connection.send(frame(1))
+                await connection.send(marked_png(1))
                 assert (await answer(connection))["people"]
         bad: list[dict[str, Any]] = [
             {},
@@ -168,7 +167,7 @@ async def test_keys() -> None:
 
 async def test_pages_of_other_sites_need_a_key(service: Service) -> None:
     async with stream(service, origin=service.url) as connection:
-        await connection.send(frame(1))
+        await connection.send(marked_png(1))
         assert (await answer(connection))["people"]
     with pytest.raises(InvalidStatus) as refused:
         async with stream(service, origin="https://elsewhere.example"):
