@@ -22,16 +22,12 @@ from service.client import (
 )
 from tests.fakes import FakeEstimator, marked_png
 from tests.service.conftest import Service, rejected, serving, wait_until
+from tests.service.stream_clients import mark_of
 
 pytestmark = pytest.mark.anyio
 T = TypeVar("T")
 AS_ESTIMATED = StreamAsk(tracking=False)
 """Answers show the marks of their images only where no filter steadies the joints."""
-
-
-def mark_of(answer: StreamAnswer) -> float:
-    assert isinstance(answer.outcome, PoseAnswer)
-    return answer.outcome.people[0].keypoints[0].x
 
 
 class Paced:

@@ -31,17 +31,12 @@ from service.client.reconnect import follow
 from tests.fakes import FakeEstimator, marked_png
 from tests.service.conftest import Service, rejected, serving, until_metrics_have, wait_until
 from tests.service.processes import process
-from tests.service.stream_clients import over_websocket
+from tests.service.stream_clients import mark_of, over_websocket
 
 pytestmark = pytest.mark.anyio
 SOON = Reconnect(first_s=0.01, longest_s=0.05)
 EVERY = StreamAsk(drop="none", smoothing=False)
 NOWHERE = PoseAnswer((), 1, 1, {}, {}, "")
-
-
-def mark_of(answer: StreamAnswer) -> float:
-    assert isinstance(answer.outcome, PoseAnswer), answer.outcome
-    return answer.outcome.people[0].keypoints[0].x
 
 
 class Breaking:

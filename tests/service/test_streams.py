@@ -10,7 +10,7 @@ import grpc
 import pytest
 from websockets.exceptions import ConnectionClosed
 
-from service.client import PoseAnswer, ServiceError, StreamAnswer
+from service.client import ServiceError, StreamAnswer
 from service.errors import ErrorCode
 from service.runtime.state import State
 from tests.fakes import FakeEstimator, marked_image, marked_png
@@ -29,18 +29,15 @@ from tests.service.stream_clients import (
     Stream,
     counted,
     end_of,
+    mark_of,
     over_grpc,
     over_websocket,
+    people_of,
 )
 
 pytestmark = [pytest.mark.anyio, pytest.mark.parametrize("over", [over_grpc, over_websocket])]
 
 BAD_ARGUMENT = (grpc.StatusCode.INVALID_ARGUMENT, 1008)
-
-
-def found(answer: StreamAnswer) -> PoseAnswer:
-    assert isinstance(answer.outcome, PoseAnswer), answer.outcome
-    return answer.outcome
 
 
 def failed(answer: StreamAnswer) -> ServiceError:
@@ -65,7 +62,7 @@ async def test_answers_in_order(service: Service, over: Over) -> None:
             answer = await stream.answer()
             assert (answer.sequence, answer.dropped) == (number, 0)
             assert answer.timestamp == number / 30
-            assert found(answer).people[0].keypoints[0].x == number
+            assert mark_of(answer) == number
         await until_metrics_have(service, "sdpose_streams_active 1.0")
         await stream.finish()
         await until_ended(service, stream, "ok")
@@ -84,7 +81,7 @@ async def test_latest_frame_wins(service: Service, fake: FakeEstimator, over: Ov
         first, last = await stream.answer(), await stream.answer()
     assert (first.sequence, first.dropped) == (1, 0)
     assert (last.sequence, last.dropped) == (7, 5)
-    assert found(last).people[0].keypoints[0].x == 7
+    assert mark_of(last) == 7
 
 
 async def test_no_frame_is_dropped_where_none_may_be(service: Service, over: Over) -> None:
@@ -105,7 +102,7 @@ async def test_a_stream_that_comes_back_keeps_its_people(service: Service, over:
             answers = [await stream.answer() for _ in range(3)]
             await stream.finish()
         await until_metrics_have(service, "sdpose_streams_active 0.0")
-        return [found(each).people[0].id for each in answers], answers[0].resume_token
+        return [people_of(each)[0].id for each in answers], answers[0].resume_token
 
     first, token = await ids(None)
     again, same = await ids(token)
@@ -138,7 +135,7 @@ async def test_bad_frame_does_not_end_the_stream(over: Over, image: bytes, code:
         await stream.send(marked_png(7), sequence=20)
         answer = await stream.answer()
         assert answer.sequence == 20
-        assert found(answer).people[0].keypoints[0].x == 7
+        assert mark_of(answer) == 7
         await stream.finish()
         await until_ended(service, stream, "ok")
         assert (counted(service, code), counted(service, "ok")) == (1, 1)
@@ -149,7 +146,7 @@ async def test_settings_come_first(service: Service, fake: FakeEstimator, over: 
     settings = {"options": {"max_people": 1, "min_keypoint_score": 0.88}}
     async with over(service, **settings) as stream:
         await stream.send(marked_png(4))
-        (person,) = found(await stream.answer()).people
+        (person,) = people_of(await stream.answer())
         assert len(person.keypoints) == 3
         await stream.configure(settings)
         end = await end_of(stream)
@@ -229,7 +226,7 @@ async def test_memory_for_what_callers_sent_is_bounded(fake: FakeEstimator, over
         for number in (2, 3):
             await stream.send(large)
             answer = await stream.answer()
-            assert (answer.sequence, len(found(answer).people)) == (number, 1)
+            assert (answer.sequence, len(people_of(answer))) == (number, 1)
         fake.gate.clear()
         fake.entered.clear()
         for _ in range(4):  # one is looked at, one waits, the others are pushed out
@@ -263,7 +260,7 @@ async def test_refused_frame_is_a_frame_error(fake: FakeEstimator, over: Over) -
         fake.gate.set()
         await in_flight
         await stream.send(marked_png(3))
-        assert found(await stream.answer()).people
+        assert people_of(await stream.answer())
 
 
 async def test_lost_worker_ends_the_stream_and_refuses_others(
@@ -375,7 +372,7 @@ async def test_streams_are_bounded_over_both_front_ends(fake: FakeEstimator, ove
     ):
         for stream in (one, other):
             await stream.send(marked_png(1))
-            assert found(await stream.answer()).people
+            assert people_of(await stream.answer())
         async with over(service) as refused:
             end = await end_of(refused)
         assert end.status in (grpc.StatusCode.RESOURCE_EXHAUSTED, 1013)
@@ -387,4 +384,4 @@ async def test_streams_are_bounded_over_both_front_ends(fake: FakeEstimator, ove
         await until_metrics_have(service, "sdpose_streams_active 1.0")
         async with over(service) as again:
             await again.send(marked_png(4))
-            assert found(await again.answer()).people
+            assert people_of(await again.answer())
