@@ -100,9 +100,7 @@ class _Relay(threading.Thread):
         while ready := self._ready(reader, self._camera):
             if reader in ready:
                 request = reader.recv(_CHUNK)
-                if request.startswith(
-                    b"PLAY "
-                ):  # from here on pictures come, and no redirect counts
+                if request.startswith(b"PLAY "):  # frames follow, and no redirect counts
                     responses = None
                 self._camera.sendall(request)
                 if not request:
