@@ -5,7 +5,7 @@ from __future__ import annotations
 import asyncio
 import time
 from collections.abc import Iterator
-from contextlib import contextmanager
+from contextlib import AbstractContextManager, contextmanager
 from functools import partial
 
 import structlog
@@ -16,7 +16,7 @@ from service.access.keys import known_keys
 from service.admission.door import Door
 from service.admission.ticket import Deadlines, Ticket
 from service.cameras.addresses import AddressRules
-from service.cameras.camera import Host
+from service.cameras.camera import CameraServices
 from service.cameras.cameras import Cameras
 from service.cameras.settings import read_camera_file
 from service.errors import ErrorCode, ServiceError, unavailable
@@ -29,9 +29,9 @@ from service.scheduling.budget import ByteBudget
 from service.scheduling.owner_thread import OwnerThread
 from service.scheduling.work_pool import WorkPool
 from service.settings import Settings
-from service.streams.pose_stream import PoseStream, open_stream
+from service.streams.pose_stream import PoseStream
 from service.streams.resume import Resumable
-from service.streams.sessions import Streams
+from service.streams.streams import Streams
 from service.telemetry.calls import Calls
 from service.telemetry.gpu import gpu_reader
 from service.telemetry.metrics import Metrics
@@ -83,12 +83,15 @@ class Runtime:
         self.body_pool = WorkPool("body", threads=1, max_waiting=settings.max_requests)
         self.calls = Calls(self.metrics, self.tracer)
         self.streams = Streams(
-            settings.max_streams, self.metrics, self.bodies, settings.stream_idle_seconds
+            settings.max_streams,
+            self.metrics,
+            self.bodies,
+            settings.stream_idle_seconds,
+            Resumable(settings.max_streams, settings.stream_resume_seconds),
         )
-        self._resumable = Resumable(settings.max_streams, settings.stream_resume_seconds)
         self.cameras = Cameras(
             AddressRules(settings.camera_addresses),
-            Host(
+            CameraServices(
                 self.calls,
                 self._open_stream,  # whose place a camera has held since it was added
                 self._draw_frame,
@@ -125,14 +128,9 @@ class Runtime:
         with caller.stream(), self._open_stream(caller) as stream:
             yield stream
 
-    @contextmanager
-    def _open_stream(self, caller: Caller) -> Iterator[PoseStream]:
+    def _open_stream(self, caller: Caller) -> AbstractContextManager[PoseStream]:
         self.door.check_room(self._frame_ticket(caller))
-        estimate = partial(self.estimate_frame, caller)
-        with open_stream(
-            self.streams, self._resumable, estimate, self.metrics, caller.share
-        ) as stream:
-            yield stream
+        return self.streams.open(partial(self.estimate_frame, caller), caller.share)
 
     async def estimate_frame(
         self,

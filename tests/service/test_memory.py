@@ -12,14 +12,12 @@ import pytest
 
 from protos.sdpose.v1 import pose_pb2
 from service.client import GrpcPoseClient, RestPoseClient, Retry
-from tests.fakes import marked_image
-from tests.pictures import encoded
+from tests.fakes import PNG
 from tests.service.processes import a_process, free_port, resident
 
 pytestmark = pytest.mark.skipif(
     not Path("/proc/self/status").exists(), reason="reads the memory of a process from /proc"
 )
-PNG = encoded(marked_image(0x010203), "PNG")
 BUDGET_MB = 64
 EACH = 19 * 2**20
 CLIENTS = 40

@@ -31,11 +31,10 @@ from playwright.async_api import (
 
 from sdpose_core import PoseEstimator
 from service.pipeline.estimator import Estimator
-from service.process import run_service
 from service.scheduling.shares import FairBound
 from tests.cameras import camera
 from tests.fakes import FakeEstimator
-from tests.service.conftest import Service, quiet_settings, serving
+from tests.service.conftest import Service, serving, wait_until
 
 WEB = Path(__file__).parents[2] / "service" / "web"
 PAN = Path(__file__).parents[2] / "docs" / "images" / "pan.mp4"
@@ -182,8 +181,7 @@ async def test_webcam(chromium: Browser, estimator: PoseEstimator) -> None:
         assert sorted(person["id"] for person in people) == [1, 2]  # type: ignore[attr-defined]
         await page.get_by_role("button", name="Stop").click()
         await expect(status).to_have_text("Stopped.")
-        while service.runtime.metrics.streams_active._value.get():
-            await asyncio.sleep(0.05)
+        await wait_until(lambda: not service.runtime.metrics.streams_active._value.get())
 
 
 @in_browser
@@ -265,31 +263,20 @@ async def test_no_old_picture_under_an_error_and_another_try(
 
 @in_browser
 async def test_the_page_waits_for_the_models(chromium: Browser, fake: FakeEstimator) -> None:
-    stop, loaded = asyncio.Event(), asyncio.Event()
+    loaded = asyncio.Event()
     loop = asyncio.get_running_loop()
-    heard: asyncio.Future[str] = loop.create_future()
 
     def build(_: object) -> FakeEstimator:
         asyncio.run_coroutine_threadsafe(loaded.wait(), loop).result(300)
         return fake
 
-    running = asyncio.create_task(
-        run_service(
-            quiet_settings(),
-            build=build,
-            on_listening=lambda where, _: heard.set_result(where.page),
-            stop=stop,
-        )
-    )
-    async with window(chromium) as context:
+    async with serving(build, ready=False) as service, window(chromium) as context:
         page = await context.new_page()
-        await page.goto(await heard)
+        await page.goto(service.addresses.page)
         await expect(page.get_by_role("status")).to_have_text("The models are loading …")
         loaded.set()
         await expect(page.locator("#models")).to_contain_text("fake-student")
         await expect(page.get_by_role("status")).to_have_text("")
-    stop.set()
-    await running
 
 
 @in_browser

@@ -11,7 +11,6 @@ import zipfile
 from collections.abc import Iterator
 from pathlib import Path
 
-import httpx
 import numpy as np
 import pytest
 from websockets.asyncio.client import connect
@@ -92,16 +91,15 @@ def archive() -> Iterator[zipfile.ZipFile]:
 
 
 async def test_the_source_that_runs(service: Service, archive: zipfile.ZipFile) -> None:
-    async with httpx.AsyncClient() as client:
-        answer = await client.get(f"{service.url}/source")
-        assert answer.headers["content-type"] == "application/zip"
-        page = await client.get(service.url)
-        assert 'href="source"' in page.text
-        assert "default-src 'self'" in page.headers["content-security-policy"]
-        script = await client.get(f"{service.url}/web/page.js")
-        assert script.headers["content-type"].startswith("text/javascript")
-        assert script.headers["cache-control"] == "no-cache"
-        assert (await client.get(f"{service.url}/web/../settings.py")).status_code == 404
+    answer = await service.http.get("/source")
+    assert answer.headers["content-type"] == "application/zip"
+    page = await service.http.get(service.url)
+    assert 'href="source"' in page.text
+    assert "default-src 'self'" in page.headers["content-security-policy"]
+    script = await service.http.get("/web/page.js")
+    assert script.headers["content-type"].startswith("text/javascript")
+    assert script.headers["cache-control"] == "no-cache"
+    assert (await service.http.get("/web/../settings.py")).status_code == 404
     assert len(answer.content) == len(archive.fp.getvalue())  # type: ignore[union-attr]
     names = archive.namelist()
     assert {"service/rest/page.py", "sdpose_core/estimator.py", "LICENSE", "NOTICE"} <= set(names)
@@ -122,9 +120,8 @@ async def test_pages_of_other_origins(
 ) -> None:
     async with serving(fake, **({"cors_origins": origins} if origins else {})) as service:
         headers = {"Origin": origin, "Access-Control-Request-Method": "POST"}
-        async with httpx.AsyncClient() as client:
-            asked = await client.options(f"{service.url}/pose", headers=headers)
-            answer = await client.get(f"{service.url}/models", headers={"Origin": origin})
+        asked = await service.http.options("/pose", headers=headers)
+        answer = await service.http.get("/models", headers={"Origin": origin})
         allowed = {origin, "*"} & {asked.headers.get("access-control-allow-origin")}
         assert bool(allowed) is welcome
         assert ("access-control-allow-origin" in answer.headers) is welcome
