@@ -89,7 +89,7 @@ class Door:
         self._since = 0.0
 
     def ticket(self, caller: Caller, wanted_s: float | None = None) -> Ticket:
-        """That of a request which comes now; `wanted_s` is what its headers leave for an answer."""
+        """The ticket of a request that comes now; its headers leave `wanted_s` for the answer."""
         started = time.monotonic()
         due = None if wanted_s is None else started + min(wanted_s, self._deadlines.longest_s)
         return Ticket(caller, self._deadlines, due, started)

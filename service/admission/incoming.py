@@ -1,7 +1,8 @@
-"""Messages on their way in: nobody tells how much of one has come, so each counts as the largest.
+"""Memory bound for gRPC messages that are being read.
 
-gRPC reads of a call whose message is not asked for no more than its first 64 KiB. So memory is
-bounded by asking for few at a time; a message takes milliseconds to come, unless its line is slow.
+gRPC does not report how much of a message has come, so each counts as the maximum size. Of a call
+whose message is not yet read it takes no more than the first 64 KiB; so memory is bounded by
+reading few at a time. A message takes milliseconds to come, unless its line is slow.
 """
 
 from __future__ import annotations
@@ -16,7 +17,7 @@ from service.scheduling.shares import FairBound
 
 
 class Incoming:
-    """Takes half of `budget` at most, and `largest` bytes of it for each message under way.
+    """Takes half of `budget` at most, and `largest` bytes of it for each message in transit.
 
     Slow lines of one share do not keep others out: it waits for its own when it holds too many.
     """

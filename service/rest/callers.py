@@ -24,7 +24,7 @@ KEY_PROTOCOL = "sdpose.key."
 Identify: TypeAlias = Callable[..., Coroutine[Any, Any, Caller]]
 
 TICKET = "sdpose.ticket"
-"""Of a scope that `CallMiddleware` has let in to a route which looks at images."""
+"""Name in the ASGI scope under which `CallMiddleware` leaves the ticket for the route."""
 
 _ABOUT = "A key of the operator."
 KEYS = (
@@ -35,7 +35,10 @@ KEYS = (
 
 
 def ticket_of(request: HTTPConnection, access: Access, door: Door) -> Ticket:
-    """That of a request for poses. Raises `ServiceError` unauthenticated or permission_denied."""
+    """The ticket of a request for poses.
+
+    Raises `ServiceError` unauthenticated or permission_denied.
+    """
     return door.ticket(_identified(request, access), _wanted_s(request.query_params))
 
 

@@ -14,7 +14,7 @@ CURRENT: ContextVar[Ticket] = ContextVar("current_ticket")
 
 
 def current_ticket() -> Ticket:
-    """That of the call which the running method answers."""
+    """The ticket of the call that the running method answers."""
     return CURRENT.get()
 
 

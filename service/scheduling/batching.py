@@ -24,7 +24,7 @@ from service.scheduling.batch_run import BatchLimits, BatchRun, Done, Entry, In,
 from service.scheduling.fair_queue import FairQueue, Order
 from service.scheduling.owner_thread import OwnerThread, WorkerLostError
 from service.scheduling.turns import ANY_TIME, Turn
-from service.telemetry.observers import BatchObserver, ShedReason, SilentObserver
+from service.telemetry.observers import QueueObserver, ShedReason, SilentObserver
 
 
 class Batcher(Generic[In, Out]):
@@ -42,7 +42,7 @@ class Batcher(Generic[In, Out]):
         *,
         worker: OwnerThread,
         limits: BatchLimits,
-        observer: BatchObserver | None = None,
+        observer: QueueObserver | None = None,
     ) -> None:
         self.name = name
         self.limits = limits

@@ -23,4 +23,4 @@ class Turn:
 
 
 ANY_TIME: Final = Turn()
-"""Of work that no caller waits for in a queue of others."""
+"""The turn of work without a caller."""
