@@ -259,8 +259,9 @@ def _local(estimator: PoseEstimator, cycles: int | None, flip: bool) -> PoseSour
 
 def _from_server(client: RestPoseClient, cycles: int | None, flip: bool) -> PoseSource:
 
+    from service.answers import Box
     from service.client.answering import poses_of
-    from service.client.answers import Ask, Box
+    from service.client.requests import Ask
     from service.errors import ServiceError
 
     def ask(image: CocoImage, boxes: NDArray[np.float32] | None) -> Poses:

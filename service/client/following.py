@@ -6,9 +6,10 @@ from collections.abc import AsyncGenerator, Callable, Generator
 from contextlib import aclosing
 from typing import Protocol, Self
 
-from service.client.answers import Ask, StreamAnswer, StreamAsk
+from service.answers import StreamAnswer
 from service.client.frames import Frames
 from service.client.reconnect import Reconnect, follow
+from service.client.requests import Ask, StreamAsk
 from service.client.threads import iterate
 
 

@@ -11,7 +11,7 @@ from typing import Any
 import grpc
 
 from protos.sdpose.v1 import pose_pb2, pose_pb2_grpc
-from service.client.answers import Ask, PoseAnswer, StreamAnswer, StreamAsk, StreamFrame
+from service.answers import PoseAnswer, StreamAnswer
 from service.client.following import AsyncFollowing, Following
 from service.client.frames import Frames, each_of
 from service.client.grpc_messages import (
@@ -23,6 +23,7 @@ from service.client.grpc_messages import (
     stream_answer_from,
     stream_config,
 )
+from service.client.requests import Ask, StreamAsk, StreamFrame
 from service.client.retry import Retry
 
 _NOTHING_ASKED = Ask()

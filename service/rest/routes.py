@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import asyncio
 from collections.abc import AsyncIterator, Callable, Sequence
-from dataclasses import dataclass
+from dataclasses import asdict, dataclass
 from functools import partial
 
 from fastapi import APIRouter, Depends, Request, Response
@@ -23,7 +23,7 @@ from service.rest.callers import callers_of
 from service.rest.connection import while_connected
 from service.rest.documentation import OVERLAY_DOCUMENT, POSE_DOCUMENT, PROBLEMS
 from service.rest.errors import answer_entry
-from service.rest.schemas import CyclesModel, Health, ModelsModel, ModelsResponse, SizeModel
+from service.rest.schemas import Health, ModelsResponse
 from service.runtime.permit import Permit
 from service.runtime.runtime import Runtime
 from service.telemetry.calls import current_call
@@ -121,25 +121,22 @@ def pose_routes(runtime: Runtime) -> APIRouter:
         drawn = await while_connected(request, asked.draw())
         return Response(drawn, media_type="image/jpeg")
 
-    @router.get("/models", summary="What is loaded", responses=PROBLEMS)
-    async def models() -> ModelsResponse:
+    @router.get(
+        "/models", summary="What is loaded", response_model=ModelsResponse, responses=PROBLEMS
+    )
+    async def models() -> dict[str, object]:
         names, size, cycles = runtime.models, runtime.input_size, runtime.cycles
         if names is None or size is None or cycles is None:
             raise ServiceError(
                 ErrorCode.UNAVAILABLE, "the models are not loaded yet", retry_after_s=2.0
             )
-        return ModelsResponse(
-            models=ModelsModel(
-                student=names.student,
-                detector=names.detector,
-                backend=names.backend,
-                device=names.device,
-            ),
-            keypoints=list(KEYPOINT_NAMES),
-            skeleton=[list(edge) for edge in EDGES],
-            input_size=SizeModel(width=size[0], height=size[1]),
-            cycles=CyclesModel(lowest=cycles.lowest, highest=cycles.highest, served=cycles.served),
-        )
+        return {
+            "models": asdict(names),
+            "keypoints": KEYPOINT_NAMES,
+            "skeleton": EDGES,
+            "input_size": dict(zip(("width", "height"), size, strict=True)),
+            "cycles": cycles._asdict(),
+        }
 
     return router
 

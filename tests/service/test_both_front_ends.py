@@ -16,7 +16,7 @@ from PIL import Image as PillowImage
 
 from service.bench.load import RestConnection
 from service.client import Box, PoseAnswer
-from service.client.answers import Ask
+from service.client.requests import Ask
 from service.errors import ErrorCode, ServiceError
 from service.rest.errors import HTTP_STATUS
 from service.rpc.errors import GRPC_STATUS

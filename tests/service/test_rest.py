@@ -12,14 +12,18 @@ from websockets.asyncio.client import connect
 
 from sdpose_core.image_files import ImageLimits, decode_image
 from service.client import PoseAnswer, ServiceError
-from service.client.answers import Ask
+from service.client.requests import Ask
 from service.errors import ErrorCode
-from service.rest.schemas import PoseResponse, PoseResponses
 from service.settings import SettingsError
 from tests.fakes import FakeEstimator, marked_image
 from tests.pictures import encoded
 from tests.service.conftest import Service, quiet_settings, serving
-from tests.service.rest_checks import assert_problem, outcome_of_the_only_request
+from tests.service.rest_checks import (
+    DOCUMENTED,
+    DOCUMENTED_SEVERAL,
+    assert_problem,
+    outcome_of_the_only_request,
+)
 
 pytestmark = pytest.mark.anyio
 
@@ -31,7 +35,7 @@ async def test_form_and_raw_body_give_the_documented_answer(http: httpx.AsyncCli
     raw = await http.post("/pose", content=PNG, headers={"Content-Type": "image/png"})
     for response in (form, raw):
         assert response.status_code == 200
-        PoseResponse.model_validate(response.json(), strict=True, extra="forbid")
+        DOCUMENTED.validate_json(response.content, strict=True, extra="forbid")
         assert response.json()["request_id"] == response.headers["x-request-id"]
     assert form.json()["people"] == raw.json()["people"]
     assert form.json()["image"] == {"width": 8, "height": 8}
@@ -119,7 +123,7 @@ async def test_several_images_in_order_with_their_own_errors(
     assert second.code is ErrorCode.UNSUPPORTED_MEDIA_TYPE
     files = [("image", (str(index), image)) for index, image in enumerate(images)]
     response = await http.post("/pose", files=files)
-    PoseResponses.model_validate(response.json(), strict=True, extra="forbid")
+    DOCUMENTED_SEVERAL.validate_json(response.content, strict=True, extra="forbid")
 
 
 async def test_boxes_an_image(http: httpx.AsyncClient, fake: FakeEstimator) -> None:
