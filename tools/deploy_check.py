@@ -41,7 +41,7 @@ _QUIET_PANELS = {"Alerts", "Work given up, by reason"}
 # These judge the speed of the machine, which a check on two shared cores must not.
 _SPEED_ALERTS = {"SdposeQueueAge", "SdposeSlow", "SdposeStreamsDropFrames"}
 # So small that a handful of callers is too many.
-_SMALL_QUEUES = {"SDPOSE_MAX_DETECT_QUEUE": "1", "SDPOSE_MAX_DETECT_BATCH": "1"}
+_SMALL_QUEUES = {"SDPOSE_MAX_REQUESTS": "4", "SDPOSE_MAX_BATCH": "1"}
 _RAMP = ((1, 15.0), (4, 15.0), (16, 30.0))
 
 

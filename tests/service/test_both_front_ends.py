@@ -210,7 +210,7 @@ async def test_deadline_in_the_queue(service: Service, fake: FakeEstimator, fron
 @pytest.mark.parametrize("front", BOTH)
 async def test_queue_full(front: str) -> None:
     fake = FakeEstimator()
-    async with serving(fake, max_detect_queue=1, max_detect_batch=1) as service:
+    async with serving(fake, max_requests=7, max_batch=1) as service:
         fake.gate.clear()
         first = asyncio.create_task(ask(service, front, PNG))
         await asyncio.to_thread(fake.entered.wait, 100)
@@ -356,14 +356,13 @@ async def test_no_answer_reaches_another() -> None:
         (person,) = (await service.grpc.estimate(picture(mark), asked)).people
         seen[mark] = {point.x for point in person.keypoints}, person.box.width, person.box.height
 
-    admitted = dict.fromkeys(
-        ("max_requests", "max_decode_queue", "max_detect_queue", "max_queue"), 2 * len(marks)
-    )  # twice as many, since one caller may not have all
+    # A quarter may wait in each queue, and one caller may not have all of it.
+    admitted = 8 * len(marks)
     with many_files(len(marks) + 500):  # both ends of every HTTP connection are here
         # No deadline to speak of: the batch behind the gate takes as long as all the others need to
         # come, and on a busy machine a forecast from that would refuse them as late.
         hour = dict.fromkeys(("max_deadline_ms", "default_deadline_ms"), 3_600_000)
-        async with serving(fake, **hour, **admitted) as service:
+        async with serving(fake, **hour, max_requests=admitted) as service:
             asking = asyncio.gather(
                 *(
                     (over_rest if index % 2 else over_grpc)(service, mark)

@@ -31,7 +31,7 @@ KEY = {"X-API-Key": "let-me-in"}
 async def watched(fake: FakeEstimator) -> AsyncIterator[tuple[Service, httpx.AsyncClient]]:
     async with (
         serving(
-            fake, camera_addresses=LOCAL, api_keys="let-me-in", api_key="let-me-in", max_watchers=3
+            fake, camera_addresses=LOCAL, api_keys="let-me-in", api_key="let-me-in", max_streams=3
         ) as service,
         httpx.AsyncClient(base_url=service.url, headers=KEY, timeout=100) as client,
     ):

@@ -293,7 +293,7 @@ async def test_a_request_without_any_answer_is_not_counted_ok(
 
 async def test_an_overloaded_entry_says_when_to_come_back() -> None:
     fake = FakeEstimator()
-    async with serving(fake, max_detect_queue=1, max_detect_batch=1) as service:
+    async with serving(fake, max_requests=7, max_batch=1) as service:
         fake.gate.clear()
         asking = asyncio.create_task(service.rest.estimate_many([PNG] * 4))
         shed = service.runtime.metrics.shed_total.labels("queue_full")

@@ -68,7 +68,7 @@ async def test_body_that_does_not_arrive(fake: FakeEstimator) -> None:
 
 async def test_bodies_in_memory_are_bounded(fake: FakeEstimator) -> None:
     async with (
-        serving(fake, max_bodies_mb=1, max_image_mb=1) as service,
+        serving(fake, max_memory_mb=3, max_image_mb=1) as service,
         httpx.AsyncClient(base_url=service.url) as http,
     ):
 
@@ -98,7 +98,7 @@ async def test_bodies_in_memory_are_bounded(fake: FakeEstimator) -> None:
 
 async def test_a_request_alone_always_fits(fake: FakeEstimator) -> None:
     async with (
-        serving(fake, max_bodies_mb=1, max_image_mb=4) as service,
+        serving(fake, max_memory_mb=3, max_image_mb=4) as service,
         httpx.AsyncClient(base_url=service.url) as http,
     ):
         large = PNG + bytes(3_000_000)

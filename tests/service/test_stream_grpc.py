@@ -50,7 +50,7 @@ async def test_stream_needs_a_key() -> None:
 async def test_memory_for_what_callers_sent_is_bounded(fake: FakeEstimator) -> None:
     """Whole requests and frames share it; what does not fit is refused, and all is given back."""
     large = frame(1) + bytes(700_000)
-    async with serving(fake, max_bodies_mb=1) as service:
+    async with serving(fake, max_memory_mb=3) as service:
         fake.gate.clear()
         in_flight = asyncio.create_task(service.grpc.estimate(large))
         await asyncio.to_thread(fake.entered.wait, 100)
