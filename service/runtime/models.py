@@ -24,6 +24,7 @@ from service.telemetry.tracing import Tracer
 _T = TypeVar("_T")
 _TELLS_EVERY_S = 5.0
 _MAX_DETECT_BATCH: Final = 8
+_LEAST_QUEUE: Final = 64
 Build = Callable[[Settings], Estimator]
 
 _log = structlog.get_logger(__name__)
@@ -155,7 +156,7 @@ def pipeline_limits(settings: Settings, *, on_cpu: bool) -> PipelineLimits:
     wait_ms = settings.max_wait_ms
     wait_s = (30.0 if on_cpu else 2.0) / 1e3 if wait_ms is None else wait_ms / 1e3
     max_batch = settings.max_batch or (32 if on_cpu else 64)
-    most_images = max(1, settings.max_requests // 4)
+    most_images = max(_LEAST_QUEUE, settings.max_requests // 4)
     return PipelineLimits(
         images=ImageLimits(
             max_bytes=int(settings.max_image_mb * 2**20),

@@ -21,8 +21,8 @@ LISTS = ("api_keys", "camera_addresses", "cors_origins")
 
 REPLACED: Final = {
     "max_queue": "as many crops may wait as SDPOSE_MAX_REQUESTS says",
-    "max_detect_queue": "a quarter of SDPOSE_MAX_REQUESTS may wait for the detector",
-    "max_decode_queue": "a quarter of SDPOSE_MAX_REQUESTS may wait to be decoded",
+    "max_detect_queue": "a quarter of SDPOSE_MAX_REQUESTS, and at least 64, may wait",
+    "max_decode_queue": "a quarter of SDPOSE_MAX_REQUESTS, and at least 64, may wait",
     "max_detect_batch": "SDPOSE_MAX_BATCH bounds the detector's batches too, of at most 8 images",
     "max_watchers": "as many clients may watch cameras as SDPOSE_MAX_STREAMS says",
     "max_decoded_mb": "two thirds of SDPOSE_MAX_MEMORY_MB are for images",
@@ -158,8 +158,8 @@ class Settings(BaseSettings):
         256,
         ge=1,
         description="Maximum number of requests in flight; more are rejected before they are read. "
-        "As many crops may wait for the student, and a quarter as many images to be decoded, and "
-        "for the detector.",
+        "As many crops may wait for the student; for decoding and for the detector a quarter as "
+        "many images, and at least 64.",
     )
     max_streams: int = Field(
         64,

@@ -64,8 +64,8 @@ def _read_file(config: str | os.PathLike[str] | None) -> dict[str, Any]:
     if not str(path).strip():
         raise SettingsError(f"{CONFIG} {EMPTY}")
     settings = read_toml(Path(path), SettingsError)
-    for name in settings.keys() - REPLACED.keys():
-        if name not in Settings.model_fields:
+    for name in settings:
+        if name not in Settings.model_fields and name not in REPLACED:
             similar = get_close_matches(name, Settings.model_fields, n=1)
             hint = f"; did you mean {similar[0]}?" if similar else ""
             raise SettingsError(f"{path}: there is no setting {shortened(name)}{hint}")

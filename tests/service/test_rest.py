@@ -293,16 +293,16 @@ async def test_a_request_without_any_answer_is_not_counted_ok(
 
 async def test_an_overloaded_entry_says_when_to_come_back() -> None:
     fake = FakeEstimator()
-    async with serving(fake, max_requests=7, max_batch=1) as service:
+    async with serving(fake, max_images=100) as service:  # of which 64 may wait
         fake.gate.clear()
-        asking = asyncio.create_task(service.rest.estimate_many([PNG] * 4))
+        asking = asyncio.create_task(service.rest.estimate_many([PNG] * 100))
         shed = service.runtime.metrics.shed_total.labels("queue_full")
         while shed._value.get() < 2:
             await asyncio.sleep(0.005)
         fake.gate.set()
         answers = await asking
     refused = [answer for answer in answers if isinstance(answer, ServiceError)]
-    assert len(refused) in (2, 3)  # 3 where two came in one turn of the loop, with no batch begun
+    assert 2 <= len(refused) < 100
     for error in refused:
         assert error.code is ErrorCode.OVERLOADED
         assert error.retry_after_s is not None

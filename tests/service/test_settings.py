@@ -244,6 +244,13 @@ def test_the_defaults_give_the_bounds_that_were_settings() -> None:
     assert pipeline_limits(load_settings(max_batch=4), on_cpu=True).detect.max_cost == 4
 
 
+@pytest.mark.parametrize(("requests", "images"), [(1, 64), (256, 64), (1000, 250)])
+def test_queues_follow_from_the_requests(requests: int, images: int) -> None:
+    limits = pipeline_limits(load_settings(max_requests=requests), on_cpu=False)
+    assert limits.pose.max_queue_cost == requests
+    assert limits.detect.max_queue_cost == limits.max_decode_queue == images
+
+
 def test_threads_for_decoding() -> None:
     assert load_settings(decode_threads=3).threads_for_decoding == 3
     assert load_settings().threads_for_decoding >= 1
