@@ -8,17 +8,7 @@ from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
-from service.cli.options import (
-    Backend,
-    Device,
-    Models,
-    TlsCa,
-    TlsCertificate,
-    TlsKey,
-    client_tls,
-    need,
-    typed_options,
-)
+from service.cli import options
 
 if TYPE_CHECKING:
     from contextlib import ExitStack
@@ -72,11 +62,11 @@ def evaluate(
     api_key: Annotated[
         str | None, typer.Option(envvar="SDPOSE_API_KEY", help="Key for the server.")
     ] = None,
-    tls_ca: TlsCa = None,
-    tls_certificate: TlsCertificate = None,
-    tls_key: TlsKey = None,
-    device: Device = "auto",
-    backend: Backend = "auto",
+    tls_ca: options.TlsCa = None,
+    tls_certificate: options.TlsCertificate = None,
+    tls_key: options.TlsKey = None,
+    device: options.Device = "auto",
+    backend: options.Backend = "auto",
     precision: Annotated[str, typer.Option(help="auto, fp32, fp16 or bf16.")] = "auto",
     detector_size: Annotated[
         int, typer.Option(help="Longest side of the detector's input, a multiple of 32.")
@@ -109,21 +99,21 @@ def evaluate(
 
     from rich.console import Console
 
-    need("train", "pycocotools")
+    options.need("train", "pycocotools")
     from sdpose_core.data.coco import load_coco
     from sdpose_core.data.coco_file import read_coco
     from sdpose_core.evaluate.results import read_boxes
     from sdpose_core.heatmaps import MAX_REFINEMENT
 
     console = Console()
-    tls = client_tls(server, tls_ca, tls_certificate, tls_key).context()
+    tls = options.client_tls(server, tls_ca, tls_certificate, tls_key).context()
     if server is not None:
         _refuse_in_process_options(context)
     given = detector == "given" and boxes is None
     if calibrate is not None and (server is not None or not given):
         raise typer.BadParameter("--calibrate needs a student and given boxes")
     finder = "none" if given or boxes is not None else detector
-    models = Models(student, finder, device, backend, precision)
+    models = options.Models(student, finder, device, backend, precision)
     try:
         with ExitStack() as closing:
             _check_place(annotations, images)
@@ -224,14 +214,14 @@ def _check_place(annotations: Path, images: Path) -> None:
 
 
 def _refuse_in_process_options(context: typer.Context) -> None:
-    typed = typed_options(context, _IN_PROCESS)
+    typed = options.typed_options(context, _IN_PROCESS)
     if typed:
         raise typer.BadParameter(
             f"{typed} cannot go with --server, which runs its student as it was started"
         )
 
 
-def _calibrate(models: Models, path: Path, pictures: list[CocoImage]) -> dict[str, float]:
+def _calibrate(models: options.Models, path: Path, pictures: list[CocoImage]) -> dict[str, float]:
     """Fit joint scores on the peaks of an estimator without calibration; write the student."""
     from sdpose_core.backends import make_backend
     from sdpose_core.calibration import ScoreCalibration

@@ -58,16 +58,11 @@ class Models:
         """Where they are, if their names are paths."""
         return [Path(name) for name in (self.student, self.detector) if name]
 
-    @property
-    def choice(self) -> dict[str, Any]:
-        """The arguments of `PoseEstimator.from_pretrained`."""
-        return asdict(self)
-
     def estimator(self, **others: Any) -> PoseEstimator:
         """Loads them; `others` and errors as of `PoseEstimator.from_pretrained`."""
         from sdpose_core import PoseEstimator
 
-        return PoseEstimator.from_pretrained(**self.choice, **others)
+        return PoseEstimator.from_pretrained(**asdict(self), **others)
 
 
 def typed_options(context: typer.Context, names: Iterable[str]) -> str:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from dataclasses import asdict
 from enum import StrEnum
 from functools import partial
 from pathlib import Path
@@ -167,7 +168,7 @@ def predict(
         request = ArchiveRequest(
             output or "", resume, retry_failed, part_size, on_ray, ray_address, workers
         )
-        options = {"pretrained": models.choice, "estimate": people, "track": track, **how}
+        options = {"pretrained": asdict(models), "estimate": people, "track": track, **how}
         try:
             status = predict_archive(request, options, sources, report)
         except (ValueError, RuntimeError) as error:

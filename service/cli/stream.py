@@ -13,18 +13,7 @@ from typing import TYPE_CHECKING, Annotated, Literal
 
 import typer
 
-from service.cli.options import (
-    Detector,
-    Device,
-    MinScore,
-    Models,
-    Student,
-    Suppress,
-    TlsCa,
-    TlsCertificate,
-    TlsKey,
-    client_tls,
-)
+from service.cli import options
 
 if TYPE_CHECKING:
     from sdpose_core.stream import Answering, Summary
@@ -55,9 +44,9 @@ def stream(
     tls: Annotated[
         bool, typer.Option("--tls", help="Reach the service over TLS, as any --tls- option does.")
     ] = False,
-    tls_ca: TlsCa = None,
-    tls_certificate: TlsCertificate = None,
-    tls_key: TlsKey = None,
+    tls_ca: options.TlsCa = None,
+    tls_certificate: options.TlsCertificate = None,
+    tls_key: options.TlsKey = None,
     tls_server_name: Annotated[
         str | None,
         typer.Option(help="Name in the service's certificate, where --server has another."),
@@ -85,8 +74,8 @@ def stream(
     max_people: Annotated[
         int | None, typer.Option(min=1, help="Maximum number of people per frame, the best first.")
     ] = None,
-    min_score: MinScore = None,
-    suppress: Suppress = True,
+    min_score: options.MinScore = None,
+    suppress: options.Suppress = True,
     attempts: Annotated[
         int | None,
         typer.Option(
@@ -94,9 +83,9 @@ def stream(
             help="Failures in a row after which a camera or the service is given up; unset: never.",
         ),
     ] = None,
-    student: Student = "sdpose-lite",
-    detector: Detector = "embedded",
-    device: Device = "auto",
+    student: options.Student = "sdpose-lite",
+    detector: options.Detector = "embedded",
+    device: options.Device = "auto",
 ) -> None:
     """Find and follow the people of a camera or a recording.
 
@@ -117,7 +106,7 @@ def stream(
 
     screen = _Screen()
     tell = screen.tell
-    files = client_tls(
+    files = options.client_tls(
         server, tls_ca, tls_certificate, tls_key, tls=tls, tls_server_name=tls_server_name
     )
     reached = _reached(server, api_key, files, tls, tls_server_name)
@@ -130,7 +119,7 @@ def stream(
         min_score,
         suppress,
     )
-    models = Models(student, detector, device)
+    models = options.Models(student, detector, device)
     # Before the models, which take seconds to load.
     found, problems = ([], []) if live else find_sources([source], tell)
     if problems:
@@ -277,7 +266,7 @@ def _remote(
     return RemoteAnswering(client, ask, stream, tell, attempts)
 
 
-def _local(models: Models, wanted: _Wanted) -> Answering:
+def _local(models: options.Models, wanted: _Wanted) -> Answering:
     from sdpose_core.stream import LocalAnswering
     from sdpose_core.tracking import Smoothing, TrackingConfig
 
