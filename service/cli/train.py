@@ -157,7 +157,7 @@ def _changed(
     """The settings with what the command line gives; None leaves a value unchanged."""
     from dataclasses import replace
 
-    from sdpose_core.train.recipe.length import within_minutes
+    from sdpose_core.train.recipe.config import within_minutes
 
     given = {name: value for name, value in data.items() if value is not None}
     changed = {name: value for name, value in others.items() if value}
