@@ -259,7 +259,7 @@ def _local(estimator: PoseEstimator, cycles: int | None, flip: bool) -> PoseSour
 def _from_server(client: RestPoseClient, cycles: int | None, flip: bool) -> PoseSource:
 
     from service.answers import Box
-    from service.client.answering import poses_of
+    from service.cli.answering import poses_of
     from service.client.requests import Ask
     from service.errors import ServiceError
 

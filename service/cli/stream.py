@@ -257,8 +257,8 @@ def _remote(
     *,
     live: bool,
 ) -> Answering:
+    from service.cli.answering import RemoteAnswering
     from service.client import Ask, StreamAsk
-    from service.client.answering import RemoteAnswering
 
     drop: Literal["latest", "none"] = "latest" if live else "none"
     stream = StreamAsk(wanted.tracking, wanted.smoothing, wanted.detect_every, drop)
