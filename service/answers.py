@@ -1,8 +1,8 @@
-"""Answers of the service: what the clients return, and what OpenAPI documents.
+"""Answers of the service: the values that the clients return and that OpenAPI documents.
 
 Plain dataclasses, since a client installs neither pydantic nor numpy. On the server pydantic reads
-the docstrings, and `metadata` as arguments of its `Field`, for the document alone: answers leave as
-the values that `PoseResult.answer` builds.
+docstrings and `metadata` (as arguments of its `Field`) for the document only: the answers that are
+sent are the values that `PoseResult.answer` builds.
 """
 
 from __future__ import annotations

@@ -1,4 +1,4 @@
-"""What commands share before they run: options, the models they name, checks."""
+"""Shared parts of the commands: options, the models that they name, checks."""
 
 from __future__ import annotations
 

@@ -180,7 +180,7 @@ def stream(
 
 @dataclass(frozen=True, slots=True)
 class _Wanted:
-    """What the answers are to hold, whoever gives them."""
+    """The answers that are requested, of models here or of a service."""
 
     detect_every: int | Literal["auto"]
     tracking: bool
@@ -197,9 +197,9 @@ def _outputs(
     inputs: list[Path],
     tell: Callable[[str], None],
 ) -> LineFile | Sink | None:
-    """Where the lines go, if anywhere; nothing is written over an input or by two runs at once.
+    """The file or screen for the lines, if one is wanted.
 
-    Exits with status 2 where it would be.
+    Exits with status 2 if an output would replace an input, or another run is writing to it.
     """
     from sdpose_core.outputs import OutputError, check_outputs, only_run
     from service.cli.console import LineFile, Sink, SinkError

@@ -29,7 +29,7 @@ REPLACED: Final = {
     "max_bodies_mb": "a third of SDPOSE_MAX_MEMORY_MB is for what requests have sent",
     "stream_resume_seconds": "identities are kept for 30 seconds after their stream",
 }
-"""Names that were settings once, with what holds instead: read past, with a warning."""
+"""Former settings, each with what applies instead; ignored with a warning."""
 
 EMPTY = "is set but empty; give it a value, or do not set it"
 

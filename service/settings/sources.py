@@ -43,9 +43,9 @@ def load_settings(config: str | os.PathLike[str] | None = None, **overrides: obj
 
 
 def ignored_settings(config: str | os.PathLike[str] | None = None) -> dict[str, str]:
-    """What is set and no setting reads, with the reason; `config` as of `load_settings`.
+    """Names that are set but are no settings, each with the reason; `config` as `load_settings`.
 
-    That is a variable with the prefix, likely a typo, or a name that was a setting once.
+    A variable with the prefix is likely a typo; `REPLACED` has the former settings.
     """
     ignored = {name: REPLACED[name] for name in _read_file(config) if name in REPLACED}
     for variable in sorted(os.environ):
