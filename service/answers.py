@@ -7,13 +7,17 @@ sent are the values that `PoseResult.answer` builds.
 
 from __future__ import annotations
 
+import sys
 from collections.abc import Mapping
 from dataclasses import dataclass, field
 from typing import Any, ClassVar
 
-from typing_extensions import TypedDict  # of `typing`'s, pydantic reads Python 3.12's and later
-
 from service.errors import ErrorCode, ServiceError
+
+if sys.version_info >= (3, 12):
+    from typing import TypedDict
+else:  # pydantic reads that of `typing` from Python 3.12 on; anyio, below httpx, installs this
+    from typing_extensions import TypedDict
 
 _SCORE = {"ge": 0, "le": 1}
 
