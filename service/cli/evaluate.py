@@ -108,7 +108,8 @@ def evaluate(
     console = Console()
     tls = options.client_tls(server, tls_ca, tls_certificate, tls_key).context()
     if server is not None:
-        _refuse_in_process_options(context)
+        why = "cannot go with --server, which runs its student as it was started"
+        options.reject_typed(context, _IN_PROCESS, why)
     given = detector == "given" and boxes is None
     if calibrate is not None and (server is not None or not given):
         raise typer.BadParameter("--calibrate needs a student and given boxes")
@@ -211,14 +212,6 @@ def _check_place(annotations: Path, images: Path) -> None:
                 "COCO val2017, from https://cocodataset.org/#download: val2017.zip, and "
                 "person_keypoints_val2017.json in annotations_trainval2017.zip"
             )
-
-
-def _refuse_in_process_options(context: typer.Context) -> None:
-    typed = options.typed_options(context, _IN_PROCESS)
-    if typed:
-        raise typer.BadParameter(
-            f"{typed} cannot go with --server, which runs its student as it was started"
-        )
 
 
 def _calibrate(models: options.Models, path: Path, pictures: list[CocoImage]) -> dict[str, float]:

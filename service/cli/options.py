@@ -65,13 +65,15 @@ class Models:
         return PoseEstimator.from_pretrained(**asdict(self), **others)
 
 
-def typed_options(context: typer.Context, names: Iterable[str]) -> str:
-    """Those of the options that are on the command line, as one list; empty without any."""
-    return ", ".join(
+def reject_typed(context: typer.Context, names: Iterable[str], why: str) -> None:
+    """Raises `typer.BadParameter`, that they `why`, for options that are on the command line."""
+    typed = [
         f"--{name.replace('_', '-')}"
         for name in names
         if (source := context.get_parameter_source(name)) and source.name == "COMMANDLINE"
-    )
+    ]
+    if typed:
+        raise typer.BadParameter(f"{', '.join(typed)} {why}")
 
 
 def client_tls(

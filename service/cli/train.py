@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
-from service.cli.options import need, typed_options
+from service.cli.options import need, reject_typed
 
 if TYPE_CHECKING:
     from sdpose_core.train.recipe.config import TrainConfig
@@ -108,7 +108,8 @@ def train(
         if ray_workers is not None and (devices is not None or nodes is not None):
             raise ValueError("--ray-workers says how many processes; --devices and --nodes cannot")
         if resume:
-            _refuse_beginnings(context)
+            why = "cannot go with --resume, which goes on as the run began"
+            reject_typed(context, _BEGINNINGS, why)
         begun = _resumed(run) if resume else _named(config)
         settings = _changed(begun, data, others, minutes)
     except (ValueError, OSError) as error:
@@ -216,9 +217,3 @@ def _train_on_ray(
     say(f"reached step {step}")
     if stopped:
         say("stopped; --resume continues")
-
-
-def _refuse_beginnings(context: typer.Context) -> None:
-    typed = typed_options(context, _BEGINNINGS)
-    if typed:
-        raise typer.BadParameter(f"{typed} cannot go with --resume, which goes on as the run began")
