@@ -8,7 +8,7 @@ from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
 from service.cli.console import Progress, stop_on_interrupt
-from service.cli.extras import need
+from service.cli.options import need
 
 if TYPE_CHECKING:
     from sdpose_core.commands.archive.output import ArchiveOutput, Part
@@ -27,17 +27,17 @@ class ArchiveRequest:
     on_ray: bool
     ray_address: str | None
     workers: int | None
-    pretrained: dict[str, Any]
-    estimate: dict[str, Any]
-    track: bool
-    batch_size: int
-    readers: int
 
 
 def predict_archive(
-    request: ArchiveRequest, sources: Sequence[Source], report: Callable[[str], None]
+    request: ArchiveRequest,
+    options: dict[str, Any],
+    sources: Sequence[Source],
+    report: Callable[[str], None],
 ) -> int:
     """Do what is asked; returns the exit status. `report` is told what the user should know.
+
+    `options`: arguments of `ArchiveOptions`, to which the digests of the models here are added.
 
     Raises:
         ValueError: a package is missing, or the output cannot be used.
@@ -51,26 +51,18 @@ def predict_archive(
     from sdpose_core.commands.archive.work import ArchiveOptions, model_digests
     from sdpose_core.commands.predict import Interrupted
 
-    digests = model_digests(request.pretrained)
+    how = ArchiveOptions(**options, digests=model_digests(options["pretrained"]))
     made_with = {
-        "student": request.pretrained["student"],
-        "detector": request.pretrained["detector"],
-        **digests,
-        **request.estimate,
-        "track": request.track,
+        "student": how.pretrained["student"],
+        "detector": how.pretrained["detector"],
+        **how.digests,
+        **how.estimate,
+        "track": how.track,
     }
     output = ArchiveOutput(request.output, archive_schema(made_with))
-    options = ArchiveOptions(
-        request.pretrained,
-        request.estimate,
-        request.track,
-        request.batch_size,
-        request.readers,
-        digests,
-    )
     try:
         with output.held():
-            return _fill(request, output, options, sources, report)
+            return _fill(request, output, how, sources, report)
     except Interrupted:
         report(f"interrupted; what is done is kept: go on with --resume --output {output.target}")
         return 130

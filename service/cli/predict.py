@@ -2,11 +2,21 @@
 
 from __future__ import annotations
 
+from dataclasses import asdict
 from enum import StrEnum
+from functools import partial
 from pathlib import Path
-from typing import Annotated, Any
+from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
+
+from service.cli.options import Backend, Detector, Device, MinScore, Models, Student, Suppress
+
+if TYPE_CHECKING:
+    from collections.abc import Sequence
+
+    from sdpose_core.io.sources import Source
+    from service.cli.console import Progress
 
 
 class Format(StrEnum):
@@ -85,12 +95,10 @@ def predict(
         Path | None,
         typer.Option(help="Folder for images and videos with the skeletons drawn in."),
     ] = None,
-    student: Annotated[str, typer.Option(help="Pose model, a name or a path.")] = "sdpose-lite",
-    detector: Annotated[
-        str, typer.Option(help="Person detector: embedded, a path, or a name as yolo11n.pt.")
-    ] = "embedded",
-    device: Annotated[str, typer.Option(help="auto, cpu, cuda or cuda:N.")] = "auto",
-    backend: Annotated[str, typer.Option(help="auto, torch or openvino.")] = "auto",
+    student: Student = "sdpose-lite",
+    detector: Detector = "embedded",
+    device: Device = "auto",
+    backend: Backend = "auto",
     cycles: Annotated[
         int | None, typer.Option(min=0, help="Transformer cycles; the student's own if not given.")
     ] = None,
@@ -100,15 +108,8 @@ def predict(
     max_people: Annotated[
         int | None, typer.Option(min=1, help="Maximum number of people per image, the best first.")
     ] = None,
-    min_score: Annotated[
-        float | None, typer.Option(min=0, max=1, help="Leave out people that score lower.")
-    ] = None,
-    suppress: Annotated[
-        bool,
-        typer.Option(
-            "--suppress/--no-suppress", help="Leave out copies: people with a better one's joints."
-        ),
-    ] = True,
+    min_score: MinScore = None,
+    suppress: Suppress = True,
     track: Annotated[
         bool,
         typer.Option("--track", help="Give the people of a video ids over time and steady joints."),
@@ -121,18 +122,12 @@ def predict(
     used is named on standard error and skipped, and the exit code is 1. Ctrl-C stops after the
     work in hand, with whole lines written and exit code 130.
     """
-    from functools import partial
-
     from sdpose_core.commands.predict import check_drawings, drawings_in
     from sdpose_core.files.outputs import OutputError, check_outputs
     from sdpose_core.io.sources import find_sources, paths_of, read_list
-    from sdpose_core.io.writers import WRITERS
-    from service.cli.console import Progress, Sink, SinkError, draft_of, stop_on_interrupt
+    from service.cli.console import Progress, draft_of
 
-    def report(line: str) -> None:
-        progress.say(f"sdpose predict: {line}")
-
-    progress = Progress(images=0)
+    report = partial(_say, Progress(images=0))
     wanted = format or _format_of(output)
     given = [*(inputs or ()), *(read_list(listed) if listed else ())]
     if not given:
@@ -143,101 +138,109 @@ def predict(
         report(problem)
     if not sources:
         raise typer.Exit(1)
+    models = Models(student, detector, device, backend)
     drawings = None if overlay is None else drawings_in(overlay, sources)
     outputs = [*(drawings or ()), *([Path(output)] if output else ())]
     if output and wanted is not Format.parquet:
         outputs.append(draft_of(Path(output)))
-    named = [Path(name) for name in (listed, student, detector) if name]
     try:
         check_drawings(drawings or (), sources)
-        check_outputs(outputs, [*paths_of(sources), *named])
+        listing = [Path(listed)] if listed else []
+        check_outputs(outputs, [*paths_of(sources), *listing, *models.files])
     except OutputError as error:
         report(str(error))
         raise typer.Exit(2) from None
-    if readers is None:
-        readers = 16 if any(source.remote for source in sources) else 2
-    choice: dict[str, Any] = {
-        "student": student,
-        "detector": detector,
-        "device": device,
-        "backend": backend,
-    }
-    options: dict[str, Any] = {
+    people = {
         "flip_test": flip_test,
         "cycles": cycles,
         "max_people": max_people,
         "min_score": min_score,
         "suppress": suppress,
     }
-
+    how = {
+        "batch_size": batch_size,
+        "readers": readers or (16 if any(source.remote for source in sources) else 2),
+    }
     if wanted is Format.parquet:
         from service.cli.archive import ArchiveRequest, predict_archive
 
+        on_ray = engine is Engine.ray
         request = ArchiveRequest(
-            output or "",
-            resume,
-            retry_failed,
-            part_size,
-            engine is Engine.ray,
-            ray_address,
-            workers,
-            choice,
-            options,
-            track,
-            batch_size,
-            readers,
+            output or "", resume, retry_failed, part_size, on_ray, ray_address, workers
         )
+        options = {"pretrained": asdict(models), "estimate": people, "track": track, **how}
         try:
-            status = predict_archive(request, sources, report)
+            status = predict_archive(request, options, sources, report)
         except (ValueError, RuntimeError) as error:
             report(str(error))
             raise typer.Exit(2) from None
-        raise typer.Exit(status or int(bool(problems)))
+    else:
+        options = {"drawings": drawings, **how}
+        status = _to_text(wanted, output, sources, models, people, options, track=track)
+    raise typer.Exit(status or int(bool(problems)))
 
-    from sdpose_core import PoseEstimator
+
+def _say(progress: Progress, line: str) -> None:
+    progress.say(f"sdpose predict: {line}")
+
+
+def _to_text(
+    wanted: Format,
+    output: str | None,
+    sources: Sequence[Source],
+    models: Models,
+    people: dict[str, Any],
+    options: dict[str, Any],
+    *,
+    track: bool,
+) -> int:
+    """Writes the people of the sources as text; returns the exit status.
+
+    `people`: arguments of `PoseEstimator.estimate`; `options`: of `Prediction`.
+    """
     from sdpose_core.commands.predict import Interrupted, Prediction
+    from sdpose_core.io.writers import WRITERS
     from sdpose_core.tracking import TrackingConfig
+    from service.cli.console import Progress, Sink, SinkError, stop_on_interrupt
 
     progress = Progress(images=sum(not source.named_video for source in sources))
-    status = 0
+    interrupted = False
     try:
         with Sink(Path(output) if output else None) as sink:
-            estimator = PoseEstimator.from_pretrained(**choice)
+            estimator = models.estimator()
             writer = WRITERS[wanted.value](sink.put)
             with progress, stop_on_interrupt() as stopping:
                 prediction = Prediction(
-                    partial(estimator.estimate, **options),
+                    partial(estimator.estimate, **people),
                     writer,
-                    batch_size,
-                    drawings,
-                    report,
-                    progress.advance,
-                    progress.expect,
-                    stopping,
-                    TrackingConfig() if track else None,
-                    readers,
+                    report=partial(_say, progress),
+                    advance=progress.advance,
+                    expect=progress.expect,
+                    stopping=stopping,
+                    tracking=TrackingConfig() if track else None,
+                    **options,
                 )
                 try:
                     prediction.run(sources)
                 except Interrupted:
-                    status = 130
+                    interrupted = True
                 writer.finish()
-            if status:
+            if interrupted:
                 kept = sink.leave_unfinished()
-                report(f"interrupted{f'; the results so far are in {kept}' if kept else ''}")
-            else:
-                sink.finish()
-                status = int(bool(problems) or prediction.failures > 0)
+                where = f"; the results so far are in {kept}" if kept else ""
+                _say(progress, f"interrupted{where}")
+                return 130
+            sink.finish()
+            return int(prediction.failures > 0)
     except (ValueError, SinkError) as error:
-        report(str(error))
-        status = 2
+        _say(progress, str(error))
+        return 2
     except BrokenPipeError:  # the reader of our output is gone: nothing left to do
         sink.abandon()
-        status = 141
+        return 141
     except OSError as error:
-        report(f"the results cannot be written: {error.strerror}")
-        status = 1
-    raise typer.Exit(status)
+        _say(progress, f"the results cannot be written: {error.strerror}")
+        return 1
 
 
 def _format_of(output: str | None) -> Format:

@@ -8,11 +8,10 @@ from typing import Any, TypeVar
 
 import httpx
 
-from service.client.answers import Ask, PoseAnswer
+from service.answers import PoseAnswer, answer_of, answers_of
+from service.client.requests import Ask
 from service.client.rest_messages import (
     BoxesOfEach,
-    answer_of,
-    answers_of,
     as_unreached,
     boxes_of_each,
     checked_body,

@@ -15,11 +15,11 @@ from typing import Any, Final
 from websockets.asyncio.client import ClientConnection, connect
 from websockets.exceptions import ConnectionClosed, InvalidStatus, WebSocketException
 
-from service.client.answers import AFFINITY_HEADER, Ask, StreamAnswer, StreamAsk, StreamFrame
-from service.client.following import AsyncFollowing, Following
+from service.answers import StreamAnswer, stream_answer_of
+from service.client.following import AsyncFollowing, Following, iterate
 from service.client.frames import Frames, each_of
-from service.client.rest_messages import problem_error, stream_answer_of
-from service.client.threads import iterate
+from service.client.requests import AFFINITY_HEADER, Ask, StreamAsk, StreamFrame
+from service.client.rest_messages import problem_error
 from service.errors import ErrorCode, ServiceError, invalid_argument
 
 _LARGEST_ANSWER: Final = 64 * 2**20

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import asyncio
 from collections.abc import AsyncIterator, Callable, Sequence
-from dataclasses import dataclass
+from dataclasses import asdict, dataclass
 from functools import partial
 
 from fastapi import APIRouter, Depends, Request, Response
@@ -24,7 +24,7 @@ from service.rest.callers import KEYS, TICKET, callers_of
 from service.rest.connection import while_connected
 from service.rest.documentation import OVERLAY_DOCUMENT, POSE_DOCUMENT, PROBLEMS
 from service.rest.errors import answer_entry
-from service.rest.schemas import CyclesModel, Health, ModelsModel, ModelsResponse, SizeModel
+from service.rest.schemas import Health, ModelsResponse
 from service.runtime.runtime import Runtime
 from service.scheduling.turns import Turn
 from service.telemetry.calls import current_call
@@ -121,22 +121,22 @@ def pose_routes(runtime: Runtime) -> APIRouter:
 
     identify = Depends(callers_of(runtime.access))
 
-    @router.get("/models", summary="What is loaded", dependencies=[identify], responses=PROBLEMS)
-    async def models() -> ModelsResponse:
+    @router.get(
+        "/models",
+        summary="What is loaded",
+        dependencies=[identify],
+        response_model=ModelsResponse,
+        responses=PROBLEMS,
+    )
+    async def models() -> dict[str, object]:
         pipeline = runtime.pipeline
-        names, size, cycles = pipeline.models, pipeline.input_size, pipeline.cycles
-        return ModelsResponse(
-            models=ModelsModel(
-                student=names.student,
-                detector=names.detector,
-                backend=names.backend,
-                device=names.device,
-            ),
-            keypoints=list(KEYPOINT_NAMES),
-            skeleton=[list(edge) for edge in EDGES],
-            input_size=SizeModel(width=size[0], height=size[1]),
-            cycles=CyclesModel(lowest=cycles.lowest, highest=cycles.highest, served=cycles.served),
-        )
+        return {
+            "models": asdict(pipeline.models),
+            "keypoints": KEYPOINT_NAMES,
+            "skeleton": EDGES,
+            "input_size": dict(zip(("width", "height"), pipeline.input_size, strict=True)),
+            "cycles": pipeline.cycles._asdict(),
+        }
 
     return router
 

@@ -7,6 +7,7 @@ import time
 from collections.abc import Iterator
 from contextlib import AbstractContextManager, contextmanager
 from functools import partial
+from typing import Final
 
 import structlog
 
@@ -38,6 +39,8 @@ from service.telemetry.metrics import Metrics
 from service.telemetry.tracing import SilentTracer, Tracer
 
 _log = structlog.get_logger(__name__)
+_RESUMABLE_S: Final = 30.0
+"""How long the identities of an ended stream are kept for its resume token."""
 
 
 class Runtime:
@@ -64,7 +67,7 @@ class Runtime:
             partial(self.metrics.shed, "access", "key_limit"),
         )
         self.bodies = ByteBudget(
-            settings.max_bodies_mb * 2**20,
+            settings.max_bodies_bytes,
             "request bodies in memory",
             partial(self.metrics.shed, "body", "memory"),
         )
@@ -87,7 +90,7 @@ class Runtime:
             self.metrics,
             self.bodies,
             settings.stream_idle_seconds,
-            Resumable(settings.max_streams, settings.stream_resume_seconds),
+            Resumable(settings.max_streams, _RESUMABLE_S),
         )
         self.cameras = Cameras(
             AddressRules(settings.camera_addresses),
@@ -98,7 +101,7 @@ class Runtime:
                 int(settings.max_megapixels * 1e6),
             ),
             max_cameras=settings.max_cameras,
-            max_watchers=settings.max_watchers,
+            max_watchers=settings.max_streams,
         )
         self.metrics.watch_cameras(self.cameras.all)
         self._own_cameras = read_camera_file(settings.camera_file, settings.max_cameras)

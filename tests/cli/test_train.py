@@ -25,8 +25,8 @@ from sdpose_core.model import PRESETS, Student
 from sdpose_core.skeleton import KEYPOINT_NAMES
 from sdpose_core.vision.heatmaps import encode
 from service.cli.evaluate import _calibrate
-from service.cli.extras import need
 from service.cli.main import app
+from service.cli.options import Models, need
 from tests.service.conftest import serving
 from tests.train.people import coco_folder, crop_samples, crop_set
 from tests.train.test_training import logged, share_of_correct_keypoints
@@ -378,8 +378,9 @@ def test_hardware_is_honoured_by_evaluation_and_calibration(tmp_path: Path) -> N
     assert refused.exit_code == 2
     assert "fp7" in refused.output
     pictures = load_coco(annotations, images)
+    models = Models(str(student), "none", "nowhere", "torch")
     with pytest.raises(ValueError, match="device 'nowhere'"):
-        _calibrate(str(student), tmp_path / "out", pictures, ("torch", "nowhere", "auto"))
+        _calibrate(models, tmp_path / "out", pictures)
 
 
 @pytest.mark.parametrize(

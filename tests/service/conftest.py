@@ -77,6 +77,7 @@ def quiet_settings(**overrides: object) -> Settings:
     """Settings on free ports, with the time that a busy machine may need for an answer."""
     ports = {"host": "127.0.0.1", "http_port": 0, "grpc_port": 0}
     patience = {"default_deadline_ms": 300_000, "max_deadline_ms": 300_000}
+    assert overrides.keys() <= Settings.model_fields.keys()  # an unknown name would do nothing
     return load_settings(**{**ports, **patience, **overrides})
 
 

@@ -14,10 +14,9 @@ from websockets.asyncio.client import ClientConnection, connect
 from websockets.exceptions import ConnectionClosed
 
 from protos.sdpose.v1 import pose_pb2
+from service.answers import Person, stream_answer_of
 from service.client import PoseAnswer, ServiceError, StreamAnswer
-from service.client.answers import Person
 from service.client.grpc_messages import error_from, stream_answer_from
-from service.client.rest_messages import stream_answer_of
 from service.client.websocket_client import _closed
 from tests.service.conftest import Service
 

@@ -16,7 +16,7 @@ from PIL import Image as PillowImage
 
 from service.bench.load import RestConnection
 from service.client import Box, PoseAnswer
-from service.client.answers import Ask
+from service.client.requests import Ask
 from service.errors import ErrorCode, ServiceError
 from service.rest.errors import HTTP_STATUS
 from service.rpc.errors import GRPC_STATUS
@@ -214,15 +214,19 @@ async def test_deadline_in_the_queue(service: Service, fake: FakeEstimator, fron
 @pytest.mark.parametrize("front", BOTH)
 async def test_queue_full(front: str) -> None:
     fake = FakeEstimator()
-    async with serving(fake, max_detect_queue=1, max_detect_batch=1) as service:
+    async with serving(fake) as service:
         first = await in_the_model(fake, ask(service, front, PNG))
-        second = asyncio.create_task(ask(service, front, PNG))
-        await until_queued(service, 1)
-        with rejected(ErrorCode.OVERLOADED) as refused:
-            await ask(service, front, PNG)
-        assert refused.value.retry_after_s == 1
+        # Of the 64 that may wait, one caller has four fifths; a batch is begun.
+        others = [asyncio.create_task(ask(service, front, PNG)) for _ in range(70)]
+        shed = service.runtime.metrics.shed_total.labels("queue_full")
+        await wait_until(lambda: shed._value.get() >= 1)
         fake.gate.set()
-        await asyncio.gather(first, second)
+        await first
+        outcomes = await asyncio.gather(*others, return_exceptions=True)
+        refused = [one for one in outcomes if isinstance(one, ServiceError)]
+        assert 0 < len(refused) < len(others)
+        assert all(one.code is ErrorCode.OVERLOADED for one in refused)
+        assert all(one.retry_after_s == 1 for one in refused)
 
 
 @pytest.mark.parametrize("front", BOTH)
@@ -340,14 +344,13 @@ async def test_no_answer_reaches_another() -> None:
         (person,) = (await service.grpc.estimate(picture(mark), asked)).people
         seen[mark] = {point.x for point in person.keypoints}, person.box.width, person.box.height
 
-    admitted = dict.fromkeys(
-        ("max_requests", "max_decode_queue", "max_detect_queue", "max_queue"), 2 * len(marks)
-    )  # twice as many, since one caller may not have all
+    # A quarter may wait in each queue, and one caller may not have all of it.
+    admitted = 8 * len(marks)
     with many_files(len(marks) + 500):  # both ends of every HTTP connection are here
         # No deadline to speak of: the batch behind the gate takes as long as all the others need to
         # come, and on a busy machine a forecast from that would refuse them as late.
         hour = dict.fromkeys(("max_deadline_ms", "default_deadline_ms"), 3_600_000)
-        async with serving(fake, **hour, **admitted) as service:
+        async with serving(fake, **hour, max_requests=admitted) as service:
             asking = asyncio.gather(
                 *(
                     (over_rest if index % 2 else over_grpc)(service, mark)

@@ -144,7 +144,7 @@ async def it_counts(service: Service, small: httpx.AsyncClient, address: str) ->
 async def test_one_key_takes_not_all_cameras_and_not_all_places(
     key_file: Path, tmp_path: Path, address: str
 ) -> None:
-    settings = {"max_cameras": 6, "max_watchers": 5}
+    settings = {"max_cameras": 6, "max_streams": 5}
     async with watched(key_file, tmp_path, address, **settings) as (service, clients):
         added = [
             (await clients["other"].post("/cameras", json={"name": f"c{i}", "address": address}))

@@ -32,7 +32,7 @@ async def keyed(fake: FakeEstimator) -> AsyncIterator[Service]:
     """A service that reads cameras of this machine, behind a key that its clients have."""
     key = "let-me-in"
     async with serving(
-        fake, camera_addresses=LOCAL, api_keys=key, api_key=key, max_watchers=3
+        fake, camera_addresses=LOCAL, api_keys=key, api_key=key, max_streams=3
     ) as service:
         yield service
 

@@ -15,6 +15,7 @@ import httpx
 import pytest
 
 from protos.sdpose.v1 import pose_pb2, pose_pb2_grpc
+from service.answers import Box
 from service.client import (
     AsyncGrpcPoseClient,
     AsyncRestPoseClient,
@@ -25,7 +26,7 @@ from service.client import (
     Retry,
     ServiceError,
 )
-from service.client.answers import Ask, Box
+from service.client.requests import Ask
 from service.rest.errors import problem
 from tests.fakes import PNG, FakeEstimator
 from tests.service.conftest import rejected, serving, wait_until

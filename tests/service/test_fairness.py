@@ -224,8 +224,8 @@ async def test_ten_slow_clients_beside_one_that_floods() -> None:
     """None of the slow ones is refused or waits its turn behind the flood; told in batches."""
     keys = [f"slow-{number}" for number in range(10)]
     fake = FakeEstimator(delay_s=0.02)
-    # Of a queue of 64 a flood takes 51: ten others at once find a place.
-    limits = {"max_detect_batch": 4, "max_detect_queue": 64, "max_requests": 96}
+    # Of a queue of 64 (a quarter) a flood takes 51: ten others at once find a place.
+    limits = {"max_batch": 4, "max_requests": 256}
     # On a busy machine a forecast would refuse them as late.
     hour = dict.fromkeys(("max_deadline_ms", "default_deadline_ms", "max_queue_ms"), 3_600_000)
     async with serving(fake, api_keys=",".join([*keys, "flood"]), **limits, **hour) as service:

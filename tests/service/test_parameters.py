@@ -6,8 +6,8 @@ import math
 
 import pytest
 
-from service.client.answers import Ask
 from service.client.grpc_messages import options_from
+from service.client.requests import Ask
 from service.client.rest_messages import fields_of
 from service.errors import ErrorCode, ServiceError
 from service.parameters import (

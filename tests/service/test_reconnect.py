@@ -11,6 +11,7 @@ from typing import Any
 
 import pytest
 
+from service.answers import Models, Size
 from service.client import (
     Ask,
     AsyncGrpcPoseClient,
@@ -36,7 +37,8 @@ from tests.service.stream_clients import mark_of, over_websocket
 pytestmark = pytest.mark.anyio
 SOON = Reconnect(first_s=0.01, longest_s=0.05)
 EVERY = StreamAsk(drop="none", smoothing=False)
-NOWHERE = PoseAnswer((), 1, 1, {}, {}, "")
+NO_MODELS = Models(student="", detector="", backend="", device="")
+NOWHERE = PoseAnswer((), Size(1, 1), {}, NO_MODELS, "")
 
 
 class Breaking:

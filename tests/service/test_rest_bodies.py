@@ -69,7 +69,7 @@ async def test_body_that_does_not_arrive(fake: FakeEstimator) -> None:
 
 
 async def test_bodies_in_memory_are_bounded(fake: FakeEstimator) -> None:
-    async with serving(fake, max_bodies_mb=1, max_image_mb=1) as service:
+    async with serving(fake, max_memory_mb=3, max_image_mb=1) as service:
 
         async def in_pieces() -> AsyncIterator[bytes]:
             for start in range(0, len(PADDED), 2**16):
@@ -93,7 +93,7 @@ async def test_bodies_in_memory_are_bounded(fake: FakeEstimator) -> None:
 
 
 async def test_a_request_alone_always_fits(fake: FakeEstimator) -> None:
-    async with serving(fake, max_bodies_mb=1, max_image_mb=4) as service:
+    async with serving(fake, max_memory_mb=3, max_image_mb=4) as service:
         large = PNG + bytes(3_000_000)
         for _ in range(2):
             assert (

@@ -214,7 +214,7 @@ async def test_message_far_over_the_limit(over: Over) -> None:
 async def test_memory_for_what_callers_sent_is_bounded(fake: FakeEstimator, over: Over) -> None:
     """Whole requests and frames share it; what does not fit is refused, and all is given back."""
     large = marked_png(1) + bytes(700_000)
-    async with serving(fake, max_bodies_mb=1) as service, over(service) as stream:
+    async with serving(fake, max_memory_mb=3) as service, over(service) as stream:
         in_flight = await in_the_model(fake, service.grpc.estimate(large))
         with rejected(ErrorCode.OVERLOADED):
             await service.grpc.estimate(large)

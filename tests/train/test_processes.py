@@ -25,8 +25,7 @@ from sdpose_core.data.packing import pack_new, packed_coco
 from sdpose_core.data.shards import ShardWriter, load_shards
 from sdpose_core.files.outputs import OutputError
 from sdpose_core.model import PRESETS, Student
-from sdpose_core.train.loop.agreement import Agreement
-from sdpose_core.train.loop.clock import ComputeClock
+from sdpose_core.train.loop.agreement import Agreement, ComputeClock
 from sdpose_core.train.loop.state import read_state
 from tests.train.people import coco_folder, crop_samples
 from tests.train.test_training import run_state

@@ -10,12 +10,11 @@ from pathlib import Path
 import pytest
 import torch
 
-from sdpose_core.train.loop.clock import ComputeClock
+from sdpose_core.train.loop.agreement import ComputeClock
 from sdpose_core.train.optim.ema import WeightAverage
 from sdpose_core.train.optim.schedule import learning_rate, stage_progress
-from sdpose_core.train.recipe.config import StageConfig, TrainConfig
+from sdpose_core.train.recipe.config import StageConfig, TrainConfig, within_minutes
 from sdpose_core.train.recipe.files import load_config
-from sdpose_core.train.recipe.length import within_minutes
 from sdpose_core.train.recipe.presets import PRESETS, preset_config
 
 

@@ -25,7 +25,7 @@ from sdpose_core.vision.heatmaps import MAX_REFINEMENT, decode_tensor
 from service.bench.alternate import alternate
 from service.bench.tables import machine, markdown
 from service.cli.bench_shared import listed
-from service.cli.extras import need
+from service.cli.options import need
 from tools.bench.peer_files import Peer, read_peers
 
 Run = Callable[[Any], object]

@@ -2,16 +2,37 @@
 
 from __future__ import annotations
 
+import statistics
+from collections import deque
 from typing import Final
 
 import torch
 from lightning_fabric import Fabric
 from torch import Tensor
 
-from sdpose_core.train.loop.clock import ComputeClock
-
 SECONDS_BETWEEN: Final = 1.0
 MOST_STEPS_BETWEEN: Final = 50
+
+
+class ComputeClock:
+    """Adds up step durations; an outlier counts as a typical one.
+
+    A process that was suspended, or a laptop that slept, shows one very long step: a step longer
+    than five times the median of the last 15 counts as the median.
+    """
+
+    def __init__(self, seconds: float = 0.0) -> None:
+        self.seconds = seconds
+        self._recent: deque[float] = deque(maxlen=15)
+
+    def add(self, duration: float) -> None:
+        """Count one step of ``duration`` seconds."""
+        if len(self._recent) >= 5:
+            usual = statistics.median(self._recent)
+            if duration > 5 * usual:
+                duration = usual
+        self._recent.append(duration)
+        self.seconds += duration
 
 
 class Agreement:

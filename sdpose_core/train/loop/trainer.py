@@ -19,13 +19,16 @@ from torch import Tensor
 from sdpose_core.checkpoints import save_student
 from sdpose_core.data.shards import CropSet
 from sdpose_core.model import Student, StudentConfig
-from sdpose_core.train.loop.agreement import Agreement
+from sdpose_core.train.loop.agreement import Agreement, ComputeClock
 from sdpose_core.train.loop.beginning import check_fit, first_student, served_config, stage_size
-from sdpose_core.train.loop.clock import ComputeClock
 from sdpose_core.train.loop.feed import StepInputs, render_inputs
-from sdpose_core.train.loop.hardware import choose_precision, device_kind, make_fabric
+from sdpose_core.train.loop.hardware import (
+    choose_precision,
+    device_kind,
+    keep_freed_memory,
+    make_fabric,
+)
 from sdpose_core.train.loop.logs import RunLog, progress_line, score_line
-from sdpose_core.train.loop.memory import keep_freed_memory
 from sdpose_core.train.loop.results import (
     averaged_copy,
     best_kept,

@@ -12,9 +12,10 @@ from sdpose_core.io.live import TimedImage
 from sdpose_core.skeleton import NUM_KEYPOINTS
 from sdpose_core.types import Poses
 from sdpose_core.vision.image_files import encode_jpeg
-from service.client.answers import Ask, PoseAnswer, StreamAsk, StreamFrame
+from service.answers import PoseAnswer
 from service.client.grpc_client import GrpcPoseClient
 from service.client.reconnect import Reconnect
+from service.client.requests import Ask, StreamAsk, StreamFrame
 from service.errors import ServiceError
 
 _WAITING: Final = 64

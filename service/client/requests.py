@@ -1,4 +1,4 @@
-"""Requests and answers of the clients, the same over REST and gRPC."""
+"""Requests of the clients, the same over REST, gRPC and WebSocket."""
 
 from __future__ import annotations
 
@@ -6,49 +6,7 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Final, Literal
 
-from service.errors import ServiceError
-
-
-@dataclass(frozen=True, slots=True)
-class Box:
-    """Pixels of the image as displayed; x and y are the top left corner."""
-
-    x: float
-    y: float
-    width: float
-    height: float
-
-
-@dataclass(frozen=True, slots=True)
-class Keypoint:
-    """A named place on the body in pixels, with a score in 0..1."""
-
-    name: str
-    x: float
-    y: float
-    score: float
-
-
-@dataclass(frozen=True, slots=True)
-class Person:
-    """One person; `id` tells who it is over time, in streams only."""
-
-    box: Box
-    score: float
-    keypoints: tuple[Keypoint, ...]
-    id: int | None = None
-
-
-@dataclass(frozen=True, slots=True)
-class PoseAnswer:
-    """The people of one image of `width` x `height` pixels; times are milliseconds."""
-
-    people: tuple[Person, ...]
-    width: int
-    height: int
-    timings_ms: dict[str, float]
-    models: dict[str, str]
-    request_id: str
+from service.answers import Box
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -106,18 +64,3 @@ class StreamAsk:
 
 AFFINITY_HEADER: Final = "x-sdpose-stream"
 """HTTP header and gRPC metadata with `StreamAsk.affinity`; the balancers' examples hash it."""
-
-
-@dataclass(frozen=True, slots=True)
-class StreamAnswer:
-    """The outcome of one frame: its people, or its own error.
-
-    `dropped` counts the frames skipped since the answer before. `resume_token` comes with the first
-    answer of a stream that tracks.
-    """
-
-    sequence: int
-    timestamp: float | None
-    dropped: int
-    outcome: PoseAnswer | ServiceError
-    resume_token: str | None = None
