@@ -34,19 +34,12 @@ class CropBatch:
     indices: NDArray[np.int64]
 
 
-def sample_weights(
-    crops: CropSet, by_source: Mapping[str, float], human_factor: float
-) -> NDArray[np.float64]:
+def sample_weights(crops: CropSet, by_source: Mapping[str, float]) -> NDArray[np.float64]:
     """How often each sample is shown in one pass over the set: (N,), 1 = once.
 
-    ``by_source`` gives the factor of a source (1 when not named); human-labelled persons whose
-    source is not named count ``human_factor`` times.
+    ``by_source`` gives the factor of a source (1 when not named).
     """
-    default = np.where(crops.human, human_factor, 1.0)
-    return np.array(
-        [by_source.get(source, d) for source, d in zip(crops.sources, default, strict=True)],
-        dtype=np.float64,
-    )
+    return np.array([by_source.get(source, 1.0) for source in crops.sources], np.float64)
 
 
 class SampleStream:

@@ -23,7 +23,7 @@ from ray.train.v2.api.config import FailureConfig, RunConfig, ScalingConfig
 from ray.train.v2.api.data_parallel_trainer import DataParallelTrainer
 
 from sdpose_core.hardware.ray_cluster import ClusterError, error_line
-from sdpose_core.train.loop.hardware import part
+from sdpose_core.train.loop.hardware import close_process_group
 from sdpose_core.train.loop.run import prepare
 from sdpose_core.train.loop.trainer import Trainer
 from sdpose_core.train.recipe.config import TrainConfig
@@ -145,7 +145,7 @@ def _work(asked: dict[str, Any]) -> int | str:
         trainer.run(stop_after_steps=run.steps)
     finally:
         ended.set()
-        part()
+        close_process_group()
     return trainer.counters.step
 
 

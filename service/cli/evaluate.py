@@ -84,13 +84,6 @@ def evaluate(
     worst: Annotated[
         Path | None, typer.Option(help="Folder for drawings of the first setting's worst cases.")
     ] = None,
-    calibrate: Annotated[
-        Path | None,
-        typer.Option(
-            help="Write a copy of the student (.safetensors) whose joint scores are the chance of "
-            "being right, fitted on this set with given boxes."
-        ),
-    ] = None,
     output: Annotated[Path | None, typer.Option(help="Write all numbers as JSON.")] = None,
 ) -> None:
     """Evaluate by COCO's protocol, with the estimator that the server runs."""
@@ -114,8 +107,6 @@ def evaluate(
     if server is not None:
         _refuse_in_process_options(context)
     given = detector == "given" and boxes is None
-    if calibrate is not None and (server is not None or not given):
-        raise typer.BadParameter("--calibrate needs a student and given boxes")
     flips = [False, True] if flip is None else [flip]
     counts: list[int | None] = [None] if not cycles else list(range(1, cycles + 1))
     settings = [(c, f) for c in counts for f in flips]
@@ -124,7 +115,7 @@ def evaluate(
     try:
         _check_place(annotations, images)
         inputs = [annotations, *([boxes] if boxes else ()), Path(student), Path(detector)]
-        _hold(closing, (output, calibrate), worst, [*inputs, images])
+        _hold(closing, output, worst, [*inputs, images])
         pictures = load_coco(annotations, images)[:limit]
         known = None if boxes is None else read_boxes(boxes, read_coco(annotations))
         sources: list[tuple[str, PoseSource]] = []
@@ -169,9 +160,6 @@ def evaluate(
                 write_report(output, results)  # a later setting may fail
             if worst is not None and len(results) == 1:
                 draw_worst(scored, worst)
-        if calibrate is not None:
-            numbers = _calibrate(student, calibrate, pictures, (backend, device, precision))
-            console.print(f"{calibrate}: {numbers}", highlight=False)
     except (ValueError, OSError) as error:
         raise typer.BadParameter(str(error)) from error
     finally:
@@ -181,15 +169,12 @@ def evaluate(
     _show(console, results, where)
 
 
-def _hold(
-    held: ExitStack, files: tuple[Path | None, ...], folder: Path | None, inputs: list[Path]
-) -> None:
+def _hold(held: ExitStack, file: Path | None, folder: Path | None, inputs: list[Path]) -> None:
     """Keep what is written from the inputs, and from other runs until the end."""
     from sdpose_core.files.outputs import check_outputs, only_run
 
-    wanted = [file for file in files if file is not None]
-    check_outputs([*wanted, *([folder] if folder else ())], inputs)
-    for file in wanted:
+    check_outputs([path for path in (file, folder) if path is not None], inputs)
+    if file is not None:
         held.enter_context(only_run(file))
     if folder is not None:
         held.enter_context(only_run(folder, folder=True))
@@ -216,32 +201,6 @@ def _refuse_in_process_options(context: typer.Context) -> None:
         raise typer.BadParameter(
             f"{', '.join(typed)} cannot go with --server, which runs its student as it was started"
         )
-
-
-def _calibrate(
-    student: str, path: Path, pictures: list[CocoImage], hardware: tuple[str, str, str]
-) -> dict[str, float]:
-    """Fit joint scores on the peaks of an estimator without calibration; write the student.
-
-    ``hardware``: backend, device and precision.
-    """
-    from sdpose_core.checkpoints import load_student, save_student, training_facts
-    from sdpose_core.estimator import PoseEstimator
-    from sdpose_core.evaluate.breakdown import score_people
-    from sdpose_core.evaluate.calibrate import calibrate_scores
-    from sdpose_core.evaluate.results import run
-    from sdpose_core.hardware.backends import make_backend
-    from sdpose_core.vision.calibration import ScoreCalibration
-
-    network = load_student(student)
-    # Peaks as they are: the curve is applied to such.
-    peaks = ScoreCalibration(limited=False)
-    raw = PoseEstimator(make_backend(network, *hardware), calibration=peaks)
-    numbers = calibrate_scores(
-        score_people(run(pictures, _local(raw, None, False), given_boxes=True))
-    )
-    save_student(network, path, {**training_facts(student), "score_calibration": numbers})
-    return numbers
 
 
 def _name(cycles: int | None, flip: bool) -> str:

@@ -77,8 +77,8 @@ def make_fabric(config: TrainConfig, precision: str) -> Fabric:
     return fabric
 
 
-def part() -> None:
-    """Ends what connects the processes of a run; to be called when the last of it is done.
+def close_process_group() -> None:
+    """End the connections between the processes of a run, after its last step.
 
     Without it their threads still run when Python ends, which now and then aborts the process.
     """

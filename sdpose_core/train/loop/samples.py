@@ -27,8 +27,7 @@ class Samples:
         self.crops = crops
         self._config, self._fabric, self._view = config, fabric, view
         data = config.data
-        weights = sample_weights(crops, data.source_weights, data.human_factor)
-        self.stream = SampleStream(weights, config.seed)
+        self.stream = SampleStream(sample_weights(crops, data.source_weights), config.seed)
         self._held = hold(crops, fabric.device, data.workers) if data.on_device else None
 
     def inputs(self, stage: StageConfig, samples: int, step: int) -> Iterator[StepInputs]:
