@@ -22,7 +22,16 @@ from sdpose_core.hardware.keypoints import KeypointDecoder
 from sdpose_core.hardware.processes import loading
 from sdpose_core.model import PRESETS, ScoreHead, StudentConfig, ranking_of
 from sdpose_core.skeleton import NUM_KEYPOINTS
-from sdpose_core.types import Cycles, Detections, Floats, Image, Poses, Regions, given_boxes
+from sdpose_core.types import (
+    NO_DETECTOR,
+    Cycles,
+    Detections,
+    Floats,
+    Image,
+    Poses,
+    Regions,
+    given_boxes,
+)
 from sdpose_core.vision.crops import PersonCrops, crop_image, crop_tensor, joined
 from sdpose_core.vision.geometry import regions_from_boxes
 from sdpose_core.vision.heatmaps import MAX_REFINEMENT, merge_flip, mirror
@@ -30,7 +39,6 @@ from sdpose_core.vision.inputs import ImageLike, as_image, check_request
 from sdpose_core.vision.people import CANDIDATES, PersonScores, people_of
 from sdpose_core.vision.ranking import mean_scores
 
-NO_DETECTOR: Final = "none"
 LOWEST_BOX: Final = 0.1
 """Detections below it are ignored; the least certain of the rest need confirmation by their joints
 (``people.confirmed``)."""

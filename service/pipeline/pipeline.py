@@ -11,9 +11,7 @@ from collections.abc import Awaitable, Callable, Hashable, Sequence
 from functools import partial
 from typing import TypeVar
 
-import numpy as np
-
-from sdpose_core.types import Detections, Floats, Image, Poses
+from sdpose_core.types import NO_DETECTOR, Detections, Floats, Image, Poses, given_boxes
 from sdpose_core.vision.image_files import encode_jpeg
 from sdpose_core.vision.people import CANDIDATES
 from service.errors import invalid_argument
@@ -31,7 +29,6 @@ from service.telemetry.metrics import Metrics
 from service.telemetry.tracing import SilentTracer, Tracer
 
 T = TypeVar("T")
-NO_DETECTOR = "none"
 DEFAULTS = PoseParameters()
 
 
@@ -146,7 +143,7 @@ class PosePipeline:
                 image, frame = await self._frame(decode, turn, timings)
         else:
             check_boxes_touch(boxes, image.width, image.height)
-            people = image.shrunk(_given(boxes).select(limit=parameters.max_people))
+            people = image.shrunk(given_boxes(boxes).select(limit=parameters.max_people))
         poses = image.grown_poses(await self._poses(frame, people, parameters, turn, timings))
         poses = self._estimator.answered(
             poses,
@@ -311,11 +308,6 @@ class PosePipeline:
         self._metrics.stage_seconds.labels("pose").observe(pose_s)
         self._metrics.stage_seconds.labels("keypoints").observe(keypoints_s)
         return [Posed(points, scores, pose_s, keypoints_s) for points, scores in found]
-
-
-def _given(boxes: Floats) -> Detections:
-    """The caller's own boxes, which count as certain."""
-    return Detections(boxes, np.ones(len(boxes), np.float32))
 
 
 def _annotated(image: Image, poses: Poses, min_keypoint_score: float) -> bytes:

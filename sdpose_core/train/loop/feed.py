@@ -6,7 +6,7 @@ next batch overlaps the current step.
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Generator, Iterator
 from contextlib import closing
 from dataclasses import dataclass, fields, replace
 
@@ -101,7 +101,7 @@ def step_inputs(
     world: int = 1,
     view: ViewGeometry = PUBLISHED_VIEW,
     held: Tensor | None = None,
-) -> Iterator[StepInputs]:
+) -> Generator[StepInputs, None, None]:
     """Endless inputs on ``device`` from position ``samples`` of the stream and step ``step`` on.
 
     ``view``: the sizes of the student; ``held``: the images of all crops (N, H, W, 3), if they are
@@ -128,7 +128,7 @@ def step_inputs(
         workers=config.data.workers,
         decode=held is None,
     )
-    with closing(batches):  # type: ignore[type-var]
+    with closing(batches):
         if device.type == "cuda":
             yield from _copied_ahead(batches, placed, device)
         for inputs in batches:

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Generator
 
 from lightning_fabric import Fabric
 
@@ -30,7 +30,9 @@ class Samples:
         self.stream = SampleStream(sample_weights(crops, data.source_weights), config.seed)
         self._held = hold(crops, fabric.device, data.workers) if data.on_device else None
 
-    def inputs(self, stage: StageConfig, samples: int, step: int) -> Iterator[StepInputs]:
+    def inputs(
+        self, stage: StageConfig, samples: int, step: int
+    ) -> Generator[StepInputs, None, None]:
         """The inputs of the next steps of a stage, from a position of the stream and a step on."""
         return step_inputs(
             self._config,

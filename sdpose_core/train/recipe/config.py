@@ -11,6 +11,7 @@ from pydantic import ConfigDict, TypeAdapter, ValidationError
 from pydantic.dataclasses import dataclass
 
 from sdpose_core.data.augment import AugmentConfig
+from sdpose_core.messages import first_complaint
 
 _STRICT = ConfigDict(extra="forbid", strict=True)
 
@@ -158,14 +159,14 @@ class TrainConfig:
 def _sentence(error: ValidationError) -> str:
     """The first mistake: where it is, what was expected and what was given."""
     first = error.errors()[0]
-    where = list(first["loc"])
+    place, reason = first_complaint(error)
     if first["type"] == "unexpected_keyword_argument":
+        *tables, name = first["loc"]
         table: Any = TrainConfig()
-        for part in where[:-1]:  # all stages have the same fields
+        for part in tables:  # all stages have the same fields
             table = table[0] if isinstance(part, int) else getattr(table, part)
         known = ", ".join(sorted(each.name for each in fields(table)))
-        place = ".".join(map(str, where[:-1])) or "config"
-        return f"{place}: unknown {where[-1]}; expected {known}"
+        return f"{'.'.join(map(str, tables)) or 'config'}: unknown {name}; expected {known}"
     if first["type"] == "value_error":  # a check of ours, which names the field itself
-        return str(first["ctx"]["error"])
-    return f"{'.'.join(map(str, where)) or 'config'}: {first['msg']}, got {first['input']!r}"
+        return reason
+    return f"{place or 'config'}: {reason}, got {first['input']!r}"
