@@ -129,10 +129,8 @@ def predict(
     from sdpose_core.io.writers import WRITERS
     from service.cli.console import Progress, Sink, SinkError, draft_of, stop_on_interrupt
 
-    def report(line: str) -> None:
-        progress.say(f"sdpose predict: {line}")
-
-    progress = Progress(images=0)
+    progress = Progress(command="sdpose predict")
+    report = progress.report
     wanted = format or _format_of(output)
     given = [*(inputs or ()), *(read_list(listed) if listed else ())]
     if not given:
@@ -171,24 +169,25 @@ def predict(
     }
 
     if wanted is Format.parquet:
-        from service.cli.archive import ArchiveRequest, predict_archive
+        from service.cli.archive import predict_archive
+        from service.cli.extras import need
 
-        request = ArchiveRequest(
-            output or "",
-            resume,
-            retry_failed,
-            part_size,
-            engine is Engine.ray,
-            ray_address,
-            workers,
-            choice,
-            options,
-            track,
-            batch_size,
-            readers,
-        )
         try:
-            status = predict_archive(request, sources, report)
+            need("archive", "pyarrow", "fsspec")
+            from sdpose_core.commands.archive.work import ArchiveOptions
+
+            status = predict_archive(
+                sources,
+                output or "",
+                ArchiveOptions(choice, options, track, batch_size, readers),
+                progress,
+                resume=resume,
+                retry_failed=retry_failed,
+                part_size=part_size,
+                on_ray=engine is Engine.ray,
+                ray_address=ray_address,
+                workers=workers,
+            )
         except (ValueError, RuntimeError) as error:
             report(str(error))
             raise typer.Exit(2) from None
@@ -198,22 +197,19 @@ def predict(
     from sdpose_core.commands.predict import Interrupted, Prediction
     from sdpose_core.tracking import TrackingConfig
 
-    progress = Progress(images=sum(not source.named_video for source in sources))
+    progress.expect(sum(not source.named_video for source in sources))
     status = 0
     try:
         with Sink(Path(output) if output else None) as sink:
             estimator = PoseEstimator.from_pretrained(**choice)
             writer = WRITERS[wanted.value](sink.put)
-            with progress, stop_on_interrupt() as stopping:
+            with progress, stop_on_interrupt(progress.stop):
                 prediction = Prediction(
                     partial(estimator.estimate, **options),
                     writer,
                     batch_size,
                     drawings,
-                    report,
-                    progress.advance,
-                    progress.expect,
-                    stopping,
+                    progress,
                     TrackingConfig() if track else None,
                     readers,
                 )
@@ -227,7 +223,7 @@ def predict(
                 report(f"interrupted{f'; the results so far are in {kept}' if kept else ''}")
             else:
                 sink.finish()
-                status = int(bool(problems) or prediction.failures > 0)
+                status = int(bool(problems or prediction.failures))
     except (ValueError, SinkError) as error:
         report(str(error))
         status = 2
