@@ -277,7 +277,7 @@ def _facts(training: Mapping[str, Any], said: str) -> dict[str, Any]:
 
 
 def _check_target(path: Path) -> None:
-    """Refuse before the fit what cannot be written after it."""
+    """Reject before the fit a file that could not be written after it."""
     if path.suffix != ".safetensors":
         raise ValueError(f"{path}: the output's name must end in .safetensors")
     if path.is_dir() or not path.parent.is_dir():

@@ -13,7 +13,7 @@ from pathlib import Path
 from sdpose_core.data.augment import AugmentConfig
 from sdpose_core.train.loop.hardware import close_process_group
 from sdpose_core.train.loop.run import prepare
-from sdpose_core.train.loop.synchronise import MOST_STEPS_BETWEEN
+from sdpose_core.train.loop.synchronise import MAX_STEPS_BETWEEN
 from sdpose_core.train.recipe.config import (
     DataConfig,
     LossConfig,
@@ -23,7 +23,7 @@ from sdpose_core.train.recipe.config import (
 )
 
 # So many that a wish of the second step is heard before the last, however quick the machine is.
-STEPS = MOST_STEPS_BETWEEN + 10
+STEPS = MAX_STEPS_BETWEEN + 10
 
 
 def recipe(folder: Path) -> TrainConfig:

@@ -48,10 +48,10 @@ def make_fabric(config: TrainConfig, precision: str) -> Fabric:
             or torchrun started a different number of processes.
     """
     kind = device_kind(config.accelerator)
-    asked = config.devices if isinstance(config.devices, int) else 0
-    if kind == "cuda" and asked > torch.cuda.device_count():
+    requested = config.devices if isinstance(config.devices, int) else 0
+    if kind == "cuda" and requested > torch.cuda.device_count():
         raise ValueError(
-            f"devices: {asked} GPUs requested, this machine has {torch.cuda.device_count()}; "
+            f"devices: {requested} GPUs requested, this machine has {torch.cuda.device_count()}; "
             f"set how many to use with --devices (the rate may need adjusting to the batch)"
         )
     try:
@@ -67,7 +67,7 @@ def make_fabric(config: TrainConfig, precision: str) -> Fabric:
         ) from error
     if torch.distributed.is_torchelastic_launched():
         started = int(os.environ["WORLD_SIZE"])
-        wanted = asked * config.nodes if asked else fabric.world_size
+        wanted = requested * config.nodes if requested else fabric.world_size
         if started != wanted:
             # Otherwise each would train independently, all in one folder.
             raise ValueError(

@@ -39,16 +39,16 @@ def first_student(config: TrainConfig) -> tuple[Student, str]:
             )
         return student, f"starts from {Path(config.start).name}"
     student = Student(replace(PRESETS[config.student], score_width=0, person_width=0))
-    said = "starts from random weights"
+    source = "starts from random weights"
     if config.init == "published":
         published_init(student)
-        said += " (published initialisation)"
+        source += " (published initialisation)"
     if config.backbone_start:
         given = config.backbone_start
         path = trained_path(given) if given in PRESETS else Path(given)
         fitted, total = load_backbone(student, path)
-        said += f", {fitted} of the backbone's {total} tensors from {path.name}"
-    return student, said
+        source += f", {fitted} of the backbone's {total} tensors from {path.name}"
+    return student, source
 
 
 def first_view(config: TrainConfig) -> ViewGeometry:

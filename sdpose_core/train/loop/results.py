@@ -50,7 +50,7 @@ def run_facts(
     }
 
 
-def refuse_broken_weights(objective: nn.Module, fabric: Fabric, step: int, folder: Path) -> None:
+def reject_broken_weights(objective: nn.Module, fabric: Fabric, step: int, folder: Path) -> None:
     """Raise in every process before broken weights replace good ones.
 
     Raises:
@@ -59,9 +59,9 @@ def refuse_broken_weights(objective: nn.Module, fabric: Fabric, step: int, folde
     tensors = [t for t in objective.state_dict().values() if t.is_floating_point()]
     broken = (~torch.stack([t.isfinite().all() for t in tensors])).any().float()
     if fabric.world_size > 1:
-        heard = fabric.all_reduce(broken, reduce_op="sum")
-        assert isinstance(heard, Tensor)
-        broken = heard
+        received = fabric.all_reduce(broken, reduce_op="sum")
+        assert isinstance(received, Tensor)
+        broken = received
     if broken > 0:
         raise ValueError(
             f"the weights are no longer finite after step {step}; they were not saved. "

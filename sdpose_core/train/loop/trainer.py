@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import time
 from collections import defaultdict
-from collections.abc import Iterator
+from collections.abc import Generator
 from contextlib import ExitStack
 from pathlib import Path
 from typing import Any
@@ -30,7 +30,7 @@ from sdpose_core.train.loop.results import (
     averaged_copy,
     best_kept,
     development_scores,
-    refuse_broken_weights,
+    reject_broken_weights,
     run_facts,
 )
 from sdpose_core.train.loop.samples import Samples
@@ -98,20 +98,21 @@ class Trainer:
         ema = config.optimiser.ema
         self.average = WeightAverage(self.objective.student, ema) if ema > 0 else None
         self.log: RunLog | None = None
-        self.stopping = self._wish = False
+        self.stopping = self._stop_requested = False
         if resume:
             try:
                 self._restore(parts)
             except (KeyError, RuntimeError) as error:
-                said = f"{folder}: its state does not match its config ({error})"
-                raise ValueError(said) from error
+                raise ValueError(
+                    f"{folder}: its state does not match its config ({error})"
+                ) from error
 
     def stop(self) -> None:
         """Make the loop end after the current step and save its state; callable from any thread.
 
         ``stopping`` becomes true once all processes know.
         """
-        self._wish = True
+        self._stop_requested = True
 
     @property
     def student(self) -> Student:
@@ -179,7 +180,7 @@ class Trainer:
         summed = made = 0
         total_samples = stage.batch * fabric.world_size
         while limit is None or made < limit:
-            agreed.before_step(self._wish)
+            agreed.before_step(self._stop_requested)
             if agreed.stopping:
                 self.stopping = True
                 break
@@ -217,13 +218,13 @@ class Trainer:
             if counters.step % config.log_every == 0:
                 self._report(sums, summed, rate, progress)
                 sums, summed = defaultdict(float), 0
-        inputs.close()  # type: ignore[attr-defined]
+        inputs.close()
         ended = (limit is None or made < limit) and not self.stopping
         if ended and counters.stage + 1 < len(config.stages):
             self._score()
         return made
 
-    def inputs(self, stage: StageConfig) -> Iterator[StepInputs]:
+    def inputs(self, stage: StageConfig) -> Generator[StepInputs, None, None]:
         """The inputs of the next steps of a stage, from the run's current position."""
         return self.samples.inputs(stage, self.counters.samples, self.counters.step)
 
@@ -273,7 +274,7 @@ class Trainer:
 
         The state must be saved right after, so that it records the student that was kept.
         """
-        refuse_broken_weights(self.objective, self.fabric, self.counters.step, self.folder)
+        reject_broken_weights(self.objective, self.fabric, self.counters.step, self.folder)
         if self.fabric.is_global_zero:
             student = self.averaged_student()
             values: dict[str, float] = {}
@@ -300,7 +301,7 @@ class Trainer:
         save_student(student, self.folder / f"{name}.safetensors", facts)
 
     def _save(self) -> None:
-        refuse_broken_weights(self.objective, self.fabric, self.counters.step, self.folder)
+        reject_broken_weights(self.objective, self.fabric, self.counters.step, self.folder)
         if self.fabric.is_global_zero:
             parts: dict[str, Any] = {
                 "student": self.student.config.to_dict(),
