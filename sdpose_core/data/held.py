@@ -38,9 +38,12 @@ def hold(crops: CropSet, device: torch.device, workers: int = 4) -> Tensor:
     held = torch.empty(shape, dtype=torch.uint8, device=device)
     chunks = [np.arange(i, min(i + CHUNK, len(crops))) for i in range(0, len(crops), CHUNK)]
     batches = ahead(
-        lambda chunk: load_batch(crops, chunk), chunks, workers=workers, limit=2 * workers + 1,
+        lambda chunk: load_batch(crops, chunk),
+        chunks,
+        workers=workers,
+        limit=2 * workers + 1,
         name="decode",
-    )  # fmt: skip
+    )
     for part, batch in zip(chunks, batches, strict=True):
         if batch.images.shape[1:] != shape[1:]:
             raise ValueError(
