@@ -27,16 +27,8 @@ class AugmentConfig:
     ``shift``: largest shift per axis in units of the view's size. ``scale_factor``: standard
     deviation of the view's relative size, clipped to 1 +- the factor. ``rotation``: standard
     deviation of the rotation in degrees, clipped to twice that. ``half_body_upper``: chance that
-    the upper body is chosen (the published code intends 0.5 but has 0.69 by mistake). ``cut``:
-    chance that the view shows only a part of the person, like a box when the image's edge or
-    another person hides the rest (0 in the published code). ``colour``: largest relative change of
-    brightness and contrast (0 in the published code).
-
-    The rest is applied to the pixels of a finished view (``sdpose_core.data.disturb``) and is not
-    in the published code: ``occlude``, chance that a rectangle from another view of the batch
-    covers part of it; ``low_resolution``, chance that it is shown at a half or a quarter of its
-    resolution; ``grey``, chance that it is greyscale; ``tint``, largest relative change of a
-    colour.
+    the upper body is chosen (the published code intends 0.5 but has 0.69 by mistake). ``colour``:
+    largest relative change of brightness and contrast (0 in the published code).
     """
 
     __pydantic_config__ = ConfigDict(extra="forbid", strict=True)  # for recipes from files
@@ -48,15 +40,10 @@ class AugmentConfig:
     half_body_joints: int = 8
     half_body_upper: float = 0.69
     half_body_padding: float = 1.5
-    cut: float = 0.0
     scale_factor: float = 0.35
     rotation_probability: float = 0.6
     rotation: float = 45.0
     colour: float = 0.0
-    occlude: float = 0.0
-    low_resolution: float = 0.0
-    grey: float = 0.0
-    tint: float = 0.0
 
     def __post_init__(self) -> None:
         for name in (
@@ -64,12 +51,7 @@ class AugmentConfig:
             "flip_probability",
             "half_body_probability",
             "half_body_upper",
-            "cut",
             "rotation_probability",
-            "occlude",
-            "low_resolution",
-            "grey",
-            "tint",
         ):
             value = getattr(self, name)
             if not 0 <= value <= 1:
@@ -143,11 +125,6 @@ def draw_views(
         half = half_body(joints[i], confidence[i] > 0, bool(wants_upper[i]), config, regions.view)
         if half is not None:
             centres[i], sizes[i] = half
-    if config.cut > 0:
-        for i in np.flatnonzero(rng.uniform(size=count) < config.cut):
-            part = cut_body(joints[i][confidence[i] > 0], rng, regions.view)
-            if part is not None:
-                centres[i], sizes[i] = part
 
     factor = np.clip(
         rng.standard_normal(count) * config.scale_factor + 1,
@@ -203,37 +180,6 @@ def half_body(
         return None
     size = _grown(chosen.max(axis=0) - chosen.min(axis=0), view)
     return None if size[1] < 1 else (chosen.mean(axis=0), size * config.half_body_padding)
-
-
-def cut_body(
-    joints: NDArray[np.float64],
-    rng: np.random.Generator,
-    view: ViewGeometry = PUBLISHED_VIEW,
-) -> tuple[NDArray[np.float64], NDArray[np.float64]] | None:
-    """Centre (2,) and size (2,) of a view on the part of a person left by a cut; None if too
-    little.
-
-    ``joints`` (N, 2) are the known ones; their extent with a tenth of its longer side around it
-    serves as the person's box. A fifth to three quarters of it remain: the top in six of ten cuts,
-    the bottom in two, the left and the right in one. At least three joints must be in it.
-    """
-    side, share = rng.choice(4, p=(0.6, 0.2, 0.1, 0.1)), rng.uniform(0.2, 0.75)
-    if not len(joints):
-        return None
-    low, high = joints.min(axis=0), joints.max(axis=0)
-    margin = 0.1 * (high - low).max()
-    low, high = low - margin, high + margin
-    axis = 1 if side < 2 else 0
-    length = share * (high[axis] - low[axis])
-    if side % 2 == 0:
-        high[axis] = low[axis] + length
-    else:
-        low[axis] = high[axis] - length
-    inside = ((joints >= low) & (joints <= high)).all(axis=1)
-    size = _grown(high - low, view) * view.padding
-    if inside.sum() < 3 or size[1] < 1:
-        return None
-    return (low + high) / 2, size
 
 
 def _grown(size: NDArray[np.float64], view: ViewGeometry) -> NDArray[np.float64]:

@@ -2,9 +2,8 @@
 
 from __future__ import annotations
 
-from collections import Counter, deque
+from collections import Counter
 from collections.abc import Iterator, Sequence
-from concurrent.futures import Future, ThreadPoolExecutor
 from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
@@ -13,6 +12,7 @@ import cv2
 import numpy as np
 from numpy.typing import NDArray
 
+from sdpose_core.ahead import ahead
 from sdpose_core.data.coco_file import read_coco, warn_once
 from sdpose_core.data.shards import CONTEXT_SIZE, VIEW_SIZE, CropSample, decode_rgb
 from sdpose_core.types import Image
@@ -168,22 +168,13 @@ def coco_samples(
 
     With ``workers`` threads images are cropped ahead; the order is still that of ``images``.
     """
-    peopled = [image for image in images if image.people]
-    if workers == 0:
-        for image in peopled:
-            yield from _image_samples(image, source, quality, size)
-        return
-    pool = ThreadPoolExecutor(workers, thread_name_prefix="pack")
-    waiting: deque[Future[list[CropSample]]] = deque()
-    try:
-        for image in peopled:
-            waiting.append(pool.submit(_image_samples, image, source, quality, size))
-            if len(waiting) > 2 * workers:
-                yield from waiting.popleft().result()
-        while waiting:
-            yield from waiting.popleft().result()
-    finally:
-        pool.shutdown(wait=False, cancel_futures=True)
+    peopled = (image for image in images if image.people)
+
+    def cut(image: CocoImage) -> list[CropSample]:
+        return _image_samples(image, source, quality, size)
+
+    for samples in ahead(cut, peopled, workers=workers, limit=2 * workers + 1, name="pack"):
+        yield from samples
 
 
 def _image_samples(

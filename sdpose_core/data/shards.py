@@ -145,7 +145,7 @@ def decode_rgb(data: bytes) -> Image:
 
 
 def cut_short(data: bytes) -> bool:
-    """Whether the end of a JPEG, PNG or WebP file is missing; told without decoding it.
+    """Whether the end of a JPEG, PNG or WebP file is missing, without decoding it.
 
     Some decoders fill what is missing with grey, and a run would learn from that.
     """

@@ -10,7 +10,8 @@ from numpy.typing import NDArray
 
 from sdpose_core.data.coco import CocoImage, CocoPerson
 from sdpose_core.evaluate.results import ImagePoses
-from sdpose_core.skeleton import KEYPOINT_NAMES, OKS_SIGMAS
+from sdpose_core.skeleton import KEYPOINT_NAMES
+from sdpose_core.vision.oks import joint_similarities
 
 SIZES = (("small", 0.0, 32.0**2), ("medium", 32.0**2, 96.0**2), ("large", 96.0**2, np.inf))
 """COCO's names and bounds of a person's segment area in square pixels."""
@@ -41,14 +42,13 @@ def joint_similarity(
     keypoints: NDArray[np.float32], person: CocoPerson
 ) -> tuple[NDArray[np.float64], NDArray[np.float64]]:
     """OKS terms and relative distances (17,) of a pose (17, 2); nan where unlabelled."""
-    squared = ((keypoints - person.keypoints[:, :2]).astype(np.float64) ** 2).sum(axis=1)
-    variance = (2 * np.array(OKS_SIGMAS)) ** 2
-    terms = np.exp(-squared / (2 * variance * (person.area + np.spacing(1))))
+    truth = person.keypoints[:, :2]
+    [terms] = joint_similarities(keypoints[None], truth[None], np.array([person.area]))
+    distance = np.linalg.norm((keypoints - truth).astype(np.float64), axis=1)
     labelled = person.keypoints[:, 2] > 0
-    unknown = np.full(17, np.nan)
     return (
-        np.where(labelled, terms, unknown),
-        np.where(labelled, np.sqrt(squared / person.area), unknown),
+        np.where(labelled, terms, np.nan),
+        np.where(labelled, distance / np.sqrt(person.area), np.nan),
     )
 
 

@@ -30,12 +30,12 @@ from sdpose_core.files.outputs import check_outputs
 from sdpose_core.hardware.backends import PoseBackend, make_backend
 from sdpose_core.model import PersonHead, ScoreHead, Student, StudentConfig
 from sdpose_core.skeleton import FLIP_INDICES
-from sdpose_core.train.loop.beginning import without_scores
-from sdpose_core.train.loop.scoring import joint_similarity
+from sdpose_core.train.loop.initialise import without_scores
 from sdpose_core.types import Floats, Regions
 from sdpose_core.vision.crops import crop_image
 from sdpose_core.vision.geometry import heatmap_to_image
 from sdpose_core.vision.heatmaps import MAX_REFINEMENT, decode_tensor
+from sdpose_core.vision.oks import joint_similarities
 from sdpose_core.vision.ranking import pose_features
 
 SEGMENT_SHARE = 0.53
@@ -113,7 +113,8 @@ def _examples(
     )
     seen = torch.from_numpy(pixels).permute(0, 3, 1, 2).to(backend.device)
     points, peaks = (part.cpu() for part in decode_tensor(backend.run(seen), MAX_REFINEMENT))
-    similarity = joint_similarity(heatmap_to_image(points, regions), joints, _areas(joints))
+    placed = heatmap_to_image(points, regions)
+    similarity = joint_similarities(placed, joints[..., :2], _areas(joints))
     labelled = torch.from_numpy((joints[..., 2] > 0).astype(np.float32))
     return points, peaks, labelled, torch.from_numpy(similarity).float()
 
@@ -217,16 +218,9 @@ def with_scores(
     scores of joints and people, fitted on ``crops``. ``keep_joints`` leaves the former as it is.
 
     Raises:
-        ValueError: the student has no Gaussian heatmaps, the set labels all joints or none, or
-            what ``score_examples`` refuses.
+        ValueError: the set labels all joints or none, or what ``score_examples`` rejects.
     """
     config = student.config
-    if config.heatmap_kind != "gaussian":
-        # A softmax has the same sum whether a joint is there or not.
-        raise ValueError(
-            f"{config.name}: a score head needs Gaussian heatmaps, this student has "
-            f"{config.heatmap_kind!r}: make its scores with sdpose evaluate --calibrate"
-        )
     labelled = crops.keypoints[..., 2] > 0
     if labelled.all() or not labelled.any():
         raise ValueError(
@@ -276,14 +270,14 @@ def chosen_people(crops: CropSet, sources: Sequence[str]) -> CropSet:
 
 def _facts(training: Mapping[str, Any], said: str) -> dict[str, Any]:
     """The facts of a checkpoint that still hold with another score head."""
-    facts = {k: v for k, v in training.items() if k not in ("evaluation", "score_calibration")}
+    facts = {k: v for k, v in training.items() if k != "evaluation"}
     if isinstance(facts.get("scores"), str):  # of the head before; a run keeps numbers there
         del facts["scores"]
     return {**facts, "score_head": said}
 
 
 def _check_target(path: Path) -> None:
-    """Refuse before the fit what cannot be written after it."""
+    """Reject before the fit a file that could not be written after it."""
     if path.suffix != ".safetensors":
         raise ValueError(f"{path}: the output's name must end in .safetensors")
     if path.is_dir() or not path.parent.is_dir():

@@ -6,6 +6,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from sdpose_core.skeleton import OKS_SIGMAS
+from sdpose_core.types import Floats
 
 Doubles = NDArray[np.float64]
 
@@ -42,10 +43,12 @@ def oks_matrix(
     return np.asarray(np.average(near, axis=2, weights=weights), np.float64)
 
 
-def joint_similarities(keypoints: Doubles, others: Doubles, areas: Doubles) -> Doubles:
+def joint_similarities(
+    keypoints: Floats | Doubles, others: Floats | Doubles, areas: Doubles
+) -> Doubles:
     """OKS terms ``(N, 17)`` of pairs of poses ``(N, 17, 2)``, with areas ``(N,)`` square pixels."""
     variances = (2 * np.array(OKS_SIGMAS)) ** 2
-    squared = ((keypoints - others) ** 2).sum(axis=2)
+    squared = ((keypoints - others).astype(np.float64) ** 2).sum(axis=2)
     terms: Doubles = np.exp(-squared / (2 * variances * (areas[:, None] + np.spacing(1))))
     return terms
 

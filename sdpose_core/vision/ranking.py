@@ -10,9 +10,10 @@ from numpy.typing import NDArray
 
 from sdpose_core.skeleton import NUM_KEYPOINTS
 from sdpose_core.types import Floats, Poses, ViewGeometry
-from sdpose_core.vision.calibration import joint_means
 from sdpose_core.vision.geometry import regions_from_boxes
 
+KEYPOINT_THRESHOLD: Final = 0.2
+"""Joints that score less do not count for their person, as in the published protocol."""
 FEATURES: Final = 3 * NUM_KEYPOINTS + 6
 """Length of ``pose_features``."""
 SMALLEST: Final = 0.01
@@ -43,6 +44,13 @@ def pose_features(places: Floats, scores: Floats) -> Floats:
         places.max(axis=1) - places.min(axis=1),
     ]
     return np.concatenate(parts, axis=1).astype(np.float32)
+
+
+def joint_means(scores: Floats, threshold: float = KEYPOINT_THRESHOLD) -> Floats:
+    """Mean of the scores ``(N, 17)`` above ``threshold``, 0 if there are none: ``(N,)``."""
+    sure = scores > threshold
+    total = np.where(sure, scores, 0).sum(axis=1)
+    return np.asarray(total / np.maximum(1, sure.sum(axis=1)), np.float32)
 
 
 def mean_scores(poses: Poses) -> Floats:

@@ -85,13 +85,6 @@ def evaluate(
     worst: Annotated[
         Path | None, typer.Option(help="Folder for drawings of the first setting's worst cases.")
     ] = None,
-    calibrate: Annotated[
-        Path | None,
-        typer.Option(
-            help="Write a copy of the student (.safetensors) whose joint scores are the chance of "
-            "being right, fitted on this set with given boxes."
-        ),
-    ] = None,
     output: Annotated[Path | None, typer.Option(help="Write all numbers as JSON.")] = None,
 ) -> None:
     """Evaluate by COCO's protocol, with the estimator that the server runs."""
@@ -111,15 +104,13 @@ def evaluate(
         why = "cannot go with --server, which runs its student as it was started"
         options.reject_typed(context, _IN_PROCESS, why)
     given = detector == "given" and boxes is None
-    if calibrate is not None and (server is not None or not given):
-        raise typer.BadParameter("--calibrate needs a student and given boxes")
     finder = "none" if given or boxes is not None else detector
     models = options.Models(student, finder, device, backend, precision)
     try:
         with ExitStack() as closing:
             _check_place(annotations, images)
             inputs = [annotations, *([boxes] if boxes else ()), Path(student), Path(detector)]
-            _hold(closing, (output, calibrate), worst, [*inputs, images])
+            _hold(closing, output, worst, [*inputs, images])
             pictures = load_coco(annotations, images)[:limit]
             known = None if boxes is None else read_boxes(boxes, read_coco(annotations))
             if server is not None:
@@ -149,9 +140,6 @@ def evaluate(
                 boxes=known,
                 bootstrap=bootstrap,
             )
-            if calibrate is not None:
-                numbers = _calibrate(models, calibrate, pictures)
-                console.print(f"{calibrate}: {numbers}", highlight=False)
     except (ValueError, OSError) as error:
         raise typer.BadParameter(str(error)) from error
     by = f"detector {detector}" if server is None else "the server's detector"
@@ -189,15 +177,12 @@ def _measured(
     return results
 
 
-def _hold(
-    held: ExitStack, files: tuple[Path | None, ...], folder: Path | None, inputs: list[Path]
-) -> None:
+def _hold(held: ExitStack, file: Path | None, folder: Path | None, inputs: list[Path]) -> None:
     """Keep what is written from the inputs, and from other runs until the end."""
     from sdpose_core.files.outputs import check_outputs, only_run
 
-    wanted = [file for file in files if file is not None]
-    check_outputs([*wanted, *([folder] if folder else ())], inputs)
-    for file in wanted:
+    check_outputs([path for path in (file, folder) if path is not None], inputs)
+    if file is not None:
         held.enter_context(only_run(file))
     if folder is not None:
         held.enter_context(only_run(folder, folder=True))
@@ -212,28 +197,6 @@ def _check_place(annotations: Path, images: Path) -> None:
                 "COCO val2017, from https://cocodataset.org/#download: val2017.zip, and "
                 "person_keypoints_val2017.json in annotations_trainval2017.zip"
             )
-
-
-def _calibrate(models: options.Models, path: Path, pictures: list[CocoImage]) -> dict[str, float]:
-    """Fit joint scores on the peaks of an estimator without calibration; write the student."""
-    from sdpose_core.checkpoints import load_student, save_student, training_facts
-    from sdpose_core.estimator import PoseEstimator
-    from sdpose_core.evaluate.breakdown import score_people
-    from sdpose_core.evaluate.calibrate import calibrate_scores
-    from sdpose_core.evaluate.results import run
-    from sdpose_core.hardware.backends import make_backend
-    from sdpose_core.vision.calibration import ScoreCalibration
-
-    network = load_student(models.student)
-    # Peaks as they are: the curve is applied to such.
-    peaks = ScoreCalibration(limited=False)
-    backend = make_backend(network, models.backend, models.device, models.precision)
-    raw = PoseEstimator(backend, calibration=peaks)
-    numbers = calibrate_scores(
-        score_people(run(pictures, _local(raw, None, False), given_boxes=True))
-    )
-    save_student(network, path, {**training_facts(models.student), "score_calibration": numbers})
-    return numbers
 
 
 def _name(cycles: int | None, flip: bool) -> str:

@@ -10,7 +10,16 @@ from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
-from service.cli.options import Backend, Detector, Device, MinScore, Models, Student, Suppress
+from service.cli.options import (
+    Backend,
+    Detector,
+    Device,
+    MinScore,
+    Models,
+    Student,
+    Suppress,
+    need,
+)
 
 if TYPE_CHECKING:
     from collections.abc import Sequence
@@ -127,7 +136,8 @@ def predict(
     from sdpose_core.io.sources import find_sources, paths_of, read_list
     from service.cli.console import Progress, draft_of
 
-    report = partial(_say, Progress(images=0))
+    progress = Progress(command="sdpose predict")
+    report = progress.report
     wanted = format or _format_of(output)
     given = [*(inputs or ()), *(read_list(listed) if listed else ())]
     if not given:
@@ -157,31 +167,38 @@ def predict(
         "min_score": min_score,
         "suppress": suppress,
     }
-    how = {
-        "batch_size": batch_size,
-        "readers": readers or (16 if any(source.remote for source in sources) else 2),
-    }
+    readers = readers or (16 if any(source.remote for source in sources) else 2)
     if wanted is Format.parquet:
-        from service.cli.archive import ArchiveRequest, predict_archive
+        from service.cli.archive import predict_archive
 
-        on_ray = engine is Engine.ray
-        request = ArchiveRequest(
-            output or "", resume, retry_failed, part_size, on_ray, ray_address, workers
-        )
-        options = {"pretrained": asdict(models), "estimate": people, "track": track, **how}
         try:
-            status = predict_archive(request, options, sources, report)
+            need("archive", "pyarrow", "fsspec")
+            from sdpose_core.commands.archive.work import ArchiveOptions
+
+            status = predict_archive(
+                sources,
+                output or "",
+                ArchiveOptions(asdict(models), people, track, batch_size, readers),
+                progress,
+                resume=resume,
+                retry_failed=retry_failed,
+                part_size=part_size,
+                on_ray=engine is Engine.ray,
+                ray_address=ray_address,
+                workers=workers,
+            )
         except (ValueError, RuntimeError) as error:
             report(str(error))
             raise typer.Exit(2) from None
     else:
-        options = {"drawings": drawings, **how}
-        status = _to_text(wanted, output, sources, models, people, options, track=track)
+        options: dict[str, Any] = {"batch_size": batch_size, "readers": readers}
+        options["drawings"] = drawings
+        if track:
+            from sdpose_core.tracking import TrackingConfig
+
+            options["tracking"] = TrackingConfig()
+        status = _to_text(wanted, output, sources, models, people, options, progress)
     raise typer.Exit(status or int(bool(problems)))
-
-
-def _say(progress: Progress, line: str) -> None:
-    progress.say(f"sdpose predict: {line}")
 
 
 def _to_text(
@@ -191,8 +208,7 @@ def _to_text(
     models: Models,
     people: dict[str, Any],
     options: dict[str, Any],
-    *,
-    track: bool,
+    progress: Progress,
 ) -> int:
     """Writes the people of the sources as text; returns the exit status.
 
@@ -200,24 +216,19 @@ def _to_text(
     """
     from sdpose_core.commands.predict import Interrupted, Prediction
     from sdpose_core.io.writers import WRITERS
-    from sdpose_core.tracking import TrackingConfig
-    from service.cli.console import Progress, Sink, SinkError, stop_on_interrupt
+    from service.cli.console import Sink, SinkError, stop_on_interrupt
 
-    progress = Progress(images=sum(not source.named_video for source in sources))
+    progress.expect(sum(not source.named_video for source in sources))
     interrupted = False
     try:
         with Sink(Path(output) if output else None) as sink:
             estimator = models.estimator()
             writer = WRITERS[wanted.value](sink.put)
-            with progress, stop_on_interrupt() as stopping:
+            with progress, stop_on_interrupt(progress.stop):
                 prediction = Prediction(
                     partial(estimator.estimate, **people),
                     writer,
-                    report=partial(_say, progress),
-                    advance=progress.advance,
-                    expect=progress.expect,
-                    stopping=stopping,
-                    tracking=TrackingConfig() if track else None,
+                    watch=progress,
                     **options,
                 )
                 try:
@@ -228,18 +239,18 @@ def _to_text(
             if interrupted:
                 kept = sink.leave_unfinished()
                 where = f"; the results so far are in {kept}" if kept else ""
-                _say(progress, f"interrupted{where}")
+                progress.report(f"interrupted{where}")
                 return 130
             sink.finish()
-            return int(prediction.failures > 0)
+            return int(bool(prediction.failures))
     except (ValueError, SinkError) as error:
-        _say(progress, str(error))
+        progress.report(str(error))
         return 2
     except BrokenPipeError:  # the reader of our output is gone: nothing left to do
         sink.abandon()
         return 141
     except OSError as error:
-        _say(progress, f"the results cannot be written: {error.strerror}")
+        progress.report(f"the results cannot be written: {error.strerror}")
         return 1
 
 

@@ -22,9 +22,9 @@ def train(
     config: Annotated[
         str,
         typer.Option(
-            "--config", "--preset", help="A TOML file, or the name of a preset such as compact-cpu."
+            "--config", "--preset", help="A TOML file, or the name of a preset such as lite-cpu."
         ),
-    ] = "compact-cpu",
+    ] = "lite-cpu",
     run: Annotated[Path | None, typer.Option(help="Run folder; runs/<name> if not given.")] = None,
     shards: Annotated[
         list[str] | None, typer.Option(help="Tar shards: files, folders or globs.")
@@ -177,7 +177,7 @@ def _inputs(config: str, settings: TrainConfig) -> list[Path]:
 def _train_here(
     settings: TrainConfig, folder: Path, resume: bool, steps: int | None, say: Callable[[str], None]
 ) -> None:
-    from sdpose_core.train.loop.hardware import part
+    from sdpose_core.train.loop.hardware import close_process_group
     from sdpose_core.train.loop.run import prepare
     from service.cli.console import stop_on_interrupt
 
@@ -189,7 +189,7 @@ def _train_here(
         with stop_on_interrupt(trainer.stop):
             trainer.run(stop_after_steps=steps)
     finally:
-        part()
+        close_process_group()
     if trainer.stopping:
         say("stopped; --resume continues")
 

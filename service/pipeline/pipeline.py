@@ -11,9 +11,7 @@ from collections.abc import Callable, Hashable, Sequence
 from functools import partial
 from typing import TypeVar
 
-import numpy as np
-
-from sdpose_core.types import Detections, Floats, Image, Poses
+from sdpose_core.types import NO_DETECTOR, Detections, Floats, Image, Poses
 from sdpose_core.vision.image_files import encode_jpeg
 from sdpose_core.vision.people import CANDIDATES
 from service.errors import invalid_argument
@@ -32,7 +30,6 @@ from service.telemetry.metrics import Metrics
 from service.telemetry.tracing import SilentTracer, Tracer
 
 T = TypeVar("T")
-NO_DETECTOR = "none"
 DEFAULTS = PoseParameters()
 
 
@@ -206,7 +203,8 @@ class PosePipeline:
             image, frame = await self._timed(self._decode_pool, decode, turn, timings)
         if boxes is not None:
             check_boxes_touch(boxes, image.width, image.height)
-            return image, frame, image.shrunk(_given(boxes).select(limit=parameters.max_people))
+            given = given_boxes(boxes).select(limit=parameters.max_people)
+            return image, frame, image.shrunk(given)
         done = await self._detect.submit(frame, turn=turn)
         self._note(timings, "detect", done.ran_s, done.waited_s)
         wanted = CANDIDATES * (parameters.max_people or self.limits.max_people)
@@ -284,11 +282,6 @@ class PosePipeline:
         self._metrics.stage_seconds.labels("pose").observe(pose_s)
         self._metrics.stage_seconds.labels("keypoints").observe(keypoints_s)
         return [Posed(points, scores, pose_s, keypoints_s) for points, scores in found]
-
-
-def _given(boxes: Floats) -> Detections:
-    """The caller's own boxes, which count as certain."""
-    return Detections(boxes, np.ones(len(boxes), np.float32))
 
 
 def _annotated(image: Image, poses: Poses, min_keypoint_score: float) -> bytes:

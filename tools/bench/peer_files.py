@@ -19,6 +19,7 @@ from pydantic import ConfigDict, TypeAdapter, ValidationError
 from pydantic.dataclasses import dataclass
 
 from sdpose_core.data.coco import CocoImage
+from sdpose_core.messages import first_complaint
 from sdpose_core.skeleton import NUM_KEYPOINTS
 from sdpose_core.types import Floats, Image, Poses, ViewGeometry
 from sdpose_core.vision.crops import crop_image
@@ -94,9 +95,8 @@ def read_peers(folder: Path, descriptions: Path | None = None) -> list[PeerFile]
         try:
             peer = TypeAdapter(PeerFile).validate_python(table)
         except ValidationError as error:
-            first = error.errors()[0]
-            where = ".".join(str(part) for part in first["loc"])
-            raise ValueError(f"{path}: peer {number}: {where}: {first['msg']}") from None
+            where, reason = first_complaint(error)
+            raise ValueError(f"{path}: peer {number}: {where}: {reason}") from None
         if not (folder / peer.file).is_file():
             raise ValueError(f"{path}: peer {number}: there is no file {peer.file} in {folder}")
         peers.append(peer)
@@ -219,15 +219,13 @@ def _check_input(model: Any, description: PeerFile, path: Path) -> None:
 
 def _with_pixels(model: Any, description: PeerFile) -> Any:
     """The model taking uint8 RGB crops with channels last, as ours do."""
-    import openvino as ov
-    from openvino.preprocess import ColorFormat, PrePostProcessor
+    from openvino.preprocess import ColorFormat
 
-    steps = PrePostProcessor(model)
-    crops = steps.input()
-    crops.tensor().set_element_type(ov.Type.u8).set_layout(ov.Layout("NHWC"))
-    crops.tensor().set_color_format(ColorFormat.RGB)
-    crops.model().set_layout(ov.Layout(description.layout.upper()))
-    work = crops.preprocess().convert_element_type(ov.Type.f32)
+    from sdpose_core.hardware.openvino_models import pixels_in
+
+    steps = pixels_in(model, description.layout.upper())
+    steps.input().tensor().set_color_format(ColorFormat.RGB)
+    work = steps.input().preprocess()
     if description.bgr:
         work = work.convert_color(ColorFormat.BGR)
     work.mean(list(description.mean)).scale(list(description.std))

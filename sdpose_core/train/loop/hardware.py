@@ -53,10 +53,10 @@ def make_fabric(config: TrainConfig, precision: str) -> Fabric:
             or torchrun started a different number of processes.
     """
     kind = device_kind(config.accelerator)
-    asked = config.devices if isinstance(config.devices, int) else 0
-    if kind == "cuda" and asked > torch.cuda.device_count():
+    requested = config.devices if isinstance(config.devices, int) else 0
+    if kind == "cuda" and requested > torch.cuda.device_count():
         raise ValueError(
-            f"devices: {asked} GPUs requested, this machine has {torch.cuda.device_count()}; "
+            f"devices: {requested} GPUs requested, this machine has {torch.cuda.device_count()}; "
             f"set how many to use with --devices (the rate may need adjusting to the batch)"
         )
     try:
@@ -72,7 +72,7 @@ def make_fabric(config: TrainConfig, precision: str) -> Fabric:
         ) from error
     if torch.distributed.is_torchelastic_launched():
         started = int(os.environ["WORLD_SIZE"])
-        wanted = asked * config.nodes if asked else fabric.world_size
+        wanted = requested * config.nodes if requested else fabric.world_size
         if started != wanted:
             # Otherwise each would train independently, all in one folder.
             raise ValueError(
@@ -82,8 +82,8 @@ def make_fabric(config: TrainConfig, precision: str) -> Fabric:
     return fabric
 
 
-def part() -> None:
-    """Ends what connects the processes of a run; to be called when the last of it is done.
+def close_process_group() -> None:
+    """End the connections between the processes of a run, after its last step.
 
     Without it their threads still run when Python ends, which now and then aborts the process.
     """

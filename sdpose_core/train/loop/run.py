@@ -7,8 +7,8 @@ from pathlib import Path
 
 from sdpose_core.data.packing import packed_coco
 from sdpose_core.data.shards import CropSet, load_shards
-from sdpose_core.train.loop.beginning import first_view
 from sdpose_core.train.loop.hardware import is_first_process
+from sdpose_core.train.loop.initialise import first_view
 from sdpose_core.train.loop.scoring import DevelopmentSet
 from sdpose_core.train.loop.state import read_view
 from sdpose_core.train.loop.trainer import Trainer

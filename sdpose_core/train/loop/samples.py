@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Generator
 
 from lightning_fabric import Fabric
 
@@ -27,11 +27,12 @@ class Samples:
         self.crops = crops
         self._config, self._fabric, self._view = config, fabric, view
         data = config.data
-        weights = sample_weights(crops, data.source_weights, data.human_factor)
-        self.stream = SampleStream(weights, config.seed)
+        self.stream = SampleStream(sample_weights(crops, data.source_weights), config.seed)
         self._held = hold(crops, fabric.device, data.workers) if data.on_device else None
 
-    def inputs(self, stage: StageConfig, samples: int, step: int) -> Iterator[StepInputs]:
+    def inputs(
+        self, stage: StageConfig, samples: int, step: int
+    ) -> Generator[StepInputs, None, None]:
         """The inputs of the next steps of a stage, from a position of the stream and a step on."""
         return step_inputs(
             self._config,

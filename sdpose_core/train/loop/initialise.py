@@ -14,8 +14,7 @@ from torch import Tensor, nn
 
 from sdpose_core.checkpoints import find_checkpoint, load_student, trained_path
 from sdpose_core.model import PRESETS, Student, StudentConfig
-from sdpose_core.model.backbones import STRIDE
-from sdpose_core.train.recipe.config import StageConfig, TrainConfig
+from sdpose_core.train.recipe.config import TrainConfig
 from sdpose_core.types import PUBLISHED_VIEW, ViewGeometry
 
 
@@ -40,16 +39,16 @@ def first_student(config: TrainConfig) -> tuple[Student, str]:
             )
         return student, f"starts from {Path(config.start).name}"
     student = Student(replace(PRESETS[config.student], score_width=0, person_width=0))
-    said = "starts from random weights"
+    source = "starts from random weights"
     if config.init == "published":
         published_init(student)
-        said += " (published initialisation)"
+        source += " (published initialisation)"
     if config.backbone_start:
         given = config.backbone_start
         path = trained_path(given) if given in PRESETS else Path(given)
         fitted, total = load_backbone(student, path)
-        said += f", {fitted} of the backbone's {total} tensors from {path.name}"
-    return student, said
+        source += f", {fitted} of the backbone's {total} tensors from {path.name}"
+    return student, source
 
 
 def first_view(config: TrainConfig) -> ViewGeometry:
@@ -75,90 +74,15 @@ def without_scores(student: Student) -> Student:
     return bare
 
 
-def stage_size(stage: StageConfig, config: StudentConfig) -> tuple[int, int]:
-    """Height and width of the images that the backbone sees in a stage."""
-    return stage.size or config.input_size
-
-
-def served_config(config: StudentConfig, run: TrainConfig) -> StudentConfig:
-    """How a run's student is served: its loss decides the kind of maps, its last stage the size.
+def check_development(config: StudentConfig, development: ViewGeometry) -> None:
+    """Reject a development set that was cut for a student of other sizes.
 
     Raises:
-        ValueError: the last stage's size is not the crop's divided by an integer, or a stage's is
-            not a whole number of patches; unsupported cycles; a loss or a size unsuitable for a
-            student that corrects its backbone's heatmaps.
+        ValueError: ``development`` are not the student's sizes.
     """
-    sizes = [stage_size(stage, config) for stage in run.stages]
-    for number, (size, stage) in enumerate(zip(sizes, run.stages, strict=True), start=1):
-        # The backbone's map is the image size divided by its stride, rounded up.
-        if any(
-            -(-side // STRIDE) % patch for side, patch in zip(size, config.patch_size, strict=True)
-        ):
-            raise ValueError(
-                f"stage {number}: an image of {size} is not a whole number of patches of "
-                f"{tuple(STRIDE * patch for patch in config.patch_size)} pixels"
-            )
-        if stage.cycles is not None:
-            try:
-                config.cycles.check(stage.cycles)
-            except ValueError as error:
-                raise ValueError(f"stage {number}: {config.name}: {error}") from error
-    try:
-        config.cycles.check(run.score_cycles)
-    except ValueError as error:
-        raise ValueError(f"score_cycles: {config.name}: {error}") from error
-    if config.head == "correction":
-        _check_correction(config, run, sizes)
-    height, width = config.input_size
-    last = sizes[-1]
-    if height % last[0] or height // last[0] * last[1] != width:
-        raise ValueError(
-            f"the last stage's size {last} must be {(height, width)} divided by a whole number"
-        )
-    logits = run.loss.heatmap == "cross_entropy"
-    return replace(config, heatmap_kind="logits" if logits else "gaussian", pool=height // last[0])
-
-
-def _check_correction(
-    config: StudentConfig, run: TrainConfig, sizes: list[tuple[int, int]]
-) -> None:
-    """Reject settings incompatible with the backbone's own heatmaps."""
-    if run.loss.heatmap == "cross_entropy":
-        raise ValueError(
-            f"loss.heatmap: {config.name} corrects the Gaussian heatmaps of its backbone, which "
-            "cross_entropy would unlearn: set mse"
-        )
-    if run.loss.dense > 0 or run.loss.stem > 0:
-        raise ValueError(
-            f"loss.dense and loss.stem: {config.name} already has its backbone's heatmaps: set 0"
-        )
-    other = [size for size in sizes if tuple(size) != config.input_size]
-    if other:
-        raise ValueError(
-            f"a stage of size {other[0]}: {config.name} outputs heatmaps of its crop's size: "
-            f"omit the stages' size, it is {config.input_size}"
-        )
-
-
-def check_fit(
-    run: TrainConfig, config: StudentConfig, development: ViewGeometry | None, processes: int
-) -> None:
-    """Reject incompatible student, development set and processes of a run.
-
-    ``development``: the sizes that the development set was cut for, if any.
-
-    Raises:
-        ValueError: they are not the student's; or several processes and a stage without cycles.
-    """
-    if development is not None and development != config.view:
+    if development != config.view:
         raise ValueError(
             f"the development set was cut for {development}, {config.name} has {config.view}"
-        )
-    alone = config.train_cycles > 0 and any(stage.cycles == 0 for stage in run.stages)
-    if alone and processes > 1:
-        raise ValueError(
-            "a stage of 0 cycles gives the transformer no gradients, which several "
-            "processes do not support: train it with one (--devices 1)"
         )
 
 

@@ -1,4 +1,4 @@
-"""What the processes of a run must agree on: the elapsed time, and whether to stop."""
+"""Elapsed time and stop request, the same in all processes of a run."""
 
 from __future__ import annotations
 
@@ -11,7 +11,7 @@ from lightning_fabric import Fabric
 from torch import Tensor
 
 SECONDS_BETWEEN: Final = 1.0
-MOST_STEPS_BETWEEN: Final = 50
+MAX_STEPS_BETWEEN: Final = 50
 
 
 class ComputeClock:
@@ -52,32 +52,32 @@ class Agreement:
         self.seconds = clock.seconds
         self.stopping = False
 
-    def before_step(self, wish: bool) -> None:
-        """Set ``seconds`` and ``stopping``; ``wish``: this process was requested to stop.
+    def before_step(self, stop: bool) -> None:
+        """Set ``seconds`` and ``stopping``; ``stop``: this process was requested to stop.
 
         Every process calls this before every step.
         """
         if self._fabric.world_size == 1:
-            self.seconds, self.stopping = self._clock.seconds, wish
+            self.seconds, self.stopping = self._clock.seconds, stop
             return
         if self._since >= self._until:
-            self._talk(wish)
+            self._exchange(stop)
         self.seconds = self._agreed + self._since * self._pace
         self._since += 1
 
-    def _talk(self, wish: bool) -> None:
+    def _exchange(self, stop: bool) -> None:
         pace = (self._clock.seconds - self._agreed) / self._since if self._since else 0.0
         first = self._fabric.is_global_zero
-        said = torch.tensor(
-            [float(wish), self._clock.seconds * first, pace * first],
+        sent = torch.tensor(
+            [float(stop), self._clock.seconds * first, pace * first],
             dtype=torch.float64,
             device=self._fabric.device,
         )
-        heard = self._fabric.all_reduce(said, reduce_op="sum")
-        assert isinstance(heard, Tensor)
-        wishes, self._agreed, self._pace = heard.tolist()
-        self.stopping = wishes > 0
+        received = self._fabric.all_reduce(sent, reduce_op="sum")
+        assert isinstance(received, Tensor)
+        stops, self._agreed, self._pace = received.tolist()
+        self.stopping = stops > 0
         self._clock.seconds = self._agreed
         self._since = 0
         steps = SECONDS_BETWEEN / self._pace if self._pace > 0 else 1.0
-        self._until = round(max(1.0, min(steps, MOST_STEPS_BETWEEN)))
+        self._until = round(max(1.0, min(steps, MAX_STEPS_BETWEEN)))
