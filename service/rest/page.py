@@ -34,7 +34,9 @@ _HEADERS: Final = {
 
 
 def mount_page(app: FastAPI) -> None:
-    """Adds `/`, `/web/...`, `/sdpose-client.tgz` and `/source`; open to everyone who reaches the port."""
+    """Adds the page, its files, the JavaScript client and the source; open to everyone who
+    reaches the port.
+    """
     router = APIRouter(include_in_schema=False)
     zipping = asyncio.Lock()
 
@@ -75,8 +77,14 @@ class _PageFiles(StaticFiles):
 def _client_package() -> bytes:
     file = io.BytesIO()
     with tarfile.open(fileobj=file, mode="w:gz") as archive:
-        archive.add(_WEB / "client", "package")  # as npm wants the folder named
+        archive.add(_WEB / "client", "package", filter=_without_owner)  # the folder's name for npm
     return file.getvalue()
+
+
+def _without_owner(entry: tarfile.TarInfo) -> tarfile.TarInfo:
+    entry.uid = entry.gid = 0
+    entry.uname = entry.gname = ""
+    return entry
 
 
 @cache

@@ -5,6 +5,7 @@ const FIRST_PAUSE_MS = 500;
 const LONGEST_PAUSE_MS = 10_000;
 const IN_FLIGHT = 2; // frames sent and unanswered: one in work, one on its way
 const BUFFER = 8;
+const BY_CLOSE = { 1008: "invalid_argument", 1009: "payload_too_large" }; // without a reason of the service
 const OPEN = 1; // readyState of a WebSocket
 // Closes and errors after which another try may succeed: the service restarts, is full, or is out of reach.
 const WORTH_IT = new Set([1001, 1006, 1011, 1012, 1013]);
@@ -150,8 +151,11 @@ export class PoseStream {
         this.#changed();
       };
       socket.onmessage = ({ data }) => this.#take(JSON.parse(data));
-      socket.onclose = (event) => this.#lost(event, opened);
-      socket.onerror = () => {}; // the close after it says why; `ws` throws where no one listens
+      socket.onclose = (event) => {
+        if (this.#socket === socket) this.#lost(event, opened);
+      };
+      // Node 20 closes nothing that did not open.
+      socket.onerror = () => opened || socket.onclose({ code: 1006, reason: "" });
     } catch (error) { // such as of a page on https, for a service that is not
       this.#finish(error instanceof PoseError ? error : new PoseError("unreachable", `The stream cannot open: ${error.message}`));
     }
@@ -184,9 +188,11 @@ export class PoseStream {
 
   async #lost({ code, reason }, opened) {
     if (this.#closed) return;
+    this.#socket = null;
     this.#wait(this.#unanswered.splice(0).concat(this.#waiting.splice(0)));
     const [, name, message] = /^([a-z_]+): (.*)$/s.exec(reason) ?? [];
-    let error = new PoseError(name ?? "unreachable", message ?? "The connection broke off.");
+    const field = name === "invalid_argument" ? message.split(": ")[0] : null;
+    let error = new PoseError(name ?? BY_CLOSE[code] ?? "unreachable", message ?? "The connection broke off.", { field });
     if (!opened) { // and nobody says why: a request is told
       error = await this.#client.models().then(
         () => new PoseError("unreachable", "The service answers, but opens no WebSocket; perhaps a proxy is in its way."),
