@@ -257,7 +257,10 @@ async def finish(process: Process, *, new_ids: bool) -> None:
 
 
 async def test_the_latest_frame_wins_and_the_others_count(fake: FakeEstimator) -> None:
-    async with serving(fake) as service, node(STREAM, service.url, None, {}) as process:
+    async with (
+        serving(fake) as service,
+        node(STREAM, service.url, None, {"smoothing": False}) as process,
+    ):
         assert process.stdin is not None
         process.stdin.write(line(image(1)))
         assert await told(process) == [1, 0, 1, True]
