@@ -158,7 +158,7 @@ async function follow(mine) {
   } finally {
     frames.stop();
   }
-  if (mine === subject) $("stop").hidden = true;
+  if (!stopped) $("stop").hidden = true; // else another one may run, with other options
 }
 
 async function showAll(stream, mine) {
