@@ -51,7 +51,8 @@ export class PoseStream {
 
   /**
    * Sends an image file, or {image, timestamp, boxes, ...}. Resolves when another can go out at once:
-   * true, or false where the stream is over. Who does not wait has older frames replaced, unless none may be.
+   * true, or false where the stream is over. Without waiting, a newer frame
+   * replaces one that was not sent yet, except with `config.drop` "none".
    */
   send(frame) {
     const { image = frame, timestamp = performance.now() / 1000, boxes } = frame ?? {};
@@ -193,10 +194,10 @@ export class PoseStream {
     const [, name, message] = /^([a-z_]+): (.*)$/s.exec(reason) ?? [];
     const field = name === "invalid_argument" ? message.split(": ")[0] : null;
     let error = new PoseError(name ?? BY_CLOSE[code] ?? "unreachable", message ?? "The connection broke off.", { field });
-    if (!opened) { // and nobody says why: a request is told
+    if (!opened) { // runtimes hide why; the answer to a request says it
       error = await this.#client.models().then(
         () => new PoseError("unreachable", "The service answers, but opens no WebSocket; perhaps a proxy is in its way."),
-        (told) => told,
+        (failure) => failure,
       );
     }
     if (this.#closed) return;
