@@ -37,9 +37,10 @@ class AsyncWebSocketPoseClient(AsyncFollowing):
         api_key: str | None = None,
         tls: ssl.SSLContext | None = None,
     ) -> None:
-        self._tls = tls
         scheme, _, rest = url.rstrip("/").partition("://")
-        self._url = f"{'wss' if scheme in ('https', 'wss') else 'ws'}://{rest}/pose/stream"
+        encrypted = scheme in ("https", "wss")
+        self._tls = tls or (True if encrypted else None)  # True: the CAs that the system trusts
+        self._url = f"{'wss' if encrypted else 'ws'}://{rest}/pose/stream"
         self._api_key = api_key
 
     async def stream(

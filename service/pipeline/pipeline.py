@@ -11,7 +11,7 @@ from collections.abc import Callable, Hashable, Sequence
 from functools import partial
 from typing import TypeVar
 
-from sdpose_core.types import NO_DETECTOR, Detections, Floats, Image, Poses
+from sdpose_core.types import NO_DETECTOR, Detections, Floats, Image, Poses, given_boxes
 from sdpose_core.vision.image_files import encode_jpeg
 from sdpose_core.vision.people import CANDIDATES
 from service.errors import invalid_argument

@@ -131,6 +131,17 @@ async def test_all_ways_in_are_encrypted(authority: Authority) -> None:
                 await rpc.estimate(PNG, timeout_s=5)
 
 
+async def test_a_stream_of_an_https_address_trusts_what_the_system_does(
+    authority: Authority, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    async with encrypted(authority.sign("server")) as service:
+        with pytest.raises(ServiceError, match="certificate verify failed"):
+            await anext(AsyncWebSocketPoseClient(service.url).stream([PNG]))
+        monkeypatch.setenv("SSL_CERT_FILE", str(authority.ca))
+        answers = [one async for one in AsyncWebSocketPoseClient(service.url).stream([PNG])]
+        assert len(answers) == 1
+
+
 async def test_mutual_tls_wants_a_certificate_on_every_way(authority: Authority) -> None:
     client = authority.sign("client")
     stranger = Authority.made(authority.folder / "other").sign("stranger")

@@ -1,8 +1,8 @@
 // People drawn on a canvas. Colours are those of `sdpose predict --overlay`.
 
-export const COLOURS = { left: "#ff8a24", right: "#2896ff", middle: "#78e678" };
+const COLOURS = { left: "#ff8a24", right: "#2896ff", middle: "#78e678" };
 
-const sideOf = (name) => /^(left|right)_/.exec(name)?.[1] ?? "middle";
+const sideOf = (name) => /(?:^|_)(left|right)(?:_|$)/.exec(name)?.[1] ?? "middle";
 
 /** A limb belongs to a side when an end does and the other end is not on the other side. */
 function limbSide(from, to) {
@@ -11,25 +11,32 @@ function limbSide(from, to) {
 }
 
 /**
- * Draws image and people. `view` is what of them: minScore of joints, boxes, ids. Only the drawing
- * depends on it. `skeleton` holds pairs of names.
+ * Draws the people of an answer. A canvas is made the size of the answer's image and cleared; a
+ * context is drawn on as it is. Names and edges are those of `models`, the answer of `client.models()`.
  */
-export function drawPeople(canvas, image, size, people, skeleton, view) {
-  if (canvas.width !== size.width || canvas.height !== size.height) {
-    canvas.width = size.width;
-    canvas.height = size.height;
+export function draw(
+  target, answer, { keypoints, skeleton },
+  { image = null, threshold = 0.3, boxes = false, ids = true, colours = COLOURS } = {},
+) {
+  const context = target.getContext?.("2d") ?? target, { canvas } = context;
+  const { width, height } = answer.image ?? canvas;
+  if (canvas === target) {
+    if (canvas.width !== width) canvas.width = width;
+    if (canvas.height !== height) canvas.height = height;
+    context.clearRect(0, 0, width, height);
   }
-  const context = canvas.getContext("2d");
-  context.drawImage(image, 0, 0, size.width, size.height);
+  if (image) context.drawImage(image, 0, 0, width, height);
   // Thick enough to be seen where the canvas is shown smaller than it is.
-  const shrunk = Math.max(1, size.width / (canvas.clientWidth || size.width));
-  const unit = Math.max(2, Math.min(size.width, size.height) / 200) * shrunk;
-  for (const person of people) drawPerson(context, person, skeleton, view, unit);
+  const shrunk = Math.max(1, width / (canvas.clientWidth || width));
+  const unit = Math.max(2, Math.min(width, height) / 200) * shrunk;
+  const limbs = skeleton.map((limb) => limb.map((index) => keypoints[index]));
+  const view = { threshold, boxes, ids, colours: { ...COLOURS, ...colours } };
+  for (const person of answer.people ?? []) drawPerson(context, person, limbs, view, unit);
 }
 
-function drawPerson(context, person, skeleton, view, unit) {
+function drawPerson(context, person, limbs, view, unit) {
   const shown = new Map(
-    person.keypoints.filter((joint) => joint.score >= view.minScore).map((one) => [one.name, one]),
+    person.keypoints.filter((joint) => joint.score >= view.threshold).map((one) => [one.name, one]),
   );
   if (view.boxes) {
     const { x, y, width, height } = person.box;
@@ -39,10 +46,10 @@ function drawPerson(context, person, skeleton, view, unit) {
   }
   context.lineWidth = unit;
   context.lineCap = "round";
-  for (const [from, to] of skeleton) {
+  for (const [from, to] of limbs) {
     const a = shown.get(from), b = shown.get(to);
     if (!a || !b) continue;
-    context.strokeStyle = COLOURS[limbSide(from, to)];
+    context.strokeStyle = view.colours[limbSide(from, to)];
     context.beginPath();
     context.moveTo(a.x, a.y);
     context.lineTo(b.x, b.y);
@@ -51,7 +58,7 @@ function drawPerson(context, person, skeleton, view, unit) {
   for (const joint of shown.values()) {
     context.beginPath();
     context.arc(joint.x, joint.y, unit * 1.3, 0, 2 * Math.PI);
-    context.fillStyle = COLOURS[sideOf(joint.name)];
+    context.fillStyle = view.colours[sideOf(joint.name)];
     context.fill();
     context.lineWidth = Math.max(1, unit / 3);
     context.strokeStyle = "#141414";
