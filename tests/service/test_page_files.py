@@ -70,15 +70,14 @@ async def test_the_source_that_runs(service: Service, archive: zipfile.ZipFile) 
 
 
 async def test_the_package_of_the_javascript_client(service: Service) -> None:
-    async with httpx.AsyncClient() as client:
-        answer = await client.get(f"{service.url}/sdpose-client.tgz")
-        with tarfile.open(fileobj=io.BytesIO(answer.content)) as package:
-            files = {entry.name: package.extractfile(entry) for entry in package if entry.isfile()}
-            inside = {name: file.read() for name, file in files.items() if file is not None}
-        for path in (WEB / "client").iterdir():
-            assert inside.pop(f"package/{path.name}") == path.read_bytes()
-            served = await client.get(f"{service.url}/web/client/{path.name}")
-            assert served.content == path.read_bytes()
+    answer = await service.http.get("/sdpose-client.tgz")
+    with tarfile.open(fileobj=io.BytesIO(answer.content)) as package:
+        files = {entry.name: package.extractfile(entry) for entry in package if entry.isfile()}
+        inside = {name: file.read() for name, file in files.items() if file is not None}
+    for path in (WEB / "client").iterdir():
+        assert inside.pop(f"package/{path.name}") == path.read_bytes()
+        served = await service.http.get(f"/web/client/{path.name}")
+        assert served.content == path.read_bytes()
     assert inside == {}
     facts = json.loads((WEB / "client" / "package.json").read_text())
     assert not facts.keys() & {"dependencies", "peerDependencies", "optionalDependencies"}
