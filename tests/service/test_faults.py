@@ -320,7 +320,6 @@ student = "sdpose-lite"
 start = "sdpose-lite"
 precision = "32-true"
 [loss]
-heatmap = "mse"
 tokens = 0.0
 [[stages]]
 batch = 2
