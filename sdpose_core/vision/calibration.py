@@ -54,7 +54,7 @@ class ScoreCalibration:
 
 
 def joint_means(scores: Floats, threshold: float = KEYPOINT_THRESHOLD) -> Floats:
-    """Mean of the scores ``(N, 17)`` above ``threshold``, 0 if there are none: ``(N,)``."""
+    """Mean of the scores ``(N, K)`` above ``threshold``, 0 if there are none: ``(N,)``."""
     sure = scores > threshold
     total = np.where(sure, scores, 0).sum(axis=1)
     return np.asarray(total / np.maximum(1, sure.sum(axis=1)), np.float32)
