@@ -13,7 +13,7 @@ import torch
 from numpy.typing import ArrayLike
 from torch import Tensor
 
-from sdpose_core.checkpoints import DEFAULT_STUDENT, load_student, training_facts
+from sdpose_core.checkpoints import DEFAULT_STUDENT, load_student
 from sdpose_core.detector import PersonDetector, load_detector
 from sdpose_core.hardware.backends import PoseBackend, make_backend
 from sdpose_core.hardware.batches import run_in_batches
@@ -22,8 +22,16 @@ from sdpose_core.hardware.keypoints import KeypointDecoder
 from sdpose_core.hardware.processes import loading
 from sdpose_core.model import PRESETS, ScoreHead, StudentConfig, ranking_of
 from sdpose_core.skeleton import Skeleton
-from sdpose_core.types import Cycles, Detections, Floats, Image, Poses, Regions, given_boxes
-from sdpose_core.vision.calibration import ScoreCalibration
+from sdpose_core.types import (
+    NO_DETECTOR,
+    Cycles,
+    Detections,
+    Floats,
+    Image,
+    Poses,
+    Regions,
+    given_boxes,
+)
 from sdpose_core.vision.crops import PersonCrops, crop_image, crop_tensor, joined
 from sdpose_core.vision.geometry import regions_from_boxes
 from sdpose_core.vision.heatmaps import MAX_REFINEMENT, merge_flip, mirror
@@ -31,10 +39,9 @@ from sdpose_core.vision.inputs import ImageLike, as_image, check_request
 from sdpose_core.vision.people import CANDIDATES, PersonScores, people_of
 from sdpose_core.vision.ranking import mean_scores
 
-NO_DETECTOR: Final = "none"
 LOWEST_BOX: Final = 0.1
 """Detections below it are ignored; the least certain of the rest need confirmation by their joints
-(``calibration.confirmed``)."""
+(``people.confirmed``)."""
 # Height and width. A detector's first run at a new shape takes longer than the next ones.
 USUAL_ASPECTS: Final = ((480, 640), (640, 480), (360, 640), (640, 360), (640, 640))
 
@@ -48,11 +55,10 @@ class PoseEstimator:
         config: The student's sizes and cycles; None uses the backend's, else SDPose-T's.
         student_name: The student's name in answers.
         scores: Computes keypoint scores from all peaks and positions of a person; without one each
-            comes from its own peak through ``calibration``.
+            is the peak of its heatmap, at most 1.
         rank: Scores of people; by default the box's times the mean of the joints', as published.
-        calibration: How a heatmap's peak becomes a keypoint's score.
         max_refinement: Bound of the decoder's sub-pixel step, heatmap pixels; None is the published
-            protocol, for scores comparable with published ones.
+            protocol, for results comparable with published ones: peaks are scores above 1, too.
         max_batch: Maximum crops per batch, which bounds a GPU's memory; None uses the backend's.
     """
 
@@ -65,7 +71,6 @@ class PoseEstimator:
         student_name: str = "student",
         scores: ScoreHead | None = None,
         rank: PersonScores = mean_scores,
-        calibration: ScoreCalibration | None = None,
         max_refinement: float | None = MAX_REFINEMENT,
         max_batch: int | None = None,
     ) -> None:
@@ -86,7 +91,6 @@ class PoseEstimator:
             backend,
             self._batch_sizes,
             scores=scores,
-            calibration=calibration or ScoreCalibration(),
             max_refinement=max_refinement,
         )
 
@@ -114,8 +118,7 @@ class PoseEstimator:
             precision: Of student and detector: ``"auto"``, for each the fastest accurate one, or
                 one that the backend offers: ``"fp32"``, ``"fp16"``, ``"bf16"``.
             allow_untrained: Use random weights if a preset has none (for speed measurements).
-            max_refinement: As in the class. With None, the published protocol, an uncalibrated
-                student's scores are its peaks, also above 1.
+            max_refinement: As in the class.
             max_batch: As in the class.
             detector_size: Longest side of the detector's input, a multiple of 32.
 
@@ -148,9 +151,6 @@ class PoseEstimator:
             student_name=os.path.basename(name),
             scores=scores,
             rank=rank,
-            calibration=ScoreCalibration.from_facts(
-                training_facts(name), limited=max_refinement is not None
-            ),
             max_refinement=max_refinement,
             max_batch=max_batch,
         )
@@ -320,16 +320,12 @@ class PoseEstimator:
             size = self.config.heatmap_size
             return torch.zeros((0, len(self.skeleton), *size), device=self.backend.device)
         people = joined(pixels)
-        cycles = self.cycles.check(cycles)
-
-        def answers(seen: Tensor) -> Tensor:
-            return run_in_batches(
-                lambda part: self.backend.run(part, cycles),
-                seen,
-                self._batch_sizes,
-                pads=self.backend.pads,
-            )
-
+        answers = partial(
+            run_in_batches,
+            partial(self.backend.run, cycles=self.cycles.check(cycles)),
+            sizes=self._batch_sizes,
+            pads=self.backend.pads,
+        )
         heatmaps = answers(people)
         if not flip_test:
             return heatmaps

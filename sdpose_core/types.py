@@ -19,6 +19,9 @@ Image: TypeAlias = NDArray[np.uint8]
 
 Floats: TypeAlias = NDArray[np.float32]
 
+NO_DETECTOR: Final = "none"
+"""Name in the place of a detector's where there is none."""
+
 
 def check_image(image: Any, name: str = "image") -> Image:
     """Return ``image`` if it is an RGB uint8 array ``(height, width, 3)`` with at least one pixel.

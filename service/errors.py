@@ -69,6 +69,21 @@ def invalid_argument(field: str, message: str) -> ServiceError:
     return ServiceError(ErrorCode.INVALID_ARGUMENT, f"{field}: {message}", field=field)
 
 
+def overloaded(message: str, retry_after_s: float = 1.0) -> ServiceError:
+    """More than can be done now; `retry_after_s` says when a retry makes sense."""
+    return ServiceError(ErrorCode.OVERLOADED, message, retry_after_s=retry_after_s)
+
+
+def unavailable(message: str) -> ServiceError:
+    """The service takes no work now, such as at its start or end."""
+    return ServiceError(ErrorCode.UNAVAILABLE, message, retry_after_s=2.0)
+
+
+def stopping() -> ServiceError:
+    """What has not begun will not, since the process ends."""
+    return unavailable("the service is stopping")
+
+
 def deadline_exceeded(where: str) -> ServiceError:
     """The caller's deadline passed; `where` names the step."""
     return ServiceError(ErrorCode.DEADLINE_EXCEEDED, f"the deadline passed {where}")

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import math
-import time
 from collections.abc import Iterable, Mapping, Sequence
 from enum import StrEnum
 
@@ -127,11 +126,6 @@ def rejected(error: ValidationError, what: str, known: Iterable[str]) -> Service
     if first["type"] == "extra_forbidden":
         return invalid_argument(name, f"unknown {what}; known are {', '.join(known)}")
     return invalid_argument(name, first["msg"])
-
-
-def time_left_s(deadline: float) -> float:
-    """Seconds until a `time.monotonic()` moment; never negative."""
-    return max(0.0, deadline - time.monotonic())
 
 
 def parse_boxes(text: str, images: int, max_boxes: int) -> list[Floats | None]:

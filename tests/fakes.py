@@ -10,6 +10,7 @@ from dataclasses import dataclass, field
 import numpy as np
 
 from sdpose_core.types import Cycles, Detections, Floats, Image, Poses
+from tests.pictures import encoded
 
 
 @dataclass(frozen=True)
@@ -150,9 +151,17 @@ def marked_image(mark: int, width: int = 8, height: int = 8) -> Image:
     return np.full((height, width, 3), colour, np.uint8)
 
 
+def marked_png(mark: int) -> bytes:
+    """The file of a plain image that carries `mark`."""
+    return encoded(marked_image(mark), "PNG")
+
+
 def _marked_keypoints(mark: int, people: int) -> tuple[Floats, Floats]:
     points = np.zeros((people, 17, 2), np.float32)
     points[:, :, 0] = mark
     points[:, :, 1] = np.arange(17)
     scores = np.tile(np.linspace(1, 0.2, 17, dtype=np.float32), (people, 1))
     return points, scores
+
+
+PNG = marked_png(0x010203)

@@ -41,7 +41,7 @@ _QUIET_PANELS = {"Alerts", "Work given up, by reason"}
 # These judge the speed of the machine, which a check on two shared cores must not.
 _SPEED_ALERTS = {"SdposeQueueAge", "SdposeSlow", "SdposeStreamsDropFrames"}
 # So small that a handful of callers is too many.
-_SMALL_QUEUES = {"SDPOSE_MAX_DETECT_QUEUE": "1", "SDPOSE_MAX_DETECT_BATCH": "1"}
+_FEW_REQUESTS = {"SDPOSE_MAX_REQUESTS": "4", "SDPOSE_MAX_BATCH": "1"}
 _RAMP = ((1, 15.0), (4, 15.0), (16, 30.0))
 
 
@@ -274,7 +274,7 @@ def check(report: Report, folder: Path, plot: Path | None) -> None:
         wait_until("SdposeDown", lambda: ("SdposeDown", small.address) in api.alerts(), 60)
         check_traffic(report, api, first, image)
         report.prove("SdposeDown fires for the address where nothing runs yet")
-        with small.start(folder / "small", "sdpose-small", **_SMALL_QUEUES) as new:
+        with small.start(folder / "small", "sdpose-small", **_FEW_REQUESTS) as new:
             new.wait_ready(f"{small.url}/readyz", _START_S)
             wait_until("SdposeDown ends", lambda: not api.alerts(), 60)
             report.prove("and ends once a process answers there")

@@ -29,15 +29,14 @@ from tools.lock import ROOT
 _COUNT: Final = "TOOLS_KILLS_COUNT"
 _OPERATIONS: Final = ("open", "os.rename", "os.remove", "os.rmdir", "os.mkdir", "os.truncate")
 _RECIPE: Final = """
-preset = "compact-cpu"
+accelerator = "cpu"
+devices = 1
 log_every = 1
 precision = "32-true"
 checkpoint_minutes = 0.001
 [[stages]]
-size = [128, 96]
 batch = 2
 steps = 12
-cycles = 1
 """
 _ADVANCES: Final = 6
 """Kills in a row, at most, before a command may go on to its end."""

@@ -18,6 +18,7 @@ from torch import Tensor
 
 from sdpose_core.checkpoints.official import config_from_shapes, translate
 from sdpose_core.files.whole_file import whole_file
+from sdpose_core.messages import error_line
 from sdpose_core.model import Student, StudentConfig
 from sdpose_core.skeleton import COCO17, Skeleton, SkeletonError
 from sdpose_core.skeleton.files import skeleton_of
@@ -174,8 +175,9 @@ def _read_official(path: Path) -> Checkpoint:
     try:
         content = _load_pickle(path)
     except Exception as error:  # a damaged pickle fails in any way there is
-        reason = str(error).strip().splitlines()[0] if str(error).strip() else type(error).__name__
-        raise CheckpointError(f"{path}: not a readable PyTorch checkpoint ({reason})") from error
+        raise CheckpointError(
+            f"{path}: not a readable PyTorch checkpoint ({error_line(error)})"
+        ) from error
     state = content.get("state_dict", content) if isinstance(content, Mapping) else None
     if not isinstance(state, Mapping) or not state:
         raise CheckpointError(f"{path}: it holds no state_dict")

@@ -6,11 +6,12 @@ import contextlib
 import itertools
 import unicodedata
 from collections.abc import Callable, Iterator, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from functools import partial
 from pathlib import Path
 from typing import Any, Protocol
 
+from sdpose_core.commands.watch import Watch
 from sdpose_core.files.outputs import OutputError, check_outputs
 from sdpose_core.files.whole_file import remove_partials
 from sdpose_core.io.overlay import draw_poses, save_picture
@@ -42,33 +43,27 @@ class Prediction:
         writer: takes the results.
         batch_size: images or frames handed over at once.
         drawings: of each source the file for it with skeletons (``drawings_in``), None for none.
-        report: told of each source that was skipped or broke off, as one line.
-        advance: told of each image and frame that is done.
-        expect: told how many frames a video has, before its first.
-        stopping: asked between batches; true ends the run with ``Interrupted``.
+        watch: follows the run, and may end it.
         tracking: how people of a video get ids and steady joints; None for neither.
         readers: pictures read at once, ahead of the models.
-        failures: how many sources were skipped or broke off.
+        failures: of each source that was skipped or broke off, its name and why in one line.
     """
 
     estimate: Estimate
     writer: RecordWriter
     batch_size: int
     drawings: Sequence[Path] | None
-    report: Callable[[str], None]
-    advance: Callable[[int], None]
-    expect: Callable[[int], None]
-    stopping: Callable[[], bool]
+    watch: Watch
     tracking: TrackingConfig | None = None
     readers: int = 2
-    failures: int = 0
+    failures: list[str] = field(default_factory=list)
     _tracker: PeopleTracker | None = None
 
     def run(self, sources: Sequence[Source]) -> None:
         """Work through the sources in order.
 
         Raises:
-            Interrupted: ``stopping`` said so.
+            Interrupted: ``watch`` is stopping.
             OutputError: as ``check_drawings``; nothing was written.
         """
         targets: Iterator[Path | None] = itertools.repeat(None)
@@ -86,7 +81,7 @@ class Prediction:
                     self._video(source, target)
                 elif isinstance(content, MediaError):
                     self._skip(source, content)
-                    self.advance(1)
+                    self.watch.advance(1)
                 else:
                     waiting.append((source, target, content))
                 if len(waiting) == self.batch_size:
@@ -94,7 +89,7 @@ class Prediction:
         self._pictures(waiting)
 
     def _check(self) -> None:
-        if self.stopping():
+        if self.watch.stopping:
             raise Interrupted
 
     def _skip(self, source: Source, error: Exception) -> None:
@@ -103,8 +98,9 @@ class Prediction:
         self._tell(source, error)
 
     def _tell(self, source: Source, error: Exception) -> None:
-        self.failures += 1
-        self.report(f"{source.name}: {error}")
+        line = f"{source.name}: {error}"
+        self.failures.append(line)
+        self.watch.report(line)
 
     def _pictures(self, waiting: list[tuple[Source, Path | None, Image]]) -> None:
         """Work on the images read so far, and empty the list."""
@@ -119,7 +115,7 @@ class Prediction:
                 save_picture(target, draw_poses(image, poses))
             except (MediaError, OSError) as error:
                 self._tell(source, error)
-        self.advance(len(waiting))
+        self.watch.advance(len(waiting))
         waiting.clear()
 
     def _write(
@@ -140,7 +136,7 @@ class Prediction:
         self._tracker = None if self.tracking is None else PeopleTracker(self.tracking)
         try:
             with source.opened() as file, VideoReader(file) as reader:
-                self.expect(reader.frames or 0)
+                self.watch.expect(reader.frames or 0)
                 begin = None
                 if target is not None:
                     begin = partial(VideoWriter, target, reader.rate)
@@ -174,11 +170,11 @@ class Prediction:
                 poses = self._tracker.update(poses, frame.time_s)
             written = self._write(source, frame.image, poses, frame)
             drawing.add(frame, poses if written else Poses.empty())
-        self.advance(len(batch))
+        self.watch.advance(len(batch))
 
 
 class _VideoDrawing:
-    """The drawing of one video. Where it fails, that is told once and the results go on.
+    """The drawing of one video. If it fails, that is reported once and the results go on.
 
     Args:
         begin: gives the file to draw into; None draws nothing.

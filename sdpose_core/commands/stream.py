@@ -95,7 +95,7 @@ class Summary:
 
     Attributes:
         frames: answered.
-        latencies_ms: of the last answers, from the frame at hand to its people.
+        latencies_ms: of the last answers, from the frame to its people.
         dropped: frames left out because newer ones had come.
         ids: of all people that got one.
         began_s: ``time.monotonic()`` of the first answer.
@@ -145,7 +145,7 @@ class StreamRun:
         writer: takes the results; None for none.
         overlay: video file for the frames with the people drawn in; None for none.
         rate: frames a second that the overlay says it has.
-        show: told of each answer, for a live display.
+        show: called with each answer, for a live display.
         window: gets each frame with the people drawn in; None for none.
         summary: of what was done.
     """
@@ -211,7 +211,7 @@ def recorded_frames(
         fps: of images; None counts 10.
         every: only every so many frames.
         stopping: true ends it.
-        tell: told in one sentence of each source that is skipped or breaks off.
+        tell: called with one sentence about each source that is skipped or breaks off.
 
     Raises:
         MediaError: at the end, where some were skipped or there was no frame at all.

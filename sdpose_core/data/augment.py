@@ -14,7 +14,7 @@ from numpy.typing import NDArray
 from pydantic import ConfigDict
 from torch import Tensor
 
-from sdpose_core.skeleton import FLIP_INDICES, LOWER_BODY, UPPER_BODY
+from sdpose_core.skeleton import COCO17, Skeleton
 from sdpose_core.types import PUBLISHED_VIEW, Regions, ViewGeometry
 from sdpose_core.vision.crops import warp_tensor
 from sdpose_core.vision.geometry import image_to_crop_matrices
@@ -27,16 +27,8 @@ class AugmentConfig:
     ``shift``: largest shift per axis in units of the view's size. ``scale_factor``: standard
     deviation of the view's relative size, clipped to 1 +- the factor. ``rotation``: standard
     deviation of the rotation in degrees, clipped to twice that. ``half_body_upper``: chance that
-    the upper body is chosen (the published code intends 0.5 but has 0.69 by mistake). ``cut``:
-    chance that the view shows only a part of the person, like a box when the image's edge or
-    another person hides the rest (0 in the published code). ``colour``: largest relative change of
-    brightness and contrast (0 in the published code).
-
-    The rest is applied to the pixels of a finished view (``sdpose_core.data.disturb``) and is not
-    in the published code: ``occlude``, chance that a rectangle from another view of the batch
-    covers part of it; ``low_resolution``, chance that it is shown at a half or a quarter of its
-    resolution; ``grey``, chance that it is greyscale; ``tint``, largest relative change of a
-    colour.
+    the upper body is chosen (the published code intends 0.5 but has 0.69 by mistake). ``colour``:
+    largest relative change of brightness and contrast (0 in the published code).
     """
 
     __pydantic_config__ = ConfigDict(extra="forbid", strict=True)  # for recipes from files
@@ -48,15 +40,10 @@ class AugmentConfig:
     half_body_joints: int = 8
     half_body_upper: float = 0.69
     half_body_padding: float = 1.5
-    cut: float = 0.0
     scale_factor: float = 0.35
     rotation_probability: float = 0.6
     rotation: float = 45.0
     colour: float = 0.0
-    occlude: float = 0.0
-    low_resolution: float = 0.0
-    grey: float = 0.0
-    tint: float = 0.0
 
     def __post_init__(self) -> None:
         for name in (
@@ -64,12 +51,7 @@ class AugmentConfig:
             "flip_probability",
             "half_body_probability",
             "half_body_upper",
-            "cut",
             "rotation_probability",
-            "occlude",
-            "low_resolution",
-            "grey",
-            "tint",
         ):
             value = getattr(self, name)
             if not 0 <= value <= 1:
@@ -94,7 +76,7 @@ class Views:
     """One training view per sample.
 
     ``to_image`` (B, 2, 3) maps crop pixels (192x256) to pixels of the source image; ``joints`` (B,
-    17, 2) are crop pixels; ``confidence`` (B, 17), both already mirrored where ``flipped`` (B,).
+    17, 2) are crop pixels; ``confidence`` (B, K), both already mirrored where ``flipped`` (B,).
     ``gain`` and ``lift`` (B,) are the colour change: value * gain + lift.
     """
 
@@ -112,11 +94,12 @@ def draw_views(
     image_size: tuple[int, int],
     config: AugmentConfig,
     rng: np.random.Generator,
+    skeleton: Skeleton = COCO17,
 ) -> Views:
     """Draw one view per sample.
 
-    ``keypoints`` (B, 17, 3) x, y, confidence in pixels of images of ``image_size`` (width, height);
-    ``regions`` are the persons' padded 3:4 views in the same pixels.
+    ``keypoints`` (B, K, 3) x, y, confidence in pixels of images of ``image_size`` (width, height);
+    ``regions`` are the persons' padded 3:4 views in the same pixels; ``skeleton`` names the joints.
     """
     count = len(keypoints)
     joints = keypoints[..., :2].astype(np.float64)
@@ -131,7 +114,7 @@ def draw_views(
     flipped = rng.uniform(size=count) < config.flip_probability
     width = image_size[0]
     joints[flipped, :, 0] = width - 1 - joints[flipped, :, 0]
-    swap = list(FLIP_INDICES)
+    swap = list(skeleton.mirror)
     joints[flipped] = joints[flipped][:, swap]
     confidence[flipped] = confidence[flipped][:, swap]
     centres[flipped, 0] = width - 1 - centres[flipped, 0]
@@ -140,14 +123,11 @@ def draw_views(
     wants_upper = rng.uniform(size=count) < config.half_body_upper
     enough = (confidence > 0).sum(axis=1) > config.half_body_joints
     for i in np.flatnonzero(wants_half & enough):
-        half = half_body(joints[i], confidence[i] > 0, bool(wants_upper[i]), config, regions.view)
+        half = half_body(
+            joints[i], confidence[i] > 0, bool(wants_upper[i]), config, regions.view, skeleton
+        )
         if half is not None:
             centres[i], sizes[i] = half
-    if config.cut > 0:
-        for i in np.flatnonzero(rng.uniform(size=count) < config.cut):
-            part = cut_body(joints[i][confidence[i] > 0], rng, regions.view)
-            if part is not None:
-                centres[i], sizes[i] = part
 
     factor = np.clip(
         rng.standard_normal(count) * config.scale_factor + 1,
@@ -189,51 +169,21 @@ def half_body(
     upper: bool,
     config: AugmentConfig,
     view: ViewGeometry = PUBLISHED_VIEW,
+    skeleton: Skeleton = COCO17,
 ) -> tuple[NDArray[np.float64], NDArray[np.float64]] | None:
-    """Centre (2,) and size (2,) of a view on the upper or lower body; None if too few joints.
+    """Centre (2,) and size (2,) of a view on half of the body; None if there are too few joints.
 
     The chosen half needs more than two visible joints, else the other half is used. The centre is
     the mean of the chosen joints, the size their extent grown to 3:4 and by the padding.
     """
-    top = joints[[j for j in UPPER_BODY if visible[j]]]
-    bottom = joints[[j for j in LOWER_BODY if visible[j]]]
+    top = joints[[j for j in skeleton.upper if visible[j]]]
+    bottom = joints[[j for j in skeleton.lower if visible[j]]]
     take_top = (upper and len(top) > 2) or len(bottom) <= 2
     chosen = top if take_top else bottom
     if len(chosen) < 2:
         return None
     size = _grown(chosen.max(axis=0) - chosen.min(axis=0), view)
     return None if size[1] < 1 else (chosen.mean(axis=0), size * config.half_body_padding)
-
-
-def cut_body(
-    joints: NDArray[np.float64],
-    rng: np.random.Generator,
-    view: ViewGeometry = PUBLISHED_VIEW,
-) -> tuple[NDArray[np.float64], NDArray[np.float64]] | None:
-    """Centre (2,) and size (2,) of a view on the part of a person left by a cut; None if too
-    little.
-
-    ``joints`` (N, 2) are the known ones; their extent with a tenth of its longer side around it
-    serves as the person's box. A fifth to three quarters of it remain: the top in six of ten cuts,
-    the bottom in two, the left and the right in one. At least three joints must be in it.
-    """
-    side, share = rng.choice(4, p=(0.6, 0.2, 0.1, 0.1)), rng.uniform(0.2, 0.75)
-    if not len(joints):
-        return None
-    low, high = joints.min(axis=0), joints.max(axis=0)
-    margin = 0.1 * (high - low).max()
-    low, high = low - margin, high + margin
-    axis = 1 if side < 2 else 0
-    length = share * (high[axis] - low[axis])
-    if side % 2 == 0:
-        high[axis] = low[axis] + length
-    else:
-        low[axis] = high[axis] - length
-    inside = ((joints >= low) & (joints <= high)).all(axis=1)
-    size = _grown(high - low, view) * view.padding
-    if inside.sum() < 3 or size[1] < 1:
-        return None
-    return (low + high) / 2, size
 
 
 def _grown(size: NDArray[np.float64], view: ViewGeometry) -> NDArray[np.float64]:

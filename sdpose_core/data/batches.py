@@ -6,25 +6,27 @@ resumed run continues with exactly the samples it would have seen.
 
 from __future__ import annotations
 
-from collections import deque
-from collections.abc import Callable, Iterator, Mapping
-from concurrent.futures import Future, ThreadPoolExecutor
+from collections.abc import Callable, Generator, Iterator, Mapping
 from dataclasses import dataclass
-from typing import TypeVar
+from itertools import count
+from typing import Final, TypeVar
 
 import numpy as np
 from numpy.typing import NDArray
 
+from sdpose_core.ahead import ahead
 from sdpose_core.data.shards import CropSet
 
 Made = TypeVar("Made")
+AHEAD: Final = 3
+"""Minimum number of batches in progress besides the one in use."""
 
 
 @dataclass(frozen=True)
 class CropBatch:
     """Samples of one batch.
 
-    ``images`` (B, H, W, 3) uint8 RGB; ``keypoints`` (B, 17, 3) in pixels of those images;
+    ``images`` (B, H, W, 3) uint8 RGB; ``keypoints`` (B, K, 3) in pixels of those images;
     ``indices`` (B,), the samples' indices in their set. A batch that is not decoded, since its
     images are already on a device, has B images without pixels.
     """
@@ -34,19 +36,12 @@ class CropBatch:
     indices: NDArray[np.int64]
 
 
-def sample_weights(
-    crops: CropSet, by_source: Mapping[str, float], human_factor: float
-) -> NDArray[np.float64]:
+def sample_weights(crops: CropSet, by_source: Mapping[str, float]) -> NDArray[np.float64]:
     """How often each sample is shown in one pass over the set: (N,), 1 = once.
 
-    ``by_source`` gives the factor of a source (1 when not named); human-labelled persons whose
-    source is not named count ``human_factor`` times.
+    ``by_source`` gives the factor of a source (1 when not named).
     """
-    default = np.where(crops.human, human_factor, 1.0)
-    return np.array(
-        [by_source.get(source, d) for source, d in zip(crops.sources, default, strict=True)],
-        dtype=np.float64,
-    )
+    return np.array([by_source.get(source, 1.0) for source in crops.sources], np.float64)
 
 
 class SampleStream:
@@ -116,40 +111,28 @@ def iterate_batches(
     rank: int = 0,
     world: int = 1,
     workers: int = 1,
-    ahead: int = 3,
     decode: bool = True,
-) -> Iterator[Made]:
+) -> Generator[Made, None, None]:
     """Endless batches from position ``start`` of the stream, decoded ahead by threads.
 
     ``batch_size`` is per process; of each global batch process ``rank`` of ``world`` takes every
     ``world``-th sample. ``make`` turns a decoded batch and its number (0 for the first) into what
     is yielded; it runs in the decoding thread. Each of ``workers`` threads works on one batch, and
-    at least ``ahead`` are in progress besides the one being yielded. With ``workers`` = 0
+    at least ``AHEAD`` are in progress besides the one being yielded. With ``workers`` = 0
     everything runs in the calling thread. Without ``decode`` the batches have no pixels.
     """
     total = batch_size * world
 
-    def indices(number: int) -> NDArray[np.int64]:
-        return stream.take(start + number * total, total)[rank::world]
+    def positions() -> Iterator[tuple[int, NDArray[np.int64]]]:
+        for number in count():
+            yield number, stream.take(start + number * total, total)[rank::world]
 
-    def load(chosen: NDArray[np.int64], number: int) -> Made:
+    def load(position: tuple[int, NDArray[np.int64]]) -> Made:
+        number, chosen = position
         if decode:
             return make(load_batch(crops, chosen), number)
         return make(_batch(crops, chosen, np.zeros((len(chosen), 0, 0, 3), np.uint8)), number)
 
-    number = 0
-    if workers == 0:
-        while True:
-            yield load(indices(number), number)
-            number += 1
-    pool = ThreadPoolExecutor(workers, thread_name_prefix="decode")
-    waiting: deque[Future[Made]] = deque()
-    try:
-        while True:
-            while len(waiting) < max(ahead, workers) + 1:
-                # The stream is read here, in one thread: it keeps the current pass.
-                waiting.append(pool.submit(load, indices(number), number))
-                number += 1
-            yield waiting.popleft().result()
-    finally:
-        pool.shutdown(wait=False, cancel_futures=True)
+    limit = max(AHEAD, workers) + 1
+    # The stream keeps the current pass: ``ahead`` reads it in one thread.
+    return ahead(load, positions(), workers=workers, limit=limit, name="decode")

@@ -2,12 +2,11 @@
 
 from __future__ import annotations
 
-from concurrent.futures import ThreadPoolExecutor
-
 import numpy as np
 import torch
 from torch import Tensor
 
+from sdpose_core.ahead import ahead
 from sdpose_core.data.batches import load_batch
 from sdpose_core.data.shards import CropSet
 
@@ -38,15 +37,19 @@ def hold(crops: CropSet, device: torch.device, workers: int = 4) -> Tensor:
             )
     held = torch.empty(shape, dtype=torch.uint8, device=device)
     chunks = [np.arange(i, min(i + CHUNK, len(crops))) for i in range(0, len(crops), CHUNK)]
-    with ThreadPoolExecutor(max(1, workers), thread_name_prefix="decode") as pool:
-        for part, batch in zip(
-            chunks, pool.map(lambda c: load_batch(crops, c), chunks), strict=True
-        ):
-            if batch.images.shape[1:] != shape[1:]:
-                raise ValueError(
-                    f"sample {part[0]} of source {crops.sources[part[0]]!r}: image of shape "
-                    f"{batch.images.shape[1:]}, sample 0 has {shape[1:]}: all of a run must be of "
-                    "one size"
-                )
-            held[int(part[0]) : int(part[-1]) + 1] = torch.from_numpy(batch.images).to(device)
+    batches = ahead(
+        lambda chunk: load_batch(crops, chunk),
+        chunks,
+        workers=workers,
+        limit=2 * workers + 1,
+        name="decode",
+    )
+    for part, batch in zip(chunks, batches, strict=True):
+        if batch.images.shape[1:] != shape[1:]:
+            raise ValueError(
+                f"sample {part[0]} of source {crops.sources[part[0]]!r}: image of shape "
+                f"{batch.images.shape[1:]}, sample 0 has {shape[1:]}: all of a run must be of "
+                "one size"
+            )
+        held[int(part[0]) : int(part[-1]) + 1] = torch.from_numpy(batch.images).to(device)
     return held

@@ -66,7 +66,7 @@ def pack_new(images: Sequence[CocoImage], folder: Path, **options: Any) -> list[
     """``pack_coco`` into a folder without shards: all of them are there at its end, or none.
 
     While it works, and after it was killed, a file beside them says that they are not complete; so
-    ``find_shards`` refuses them, and the next call replaces them.
+    ``find_shards`` rejects them, and the next call replaces them.
 
     Raises:
         OutputError: the folder holds shards of something else, or is being written to.
@@ -134,7 +134,7 @@ def packed_coco(
         if _described(folder) == wanted:
             return find_shards([folder])
         _clear(folder)
-        found = load_coco(annotations, images)
+        found = load_coco(annotations, images, None)
         total = sum(len(image.people) for image in found)
         if total == 0:
             raise ValueError(

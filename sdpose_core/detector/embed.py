@@ -55,14 +55,14 @@ def write_embedded(
         )
     if not all(torch.isfinite(value).all() for value in state.values()):
         raise DetectorError(f"{source}: a weight is not finite in fp16")
-    told = {
+    described = {
         "plan": plan,
         "names": [PERSON],
         "origin": source.name,
         "licence": "AGPL-3.0 (network design by ultralytics)",
         **(facts or {}),
     }
-    metadata = {"format": FORMAT, **{key: json.dumps(value) for key, value in told.items()}}
+    metadata = {"format": FORMAT, **{key: json.dumps(value) for key, value in described.items()}}
     target = Path(out)
     target.parent.mkdir(parents=True, exist_ok=True)
     with whole_file(target) as partial:

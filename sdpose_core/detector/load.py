@@ -4,9 +4,7 @@ from __future__ import annotations
 
 import os
 from pathlib import Path
-from typing import Any, Final
-
-import torch
+from typing import Any
 
 from sdpose_core.detector import openvino_ir
 from sdpose_core.detector.runners import (
@@ -22,8 +20,7 @@ from sdpose_core.detector.weights import (
     find_detector,
 )
 from sdpose_core.detector.yolo import YoloPersonDetector
-
-BACKENDS: Final = ("auto", "torch", "openvino")
+from sdpose_core.hardware.choice import choose_hardware
 
 
 def load_detector(
@@ -42,8 +39,7 @@ def load_detector(
         name_or_path: ``"embedded"``; the path of our ``.safetensors`` format or of an ultralytics
             ``.pt`` (YOLOv8, YOLO11, YOLO26, with a class named person); or the name of a published
             one such as ``"yolo11n.pt"``, which ultralytics downloads if needed.
-        device: ``"auto"`` (CUDA if available), ``"cpu"``, ``"cuda"`` or ``"cuda:1"``.
-        backend: ``"auto"`` is torch on CUDA and OpenVINO on a CPU.
+        device: as of ``choose_hardware``, and so ``backend``.
         precision: ``"auto"`` is the fastest accurate one: fp16 on CUDA; with OpenVINO bf16 where
             the processor has it, else int8 for the embedded detector on an x86 with AVX2 (decision
             7); otherwise fp32. ``"int8"`` is available only for the embedded detector with
@@ -55,19 +51,12 @@ def load_detector(
 
     Raises:
         DetectorError: no such detector, or its file cannot be used.
-        ValueError: OpenVINO requested on a device other than a CPU, int8 for a detector other than
-            the embedded one or without OpenVINO, or a setting out of range.
+        ValueError: as ``choose_hardware``, int8 for a detector other than the embedded one or
+            without OpenVINO, or a setting out of range.
     """
-    if backend not in BACKENDS:
-        raise ValueError(f"backend: expected one of {', '.join(BACKENDS)}, got {backend!r}")
     if precision not in PRECISIONS:
         raise ValueError(f"precision: expected one of {', '.join(PRECISIONS)}, got {precision!r}")
-    if device == "auto":
-        device = "cuda" if torch.cuda.is_available() else "cpu"
-    if backend == "auto":
-        backend = "openvino" if device == "cpu" else "torch"
-    if backend == "openvino" and device != "cpu":
-        raise ValueError(f"backend: openvino runs only on the device 'cpu', got {device!r}")
+    backend, picked = choose_hardware(backend, device)
     file = find_detector(name_or_path)
     quantised = os.fspath(name_or_path) == EMBEDDED and backend == "openvino"
     if precision == "int8" and not quantised:
@@ -76,10 +65,10 @@ def load_detector(
             f"'openvino', got {os.fspath(name_or_path)!r} on {backend!r}"
         )
     if backend == "torch":
-        runner: Runner = TorchRunner(file.network(), device, precision)
+        runner: Runner = TorchRunner(file.network(), picked, precision)
         return YoloPersonDetector(runner, file.name, **settings)
     # Imported here, as a GPU needs no OpenVINO.
-    from sdpose_core.hardware.openvino_models import choose_precision
+    from sdpose_core.hardware.openvino_models import cached, choose_precision, make_key
 
     offered = [name for name in PRECISIONS if quantised or name != "int8"]
     precision = choose_precision(precision, offered)
@@ -87,6 +76,7 @@ def load_detector(
         file = DetectorFile(EMBEDDED_INT8_PATH, EMBEDDED_INT8_PATH.stem)
         model = openvino_ir.read_quantised(file.path)
     else:
-        model = openvino_ir.cached(file.digest(), file.network, cache_folder)
+        key = make_key(detector=file.digest())
+        model = cached(key, lambda: openvino_ir.convert(file.network()), cache_folder)
     runner = OpenVinoRunner(model, *openvino_ir.facts(model), precision, threads)
     return YoloPersonDetector(runner, file.name, **settings)

@@ -1,12 +1,7 @@
-"""The detector's network as an OpenVINO model, kept on disk once converted.
-
-The cache is ``sdpose_core.hardware.openvino_models``, shared with the student.
-"""
+"""The detector's network as an OpenVINO model."""
 
 from __future__ import annotations
 
-import warnings
-from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
@@ -14,9 +9,6 @@ import torch
 
 from sdpose_core.detector.network import PersonNetwork
 from sdpose_core.detector.protocol import DetectorError
-
-_REVISION = 1
-"""Incremented when the graph changes for the same weights, so that older files are not used."""
 
 
 def convert(network: PersonNetwork) -> Any:
@@ -26,19 +18,11 @@ def convert(network: PersonNetwork) -> Any:
     What a runner needs beyond the graph (strides, whether suppression is needed) is in the model's
     ``rt_info``.
     """
-    import openvino as ov
-
-    from sdpose_core.hardware.openvino_models import traced
+    from sdpose_core.hardware import openvino_models
 
     # Two different side lengths and a batch of two: none may end up as a constant in the graph.
     example = torch.zeros(2, 64, 96, 3, dtype=torch.uint8)
-    with warnings.catch_warnings(), torch.inference_mode():
-        warnings.simplefilter("ignore")
-        model = ov.convert_model(
-            traced(network, example),
-            example_input=example,
-            input=[ov.PartialShape([-1, -1, -1, 3])],
-        )
+    model = openvino_models.convert(network, example, (-1, -1, -1, 3))
     model.set_rt_info(",".join(map(str, network.strides)), ["sdpose", "strides"])
     model.set_rt_info(str(int(network.needs_nms)), ["sdpose", "needs_nms"])
     return model
@@ -65,17 +49,3 @@ def read_quantised(path: Path) -> Any:
     except RuntimeError as error:
         raise DetectorError(f"{path}: missing, damaged, or not an sdpose detector") from error
     return model
-
-
-def cached(digest: str, network: Callable[[], PersonNetwork], folder: Path | None = None) -> Any:
-    """The converted model of the weights with this SHA-256, from the cache if it is there.
-
-    Args:
-        digest: of the weights file.
-        network: builds the network; called only when it has to be converted.
-        folder: the cache; None is the user's (``openvino_models.cache_folder``).
-    """
-    from sdpose_core.hardware import openvino_models
-
-    key = openvino_models.make_key(detector=digest, revision=_REVISION)
-    return openvino_models.cached(key, lambda: convert(network()), folder)

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import queue
 from typing import Any, Final, Protocol
 
 import numpy as np
@@ -12,13 +11,13 @@ from torch import Tensor
 
 from sdpose_core.detector.network import PersonNetwork
 from sdpose_core.hardware.batches import run_in_batches
+from sdpose_core.hardware.choice import TORCH_PRECISIONS, torch_precision
 from sdpose_core.hardware.cuda_graphs import GraphedCalls
 
 PRECISIONS: Final = ("auto", "fp32", "fp16", "bf16", "int8")
 _BEST: Final = 1024
 """Anchors of an image that leave a GPU; a hundred people have some ten each above 0.1."""
 _GPU_BATCHES: Final = (1, 2, 4, 8, 16, 32)
-_DTYPES = {"fp32": torch.float32, "fp16": torch.float16, "bf16": torch.bfloat16}
 
 
 class Runner(Protocol):
@@ -65,21 +64,21 @@ class TorchRunner:
 
     Args:
         network: moved to the device and converted in place.
-        device: ``"cpu"``, ``"cuda"``, ``"cuda:1"``.
-        precision: ``auto`` is fp16 on CUDA and fp32 on a CPU.
+        device: such as ``"cpu"``, ``"cuda"``, ``"cuda:1"``.
+        precision: as of ``choice.torch_precision``.
     """
 
     backend = "torch"
 
-    def __init__(self, network: PersonNetwork, device: str, precision: str = "auto") -> None:
+    def __init__(
+        self, network: PersonNetwork, device: str | torch.device, precision: str = "auto"
+    ) -> None:
         target = torch.device(device)
-        if precision == "auto":
-            precision = "fp16" if target.type == "cuda" else "fp32"
-        self._network = network.to(target, _DTYPES[precision])
+        self.precision = torch_precision(precision, target)
+        self._network = network.to(target, TORCH_PRECISIONS[self.precision])
         self._best = GraphedCalls(self._find_best) if target.type == "cuda" else None
         self._device = target
         self.device = str(target)
-        self.precision = precision
         self.strides = network.strides
         self.needs_nms = network.needs_nms
 
@@ -131,8 +130,7 @@ def among_best(best: NDArray[np.float32], threshold: float) -> Candidates | None
 class OpenVinoRunner:
     """OpenVINO on the CPU.
 
-    One compiled network serves every batch size and input shape. An infer request must not be
-    shared between threads, so each call borrows one; the pool grows to the number of callers.
+    One compiled network serves every batch size and input shape.
 
     Args:
         model: from ``openvino_ir.convert``, or a quantised one.
@@ -153,21 +151,16 @@ class OpenVinoRunner:
         threads: int | None = None,
     ) -> None:
         # Imported here, as a GPU needs no OpenVINO.
-        from sdpose_core.hardware.openvino_models import compile_model
+        from sdpose_core.hardware.openvino_models import RequestPool, compile_model
 
-        self._compiled = compile_model(model, precision, threads)
-        self._idle: queue.SimpleQueue[Any] = queue.SimpleQueue()
+        self._requests = RequestPool(compile_model(model, precision, threads))
         self.precision = precision
         self.strides = strides
         self.needs_nms = needs_nms
 
     def candidates(self, batch: NDArray[np.uint8] | Tensor, threshold: float) -> Candidates:
         pixels = batch if isinstance(batch, np.ndarray) else batch.numpy()
-        try:
-            request = self._idle.get_nowait()
-        except queue.Empty:
-            request = self._compiled.create_infer_request()
-        try:
+        with self._requests.borrowed() as request:
             request.infer([pixels], share_inputs=True)
             # Views of the request's memory: read before it returns to the pool.
             distances = request.get_output_tensor(0).data
@@ -176,5 +169,3 @@ class OpenVinoRunner:
             return Candidates(
                 image, anchor, distances[image, :, anchor], scores[image, anchor].copy()
             )
-        finally:
-            self._idle.put(request)

@@ -36,6 +36,7 @@ from sdpose_core.detector.network import (
 from sdpose_core.detector.protocol import DetectorError
 from sdpose_core.detector.ultralytics_quiet import ultralytics_tasks
 from sdpose_core.embedded import DETECTOR
+from sdpose_core.messages import error_line
 
 FORMAT = "sdpose-detector/1"
 EMBEDDED = "embedded"
@@ -128,8 +129,9 @@ def _download(name: str) -> Path:
     try:
         return Path(attempt_download_asset(str(target)))
     except (OSError, RuntimeError) as error:
-        reason = str(error).strip().splitlines()[0] if str(error).strip() else type(error).__name__
-        raise DetectorError(f"{name}: no such file, and downloading it failed: {reason}") from error
+        raise DetectorError(
+            f"{name}: no such file, and downloading it failed: {error_line(error)}"
+        ) from error
 
 
 def read_pt(path: Path) -> tuple[nn.Module, dict[int, str]]:

@@ -18,6 +18,7 @@ import numpy as np
 from sdpose_core.data.coco_file import read_coco
 from sdpose_core.detector import YoloPersonDetector
 from sdpose_core.types import Detections, Image
+from sdpose_core.vision.geometry import box_overlaps
 
 TALL = 96.0
 SERVING_SCORE = 0.25
@@ -112,11 +113,8 @@ def tall_recall(found: dict[int, Detections], annotated: Annotated) -> float:
             if entry.get("iscrowd") or entry["category_id"] != 1 or height <= TALL:
                 continue
             total += 1
-            left_top = np.maximum(boxes[:, :2], (x, y))
-            right_bottom = np.minimum(boxes[:, 2:], (x + width, y + height))
-            shared = np.clip(right_bottom - left_top, 0, None).prod(axis=1)
-            areas = (boxes[:, 2:] - boxes[:, :2]).prod(axis=1)
-            hit += bool((shared >= 0.5 * (areas + width * height - shared)).any())
+            person = np.array([[x, y, x + width, y + height]], np.float32)
+            hit += bool((box_overlaps(boxes, person) >= 0.5).any())
     return hit / total if total else 0.0
 
 

@@ -22,7 +22,6 @@ from sdpose_core.export.network import (
     facts_of,
 )
 from sdpose_core.model import Student
-from sdpose_core.vision.calibration import ScoreCalibration
 
 PIXELS: Final = 0.05
 """Largest distance of a keypoint of the file from the student's, pixels of the crop."""
@@ -85,7 +84,6 @@ def export_student(
     cycles: int | None = None,
     keypoints: bool = False,
     layout: str = "nchw",
-    calibration: ScoreCalibration | None = None,
     facts: Mapping[str, Any] | None = None,
 ) -> float:
     """Write a student's served pass for another runtime, for any batch size, and check the file.
@@ -101,7 +99,6 @@ def export_student(
         keypoints: uint8 crops in, keypoints and scores out (``KeypointNetwork``); else float crops
             in, heatmaps out (``HeatmapNetwork``).
         layout: Of the crops, ``"nchw"`` or ``"nhwc"``; heatmap networks take ``"nchw"``.
-        calibration: Makes scores of a student without a score head.
         facts: Added to the metadata: licence, origin.
 
     Returns:
@@ -120,7 +117,7 @@ def export_student(
     count = student.config.cycles.check(cycles)
     student = student.eval()
     network = (
-        KeypointNetwork(student, count, _layout(layout), calibration or ScoreCalibration())
+        KeypointNetwork(student, count, _layout(layout))
         if keypoints
         else HeatmapNetwork(student, count)
     ).eval()

@@ -61,11 +61,9 @@ def write_openvino(network: Network, example: Tensor, target: Path, facts: dict[
     """OpenVINO IR with any batch size: ``target`` and the weights beside it."""
     import openvino as ov
 
-    with _quiet():
-        shape = [-1, *example.shape[1:]]
-        model = ov.convert_model(
-            _traced(network, example), example_input=example, input=[ov.PartialShape(shape)]
-        )
+    from sdpose_core.hardware.openvino_models import convert
+
+    model = convert(network, example)
     for port, name in zip(model.inputs, network.inputs, strict=True):
         port.get_tensor().set_names({name})
     for port, name in zip(model.outputs, network.outputs, strict=True):

@@ -8,12 +8,10 @@ import torch
 from torch import Tensor, nn
 
 from sdpose_core.model import ServedStudent, Student
-from sdpose_core.vision.calibration import ScoreCalibration
 from sdpose_core.vision.heatmaps import MAX_REFINEMENT, decode_tensor
 
 Layout: TypeAlias = Literal["nchw", "nhwc"]
 LAYOUTS: Final[tuple[Layout, ...]] = ("nchw", "nhwc")
-SMALLEST_PEAK: Final = 1e-6
 
 
 class HeatmapNetwork(nn.Module):
@@ -43,7 +41,7 @@ class KeypointNetwork(nn.Module):
     """uint8 RGB crops to keypoints ``(B, K, 2)`` in pixels of the crop and scores ``(B, K)``.
 
     Everything that serving does between the crop and the image: the decoder with its bound, and the
-    student's score head or ``calibration``.
+    student's score head, else peaks up to 1.
 
     Args:
         layout: Of the crops: ``"nchw"`` is ``(B, 3, H, W)``, ``"nhwc"`` is ``(B, H, W, 3)``.
@@ -53,13 +51,10 @@ class KeypointNetwork(nn.Module):
     outputs: Final = ("keypoints", "scores")
     stride: Tensor
 
-    def __init__(
-        self, student: Student, cycles: int, layout: Layout, calibration: ScoreCalibration
-    ) -> None:
+    def __init__(self, student: Student, cycles: int, layout: Layout) -> None:
         super().__init__()
         self.served = ServedStudent(student, cycles)
         self.layout = layout
-        self._calibration = calibration
         view = student.config.view
         stride = [a / b for a, b in zip(view.input_size, view.heatmap_size, strict=True)]
         self.register_buffer("stride", torch.tensor(stride), persistent=False)
@@ -71,16 +66,8 @@ class KeypointNetwork(nn.Module):
         heatmaps = self.served(images.float())
         points, peaks = decode_tensor(heatmaps, MAX_REFINEMENT)
         head = self.served.student.scores
-        scores = self._calibrated(peaks) if head is None else head(points, peaks)
+        scores = peaks.clamp(0, 1) if head is None else head(points, peaks)
         return points * self.stride, scores
-
-    def _calibrated(self, peaks: Tensor) -> Tensor:
-        """As ``ScoreCalibration`` for arrays."""
-        slope, offset = self._calibration.slope, self._calibration.offset
-        if slope is None:
-            return peaks.clamp(0, 1)
-        chance = torch.sigmoid(slope * peaks.clamp_min(SMALLEST_PEAK).log() + offset)
-        return chance * (peaks > 0)
 
     def facts(self) -> dict[str, Any]:
         """What a user of the file has to know."""

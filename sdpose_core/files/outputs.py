@@ -81,7 +81,7 @@ def only_run(
         place: the file or folder.
         folder: whether it is a folder; it is made, and goes again if nothing comes into it.
         name: how to call it in messages; the place itself if not given.
-        on_wait: told before waiting for the other process; None raises instead.
+        on_wait: called before waiting for the other process; None raises instead.
 
     Raises:
         OutputError: another process writes there.

@@ -4,13 +4,13 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 
+import numpy as np
 from torch import Tensor
 
 from sdpose_core.hardware.backends import PoseBackend
 from sdpose_core.hardware.batches import run_in_batches
 from sdpose_core.model import JointReader, ScoreHead
 from sdpose_core.types import Floats, Regions
-from sdpose_core.vision.calibration import ScoreCalibration
 from sdpose_core.vision.geometry import heatmap_to_image
 
 
@@ -21,8 +21,7 @@ class KeypointDecoder:
         backend: Where the heatmaps are; it runs the decoding in its own way.
         batch_sizes: Ascending from 1; where the backend ``pads``, heatmaps are padded to them.
         scores: As in ``PoseEstimator``.
-        calibration: As in ``PoseEstimator``.
-        max_refinement: As in ``decode_tensor``.
+        max_refinement: As in ``decode_tensor``; with None the peaks are scores above 1, too.
     """
 
     def __init__(
@@ -31,12 +30,11 @@ class KeypointDecoder:
         batch_sizes: Sequence[int],
         *,
         scores: ScoreHead | None,
-        calibration: ScoreCalibration,
         max_refinement: float | None,
     ) -> None:
         self._read = backend.reader(JointReader(scores, max_refinement).eval())
         self._batch_sizes = batch_sizes if backend.pads else None
-        self._calibration = None if scores is not None else calibration
+        self._limited = scores is None and max_refinement is not None
 
     def __call__(self, heatmaps: Tensor, regions: Regions) -> tuple[Floats, Floats]:
         """Keypoints ``(N, K, 2)`` in image pixels and scores ``(N, K)``.
@@ -49,6 +47,6 @@ class KeypointDecoder:
             found = run_in_batches(self._read, heatmaps, self._batch_sizes, pads=True)
         values = found.cpu().numpy()
         scores = values[..., 2]
-        if self._calibration is not None:
-            scores = self._calibration(scores)
+        if self._limited:
+            scores = np.clip(scores, 0, 1)
         return heatmap_to_image(values[..., :2], regions), scores

@@ -14,15 +14,17 @@ import hashlib
 import json
 import logging
 import os
+import queue
 import tempfile
 import threading
 import warnings
-from collections.abc import Callable, Iterable
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from pathlib import Path
 from typing import Any, Final
 
 import openvino as ov
 import torch
+from openvino.preprocess import PrePostProcessor
 
 from sdpose_core.files.whole_file import whole_file
 from sdpose_core.hardware.processes import loading
@@ -30,6 +32,8 @@ from sdpose_core.hardware.processes import loading
 HINTS: Final = {"fp32": "f32", "fp16": "f16", "bf16": "bf16"}
 """OpenVINO's name of each precision; int8 is in the network itself."""
 
+REVISION: Final = 1
+"""Incremented when a graph changes for the same weights, so that older files are not used."""
 MAGIC: Final = b"sdpose-openvino-1\n"
 SUFFIX: Final = ".ovmodel"
 KEPT: Final = 32
@@ -124,6 +128,62 @@ def compile_model(
     return core().compile_model(model, "CPU", settings)
 
 
+class RequestPool:
+    """Infer requests of one network, each of which serves one thread at a time.
+
+    A call borrows one; the pool grows to the number of callers.
+    """
+
+    def __init__(self, network: ov.CompiledModel) -> None:
+        self._network = network
+        self._idle: queue.SimpleQueue[ov.InferRequest] = queue.SimpleQueue()
+
+    @contextlib.contextmanager
+    def borrowed(self) -> Iterator[ov.InferRequest]:
+        """A request; what it computes is in its memory and must be copied within the block."""
+        try:
+            request = self._idle.get_nowait()
+        except queue.Empty:
+            request = self._network.create_infer_request()
+        try:
+            yield request
+        finally:
+            self._idle.put(request)
+
+
+def convert(
+    module: torch.nn.Module, example: torch.Tensor, shape: Sequence[int] | None = None
+) -> ov.Model:
+    """A module of one input as an OpenVINO model.
+
+    Args:
+        module: Is put into evaluation mode.
+        example: An input; no side of which may end up as a constant in the graph.
+        shape: Of the inputs to come, -1 for any side; None is the example's with any batch.
+    """
+    with torch.inference_mode(), warnings.catch_warnings():
+        warnings.simplefilter("ignore")
+        # Traced here, since the converter's own tracing runs the network several times.
+        return ov.convert_model(
+            traced(module.eval(), example),
+            example_input=example,
+            input=[ov.PartialShape(list(shape or (-1, *example.shape[1:])))],
+        )
+
+
+def pixels_in(model: ov.Model, layout: str = "NCHW") -> PrePostProcessor:
+    """Steps that let a network of float images take ``(B, height, width, 3)`` uint8.
+
+    ``layout``: the network's own. ``build`` of the result makes the model.
+    """
+    steps = PrePostProcessor(model)
+    images = steps.input()
+    images.tensor().set_element_type(ov.Type.u8).set_layout(ov.Layout("NHWC"))
+    images.model().set_layout(ov.Layout(layout))
+    images.preprocess().convert_element_type(ov.Type.f32)
+    return steps
+
+
 def traced(module: torch.nn.Module, example: torch.Tensor) -> Any:
     """A module in evaluation mode as TorchScript, for the converter.
 
@@ -148,12 +208,12 @@ def cache_folder() -> Path:
 
 
 def make_key(**parts: Any) -> str:
-    """A cache key of plain values, and of the versions of OpenVINO and PyTorch.
+    """A cache key of plain values, ``REVISION``, and the versions of OpenVINO and PyTorch.
 
     The precision is not among them: the network is kept in fp32, and compiled to another.
     """
     versions = {"openvino": ov.__version__, "torch": torch.__version__}
-    text = json.dumps({**parts, **versions}, sort_keys=True)
+    text = json.dumps({**parts, "revision": REVISION, **versions}, sort_keys=True)
     return hashlib.sha256(text.encode()).hexdigest()[:32]
 
 

@@ -6,7 +6,7 @@ import os
 
 
 class ForkedError(RuntimeError):
-    """Networks were loaded before a `fork`, and are asked for after it."""
+    """Networks were loaded before a `fork`, and are used after it."""
 
     def __init__(self) -> None:
         super().__init__(

@@ -10,6 +10,8 @@ from contextlib import contextmanager
 from typing import Any, Final
 from urllib.parse import urlsplit
 
+from sdpose_core.messages import error_line
+
 _LOCAL: Final = "local"
 
 
@@ -44,12 +46,6 @@ def cluster(address: str | None) -> Iterator[None]:
         yield
     finally:
         ray.shutdown()
-
-
-def error_line(error: BaseException) -> str:
-    """The message of an error on one line."""
-    text = " ".join((str(error) or type(error).__name__).split())
-    return text if len(text) <= 300 else text[:297] + "..."
 
 
 def _knock(address: str) -> None:

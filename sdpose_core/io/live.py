@@ -1,4 +1,4 @@
-"""Cameras and addresses: the newest frame, whatever happens to the line."""
+"""Live sources: latest frame only, reconnects automatically."""
 
 from __future__ import annotations
 

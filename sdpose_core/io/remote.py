@@ -13,6 +13,7 @@ from urllib.parse import urlsplit
 from sdpose_core.io.addresses import without_secrets
 from sdpose_core.io.problems import MediaError
 from sdpose_core.io.web import PATIENCE_S, SILENCE_S, SLOWEST, WebFile
+from sdpose_core.messages import error_line
 
 WEB: Final = frozenset(("http", "https"))
 STORES: Final = frozenset(("s3", "s3a", "gs", "gcs", "az", "abfs", "abfss"))
@@ -188,12 +189,7 @@ def reason(error: Exception) -> str:
     if isinstance(error, TimeoutError):
         return f"no answer within {SILENCE_S:.0f} s"
     if isinstance(error, PermissionError) or "credentials" in str(error).lower():
-        return f"access denied ({_line(error)})"
+        return f"access denied ({error_line(error, 160)})"
     if isinstance(error, FileNotFoundError):
         return "there is no such file"
-    return _line(error)
-
-
-def _line(error: Exception) -> str:
-    text = " ".join(str(error).split()) or type(error).__name__
-    return text if len(text) <= 160 else text[:157] + "..."
+    return error_line(error, 160)

@@ -21,6 +21,7 @@ import httpx
 
 from sdpose_core.io.addresses import without_secrets
 from sdpose_core.io.problems import MediaError
+from sdpose_core.messages import error_line
 
 SILENCE_S: Final = 30.0
 """Longest wait for a connection, and for each piece."""
@@ -210,8 +211,7 @@ class WebFile:
             return f"no answer within {SILENCE_S:.0f} s, after {self._how_far()}"
         if self._received or self.size:
             return f"the connection broke off after {self._how_far()}"
-        what = without_secrets(" ".join(str(error).split()), self._address)
-        what = what or type(error).__name__
+        what = without_secrets(error_line(error), self._address)
         return f"cannot connect: {what}" if isinstance(error, httpx.ConnectError) else what
 
 

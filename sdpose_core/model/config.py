@@ -11,7 +11,10 @@ from sdpose_core.skeleton import COCO17, Skeleton
 from sdpose_core.types import Cycles, ViewGeometry
 
 HeadName = Literal["tokens", "correction"]
-HeatmapKind = Literal["gaussian", "logits"]
+
+
+FIXED: Final[dict[str, Any]] = {"heatmap_kind": "gaussian", "pool": 1}
+"""Fields of earlier versions' files that have one value left."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -41,11 +44,6 @@ class StudentConfig:
             joints (``heads.people``); 0: none, it is their mean.
         stage1_planes: Width of HRNet's first stage. The published SDPose-B has 32 where the
             standard W32 has 64, so its checkpoints need 32.
-        heatmap_kind: The target the head was trained on. ``"gaussian"``: heatmaps used directly,
-            peak about 1 (squared error, the published students). ``"logits"``: values whose softmax
-            over the map is a Gaussian of sum 1 (spatial cross-entropy).
-        pool: Crops are averaged over squares of this side first. 2 makes a student that sees 128x96
-            pixels: a quarter of the work, for weights trained that way.
 
     Raises:
         ValueError: inconsistent sizes, or an unknown value.
@@ -70,18 +68,15 @@ class StudentConfig:
     score_width: int = 0
     person_width: int = 0
     stage1_planes: int = 32
-    heatmap_kind: HeatmapKind = "gaussian"
-    pool: int = 1
 
     def __post_init__(self) -> None:
         if self.backbone not in BACKBONES:
             raise ValueError(
                 f"unknown backbone {self.backbone!r}: expected one of {', '.join(BACKBONES)}"
             )
-        for name, kinds in (("head", HeadName), ("heatmap_kind", HeatmapKind)):
-            if getattr(self, name) not in get_args(kinds):
-                known = ", ".join(get_args(kinds))
-                raise ValueError(f"{name} {getattr(self, name)!r}: expected one of {known}")
+        if self.head not in get_args(HeadName):
+            known = ", ".join(get_args(HeadName))
+            raise ValueError(f"head {self.head!r}: expected one of {known}")
         if self.embed_dim % self.heads or self.embed_dim % 4:
             raise ValueError(
                 f"embed_dim {self.embed_dim} must be divisible by 4 and by the {self.heads} heads"
@@ -94,8 +89,6 @@ class StudentConfig:
         for name in ("score_width", "person_width"):
             if getattr(self, name) < 0:
                 raise ValueError(f"{name}: expected at least 0, got {getattr(self, name)}")
-        if self.pool < 1 or any(size % self.pool for size in self.input_size):
-            raise ValueError(f"pool {self.pool} does not divide the input size {self.input_size}")
         self.cycles.check(self.served_cycles)
         self._check_sizes()
 
@@ -124,10 +117,10 @@ class StudentConfig:
                 f"the head 'correction' needs a backbone with its own heatmaps, "
                 f"{self.backbone!r} has none"
             )
-        if self.heatmap_size != own or self.pool != 1:
+        if self.heatmap_size != own:
             raise ValueError(
-                f"the head 'correction' keeps the backbone's heatmaps: expected heatmap_size {own} "
-                f"and pool 1, got {self.heatmap_size} and {self.pool}"
+                f"the head 'correction' keeps the backbone's heatmaps: "
+                f"expected heatmap_size {own}, got {self.heatmap_size}"
             )
 
     @property
@@ -157,7 +150,7 @@ class StudentConfig:
 
     @property
     def grid(self) -> tuple[int, int]:
-        """Rows and columns of visual tokens (of the whole crop, before ``pool``)."""
+        """Rows and columns of visual tokens."""
         return (
             self.input_size[0] // (STRIDE * self.patch_size[0]),
             self.input_size[1] // (STRIDE * self.patch_size[1]),
@@ -176,16 +169,23 @@ class StudentConfig:
 
     @classmethod
     def from_dict(cls, values: dict[str, Any], skeleton: Skeleton = COCO17) -> StudentConfig:
-        """The config written by ``to_dict``, of a student with this skeleton.
+        """The config written by ``to_dict``, also of an earlier version.
+
+        Args:
+            values: What it wrote.
+            skeleton: The student's, which its file holds beside it.
 
         Raises:
             ValueError: an unknown or invalid field.
         """
+        for key, value in FIXED.items():
+            if values.get(key, value) != value:
+                raise ValueError(f"{key} {values[key]!r}: this version runs students of {value!r}")
         pairs = {"patch_size", "input_size", "heatmap_size"}
         plain: dict[str, Any] = {
             key: tuple(value) if key in pairs else value
             for key, value in values.items()
-            if key != "keypoints"
+            if key not in FIXED and key != "keypoints"
         }
         if values.get("keypoints", len(skeleton)) != len(skeleton):
             raise ValueError(f"{values['keypoints']} keypoints, and {len(skeleton)} names")

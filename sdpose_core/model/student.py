@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import math
 from typing import NamedTuple
 
 import torch
@@ -12,8 +11,7 @@ from torch import Tensor, nn
 from sdpose_core.model.backbones import BACKBONES
 from sdpose_core.model.config import StudentConfig
 from sdpose_core.model.heads import HEADS, CorrectionHead, PersonHead, ScoreHead
-from sdpose_core.model.transformer import Encoder, resize_table, sine_table, split_patches
-from sdpose_core.vision.heatmaps import HEATMAP_SIGMA
+from sdpose_core.model.transformer import Encoder, sine_table, split_patches
 
 # ImageNet statistics of RGB values 0..255.
 PIXEL_MEAN = (123.675, 116.28, 103.53)
@@ -96,7 +94,7 @@ class Student(nn.Module):
 
         Returns:
             ``(B, K, *heatmap_size)`` heatmaps of the last cycle with a peak of about 1 where the
-            student is certain. A student of logits has them converted to such maps here.
+            student is certain.
 
         Raises:
             ValueError: images of another shape, or an unsupported number of cycles.
@@ -105,35 +103,23 @@ class Student(nn.Module):
         if images.ndim != 4 or tuple(images.shape[1:]) != expected:
             raise ValueError(f"images: expected (B, {expected}), got {tuple(images.shape)}")
         cycles = self.config.cycles.check(cycles)
-        features = self.features(self.pool(images))
+        features = self.features(images)
         if cycles == 0:
             return self.backbone.heatmaps(features)  # type: ignore[no-any-return, operator]
         own = self.own_heatmaps(features)
         tokens, positions = self.embed(features, own)
         for _ in range(cycles):
             tokens = self.encoder(tokens, positions)
-        heatmaps = self.heatmaps(tokens, features, own)
-        if self.config.heatmap_kind == "logits":
-            # A Gaussian of sum 1 has its peak at 1 / (2 pi sigma^2); scaled to a peak of 1.
-            flat = heatmaps.flatten(2).float().softmax(dim=2)
-            return (flat * (2 * math.pi * HEATMAP_SIGMA**2)).view_as(heatmaps)
-        return heatmaps
+        return self.heatmaps(tokens, features, own)
 
     def forward_cycles(self, images: Tensor, cycles: int | None = None) -> list[CycleOutput]:
         """Every cycle's output, for losses and distillation; heatmaps as the head outputs them.
 
         The first is that of ``config.min_cycles``: a student that runs without a cycle begins with
-        its backbone's heatmaps and the input tokens. Images may be of another size than
-        ``config.input_size`` (a whole number of patches); then the position table is resampled and
-        the heatmaps show the same frame. ``cycles`` defaults to ``config.train_cycles``.
+        its backbone's heatmaps and the input tokens. ``cycles`` defaults to
+        ``config.train_cycles``.
         """
-        return self.cycles(self.features(self.pool(images)), cycles)
-
-    def pool(self, images: Tensor) -> Tensor:
-        """Crops at the backbone's input size: ``(B, 3, H / pool, W / pool)``."""
-        if self.config.pool == 1:
-            return images
-        return F.avg_pool2d(images.to(self.pixel_mean.dtype), self.config.pool)
+        return self.cycles(self.features(images), cycles)
 
     def features(self, images: Tensor) -> Tensor:
         """``(B, 3, H, W)`` RGB 0..255 to the backbone's map ``(B, C, H/4, W/4)``."""
@@ -167,24 +153,13 @@ class Student(nn.Module):
         ``own``: heatmaps to be corrected. The visual tokens see them, and each keypoint token
         begins with the mean of the visual tokens where its heatmap lies.
         """
-        p1, p2 = self.config.patch_size
-        grid = (features.shape[2] // p1, features.shape[3] // p2)
-        if (grid[0] * p1, grid[1] * p2) != tuple(features.shape[2:]):
-            raise ValueError(
-                f"a feature map of {tuple(features.shape[2:])} is not a whole number of "
-                f"{p1}x{p2} patches"
-            )
         positions = self.pos_embedding
-        if grid != self.config.grid:
-            positions = resize_table(positions, self.config.grid, grid)
         if own is not None:
-            factor = own.shape[2] // features.shape[2]
-            seen = F.avg_pool2d(own, factor) if factor > 1 else own
-            features = torch.cat((features, seen), dim=1)
+            features = torch.cat((features, own), dim=1)
         visual = self.patch_embedding(split_patches(features, self.config.patch_size)) + positions
         keypoint = self.keypoint_token.expand(visual.shape[0], -1, -1).to(visual.dtype)
         if own is not None:
-            mass = F.avg_pool2d(F.relu(own), own.shape[2] // grid[0]).flatten(2)
+            mass = F.avg_pool2d(F.relu(own), self.config.patch_size).flatten(2)
             share = mass / (mass.sum(dim=2, keepdim=True) + 1e-4)
             keypoint = keypoint + share.to(visual.dtype) @ visual
         return torch.cat((keypoint, visual), dim=1), positions

@@ -39,14 +39,6 @@ def sine_table(rows: int, columns: int, dim: int) -> Tensor:
     return grid.reshape(1, rows * columns, dim)
 
 
-def resize_table(table: Tensor, grid: tuple[int, int], to: tuple[int, int]) -> Tensor:
-    """``table`` (1, rows * columns, dim) of one ``grid`` resampled bilinearly to another."""
-    dim = table.shape[2]
-    image = table.reshape(1, *grid, dim).permute(0, 3, 1, 2)
-    image = F.interpolate(image.float(), to, mode="bilinear", align_corners=False)
-    return image.permute(0, 2, 3, 1).reshape(1, -1, dim).to(table.dtype)
-
-
 def split_patches(features: Tensor, patch: tuple[int, int]) -> Tensor:
     """``(B, C, H, W)`` to ``(B, H/p1 * W/p2, p1 * p2 * C)``, row by row, channel fastest."""
     batch, channels, height, width = features.shape

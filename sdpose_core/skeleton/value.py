@@ -156,7 +156,7 @@ class Skeleton:
         def pair(given: Sequence[str], what: str) -> tuple[int, int]:
             if isinstance(given, str) or len(given) != 2:
                 raise SkeletonError(f"{where}: {what} {given!r}: expected two names")
-            first, second = (place(one, f"{what} names") for one in given)
+            first, second = (place(end, f"{what} names") for end in given)
             if first == second:
                 raise SkeletonError(f"{where}: {what} {given!r} joins a keypoint with itself")
             return first, second
@@ -166,13 +166,13 @@ class Skeleton:
         if mirror is None:
             partners = [index.get(mirrored_key(one), i) for i, one in enumerate(names)]
         else:
-            for one in mirror:
-                first, second = pair(one, "a mirror pair")
+            for couple in mirror:
+                first, second = pair(couple, "a mirror pair")
                 for end, other in ((first, second), (second, first)):
                     if partners[end] not in (end, other):
                         raise SkeletonError(
-                            f"{where}: the mirror pair {list(one)!r} is not mutual: {names[end]!r} "
-                            f"is paired with {names[partners[end]]!r}, too"
+                            f"{where}: the mirror pair {list(couple)!r} is not mutual: "
+                            f"{names[end]!r} is paired with {names[partners[end]]!r}, too"
                         )
                     partners[end] = other
         values, assumed = _tolerances(names, sigmas, place, where)

@@ -9,8 +9,8 @@ import numpy as np
 
 from sdpose_core.tracking.pace import Pace
 from sdpose_core.types import Floats, Poses
-from sdpose_core.vision.calibration import joint_means
 from sdpose_core.vision.people import persons
+from sdpose_core.vision.ranking import joint_means
 
 CERTAIN: Final = 0.3
 """Joints from this score on tell where a person is."""

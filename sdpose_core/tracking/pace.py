@@ -1,4 +1,4 @@
-"""When a stream detects people anew, and when their boxes follow their joints."""
+"""When a stream detects people, and when their boxes follow their joints."""
 
 from __future__ import annotations
 

@@ -62,7 +62,7 @@ class JointFilter:
             points: ``(K, 2)`` xy pixels.
             scores: ``(K,)`` in 0..1; an uncertain joint moves more slowly.
             scale: size of the body in pixels.
-            time_s: of the frame; not after the frame before, it starts anew.
+            time_s: of the frame; not after the frame before, it starts again.
 
         Returns:
             ``(K, 2)`` xy pixels.

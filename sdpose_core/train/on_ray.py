@@ -22,8 +22,9 @@ from ray.train.collective import broadcast_from_rank_zero
 from ray.train.v2.api.config import FailureConfig, RunConfig, ScalingConfig
 from ray.train.v2.api.data_parallel_trainer import DataParallelTrainer
 
-from sdpose_core.hardware.ray_cluster import ClusterError, error_line
-from sdpose_core.train.loop.hardware import part
+from sdpose_core.hardware.ray_cluster import ClusterError
+from sdpose_core.messages import error_line
+from sdpose_core.train.loop.hardware import close_process_group
 from sdpose_core.train.loop.run import prepare
 from sdpose_core.train.loop.trainer import Trainer
 from sdpose_core.train.recipe.config import TrainConfig
@@ -34,11 +35,11 @@ class _Run:
     settings: TrainConfig
     folder: str
     steps: int | None
-    wish: Any
+    stop: Any
 
 
-class _Wish:
-    """Whether the run should stop: said by the command, asked by its processes."""
+class StopRequest:
+    """Whether the run should stop: set by the command, read by its processes."""
 
     def __init__(self) -> None:
         self._stop = False
@@ -46,7 +47,7 @@ class _Wish:
     def stop(self) -> None:
         self._stop = True
 
-    def is_stop(self) -> bool:
+    def is_set(self) -> bool:
         return self._stop
 
 
@@ -68,7 +69,7 @@ def train_on_ray(
             or the accelerator of `settings` is ``"cpu"``.
         steps: stop after so many; None runs to the end.
         restarts: of all processes, after one died.
-        stopping: asked twice a second; true ends the run after its step, and saves its state.
+        stopping: checked twice a second; true ends the run after its step, and saves its state.
 
     Returns:
         The step the run came to.
@@ -83,13 +84,13 @@ def train_on_ray(
     free = int(there.get(kind, 0))
     if free < workers:
         raise ClusterError(f"{workers} workers need as many {kind}s; the cluster has {free}")
-    wish = ray.remote(num_cpus=0)(_Wish).remote()
-    run = _Run(settings, str(folder.resolve()), steps, wish)
+    stop = ray.remote(num_cpus=0)(StopRequest).remote()
+    run = _Run(settings, str(folder.resolve()), steps, stop)
     # Ray Train takes the signals of the process it is started in, so that is not this one.
     end = ray.remote(num_cpus=0, max_retries=0)(_fit).remote(run, workers, on_gpus, restarts)
     while not ray.wait([end], timeout=0.5)[0]:
         if stopping():
-            ray.get(wish.stop.remote())
+            ray.get(stop.stop.remote())
     try:
         step: int | str = ray.get(end)
     except ray.exceptions.RayError as error:
@@ -116,9 +117,9 @@ def _fit(run: _Run, workers: int, on_gpus: bool, restarts: int) -> int | str:
     return result
 
 
-def _work(asked: dict[str, Any]) -> int | str:
+def _work(given: dict[str, Any]) -> int | str:
     """What each process does; returns the step it came to, or why the run cannot begin."""
-    run: _Run = asked["run"]
+    run: _Run = given["run"]
     context = ray.train.get_context()
     rank, everywhere = str(context.get_world_rank()), context.get_world_size()
     # A machine of its own for each, wherever it is: Ray shows it no GPU but its own.
@@ -140,18 +141,20 @@ def _work(asked: dict[str, Any]) -> int | str:
     except (ValueError, OSError) as error:  # raised, Ray would try the same again
         return str(error)
     ended = threading.Event()
-    threading.Thread(target=_stop_if_wished, args=(trainer, run.wish, ended), daemon=True).start()
+    threading.Thread(
+        target=_stop_when_requested, args=(trainer, run.stop, ended), daemon=True
+    ).start()
     try:
         trainer.run(stop_after_steps=run.steps)
     finally:
         ended.set()
-        part()
+        close_process_group()
     return trainer.counters.step
 
 
-def _stop_if_wished(trainer: Trainer, wish: Any, ended: threading.Event) -> None:
+def _stop_when_requested(trainer: Trainer, stop: Any, ended: threading.Event) -> None:
     while not ended.wait(1):
-        if ray.get(wish.is_stop.remote()):
+        if ray.get(stop.is_set.remote()):
             trainer.stop()
             return
 

@@ -17,6 +17,7 @@ import numpy as np
 from numpy.typing import NDArray
 from PIL import Image as PillowImage
 
+from sdpose_core.messages import error_line
 from sdpose_core.types import Image
 
 ACCEPTED_TYPES = (
@@ -318,5 +319,4 @@ def _from_16_bit(values: NDArray[np.generic]) -> NDArray[np.uint8]:
 
 
 def _invalid(error: Exception) -> ImageFileError:
-    detail = str(error).splitlines()[0][:200] if str(error) else type(error).__name__
-    return ImageFileError(f"the image does not decode: {detail}")
+    return ImageFileError(f"the image does not decode: {error_line(error, 200)}")

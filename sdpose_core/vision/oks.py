@@ -7,6 +7,8 @@ from collections.abc import Sequence
 import numpy as np
 from numpy.typing import NDArray
 
+from sdpose_core.types import Floats
+
 Doubles = NDArray[np.float64]
 
 
@@ -45,11 +47,14 @@ def oks_matrix(
 
 
 def joint_similarities(
-    keypoints: Doubles, others: Doubles, areas: Doubles, sigmas: Sequence[float]
+    keypoints: Floats | Doubles,
+    others: Floats | Doubles,
+    areas: Doubles,
+    sigmas: Sequence[float],
 ) -> Doubles:
     """OKS terms ``(N, K)`` of pairs of poses ``(N, K, 2)``, with areas ``(N,)`` square pixels."""
     variances = (2 * np.array(sigmas)) ** 2
-    squared = ((keypoints - others) ** 2).sum(axis=2)
+    squared = ((keypoints - others).astype(np.float64) ** 2).sum(axis=2)
     terms: Doubles = np.exp(-squared / (2 * variances * (areas[:, None] + np.spacing(1))))
     return terms
 

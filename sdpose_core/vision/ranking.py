@@ -9,9 +9,10 @@ import numpy as np
 from numpy.typing import NDArray
 
 from sdpose_core.types import Floats, Poses, ViewGeometry
-from sdpose_core.vision.calibration import joint_means
 from sdpose_core.vision.geometry import regions_from_boxes
 
+KEYPOINT_THRESHOLD: Final = 0.2
+"""Joints that score less do not count for their person, as in the published protocol."""
 SMALLEST: Final = 0.01
 BOX: Final = 0.3
 """Power of the box's score: what it says is mostly said by the joints, too."""
@@ -45,6 +46,13 @@ def pose_features(places: Floats, scores: Floats) -> Floats:
         places.max(axis=1) - places.min(axis=1),
     ]
     return np.concatenate(parts, axis=1).astype(np.float32)
+
+
+def joint_means(scores: Floats, threshold: float = KEYPOINT_THRESHOLD) -> Floats:
+    """Mean of the scores ``(N, K)`` above ``threshold``, 0 if there are none: ``(N,)``."""
+    sure = scores > threshold
+    total = np.where(sure, scores, 0).sum(axis=1)
+    return np.asarray(total / np.maximum(1, sure.sum(axis=1)), np.float32)
 
 
 def mean_scores(poses: Poses) -> Floats:

@@ -11,7 +11,7 @@ from dataclasses import dataclass, field
 from datetime import UTC, datetime
 
 from service.access.keys import UNLIMITED, Key, Scope, digest_of
-from service.errors import ErrorCode, ServiceError
+from service.errors import ErrorCode, ServiceError, overloaded
 from service.parameters import Priority
 
 
@@ -63,16 +63,16 @@ class Caller:
     max_priority: Priority = Priority.HIGH
     _access: Access | None = field(default=None, repr=False)
 
-    def check(self, *, requests: int = 0) -> None:
-        """Whether it may have one more image looked at, and so many more requests, now.
+    def check(self, *, request: bool = False) -> None:
+        """Whether it may have one more image looked at now, and one more request if it is one.
 
         Raises `ServiceError` unauthenticated (its key has expired or is gone) or overloaded.
         """
-        key, usage = self._standing()
+        key, usage = self._current_key()
         if key is None:
             return
         for rate, what in (
-            (usage.requests if requests else None, "requests"),
+            (usage.requests if request else None, "requests"),
             (usage.crops, "crops"),
         ):
             after_s = rate.wait_s() if rate is not None else 0.0
@@ -80,12 +80,16 @@ class Caller:
                 raise self._limited(
                     f"the key {key.name} may have {rate.per_second:g} {what} a second", after_s
                 )
-        if requests and usage.requests is not None:
-            usage.requests.spend(requests)
+
+    def spend_request(self) -> None:
+        """One request of it could be let in."""
+        _, usage = self._current_key(quiet=True)
+        if usage.requests is not None:
+            usage.requests.spend(1)
 
     def charge(self, crops: int) -> None:
         """So many people were looked at for it; an image without any counts as one."""
-        _, usage = self._standing(quiet=True)
+        _, usage = self._current_key(quiet=True)
         if usage.crops is not None:
             usage.crops.spend(max(1, crops))
 
@@ -94,7 +98,7 @@ class Caller:
         if self._access is None or self.name is None:
             return scope in UNLIMITED
         try:
-            return scope in self._access.standing(self.name)[0].scopes
+            return scope in self._access.current_key(self.name)[0].scopes
         except ServiceError:
             return False
 
@@ -119,7 +123,7 @@ class Caller:
         """One more open stream, `looking` at images. Raises `ServiceError` as `check`."""
         if looking:
             self.check()
-        key, usage = self._standing()
+        key, usage = self._current_key()
         if key is not None and key.max_streams is not None and usage.streams >= key.max_streams:
             raise self._limited(f"the key {key.name} may have {key.max_streams} streams open", 5.0)
         usage.streams += 1
@@ -128,11 +132,11 @@ class Caller:
         finally:
             usage.streams -= 1
 
-    def _standing(self, *, quiet: bool = False) -> tuple[Key | None, _Usage]:
+    def _current_key(self, *, quiet: bool = False) -> tuple[Key | None, _Usage]:
         if self._access is None or self.name is None:
             return None, _Usage()
         try:
-            return self._access.standing(self.name)
+            return self._access.current_key(self.name)
         except ServiceError:
             if quiet:
                 return None, _Usage()
@@ -141,7 +145,7 @@ class Caller:
     def _limited(self, message: str, after_s: float) -> ServiceError:
         assert self._access is not None
         self._access.shed()
-        return ServiceError(ErrorCode.OVERLOADED, message, retry_after_s=after_s)
+        return overloaded(message, after_s)
 
 
 class Access:
@@ -210,12 +214,12 @@ class Access:
                 found = key
         if found is None:
             raise _unknown("the API key is not known")
-        self.standing(found.name)
+        self.current_key(found.name)
         return Caller(
             ("key", found.name), found.name, found.max_priority or self._max_priority, self
         )
 
-    def standing(self, name: str) -> tuple[Key, _Usage]:
+    def current_key(self, name: str) -> tuple[Key, _Usage]:
         """A key that still counts, with its usage. Raises `ServiceError` unauthenticated."""
         key = self._keys.get(name)
         if key is None:

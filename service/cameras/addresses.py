@@ -1,4 +1,4 @@
-"""Which addresses a caller may make this process connect to."""
+"""Rules for the camera addresses that a caller may make this process connect to."""
 
 from __future__ import annotations
 
@@ -27,12 +27,12 @@ _ADDRESS: Final = re.compile(
     r"(?P<path>/[!-~]*)?"
 )
 _METADATA: Final = {
-    ipaddress.ip_address(one) for one in ("169.254.169.254", "fd00:ec2::254", "100.100.100.200")
+    ipaddress.ip_address(each) for each in ("169.254.169.254", "fd00:ec2::254", "100.100.100.200")
 }
-"""Where clouds answer their machines with credentials."""
+"""Addresses at which clouds give their machines credentials."""
 
 _CHOICES: Final = frozenset(("udp", "multicast", "http", "https", "filter_src"))
-"""What FFmpeg reads out of the query of an RTSP address: other ways, to where the camera says."""
+"""Options that FFmpeg reads from the query of an RTSP address: transports to other addresses."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -85,28 +85,27 @@ class AddressRules:
         if parts is not None and parts.scheme.startswith("rtsp"):
             query = parts.path.partition("?")[2]
             if named := _CHOICES & {
-                one.partition("=")[0].lower() for one in re.split("[?&]", query)
+                each.partition("=")[0].lower() for each in re.split("[?&]", query)
             }:
                 raise invalid_argument("address", f"{min(named)} is not chosen here; leave it out")
 
     def _allowed(self, address: str) -> bool:
         if _DEVICE.fullmatch(address):
             return any(_glob(address, pattern, ".*") for pattern in self._devices)
-        asked = _parts(address)
-        if asked is None or "*" in asked.host or asked.port == "*":
+        parts = _parts(address)
+        if parts is None or "*" in parts.host or parts.port == "*":
             return False
-        if ".." in unquote(asked.path).split("?")[0].split("/"):
+        if ".." in unquote(parts.path).split("?")[0].split("/"):
             return False
-        return any(_matches(asked, pattern) for pattern in self._urls)
+        return any(_matches(parts, pattern) for pattern in self._urls)
 
 
 @contextmanager
 def safe_route(address: str) -> Iterator[str]:
-    """What FFmpeg may open in place of an address that was checked, for as long as the block lasts.
+    """The address that FFmpeg opens in place of a checked one, while the block lasts.
 
-    Of RTSP a line of our own to the host that the name means now, since FFmpeg would go wherever
-    a camera sends it. Raises `MediaError` where that host is never allowed, or the camera leads
-    elsewhere.
+    For RTSP that is a relay to the host that the name resolves to now, since FFmpeg follows every
+    redirect. Raises `MediaError` if that host is never allowed, or if the camera redirects.
     """
     parts = _parts(address)
     if parts is None:
@@ -121,7 +120,7 @@ def safe_route(address: str) -> Iterator[str]:
 
 
 def _resolved(parts: _Parts) -> list[tuple[Any, ...]]:
-    """Where the host of an address is, all of it allowed."""
+    """Socket addresses of the host, all of them allowed. Raises `MediaError`."""
     try:
         port = int(parts.port)
         found = socket.getaddrinfo(parts.host.strip("[]"), port, type=socket.SOCK_STREAM)
@@ -149,12 +148,12 @@ def _parts(address: str) -> _Parts | None:
     )
 
 
-def _matches(asked: _Parts, pattern: _Parts) -> bool:
+def _matches(parts: _Parts, pattern: _Parts) -> bool:
     return (
-        asked.scheme == pattern.scheme
-        and pattern.port in ("*", asked.port)
-        and _host_matches(asked.host, pattern.host)
-        and (pattern.path == "/" or _glob(asked.path, pattern.path, ".*"))
+        parts.scheme == pattern.scheme
+        and pattern.port in ("*", parts.port)
+        and _host_matches(parts.host, pattern.host)
+        and (pattern.path == "/" or _glob(parts.path, pattern.path, ".*"))
     )
 
 

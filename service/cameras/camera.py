@@ -1,4 +1,4 @@
-"""One camera: read, processed as a stream, and opened again whatever happens to its line."""
+"""One camera of the service: read in a thread, processed as a stream, reopened when it breaks."""
 
 from __future__ import annotations
 
@@ -17,23 +17,22 @@ from sdpose_core.io.addresses import shown
 from sdpose_core.io.live import LiveSource, TimedImage, live_frames
 from service.access.callers import Caller
 from service.cameras.addresses import safe_route
-from service.cameras.feed import Feed
+from service.cameras.broadcast import Broadcast
 from service.cameras.settings import CameraSettings
 from service.errors import ServiceError
 from service.pipeline.results import PoseResult
-from service.streams.pose_stream import PoseStream
-from service.streams.sessions import FrameAnswer
+from service.streams.pose_stream import FrameAnswer, PoseStream
 from service.telemetry.calls import Calls
 
 ANSWERS_KEPT: Final = 8
-"""Answers that wait for one watcher; the oldest goes first."""
-_PAUSE_S: Final = 2.0
+"""Answers that wait for one watcher; the oldest is dropped first."""
+_RETRY_S: Final = 2.0
 
 _log = structlog.get_logger(__name__)
 
 
 class CameraState(StrEnum):
-    """How the line of a camera is."""
+    """State of the connection to a camera."""
 
     CONNECTING = "connecting"
     LIVE = "live"
@@ -43,7 +42,7 @@ class CameraState(StrEnum):
 
 @dataclass(frozen=True, slots=True)
 class ImageSize:
-    """In pixels."""
+    """Width and height in pixels."""
 
     width: int
     height: int
@@ -54,17 +53,17 @@ class CameraStatus:
     """A camera at one moment.
 
     Attributes:
-        name: of the camera.
-        address: without user and password.
-        state: of its line.
+        name: the camera's name.
+        address: its address without user and password.
+        state: of the connection.
         problem: why no frames come; None while they do.
         image: size of its frames; None before the first.
-        frames: that were processed.
-        errors: of them, those without a result.
-        dropped: frames left out because newer ones had come.
-        reconnects: how often a broken line came back.
-        people: in the last result.
-        watchers: that follow it now.
+        frames: number of frames processed.
+        errors: number of them without a result.
+        dropped: number of frames dropped for newer ones.
+        reconnects: how often a broken connection came back.
+        people: number of people in the last result.
+        watchers: number of open subscriptions.
     """
 
     name: str
@@ -89,7 +88,7 @@ class CameraStatus:
 class CameraAnswer:
     """The outcome of one frame; its timestamp is seconds since 1970."""
 
-    answer: FrameAnswer[PoseResult]
+    answer: FrameAnswer
     request_id: str
 
 
@@ -97,14 +96,14 @@ CameraEvent = CameraStatus | CameraAnswer
 
 
 @dataclass(frozen=True, slots=True)
-class Host:
-    """What a camera needs of the service.
+class CameraServices:
+    """What a camera uses of the service.
 
     Attributes:
-        calls: envelopes.
-        open_stream: one more stream in someone's turn and at its cost; raises `ServiceError`.
-        draw: the kept image of a result with its poses, as JPEG, likewise.
-        max_pixels: of a frame.
+        calls: opens the call that a camera's stream belongs to.
+        open_stream: opens a stream on the account of a caller; raises `ServiceError`.
+        draw: draws the poses of a result into its image, as JPEG, likewise.
+        max_pixels: maximum width times height of a frame.
     """
 
     calls: Calls
@@ -116,23 +115,25 @@ class Host:
 class Camera:
     """Made on the event loop; `run` ends some time after `stop`, or as its source does.
 
-    `owner` is who added it; None is the operator, whose camera it is then.
+    `owner` is the caller that added it; None: the operator, by the camera file.
     """
 
-    def __init__(self, settings: CameraSettings, host: Host, owner: Caller | None) -> None:
+    def __init__(
+        self, settings: CameraSettings, services: CameraServices, owner: Caller | None
+    ) -> None:
         self.settings = settings
         self.owner = owner
         self._caller = owner or Caller(("camera", settings.name))
-        self.events: Feed[CameraEvent] = Feed(ANSWERS_KEPT)
-        self.pictures: Feed[bytes] = Feed(1)
-        self._host = host
+        self.events: Broadcast[CameraEvent] = Broadcast(ANSWERS_KEPT)
+        self.pictures: Broadcast[bytes] = Broadcast(1)
+        self._services = services
         self._loop = asyncio.get_running_loop()
         self._source = LiveSource(
             settings.address,
-            self._told,
-            # A redirect would lead where no rule was asked.
+            self._on_connection_change,
+            # A redirect would lead to an address that no rule has checked.
             options={"max_redirects": "0"} if owner else None,
-            max_pixels=host.max_pixels,
+            max_pixels=services.max_pixels,
             route=safe_route if owner else nullcontext,
         )
         # The wait for frames blocks: each camera has a thread for it, so that none delays another.
@@ -149,7 +150,7 @@ class Camera:
 
     @property
     def status(self) -> CameraStatus:
-        """As it is now."""
+        """The status now."""
         problem = self._problem or self._source.problem
         if self._ended:
             state = CameraState.ENDED
@@ -168,7 +169,7 @@ class Camera:
             self._dropped,
             self._source.reconnects,
             self._people,
-            len(self.events) + len(self.pictures),
+            len(self.events.subscriptions) + len(self.pictures.subscriptions),
         )
 
     async def run(self) -> None:
@@ -181,38 +182,38 @@ class Camera:
                 await self._stream()
             if not self._ended:
                 with suppress(TimeoutError):
-                    await asyncio.wait_for(self._stopping.wait(), _PAUSE_S)
+                    await asyncio.wait_for(self._stopping.wait(), _RETRY_S)
                 self._ended = self._stopping.is_set()
-        self._tell()
-        self._close_feeds()
+        self._publish_status()
+        self._end_subscriptions()
 
     def stop(self) -> None:
-        """Ends the reading and whatever watches; does not wait for the thread."""
+        """Ends the reading and every subscription; does not wait for the thread."""
         self._source.stop()
         self._stopping.set()
-        self._close_feeds()
+        self._end_subscriptions()
 
     @property
     def reading(self) -> bool:
-        """Whether native code still waits for the line."""
+        """Whether native code still waits for the connection."""
         return self._source.reading
 
-    def _close_feeds(self) -> None:
+    def _end_subscriptions(self) -> None:
         self.events.close()
         self.pictures.close()
 
     async def _stream(self) -> None:
         name = f"camera {self.settings.name}"
-        with self._host.calls.open(name, lambda _: None, None) as call:
+        with self._services.calls.open(name, lambda _: None, None) as call:
             call.key = self._caller.name
             try:
-                with self._host.open_stream(self._caller) as stream:
+                with self._services.open_stream(self._caller) as stream:
                     stream.configure(self.settings.stream, self.settings.parameters)
                     while (frame := await self._next()) is not None:
                         await self._process(stream, frame, call.request_id)
             except ServiceError as error:
                 self._problem = error.message
-                self._tell()
+                self._publish_status()
                 raise
         self._ended = True
         self._thread.shutdown(wait=False)
@@ -221,40 +222,42 @@ class Camera:
         return await self._loop.run_in_executor(self._thread, next, self._images, None)
 
     async def _process(self, stream: PoseStream, frame: TimedImage, request_id: str) -> None:
-        await stream.feed(frame.image, frame.number, self._began_s + frame.ready_s)
+        # Not by `drive`, which reads ahead: the source has a newer frame when this one is answered.
+        await stream.send(frame.image, frame.number, self._began_s + frame.ready_s)
         answer = await stream.answer()
         assert answer is not None, "a stream that is not finished answers each frame"
         self._dropped += frame.dropped
         self._frames += 1
         height, width = frame.image.shape[:2]
         self._problem, self._size = None, ImageSize(width, height)
-        self._tell_changes()
+        self._publish_changes()
         outcome = answer.outcome
-        self.events.publish(CameraAnswer(replace(answer, dropped=frame.dropped), request_id))
+        answer = replace(answer, dropped=frame.dropped, resume_token=None)
+        self.events.publish(CameraAnswer(answer, request_id))
         if isinstance(outcome, ServiceError):
             self._errors += 1
             return
         self._people = len(outcome.poses)
-        if len(self.pictures) and (self._drawing is None or self._drawing.done()):
+        if self.pictures.subscriptions and (self._drawing is None or self._drawing.done()):
             self._drawing = asyncio.create_task(self._draw(replace(outcome, image=frame.image)))
 
     async def _draw(self, result: PoseResult) -> None:
         try:
-            self.pictures.publish(await self._host.draw(self._caller, result))
+            self.pictures.publish(await self._services.draw(self._caller, result))
         except ServiceError as error:  # the next frame is drawn again
             _log.info("not drawn", camera=self.settings.name, reason=error.message)
 
-    def _told(self, line: str) -> None:
+    def _on_connection_change(self, sentence: str) -> None:
         """Called in the reading thread."""
-        _log.warning("camera line", camera=self.settings.name, line=line)
-        with suppress(RuntimeError):  # the loop is over
-            self._loop.call_soon_threadsafe(self._tell)
+        _log.warning("camera line", camera=self.settings.name, line=sentence)
+        with suppress(RuntimeError):  # the loop is closed
+            self._loop.call_soon_threadsafe(self._publish_status)
 
-    def _tell(self) -> None:
+    def _publish_status(self) -> None:
         self._published = self.status
         self.events.publish(self._published)
 
-    def _tell_changes(self) -> None:
+    def _publish_changes(self) -> None:
         now, before = self.status, self._published
         if before is None or (now.state, now.image) != (before.state, before.image):
-            self._tell()
+            self._publish_status()

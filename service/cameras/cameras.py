@@ -13,35 +13,35 @@ import structlog
 from service.access.callers import Caller
 from service.access.keys import Scope
 from service.cameras.addresses import AddressRules
-from service.cameras.camera import Camera, CameraEvent, CameraStatus, Host
-from service.cameras.feed import Watcher
+from service.cameras.broadcast import Subscription
+from service.cameras.camera import Camera, CameraEvent, CameraServices, CameraStatus
 from service.cameras.settings import CameraSettings
 from service.errors import ErrorCode, ServiceError
-from service.scheduling.fairness import crowds
+from service.scheduling.shares import FairBound
 
 _log = structlog.get_logger(__name__)
 
 
 class Cameras:
-    """Made before the event loop may run; `start` and all the rest belong on it.
+    """Made before the event loop may run; `start` and everything else belong on it.
 
-    A camera is its caller's: its stream and crops count for that key, and no other key sees it.
-    Those of the operator's file all keys with the scope `cameras` may watch. `admin` with it sees
-    and removes any. `max_watchers` bounds those who watch, of all cameras together.
+    A camera belongs to its caller: its stream and crops count for that key, and no other key sees
+    it. Every key with the scope `cameras` may watch those of the operator's file. `admin` with it
+    sees and removes any. `max_watchers` bounds the subscriptions to all cameras together.
     """
 
     def __init__(
-        self, rules: AddressRules, host: Host, *, max_cameras: int, max_watchers: int
+        self, rules: AddressRules, services: CameraServices, *, max_cameras: int, max_watchers: int
     ) -> None:
         self._rules = rules
-        self._host = host
-        self._max_cameras = max_cameras
-        self._max_watchers = max_watchers
+        self._services = services
+        self._cameras = FairBound(max_cameras)
+        self._watching = FairBound(max_watchers)
         self._running: dict[str, _Running] = {}
-        self._leaving: list[_Running] = []
+        self._ending: list[_Running] = []
 
     def add(self, settings: CameraSettings, owner: Caller | None) -> CameraStatus:
-        """Starts to read one more, of a caller or, None, of the operator.
+        """Starts to read one more camera of a caller; None: of the operator.
 
         Raises `ServiceError`: permission_denied for a priority that is not the caller's,
         invalid_argument for an address that is not allowed, already_exists for a name in use,
@@ -54,17 +54,18 @@ class Cameras:
             raise ServiceError(
                 ErrorCode.ALREADY_EXISTS, f"there is a camera {settings.name} already", field="name"
             )
-        free = self._max_cameras - len(self._running)
-        if free <= 0 or (owner is not None and crowds(self._owned(owner), free)):
+        share = None if owner is None else owner.share
+        if not self._cameras.fits(share):
             raise ServiceError(
                 ErrorCode.OVERLOADED,
-                f"no more of the {self._max_cameras} cameras that are read at a time is free",
+                f"no more of the {self._cameras.bound} cameras that are read at a time is free",
                 retry_after_s=30.0,
             )
         with ExitStack() as held:
             if owner is not None:
                 held.enter_context(owner.stream())
-            camera = Camera(settings, self._host, owner)
+            held.enter_context(self._cameras.taken(share))
+            camera = Camera(settings, self._services, owner)
             task = asyncio.create_task(camera.run())
             self._running[settings.name] = _Running(camera, task, held.pop_all())
         task.add_done_callback(lambda done: _report(settings.name, done))
@@ -73,7 +74,7 @@ class Cameras:
         return camera.status
 
     def remove(self, name: str, caller: Caller) -> None:
-        """Ends one camera and what watches it.
+        """Ends one camera and its subscriptions.
 
         Raises `ServiceError` not_found, or permission_denied for the operator's.
         """
@@ -86,32 +87,30 @@ class Cameras:
         self._end(name)
 
     def status(self, name: str, caller: Caller) -> CameraStatus:
-        """Raises `ServiceError` not_found."""
+        """Status of one camera. Raises `ServiceError` not_found."""
         return self._find(name, caller).status
 
     def all(self, caller: Caller | None = None) -> list[CameraStatus]:
-        """Each that a caller may see as it is now, in the order in which they came; None: any."""
+        """Status of every camera that a caller may see, in the order of adding; None: of all."""
         cameras = [running.camera for running in self._running.values()]
-        return [one.status for one in cameras if caller is None or _sees(caller, one)]
+        return [each.status for each in cameras if caller is None or _sees(caller, each)]
 
     @contextmanager
     def watch(
         self, name: str, caller: Caller
-    ) -> Iterator[tuple[CameraStatus, Watcher[CameraEvent]]]:
-        """Its status now, then its answers and every change of its status.
+    ) -> Iterator[tuple[CameraStatus, Subscription[CameraEvent]]]:
+        """A camera's status now, then its answers and every change of its status.
 
         Counts as a stream of the caller. Raises `ServiceError` not_found or overloaded.
         """
-        camera = self._watched(name, caller)
-        with caller.stream(looking=False), camera.events.watch(caller) as watcher:
-            yield camera.status, watcher
+        with self._watched(name, caller) as camera, camera.events.subscribe(caller) as events:
+            yield camera.status, events
 
     @contextmanager
-    def watch_pictures(self, name: str, caller: Caller) -> Iterator[Watcher[bytes]]:
-        """Its frames with the people drawn in, as JPEG. Raises `ServiceError` as `watch`."""
-        camera = self._watched(name, caller)
-        with caller.stream(looking=False), camera.pictures.watch(caller) as watcher:
-            yield watcher
+    def watch_pictures(self, name: str, caller: Caller) -> Iterator[Subscription[bytes]]:
+        """A camera's frames with the people drawn in, as JPEG. Raises as `watch`."""
+        with self._watched(name, caller) as camera, camera.pictures.subscribe(caller) as pictures:
+            yield pictures
 
     def start(self, cameras: Iterable[CameraSettings]) -> None:
         """Starts those of the operator's file."""
@@ -119,40 +118,38 @@ class Cameras:
             self.add(settings, None)
 
     def end_unauthorised(self) -> None:
-        """Ends the cameras of keys that no longer count, and what they watch."""
+        """Ends the cameras and subscriptions of keys that no longer count."""
         for name, running in list(self._running.items()):
             owner = running.camera.owner
             if owner is not None and not owner.may(Scope.CAMERAS):
                 self._end(name)
-        for watcher in self._watchers():
-            if not watcher.caller.may(Scope.CAMERAS):
-                watcher.end()
+        for subscription in self._subscriptions():
+            if not subscription.caller.may(Scope.CAMERAS):
+                subscription.end()
 
     def close(self) -> None:
-        """Ends all of them."""
+        """Ends all cameras."""
         for name in list(self._running):
             self._end(name)
 
     def ended(self, timeout_s: float) -> bool:
-        """Waits for the threads that read; whether none is left."""
+        """Waits for the reading threads; False if one is still running."""
         until = time.monotonic() + timeout_s
         while (
-            reading := any(one.camera.reading for one in self._leaving)
+            reading := any(each.camera.reading for each in self._ending)
         ) and time.monotonic() < until:
             time.sleep(0.01)
         return not reading
 
     def _end(self, name: str) -> None:
         ending = self._running.pop(name)
-        self._leaving = [one for one in self._leaving if one.camera.reading or not one.task.done()]
-        self._leaving.append(ending)
+        self._ending = [
+            each for each in self._ending if each.camera.reading or not each.task.done()
+        ]
+        self._ending.append(ending)
         ending.camera.stop()
         ending.held.close()
         _log.info("camera removed", camera=name)
-
-    def _owned(self, owner: Caller) -> int:
-        owners = (running.camera.owner for running in self._running.values())
-        return sum(one is not None and one.share == owner.share for one in owners)
 
     def _find(self, name: str, caller: Caller) -> Camera:
         running = self._running.get(name)
@@ -160,24 +157,24 @@ class Cameras:
             raise ServiceError(ErrorCode.NOT_FOUND, "there is no such camera", field="name")
         return running.camera
 
-    def _watchers(self) -> list[Watcher[CameraEvent] | Watcher[bytes]]:
-        found: list[Watcher[CameraEvent] | Watcher[bytes]] = []
+    def _subscriptions(self) -> list[Subscription[CameraEvent] | Subscription[bytes]]:
+        found: list[Subscription[CameraEvent] | Subscription[bytes]] = []
         for running in self._running.values():
-            found += running.camera.events.watchers
-            found += running.camera.pictures.watchers
+            found += running.camera.events.subscriptions
+            found += running.camera.pictures.subscriptions
         return found
 
-    def _watched(self, name: str, caller: Caller) -> Camera:
+    @contextmanager
+    def _watched(self, name: str, caller: Caller) -> Iterator[Camera]:
         camera = self._find(name, caller)
-        watching = [watcher.caller.share for watcher in self._watchers()]
-        free = self._max_watchers - len(watching)
-        if free <= 0 or crowds(watching.count(caller.share), free):
+        if not self._watching.fits(caller.share):
             raise ServiceError(
                 ErrorCode.OVERLOADED,
-                f"no more of the {self._max_watchers} places to watch cameras is free",
+                f"no more of the {self._watching.bound} places to watch cameras is free",
                 retry_after_s=5.0,
             )
-        return camera
+        with caller.stream(looking=False), self._watching.taken(caller.share):
+            yield camera
 
 
 @dataclass(frozen=True, slots=True)

@@ -1,4 +1,4 @@
-"""A line to one RTSP camera through this process, over which no answer leads to another host.
+"""Relay to one RTSP camera through this process that ends the connection at a redirect.
 
 FFmpeg follows the redirects of a camera wherever they lead, and has no option against it.
 """
@@ -23,22 +23,22 @@ _STATUS: Final = re.compile(rb"RTSP/\S+\s+[1245]\d\d(\s|$)")
 _LONGEST_LINE: Final = 4096
 
 
-class _Elsewhere(Exception):
+class _RedirectedError(Exception):
     """The camera answered with something other than a plain status."""
 
 
-class _Answers:
-    """What a camera says before it plays; holds back a status line until it is complete."""
+class _ResponseFilter:
+    """Responses of a camera before it plays; holds a status line back until it is complete."""
 
     def __init__(self) -> None:
         self._held = b""
 
     def passed(self, data: bytes) -> bytes:
-        """What of it may go on. Raises `_Elsewhere` at a redirect."""
+        """The part of the data that may be passed on. Raises `_RedirectedError` at a redirect."""
         *lines, last = (self._held + data).split(b"\n")
         for line in [*lines, last] if len(last) > _LONGEST_LINE else lines:
             if line.startswith(_MARK) and not _STATUS.match(line):
-                raise _Elsewhere
+                raise _RedirectedError
         # A body may end without a line feed: only what may become a status line waits.
         waits = last.startswith(_MARK[: len(last)]) and bool(last)
         self._held = last if waits else b""
@@ -47,17 +47,17 @@ class _Answers:
 
 @contextmanager
 def relayed(hosts: Sequence[tuple[Any, ...]], *, encrypted: bool) -> Iterator[int]:
-    """A port of this machine's loopback that leads to the camera, for one connection.
+    """A port on loopback that is relayed to the camera, for one connection.
 
-    `hosts` are its socket addresses, tried in turn. Raises `MediaError` where none answers, or
-    where what ran in the block failed since the camera led elsewhere.
+    `hosts` are its socket addresses, tried in turn. Raises `MediaError` if none answers, or if the
+    block failed because the camera redirected.
     """
     with _connected(hosts, encrypted) as camera, _listening() as listener:
         relay = _Relay(camera, listener)
         try:
             yield listener.getsockname()[1]
         except Exception as error:
-            if relay.led_elsewhere:
+            if relay.redirected:
                 raise MediaError("it leads to another address, which is not followed") from error
             raise
         finally:
@@ -70,7 +70,7 @@ class _Relay(threading.Thread):
         self._camera = camera
         self._listener = listener
         self._waking, self._stopping = socket.socketpair()
-        self.led_elsewhere = False
+        self.redirected = False
         self.start()
 
     def stop(self) -> None:
@@ -79,7 +79,7 @@ class _Relay(threading.Thread):
         self._waking.close()
 
     def run(self) -> None:
-        with suppress(OSError, _Elsewhere):
+        with suppress(OSError, _RedirectedError):
             if self._listener not in self._ready(self._listener):
                 return
             reader, _ = self._listener.accept()
@@ -88,33 +88,33 @@ class _Relay(threading.Thread):
                 self._pass_on(reader)
 
     def _ready(self, *sockets: socket.socket) -> list[socket.socket]:
-        """Those with something to read; none when it is time to stop."""
+        """The sockets that can be read; none when it is time to stop."""
         with selectors.DefaultSelector() as selector:
-            for one in (*sockets, self._waking):
-                selector.register(one, selectors.EVENT_READ)
+            for each in (*sockets, self._waking):
+                selector.register(each, selectors.EVENT_READ)
             found = [key.fileobj for key, _ in selector.select()]
-        return [] if self._waking in found else [one for one in sockets if one in found]
+        return [] if self._waking in found else [each for each in sockets if each in found]
 
     def _pass_on(self, reader: socket.socket) -> None:
-        answers: _Answers | None = _Answers()
+        responses: _ResponseFilter | None = _ResponseFilter()
         while ready := self._ready(reader, self._camera):
             if reader in ready:
-                asked = reader.recv(_CHUNK)
-                if asked.startswith(b"PLAY "):  # from here on pictures come, and no redirect counts
-                    answers = None
-                self._camera.sendall(asked)
-                if not asked:
+                request = reader.recv(_CHUNK)
+                if request.startswith(b"PLAY "):  # frames follow, and no redirect counts
+                    responses = None
+                self._camera.sendall(request)
+                if not request:
                     return
             if self._camera in ready:
-                said = self._camera.recv(_CHUNK)
+                response = self._camera.recv(_CHUNK)
                 while isinstance(self._camera, ssl.SSLSocket) and (more := self._camera.pending()):
-                    said += self._camera.recv(more)
+                    response += self._camera.recv(more)
                 try:
-                    reader.sendall(said if answers is None else answers.passed(said))
-                except _Elsewhere:
-                    self.led_elsewhere = True
+                    reader.sendall(response if responses is None else responses.passed(response))
+                except _RedirectedError:
+                    self.redirected = True
                     raise
-                if not said:
+                if not response:
                     return
 
 

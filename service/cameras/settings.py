@@ -1,4 +1,4 @@
-"""What one camera is: its name, its address, and how its frames are processed."""
+"""Settings of one camera: name, address, and how its frames are processed."""
 
 from __future__ import annotations
 
@@ -14,15 +14,15 @@ from service.parameters import PoseParameters, rejected
 from service.streams.settings import Drop, StreamSettings, parse_stream_settings
 from service.toml_files import read_toml
 
-_OF_STREAMS_ONLY = ("drop", "resume_token")
+_ONLY_FOR_STREAMS = ("drop", "resume_token")
 
 
 class CameraFileError(ValueError):
-    """One sentence that says what is wrong with a camera file."""
+    """A camera file is wrong; the message is one sentence."""
 
 
 class CameraRequest(BaseModel):
-    """A camera as callers and files name it."""
+    """A camera as callers and camera files describe it."""
 
     model_config = ConfigDict(extra="forbid", frozen=True, strict=True, allow_inf_nan=False)
 
@@ -48,7 +48,7 @@ class CameraRequest(BaseModel):
 
 @dataclass(frozen=True, slots=True)
 class CameraSettings:
-    """A checked camera; whether its address is allowed is asked when it is added."""
+    """A checked camera; whether its address is allowed is checked when it is added."""
 
     name: str
     address: str
@@ -67,23 +67,23 @@ def parse_camera(given: object) -> CameraSettings:
         if error.errors()[0]["type"] == "string_pattern_mismatch":
             raise invalid_argument("name", "1 to 64 letters, digits, _ and -") from None
         raise rejected(error, "field of a camera", CameraRequest.model_fields) from None
-    for name in _OF_STREAMS_ONLY:
+    for name in _ONLY_FOR_STREAMS:
         if name in request.config:
             raise invalid_argument(name, "not for a camera, whose latest frame always wins")
     stream, parameters = parse_stream_settings(request.config)
     return CameraSettings(
         request.name,
-        _whole(request.address),
+        _device_path(request.address),
         request.fps,
         stream.model_copy(update={"drop": Drop.LATEST}),
         parameters,
     )
 
 
-def read_camera_file(path: Path | None, most: int) -> list[CameraSettings]:
+def read_camera_file(path: Path | None, limit: int) -> list[CameraSettings]:
     """The cameras of a TOML file: tables `[[camera]]` with the fields of `CameraRequest`.
 
-    Raises `CameraFileError`, also where there are more than `most`.
+    Raises `CameraFileError`, also where there are more than `limit`.
     """
     if path is None:
         return []
@@ -101,12 +101,12 @@ def read_camera_file(path: Path | None, most: int) -> list[CameraSettings]:
     twice = sorted({name for name in names if names.count(name) > 1})
     if twice:
         raise CameraFileError(f"{path}: two cameras are named {twice[0]}")
-    if len(cameras) > most:
+    if len(cameras) > limit:
         raise CameraFileError(
-            f"{path}: {len(cameras)} cameras, more than SDPOSE_MAX_CAMERAS, {most}"
+            f"{path}: {len(cameras)} cameras, more than SDPOSE_MAX_CAMERAS, {limit}"
         )
     return cameras
 
 
-def _whole(address: str) -> str:
+def _device_path(address: str) -> str:
     return f"/dev/video{address}" if address.isdecimal() else address

@@ -4,11 +4,12 @@ from __future__ import annotations
 
 import time
 from collections.abc import Callable, Sequence
-from dataclasses import dataclass
-from typing import TYPE_CHECKING, Any
+from dataclasses import replace
+from functools import partial
+from typing import TYPE_CHECKING
 
 from service.cli.console import Progress, stop_on_interrupt
-from service.cli.extras import need
+from service.cli.options import need
 
 if TYPE_CHECKING:
     from sdpose_core.commands.archive.output import ArchiveOutput, Part
@@ -16,133 +17,113 @@ if TYPE_CHECKING:
     from sdpose_core.io.sources import Source
 
 
-@dataclass(frozen=True)
-class ArchiveRequest:
-    """What the command line asks for; see the options of `sdpose predict`."""
-
-    output: str
-    resume: bool
-    retry_failed: bool
-    part_size: int
-    on_ray: bool
-    ray_address: str | None
-    workers: int | None
-    pretrained: dict[str, Any]
-    estimate: dict[str, Any]
-    track: bool
-    batch_size: int
-    readers: int
-
-
 def predict_archive(
-    request: ArchiveRequest, sources: Sequence[Source], report: Callable[[str], None]
+    sources: Sequence[Source],
+    target: str,
+    options: ArchiveOptions,
+    progress: Progress,
+    *,
+    resume: bool,
+    retry_failed: bool,
+    part_size: int,
+    on_ray: bool,
+    ray_address: str | None,
+    workers: int | None,
 ) -> int:
-    """Do what is asked; returns the exit status. `report` is told what the user should know.
+    """Write the poses of ``sources`` to ``target``; arguments as the options of `sdpose predict`.
+
+    Returns:
+        The exit status.
 
     Raises:
         ValueError: a package is missing, or the output cannot be used.
     """
-    need("archive", "pyarrow", "fsspec")
-    if request.on_ray:
+    if on_ray:
         need("ray", "ray")
 
+    from sdpose_core.checkpoints import find_checkpoint
     from sdpose_core.commands.archive.output import ArchiveOutput
     from sdpose_core.commands.archive.schema import archive_schema
-    from sdpose_core.commands.archive.work import ArchiveOptions, model_digests
+    from sdpose_core.commands.archive.work import model_digests, parts_of
     from sdpose_core.commands.predict import Interrupted
 
-    digests = model_digests(request.pretrained)
+    options = replace(options, digests=model_digests(options.pretrained))
     made_with = {
-        "student": request.pretrained["student"],
-        "detector": request.pretrained["detector"],
-        **digests,
-        **request.estimate,
-        "track": request.track,
+        "student": options.pretrained["student"],
+        "detector": options.pretrained["detector"],
+        **options.digests,
+        **options.estimate,
+        "track": options.track,
     }
-    output = ArchiveOutput(request.output, archive_schema(made_with))
-    options = ArchiveOptions(
-        request.pretrained,
-        request.estimate,
-        request.track,
-        request.batch_size,
-        request.readers,
-        digests,
-    )
+    student = find_checkpoint(options.pretrained["student"])
+    output = ArchiveOutput(target, archive_schema(made_with, student.config.skeleton))
+    work = partial(_work_on_ray, ray_address, workers) if on_ray else _work_here
     try:
         with output.held():
-            return _fill(request, output, options, sources, report)
+            run, done = output.begin(resume, retry_failed)
+            wanted = output.wanted(sources, done)
+            if len(wanted) < len(sources):
+                progress.report(f"{len(sources) - len(wanted)} of {len(sources)} are done already")
+            parts = list(parts_of(wanted, run, part_size))
+            # Here a video counts by its frames, once they are known; on Ray as one.
+            progress.expect(sum(on_ray or not source.named_video for source in wanted))
+            return _fill(parts, output, options, progress, work)
     except Interrupted:
-        report(f"interrupted; what is done is kept: go on with --resume --output {output.target}")
+        progress.report(
+            f"interrupted; what is done is kept: go on with --resume --output {output.target}"
+        )
         return 130
 
 
+Work = Callable[["list[Part]", "ArchiveOutput", "ArchiveOptions", Progress], "PartResult"]
+
+
 def _fill(
-    request: ArchiveRequest,
+    parts: list[Part],
     output: ArchiveOutput,
     options: ArchiveOptions,
-    sources: Sequence[Source],
-    report: Callable[[str], None],
+    progress: Progress,
+    work: Work,
 ) -> int:
-    from sdpose_core.commands.archive.work import parts_of
-
-    run, done = output.begin(request.resume, request.retry_failed)
-    wanted = output.wanted(sources, done)
-    if len(wanted) < len(sources):
-        report(f"{len(sources) - len(wanted)} of {len(sources)} are done already")
-    parts = list(parts_of(wanted, run, request.part_size))
     if not parts:
-        report(f"nothing to do; results in {output.target}")
+        progress.report(f"nothing to do; results in {output.target}")
         output.finish()
         return 0
     began = time.monotonic()
-    # Here a video counts by its frames, once they are known; on Ray as one.
-    counted = [source for source in wanted if request.on_ray or not source.named_video]
-    progress = Progress(images=len(counted))
-    with progress, stop_on_interrupt() as stopping:
-        result = _run(request, parts, output, options, progress, report, stopping)
+    with progress, stop_on_interrupt(progress.stop):
+        result = work(parts, output, options, progress)
     output.finish()
     seconds = time.monotonic() - began
     rate = result.rows / max(seconds, 1e-9)
     failed = f", {len(result.failures)} failed" if result.failures else ""
-    report(
-        f"{result.rows} rows of {len(wanted)} files in {seconds:.1f} s ({rate:.1f} a second)"
+    files = sum(len(part.sources) for part in parts)
+    progress.report(
+        f"{result.rows} rows of {files} files in {seconds:.1f} s ({rate:.1f} a second)"
         f"{failed}; results in {output.target}"
     )
     return int(bool(result.failures))
 
 
-def _run(
-    request: ArchiveRequest,
+def _work_here(
+    parts: list[Part], output: ArchiveOutput, options: ArchiveOptions, progress: Progress
+) -> PartResult:
+    from sdpose_core.commands.archive.work import PartResult, work_on
+
+    estimate = options.build()
+    done = (work_on(part, output, estimate, options, progress) for part in parts)
+    return sum(done, PartResult())
+
+
+def _work_on_ray(
+    address: str | None,
+    workers: int | None,
     parts: list[Part],
     output: ArchiveOutput,
     options: ArchiveOptions,
     progress: Progress,
-    report: Callable[[str], None],
-    stopping: Callable[[], bool],
 ) -> PartResult:
-    from sdpose_core.commands.archive.run import run_here
-
-    if not request.on_ray:
-        return run_here(
-            parts,
-            output,
-            options,
-            options.build(),
-            report=report,
-            advance=progress.advance,
-            expect=progress.expect,
-            stopping=stopping,
-        )
     from sdpose_core.commands.archive.ray_engine import run_on_ray
     from sdpose_core.hardware.ray_cluster import cluster
 
-    with cluster(request.ray_address):
-        return run_on_ray(
-            parts,
-            output,
-            options,
-            workers=request.workers,
-            report=report,
-            advance=progress.advance,
-            stopping=stopping,
-        )
+    with cluster(address):
+        return run_on_ray(parts, output, options, progress, workers=workers)

@@ -31,13 +31,16 @@ _LONG: Final = 3
 
 
 class Progress:
-    """A progress bar on standard error, shown for long work on a terminal only.
+    """A progress bar on standard error, shown for long work on a terminal only; a ``Watch``.
 
     Args:
         images: steps that are certain from the start.
+        command: its name begins every line.
     """
 
-    def __init__(self, images: int) -> None:
+    def __init__(self, images: int = 0, command: str = "sdpose") -> None:
+        self._command = command
+        self.stopping = False
         self._console = Console(stderr=True, soft_wrap=True)
         self._total = images
         self._bar = RichProgress(
@@ -59,9 +62,14 @@ class Progress:
     def __exit__(self, *_: object) -> None:
         self._bar.stop()
 
-    def say(self, line: str) -> None:
+    def report(self, line: str) -> None:
         """A line on standard error, above the bar."""
-        self._console.print(without_secrets(line), markup=False, highlight=False)
+        text = without_secrets(f"{self._command}: {line}")
+        self._console.print(text, markup=False, highlight=False)
+
+    def stop(self) -> None:
+        """The user asked to stop."""
+        self.stopping = True
 
     def advance(self, steps: int) -> None:
         """So many images or frames are done."""

@@ -2,12 +2,13 @@
 
 from __future__ import annotations
 
+from functools import partial
 from pathlib import Path
-from typing import TYPE_CHECKING, Annotated
+from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
-from service.cli.tls_options import TlsCa, TlsCertificate, TlsKey, client_tls
+from service.cli import options
 
 if TYPE_CHECKING:
     from contextlib import ExitStack
@@ -20,6 +21,7 @@ if TYPE_CHECKING:
     from sdpose_core.estimator import PoseEstimator
     from sdpose_core.evaluate.report import Evaluation
     from sdpose_core.evaluate.results import PoseSource
+    from sdpose_core.skeleton import Skeleton
     from sdpose_core.types import Poses
     from service.client.rest_client import RestPoseClient
 
@@ -61,11 +63,11 @@ def evaluate(
     api_key: Annotated[
         str | None, typer.Option(envvar="SDPOSE_API_KEY", help="Key for the server.")
     ] = None,
-    tls_ca: TlsCa = None,
-    tls_certificate: TlsCertificate = None,
-    tls_key: TlsKey = None,
-    device: Annotated[str, typer.Option(help="auto, cpu, cuda or cuda:N.")] = "auto",
-    backend: Annotated[str, typer.Option(help="auto, torch or openvino.")] = "auto",
+    tls_ca: options.TlsCa = None,
+    tls_certificate: options.TlsCertificate = None,
+    tls_key: options.TlsKey = None,
+    device: options.Device = "auto",
+    backend: options.Backend = "auto",
     precision: Annotated[str, typer.Option(help="auto, fp32, fp16 or bf16.")] = "auto",
     detector_size: Annotated[
         int, typer.Option(help="Longest side of the detector's input, a multiple of 32.")
@@ -84,13 +86,6 @@ def evaluate(
     worst: Annotated[
         Path | None, typer.Option(help="Folder for drawings of the first setting's worst cases.")
     ] = None,
-    calibrate: Annotated[
-        Path | None,
-        typer.Option(
-            help="Write a copy of the student (.safetensors) whose joint scores are the chance of "
-            "being right, fitted on this set with given boxes."
-        ),
-    ] = None,
     output: Annotated[Path | None, typer.Option(help="Write all numbers as JSON.")] = None,
 ) -> None:
     """Evaluate by COCO's protocol, with the estimator that the server runs."""
@@ -98,98 +93,99 @@ def evaluate(
 
     from rich.console import Console
 
-    from service.cli.console import Progress
-    from service.cli.extras import need
-
-    need("train", "pycocotools")
+    options.need("train", "pycocotools")
     from sdpose_core.data.coco import load_coco
     from sdpose_core.data.coco_file import read_coco
-    from sdpose_core.evaluate.report import evaluate as measure
-    from sdpose_core.evaluate.report import write_report
     from sdpose_core.evaluate.results import read_boxes
-    from sdpose_core.evaluate.worst import draw_worst
+    from sdpose_core.vision.heatmaps import MAX_REFINEMENT
 
     console = Console()
-    tls = client_tls(server, tls_ca, tls_certificate, tls_key).context()
+    tls = options.client_tls(server, tls_ca, tls_certificate, tls_key).context()
     if server is not None:
-        _refuse_in_process_options(context)
+        why = "cannot go with --server, which runs its student as it was started"
+        options.reject_typed(context, _IN_PROCESS, why)
     given = detector == "given" and boxes is None
-    if calibrate is not None and (server is not None or not given):
-        raise typer.BadParameter("--calibrate needs a student and given boxes")
-    flips = [False, True] if flip is None else [flip]
-    counts: list[int | None] = [None] if not cycles else list(range(1, cycles + 1))
-    settings = [(c, f) for c in counts for f in flips]
-    results = []
-    closing = ExitStack()
+    finder = "none" if given or boxes is not None else detector
+    models = options.Models(student, finder, device, backend, precision)
     try:
-        _check_place(annotations, images)
-        inputs = [annotations, *([boxes] if boxes else ()), Path(student), Path(detector)]
-        _hold(closing, (output, calibrate), worst, [*inputs, images])
-        pictures = load_coco(annotations, images)[:limit]
-        known = None if boxes is None else read_boxes(boxes, read_coco(annotations))
-        sources: list[tuple[str, PoseSource]] = []
-        if server is not None:
-            from service.client.rest_client import RestPoseClient
+        with ExitStack() as closing:
+            _check_place(annotations, images)
+            inputs = [annotations, *([boxes] if boxes else ()), Path(student), Path(detector)]
+            _hold(closing, output, worst, [*inputs, images])
+            if server is not None:
+                from service.client.rest_client import RestPoseClient
 
-            client = closing.enter_context(RestPoseClient(server, api_key=api_key, tls=tls))
-            sources = [
-                (f"{server}, {_name(c, f)}", _from_server(client, c, f)) for c, f in settings
-            ]
-        else:
-            from sdpose_core.estimator import PoseEstimator
-            from sdpose_core.vision.heatmaps import MAX_REFINEMENT
-
-            estimator = PoseEstimator.from_pretrained(
-                student,
-                "none" if given or boxes is not None else detector,
-                device,
-                backend=backend,
-                precision=precision,
-                max_refinement=None if unbounded else MAX_REFINEMENT,
-                detector_size=detector_size,
-            )
-            sources = [
-                (f"{student} ({estimator.backend_name}), {_name(c, f)}", _local(estimator, c, f))
-                for c, f in settings
-            ]
-        bar = closing.enter_context(Progress(len(pictures) * len(sources)))
-        for title, source in sources:
-            result, scored = measure(
-                title,
+                client = closing.enter_context(RestPoseClient(server, api_key=api_key, tls=tls))
+                title, source_of = server, partial(_from_server, client)
+                skeleton = _skeleton_of(client)
+            else:
+                estimator = models.estimator(
+                    max_refinement=None if unbounded else MAX_REFINEMENT,
+                    detector_size=detector_size,
+                )
+                title = f"{student} ({estimator.backend_name})"
+                source_of = partial(_local, estimator)
+                skeleton = estimator.skeleton
+            pictures = load_coco(annotations, images, skeleton)[:limit]
+            known = None if boxes is None else read_boxes(boxes, read_coco(annotations, skeleton))
+            sources = {
+                f"{title}, {_name(count, flipped)}": source_of(count, flipped)
+                for count in (range(1, cycles + 1) if cycles else [None])
+                for flipped in ([False, True] if flip is None else [flip])
+            }
+            results = _measured(
+                sources,
                 pictures,
-                annotations,
-                source,
+                output,
+                worst,
+                annotations=annotations,
                 given_boxes=given,
                 boxes=known,
                 bootstrap=bootstrap,
-                on_image=lambda _: bar.advance(1),
+            )
+    except (ValueError, OSError) as error:
+        raise typer.BadParameter(str(error)) from error
+    by = f"detector {detector}" if server is None else "the server's detector"
+    where = "given boxes" if given else f"boxes of {boxes}" if boxes else by
+    _show(console, results, where)
+
+
+def _measured(
+    sources: dict[str, PoseSource],
+    pictures: list[CocoImage],
+    output: Path | None,
+    worst: Path | None,
+    **protocol: Any,
+) -> list[Evaluation]:
+    """The numbers of each source by its title, written to ``output`` as they come.
+
+    ``protocol``: what else ``evaluate`` of the core takes, the same for all.
+    """
+    from sdpose_core.evaluate.report import evaluate as measure
+    from sdpose_core.evaluate.report import write_report
+    from sdpose_core.evaluate.worst import draw_worst
+    from service.cli.console import Progress
+
+    results: list[Evaluation] = []
+    with Progress(len(pictures) * len(sources)) as bar:
+        for title, source in sources.items():
+            result, scored = measure(
+                title, pictures, source=source, on_image=lambda _: bar.advance(1), **protocol
             )
             results.append(result)
             if output is not None:
                 write_report(output, results)  # a later setting may fail
             if worst is not None and len(results) == 1:
                 draw_worst(scored, worst)
-        if calibrate is not None:
-            numbers = _calibrate(student, calibrate, pictures, (backend, device, precision))
-            console.print(f"{calibrate}: {numbers}", highlight=False)
-    except (ValueError, OSError) as error:
-        raise typer.BadParameter(str(error)) from error
-    finally:
-        closing.close()
-    finder = f"detector {detector}" if server is None else "the server's detector"
-    where = "given boxes" if given else f"boxes of {boxes}" if boxes else finder
-    _show(console, results, where)
+    return results
 
 
-def _hold(
-    held: ExitStack, files: tuple[Path | None, ...], folder: Path | None, inputs: list[Path]
-) -> None:
+def _hold(held: ExitStack, file: Path | None, folder: Path | None, inputs: list[Path]) -> None:
     """Keep what is written from the inputs, and from other runs until the end."""
     from sdpose_core.files.outputs import check_outputs, only_run
 
-    wanted = [file for file in files if file is not None]
-    check_outputs([*wanted, *([folder] if folder else ())], inputs)
-    for file in wanted:
+    check_outputs([path for path in (file, folder) if path is not None], inputs)
+    if file is not None:
         held.enter_context(only_run(file))
     if folder is not None:
         held.enter_context(only_run(folder, folder=True))
@@ -204,44 +200,6 @@ def _check_place(annotations: Path, images: Path) -> None:
                 "COCO val2017, from https://cocodataset.org/#download: val2017.zip, and "
                 "person_keypoints_val2017.json in annotations_trainval2017.zip"
             )
-
-
-def _refuse_in_process_options(context: typer.Context) -> None:
-    typed = [
-        f"--{name.replace('_', '-')}"
-        for name in _IN_PROCESS
-        if (source := context.get_parameter_source(name)) and source.name == "COMMANDLINE"
-    ]
-    if typed:
-        raise typer.BadParameter(
-            f"{', '.join(typed)} cannot go with --server, which runs its student as it was started"
-        )
-
-
-def _calibrate(
-    student: str, path: Path, pictures: list[CocoImage], hardware: tuple[str, str, str]
-) -> dict[str, float]:
-    """Fit joint scores on the peaks of an estimator without calibration; write the student.
-
-    ``hardware``: backend, device and precision.
-    """
-    from sdpose_core.checkpoints import load_student, save_student, training_facts
-    from sdpose_core.estimator import PoseEstimator
-    from sdpose_core.evaluate.breakdown import score_people
-    from sdpose_core.evaluate.calibrate import calibrate_scores
-    from sdpose_core.evaluate.results import run
-    from sdpose_core.hardware.backends import make_backend
-    from sdpose_core.vision.calibration import ScoreCalibration
-
-    network = load_student(student)
-    # Peaks as they are: the curve is applied to such.
-    peaks = ScoreCalibration(limited=False)
-    raw = PoseEstimator(make_backend(network, *hardware), calibration=peaks)
-    numbers = calibrate_scores(
-        score_people(run(pictures, _local(raw, None, False), given_boxes=True))
-    )
-    save_student(network, path, {**training_facts(student), "score_calibration": numbers})
-    return numbers
 
 
 def _name(cycles: int | None, flip: bool) -> str:
@@ -259,8 +217,9 @@ def _local(estimator: PoseEstimator, cycles: int | None, flip: bool) -> PoseSour
 
 def _from_server(client: RestPoseClient, cycles: int | None, flip: bool) -> PoseSource:
 
-    from service.client.answering import poses_of
-    from service.client.answers import Ask, Box
+    from service.answers import Box
+    from service.cli.answering import poses_of
+    from service.client.requests import Ask
     from service.errors import ServiceError
 
     def ask(image: CocoImage, boxes: NDArray[np.float32] | None) -> Poses:
@@ -278,6 +237,13 @@ def _from_server(client: RestPoseClient, cycles: int | None, flip: bool) -> Pose
         return poses_of(answer)
 
     return ask
+
+
+def _skeleton_of(client: RestPoseClient) -> Skeleton:
+    """That of the server's student; tolerances are those of its names (``Skeleton.make``)."""
+    from sdpose_core.skeleton import skeleton_of_names
+
+    return skeleton_of_names(tuple(client.models()["keypoints"]))
 
 
 def _show(console: Console, results: list[Evaluation], boxes: str) -> None:

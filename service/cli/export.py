@@ -41,7 +41,6 @@ def export(
     from sdpose_core.checkpoints import load_student, training_facts
     from sdpose_core.export import export_student, files_of, format_of
     from sdpose_core.files.outputs import check_outputs, only_run
-    from sdpose_core.vision.calibration import ScoreCalibration
 
     kind = format_of(output, format)
     if not output.parent.is_dir():
@@ -61,7 +60,6 @@ def export(
             cycles=count,
             keypoints=keypoints,
             layout=layout,
-            calibration=ScoreCalibration.from_facts(facts),
             facts={key: facts[key] for key in ("licence", "origin") if key in facts},
         )
     what = "keypoints" if keypoints else "heatmaps"

@@ -10,8 +10,7 @@ import typer
 
 from sdpose_core.io.addresses import without_secrets
 from service.cli.bench import bench
-from service.cli.convert import convert
-from service.cli.convert_detector import convert_detector
+from service.cli.convert import convert, convert_detector
 from service.cli.evaluate import evaluate
 from service.cli.export import export
 from service.cli.keys import keys

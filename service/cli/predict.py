@@ -2,11 +2,30 @@
 
 from __future__ import annotations
 
+from dataclasses import asdict
 from enum import StrEnum
+from functools import partial
 from pathlib import Path
-from typing import Annotated, Any
+from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
+
+from service.cli.options import (
+    Backend,
+    Detector,
+    Device,
+    MinScore,
+    Models,
+    Student,
+    Suppress,
+    need,
+)
+
+if TYPE_CHECKING:
+    from collections.abc import Sequence
+
+    from sdpose_core.io.sources import Source
+    from service.cli.console import Progress
 
 
 class Format(StrEnum):
@@ -85,12 +104,10 @@ def predict(
         Path | None,
         typer.Option(help="Folder for images and videos with the skeletons drawn in."),
     ] = None,
-    student: Annotated[str, typer.Option(help="Pose model, a name or a path.")] = "sdpose-lite",
-    detector: Annotated[
-        str, typer.Option(help="Person detector: embedded, a path, or a name as yolo11n.pt.")
-    ] = "embedded",
-    device: Annotated[str, typer.Option(help="auto, cpu, cuda or cuda:N.")] = "auto",
-    backend: Annotated[str, typer.Option(help="auto, torch or openvino.")] = "auto",
+    student: Student = "sdpose-lite",
+    detector: Detector = "embedded",
+    device: Device = "auto",
+    backend: Backend = "auto",
     cycles: Annotated[
         int | None, typer.Option(min=0, help="Transformer cycles; the student's own if not given.")
     ] = None,
@@ -100,15 +117,8 @@ def predict(
     max_people: Annotated[
         int | None, typer.Option(min=1, help="Maximum number of people per image, the best first.")
     ] = None,
-    min_score: Annotated[
-        float | None, typer.Option(min=0, max=1, help="Leave out people that score lower.")
-    ] = None,
-    suppress: Annotated[
-        bool,
-        typer.Option(
-            "--suppress/--no-suppress", help="Leave out copies: people with a better one's joints."
-        ),
-    ] = True,
+    min_score: MinScore = None,
+    suppress: Suppress = True,
     track: Annotated[
         bool,
         typer.Option("--track", help="Give the people of a video ids over time and steady joints."),
@@ -121,18 +131,13 @@ def predict(
     used is named on standard error and skipped, and the exit code is 1. Ctrl-C stops after the
     work in hand, with whole lines written and exit code 130.
     """
-    from functools import partial
-
     from sdpose_core.commands.predict import check_drawings, drawings_in
     from sdpose_core.files.outputs import OutputError, check_outputs
     from sdpose_core.io.sources import find_sources, paths_of, read_list
-    from sdpose_core.io.writers import WRITERS
-    from service.cli.console import Progress, Sink, SinkError, draft_of, stop_on_interrupt
+    from service.cli.console import Progress, draft_of
 
-    def report(line: str) -> None:
-        progress.say(f"sdpose predict: {line}")
-
-    progress = Progress(images=0)
+    progress = Progress(command="sdpose predict")
+    report = progress.report
     wanted = format or _format_of(output)
     given = [*(inputs or ()), *(read_list(listed) if listed else ())]
     if not given:
@@ -143,101 +148,110 @@ def predict(
         report(problem)
     if not sources:
         raise typer.Exit(1)
+    models = Models(student, detector, device, backend)
     drawings = None if overlay is None else drawings_in(overlay, sources)
     outputs = [*(drawings or ()), *([Path(output)] if output else ())]
     if output and wanted is not Format.parquet:
         outputs.append(draft_of(Path(output)))
-    named = [Path(name) for name in (listed, student, detector) if name]
     try:
         check_drawings(drawings or (), sources)
-        check_outputs(outputs, [*paths_of(sources), *named])
+        listing = [Path(listed)] if listed else []
+        check_outputs(outputs, [*paths_of(sources), *listing, *models.files])
     except OutputError as error:
         report(str(error))
         raise typer.Exit(2) from None
-    if readers is None:
-        readers = 16 if any(source.remote for source in sources) else 2
-    choice: dict[str, Any] = {
-        "student": student,
-        "detector": detector,
-        "device": device,
-        "backend": backend,
-    }
-    options: dict[str, Any] = {
+    people = {
         "flip_test": flip_test,
         "cycles": cycles,
         "max_people": max_people,
         "min_score": min_score,
         "suppress": suppress,
     }
-
+    readers = readers or (16 if any(source.remote for source in sources) else 2)
     if wanted is Format.parquet:
-        from service.cli.archive import ArchiveRequest, predict_archive
+        from service.cli.archive import predict_archive
 
-        request = ArchiveRequest(
-            output or "",
-            resume,
-            retry_failed,
-            part_size,
-            engine is Engine.ray,
-            ray_address,
-            workers,
-            choice,
-            options,
-            track,
-            batch_size,
-            readers,
-        )
         try:
-            status = predict_archive(request, sources, report)
+            need("archive", "pyarrow", "fsspec")
+            from sdpose_core.commands.archive.work import ArchiveOptions
+
+            status = predict_archive(
+                sources,
+                output or "",
+                ArchiveOptions(asdict(models), people, track, batch_size, readers),
+                progress,
+                resume=resume,
+                retry_failed=retry_failed,
+                part_size=part_size,
+                on_ray=engine is Engine.ray,
+                ray_address=ray_address,
+                workers=workers,
+            )
         except (ValueError, RuntimeError) as error:
             report(str(error))
             raise typer.Exit(2) from None
-        raise typer.Exit(status or int(bool(problems)))
+    else:
+        options: dict[str, Any] = {"batch_size": batch_size, "readers": readers}
+        options["drawings"] = drawings
+        if track:
+            from sdpose_core.tracking import TrackingConfig
 
-    from sdpose_core import PoseEstimator
+            options["tracking"] = TrackingConfig()
+        status = _to_text(wanted, output, sources, models, people, options, progress)
+    raise typer.Exit(status or int(bool(problems)))
+
+
+def _to_text(
+    wanted: Format,
+    output: str | None,
+    sources: Sequence[Source],
+    models: Models,
+    people: dict[str, Any],
+    options: dict[str, Any],
+    progress: Progress,
+) -> int:
+    """Writes the people of the sources as text; returns the exit status.
+
+    `people`: arguments of `PoseEstimator.estimate`; `options`: of `Prediction`.
+    """
     from sdpose_core.commands.predict import Interrupted, Prediction
-    from sdpose_core.tracking import TrackingConfig
+    from sdpose_core.io.writers import WRITERS
+    from service.cli.console import Sink, SinkError, stop_on_interrupt
 
-    progress = Progress(images=sum(not source.named_video for source in sources))
-    status = 0
+    progress.expect(sum(not source.named_video for source in sources))
+    interrupted = False
     try:
         with Sink(Path(output) if output else None) as sink:
-            estimator = PoseEstimator.from_pretrained(**choice)
-            writer = WRITERS[wanted.value](sink.put)
-            with progress, stop_on_interrupt() as stopping:
+            estimator = models.estimator()
+            writer = WRITERS[wanted.value](sink.put, estimator.skeleton)
+            with progress, stop_on_interrupt(progress.stop):
                 prediction = Prediction(
-                    partial(estimator.estimate, **options),
+                    partial(estimator.estimate, **people),
                     writer,
-                    batch_size,
-                    drawings,
-                    report,
-                    progress.advance,
-                    progress.expect,
-                    stopping,
-                    TrackingConfig() if track else None,
-                    readers,
+                    watch=progress,
+                    **options,
                 )
                 try:
                     prediction.run(sources)
                 except Interrupted:
-                    status = 130
+                    interrupted = True
                 writer.finish()
-            if status:
+            if interrupted:
                 kept = sink.leave_unfinished()
-                report(f"interrupted{f'; the results so far are in {kept}' if kept else ''}")
-            else:
-                sink.finish()
-                status = int(bool(problems) or prediction.failures > 0)
+                where = f"; the results so far are in {kept}" if kept else ""
+                progress.report(f"interrupted{where}")
+                return 130
+            sink.finish()
+            return int(bool(prediction.failures))
     except (ValueError, SinkError) as error:
-        report(str(error))
-        status = 2
+        progress.report(str(error))
+        return 2
     except BrokenPipeError:  # the reader of our output is gone: nothing left to do
         sink.abandon()
-        status = 141
+        return 141
     except OSError as error:
-        report(f"the results cannot be written: {error.strerror}")
-        status = 1
-    raise typer.Exit(status)
+        progress.report(f"the results cannot be written: {error.strerror}")
+        return 1
 
 
 def _format_of(output: str | None) -> Format:

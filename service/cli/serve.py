@@ -10,7 +10,7 @@ from typing import Annotated, Any
 import typer
 from pydantic.fields import FieldInfo
 
-from service.settings import Settings, SettingsError, load_settings, unknown_settings
+from service.settings import Settings, SettingsError, ignored_settings, load_settings
 
 _SECRET = {"api_keys"}
 """Settings without an option: a command line can be read by every user of the machine."""
@@ -65,6 +65,7 @@ def serve(
     """
     try:
         settings = load_settings(config, **given)
+        ignored = ignored_settings(config)
     except SettingsError as error:
         typer.echo(f"sdpose serve: {error}", err=True)
         raise typer.Exit(2) from None
@@ -83,8 +84,8 @@ def serve(
 
     configure_logs(settings.log_level, settings.log_format)
     log = structlog.get_logger("service")
-    for name in unknown_settings():
-        log.warning("unknown setting, ignored", name=name)
+    for name, reason in ignored.items():
+        log.warning("unknown setting, ignored", name=name, reason=reason)
     try:
         with asyncio.Runner(loop_factory=uvloop.new_event_loop) as runner:
             ending = runner.run(run_service(settings))

@@ -5,6 +5,7 @@ from __future__ import annotations
 import time
 from collections.abc import Callable
 from contextlib import ExitStack, suppress
+from dataclasses import dataclass
 from fractions import Fraction
 from functools import partial
 from pathlib import Path
@@ -12,11 +13,12 @@ from typing import TYPE_CHECKING, Annotated, Literal
 
 import typer
 
-from service.cli.tls_options import TlsCa, TlsCertificate, TlsKey, client_tls
+from service.cli import options
 
 if TYPE_CHECKING:
     from sdpose_core.commands.stream import Answering, Summary
     from sdpose_core.types import Poses
+    from service.cli.console import LineFile, Sink
     from service.client import GrpcPoseClient
     from service.tls import ClientTls
 
@@ -42,9 +44,9 @@ def stream(
     tls: Annotated[
         bool, typer.Option("--tls", help="Reach the service over TLS, as any --tls- option does.")
     ] = False,
-    tls_ca: TlsCa = None,
-    tls_certificate: TlsCertificate = None,
-    tls_key: TlsKey = None,
+    tls_ca: options.TlsCa = None,
+    tls_certificate: options.TlsCertificate = None,
+    tls_key: options.TlsKey = None,
     tls_server_name: Annotated[
         str | None,
         typer.Option(help="Name in the service's certificate, where --server has another."),
@@ -72,15 +74,8 @@ def stream(
     max_people: Annotated[
         int | None, typer.Option(min=1, help="Maximum number of people per frame, the best first.")
     ] = None,
-    min_score: Annotated[
-        float | None, typer.Option(min=0, max=1, help="Leave out people that score lower.")
-    ] = None,
-    suppress: Annotated[
-        bool,
-        typer.Option(
-            "--suppress/--no-suppress", help="Leave out copies: people with a better one's joints."
-        ),
-    ] = True,
+    min_score: options.MinScore = None,
+    suppress: options.Suppress = True,
     attempts: Annotated[
         int | None,
         typer.Option(
@@ -88,11 +83,9 @@ def stream(
             help="Failures in a row after which a camera or the service is given up; unset: never.",
         ),
     ] = None,
-    student: Annotated[str, typer.Option(help="Pose model, a name or a path.")] = "sdpose-lite",
-    detector: Annotated[
-        str, typer.Option(help="Person detector: embedded, a path, or a name as yolo11n.pt.")
-    ] = "embedded",
-    device: Annotated[str, typer.Option(help="auto, cpu, cuda or cuda:N.")] = "auto",
+    student: options.Student = "sdpose-lite",
+    detector: options.Detector = "embedded",
+    device: options.Device = "auto",
 ) -> None:
     """Find and follow the people of a camera or a recording.
 
@@ -102,49 +95,38 @@ def stream(
     followed as they come (tail -f). At the end a summary goes to standard error.
     """
     from sdpose_core.commands.stream import StreamRun, recorded_frames
-    from sdpose_core.files.outputs import OutputError, check_outputs, only_run
     from sdpose_core.io.addresses import shown
     from sdpose_core.io.live import LiveSource, is_live, is_recording, live_frames
     from sdpose_core.io.problems import MediaError
     from sdpose_core.io.sources import find_sources, paths_of
     from sdpose_core.io.writers import JsonLines
-    from service.cli.console import LineFile, Sink, SinkError, stop_on_interrupt
+    from service.cli.console import stop_on_interrupt
     from service.cli.window import NoWindowError, open_window
     from service.errors import ServiceError
 
-    def tell(line: str) -> None:
-        screen.say(f"sdpose stream: {line}")
-
     screen = _Screen()
-    reached = _reached(
-        server,
-        api_key,
-        client_tls(
-            server, tls_ca, tls_certificate, tls_key, tls=tls, tls_server_name=tls_server_name
-        ),
-        tls,
-        tls_server_name,
+    tell = screen.tell
+    files = options.client_tls(
+        server, tls_ca, tls_certificate, tls_key, tls=tls, tls_server_name=tls_server_name
     )
+    reached = _reached(server, api_key, files, tls, tls_server_name)
     live = is_live(source) and not is_recording(source)
-    cadence = _cadence(detect_every, live=live, tell=tell)
-    to_screen = json_file is not None and str(json_file) == "-"
+    wanted = _Wanted(
+        _cadence(detect_every, live=live, tell=tell),
+        tracking,
+        smoothing,
+        max_people,
+        min_score,
+        suppress,
+    )
+    models = options.Models(student, detector, device)
     # Before the models, which take seconds to load.
     found, problems = ([], []) if live else find_sources([source], tell)
     if problems:
         tell(problems[0])
         raise typer.Exit(1)
-    files = [one for one in (None if to_screen else json_file, overlay) if one is not None]
     held = ExitStack()
-    try:
-        check_outputs(files, [*paths_of(found), Path(student), Path(detector)])
-        if overlay is not None:
-            held.enter_context(only_run(overlay))
-        sink: LineFile | Sink | None = None
-        if json_file is not None:
-            sink = Sink(None) if to_screen else LineFile(json_file)
-    except (OutputError, SinkError) as error:
-        tell(str(error))
-        raise typer.Exit(2) from None
+    sink = _outputs(held, json_file, overlay, [*paths_of(found), *models.files], tell)
     run = StreamRun(
         shown(source),
         None if sink is None else JsonLines(sink.put),
@@ -155,18 +137,11 @@ def stream(
     status = 0
     try:
         with held as stack:
-            answering = _answering(
-                stack,
-                reached,
-                cadence,
-                tracking,
-                smoothing,
-                (max_people, min_score, suppress),
-                attempts,
-                (student, detector, device),
-                live=live,
-                tell=tell,
-            )
+            if reached is None:
+                answering = _local(models, wanted)
+            else:
+                client = stack.enter_context(reached())
+                answering = _remote(client, wanted, tell, attempts, live=live)
             interrupted = stack.enter_context(stop_on_interrupt())
             display = open_window(f"{shown(source)} - sdpose", wanted=window)
             if display is not None:
@@ -203,6 +178,46 @@ def stream(
     raise typer.Exit(status)
 
 
+@dataclass(frozen=True, slots=True)
+class _Wanted:
+    """The answers that are requested, of models here or of a service."""
+
+    detect_every: int | Literal["auto"]
+    tracking: bool
+    smoothing: bool
+    max_people: int | None
+    min_score: float | None
+    suppress: bool
+
+
+def _outputs(
+    held: ExitStack,
+    json_file: Path | None,
+    overlay: Path | None,
+    inputs: list[Path],
+    tell: Callable[[str], None],
+) -> LineFile | Sink | None:
+    """The file or screen for the lines, if one is wanted.
+
+    Exits with status 2 if an output would replace an input, or another run is writing to it.
+    """
+    from sdpose_core.files.outputs import OutputError, check_outputs, only_run
+    from service.cli.console import LineFile, Sink, SinkError
+
+    to_screen = json_file is not None and str(json_file) == "-"
+    files = [one for one in (None if to_screen else json_file, overlay) if one is not None]
+    try:
+        check_outputs(files, inputs)
+        if overlay is not None:
+            held.enter_context(only_run(overlay))
+        if json_file is None:
+            return None
+        return Sink(None) if to_screen else LineFile(json_file)
+    except (OutputError, SinkError) as error:
+        tell(str(error))
+        raise typer.Exit(2) from None
+
+
 def _cadence(given: str, *, live: bool, tell: Callable[[str], None]) -> int | Literal["auto"]:
     if given == "auto":
         return "auto" if live else 1  # a recording waits: no frame needs to be hurried
@@ -234,37 +249,38 @@ def _reached(
     )
 
 
-def _answering(
-    stack: ExitStack,
-    service: Callable[[], GrpcPoseClient] | None,
-    detect_every: int | Literal["auto"],
-    tracking: bool,
-    smoothing: bool,
-    people: tuple[int | None, float | None, bool],
+def _remote(
+    client: GrpcPoseClient,
+    wanted: _Wanted,
+    tell: Callable[[str], None],
     attempts: int | None,
-    models: tuple[str, str, str],
     *,
     live: bool,
-    tell: Callable[[str], None],
 ) -> Answering:
-    if service is not None:
-        from service.client import Ask, StreamAsk
-        from service.client.answering import RemoteAnswering
+    from service.cli.answering import RemoteAnswering
+    from service.client import Ask, StreamAsk
 
-        client = stack.enter_context(service())
-        asked = StreamAsk(tracking, smoothing, detect_every, "latest" if live else "none")
-        max_people, min_score, suppress = people
-        ask = Ask(max_people=max_people, min_score=min_score, suppress=suppress)
-        return RemoteAnswering(client, ask, asked, tell, attempts)
-    from sdpose_core import PoseEstimator
+    drop: Literal["latest", "none"] = "latest" if live else "none"
+    stream = StreamAsk(wanted.tracking, wanted.smoothing, wanted.detect_every, drop)
+    ask = Ask(max_people=wanted.max_people, min_score=wanted.min_score, suppress=wanted.suppress)
+    return RemoteAnswering(client, ask, stream, tell, attempts)
+
+
+def _local(models: options.Models, wanted: _Wanted) -> Answering:
     from sdpose_core.commands.stream import LocalAnswering
     from sdpose_core.tracking import Smoothing, TrackingConfig
 
-    student, detector, device = models
-    config = TrackingConfig(smoothing=Smoothing() if smoothing else None) if tracking else None
-    estimator = PoseEstimator.from_pretrained(student, detector, device)
+    smoothing = Smoothing() if wanted.smoothing else None
+    estimator = models.estimator()
     estimator.warm_up()
-    return LocalAnswering(estimator, config, detect_every, *people)
+    return LocalAnswering(
+        estimator,
+        TrackingConfig(smoothing=smoothing) if wanted.tracking else None,
+        wanted.detect_every,
+        wanted.max_people,
+        wanted.min_score,
+        wanted.suppress,
+    )
 
 
 class _Screen:
@@ -286,11 +302,13 @@ class _Screen:
         with suppress(OSError):
             self._status.stop()
 
-    def say(self, line: str) -> None:
+    def tell(self, line: str) -> None:
         from sdpose_core.io.addresses import without_secrets
 
         with suppress(OSError):  # a terminal that is gone ends no stream
-            self._console.print(without_secrets(line), markup=False, highlight=False)
+            self._console.print(
+                without_secrets(f"sdpose stream: {line}"), markup=False, highlight=False
+            )
 
     def show(self, summary: Summary, poses: Poses) -> None:
         now = time.monotonic()

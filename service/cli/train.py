@@ -8,6 +8,8 @@ from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
+from service.cli.options import need, reject_typed
+
 if TYPE_CHECKING:
     from sdpose_core.train.recipe.config import TrainConfig
 
@@ -20,9 +22,9 @@ def train(
     config: Annotated[
         str,
         typer.Option(
-            "--config", "--preset", help="A TOML file, or the name of a preset such as compact-cpu."
+            "--config", "--preset", help="A TOML file, or the name of a preset such as lite-cpu."
         ),
-    ] = "compact-cpu",
+    ] = "lite-cpu",
     run: Annotated[Path | None, typer.Option(help="Run folder; runs/<name> if not given.")] = None,
     shards: Annotated[
         list[str] | None, typer.Option(help="Tar shards: files, folders or globs.")
@@ -80,21 +82,24 @@ def train(
     """Train a student; the run folder holds its config, logs, state and best weights."""
     import json
     from contextlib import ExitStack
-    from dataclasses import replace
     from functools import partial
 
     from rich.console import Console
 
-    from service.cli.extras import need
-
     need("train", "lightning_fabric", "tensorboard")
     from sdpose_core.files.outputs import check_outputs, only_run
     from sdpose_core.train.loop.hardware import is_first_process
-    from sdpose_core.train.loop.state import STATE_NAME, read_config, run_files
-    from sdpose_core.train.recipe.files import load_config
-    from sdpose_core.train.recipe.length import within_minutes
-    from sdpose_core.train.recipe.presets import PRESETS, preset_config
+    from sdpose_core.train.loop.state import STATE_NAME, run_files
 
+    data = {
+        "shards": tuple(shards or ()) if shards or coco_annotations is not None else None,
+        "coco_annotations": coco_annotations,
+        "coco_images": coco_images,
+        "coco_cache": coco_cache,
+        "dev_annotations": dev_annotations,
+        "dev_images": dev_images,
+    }
+    others = {"start": start, "backbone_start": backbone_start, "devices": devices, "nodes": nodes}
     try:
         if shards and coco_annotations is not None:
             raise ValueError("--shards and --coco-annotations: give one of them")
@@ -103,38 +108,10 @@ def train(
         if ray_workers is not None and (devices is not None or nodes is not None):
             raise ValueError("--ray-workers says how many processes; --devices and --nodes cannot")
         if resume:
-            _refuse_beginnings(context)
-            if run is None:
-                raise ValueError("--resume needs --run")
-            settings = read_config(run)
-        elif config in PRESETS:
-            settings = preset_config(config)
-        elif not Path(config).exists():
-            known = ", ".join(PRESETS)
-            raise ValueError(f"{config}: neither a file nor a preset; presets are {known}")
-        else:
-            settings = load_config(Path(config))
-        given: dict[str, Any] = {
-            "shards": tuple(shards) if shards else None,
-            "coco_annotations": coco_annotations,
-            "coco_images": coco_images,
-            "coco_cache": coco_cache,
-            "dev_annotations": dev_annotations,
-            "dev_images": dev_images,
-        }
-        if coco_annotations is not None and not shards:
-            given["shards"] = ()
-        data = replace(settings.data, **{k: v for k, v in given.items() if v is not None})
-        settings = replace(
-            settings,
-            data=data,
-            start=start or settings.start,
-            backbone_start=backbone_start or settings.backbone_start,
-            devices=devices or settings.devices,
-            nodes=nodes or settings.nodes,
-        )
-        if minutes is not None:
-            settings = within_minutes(settings, minutes)
+            why = "cannot go with --resume, which goes on as the run began"
+            reject_typed(context, _BEGINNINGS, why)
+        begun = _resumed(run) if resume else _named(config)
+        settings = _changed(begun, data, others, minutes)
     except (ValueError, OSError) as error:
         raise typer.BadParameter(str(error)) from error
     folder = run or Path("runs") / settings.name
@@ -155,6 +132,40 @@ def train(
     say(f"run folder: {folder}")
 
 
+def _resumed(run: Path | None) -> TrainConfig:
+    from sdpose_core.train.loop.state import read_config
+
+    if run is None:
+        raise ValueError("--resume needs --run")
+    return read_config(run)
+
+
+def _named(config: str) -> TrainConfig:
+    from sdpose_core.train.recipe.files import load_config
+    from sdpose_core.train.recipe.presets import PRESETS, preset_config
+
+    if config in PRESETS:
+        return preset_config(config)
+    if not Path(config).exists():
+        known = ", ".join(PRESETS)
+        raise ValueError(f"{config}: neither a file nor a preset; presets are {known}")
+    return load_config(Path(config))
+
+
+def _changed(
+    settings: TrainConfig, data: dict[str, Any], others: dict[str, Any], minutes: float | None
+) -> TrainConfig:
+    """The settings with what the command line gives; None leaves a value unchanged."""
+    from dataclasses import replace
+
+    from sdpose_core.train.recipe.config import within_minutes
+
+    given = {name: value for name, value in data.items() if value is not None}
+    changed = {name: value for name, value in others.items() if value}
+    settings = replace(settings, data=replace(settings.data, **given), **changed)
+    return settings if minutes is None else within_minutes(settings, minutes)
+
+
 def _inputs(config: str, settings: TrainConfig) -> list[Path]:
     """The files that a run reads, as far as they are named one by one."""
     data = settings.data
@@ -166,7 +177,7 @@ def _inputs(config: str, settings: TrainConfig) -> list[Path]:
 def _train_here(
     settings: TrainConfig, folder: Path, resume: bool, steps: int | None, say: Callable[[str], None]
 ) -> None:
-    from sdpose_core.train.loop.hardware import part
+    from sdpose_core.train.loop.hardware import close_process_group
     from sdpose_core.train.loop.run import prepare
     from service.cli.console import stop_on_interrupt
 
@@ -178,7 +189,7 @@ def _train_here(
         with stop_on_interrupt(trainer.stop):
             trainer.run(stop_after_steps=steps)
     finally:
-        part()
+        close_process_group()
     if trainer.stopping:
         say("stopped; --resume continues")
 
@@ -191,8 +202,6 @@ def _train_on_ray(
     steps: int | None,
     say: Callable[[str], None],
 ) -> None:
-    from service.cli.extras import need
-
     need("ray", "ray")
     from sdpose_core.hardware.ray_cluster import ClusterError, cluster
     from sdpose_core.train.on_ray import train_on_ray
@@ -208,15 +217,3 @@ def _train_on_ray(
     say(f"reached step {step}")
     if stopped:
         say("stopped; --resume continues")
-
-
-def _refuse_beginnings(context: typer.Context) -> None:
-    typed = [
-        f"--{name.replace('_', '-')}"
-        for name in _BEGINNINGS
-        if (source := context.get_parameter_source(name)) and source.name == "COMMANDLINE"
-    ]
-    if typed:
-        raise typer.BadParameter(
-            f"{', '.join(typed)} cannot go with --resume, which goes on as the run began"
-        )

@@ -32,7 +32,7 @@ def train_detector(
     """Fine-tune on people with ultralytics' own trainer; writes person.safetensors."""
     from rich.console import Console
 
-    from service.cli.extras import need
+    from service.cli.options import need
 
     need("train", "yaml", "pycocotools")
     from sdpose_core.evaluate.detection import measure_people, read_annotated

@@ -4,18 +4,10 @@ All raise `ServiceError` with the code that the service gave, retry `overloaded`
 `unavailable` as the service asks, and keep a deadline over all tries.
 """
 
-from service.client.answers import (
-    Ask,
-    Box,
-    Keypoint,
-    Person,
-    PoseAnswer,
-    StreamAnswer,
-    StreamAsk,
-    StreamFrame,
-)
+from service.answers import Box, Keypoint, Person, PoseAnswer, StreamAnswer
 from service.client.grpc_client import AsyncGrpcPoseClient, GrpcPoseClient
 from service.client.reconnect import Reconnect
+from service.client.requests import Ask, StreamAsk, StreamFrame
 from service.client.rest_client import AsyncRestPoseClient, RestPoseClient
 from service.client.retry import Retry
 from service.client.websocket_client import AsyncWebSocketPoseClient, WebSocketPoseClient

@@ -4,12 +4,16 @@ from __future__ import annotations
 
 from collections.abc import AsyncGenerator, Callable, Generator
 from contextlib import aclosing
-from typing import Protocol, Self
+from typing import Protocol, Self, TypeVar
 
-from service.client.answers import Ask, StreamAnswer, StreamAsk
+from anyio.from_thread import start_blocking_portal
+
+from service.answers import StreamAnswer
 from service.client.frames import Frames
 from service.client.reconnect import Reconnect, follow
-from service.client.threads import iterate
+from service.client.requests import Ask, StreamAsk
+
+T = TypeVar("T")
 
 
 class AsyncFollowing(Protocol):
@@ -79,3 +83,14 @@ class Following(Protocol):
 
     def __exit__(self, *_: object) -> None:
         self.close()
+
+
+def iterate(make: Callable[[], AsyncGenerator[T, None]]) -> Generator[T, None, None]:
+    """What the async generator gives, which runs on its own event loop in another thread."""
+    with start_blocking_portal() as portal:
+        iterator = portal.call(make)
+        try:
+            while (one := portal.call(anext, iterator, None)) is not None:
+                yield one
+        finally:
+            portal.call(iterator.aclose)

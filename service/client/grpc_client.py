@@ -11,7 +11,7 @@ from typing import Any
 import grpc
 
 from protos.sdpose.v1 import pose_pb2, pose_pb2_grpc
-from service.client.answers import Ask, PoseAnswer, StreamAnswer, StreamAsk, StreamFrame
+from service.answers import PoseAnswer, StreamAnswer
 from service.client.following import AsyncFollowing, Following
 from service.client.frames import Frames, each_of
 from service.client.grpc_messages import (
@@ -23,6 +23,7 @@ from service.client.grpc_messages import (
     stream_answer_from,
     stream_config,
 )
+from service.client.requests import Ask, StreamAsk, StreamFrame
 from service.client.retry import Retry
 
 _NOTHING_ASKED = Ask()
@@ -54,11 +55,9 @@ class GrpcPoseClient(Following):
         client_certificate: tuple[bytes, bytes] | None = None,
         server_name: str | None = None,
     ) -> None:
-        credentials = _credentials(tls, root_certificates, client_certificate, server_name)
-        if credentials is None:
-            self._channel = grpc.insecure_channel(target, options=_OPTIONS)
-        else:
-            self._channel = grpc.secure_channel(target, credentials, options=_options(server_name))
+        self._channel = _channel(
+            grpc, target, tls, root_certificates, client_certificate, server_name
+        )
         self._stub = pose_pb2_grpc.PoseServiceStub(self._channel)  # type: ignore[no-untyped-call]
         self._api_key = api_key
         self._retry = retry or Retry()
@@ -152,13 +151,9 @@ class AsyncGrpcPoseClient(AsyncFollowing):
         client_certificate: tuple[bytes, bytes] | None = None,
         server_name: str | None = None,
     ) -> None:
-        credentials = _credentials(tls, root_certificates, client_certificate, server_name)
-        if credentials is None:
-            self._channel = grpc.aio.insecure_channel(target, options=_OPTIONS)
-        else:
-            self._channel = grpc.aio.secure_channel(
-                target, credentials, options=_options(server_name)
-            )
+        self._channel = _channel(
+            grpc.aio, target, tls, root_certificates, client_certificate, server_name
+        )
         self.stub: Any = pose_pb2_grpc.PoseServiceStub(self._channel)  # type: ignore[no-untyped-call]
         self._api_key = api_key
         self._retry = retry or Retry()
@@ -236,20 +231,19 @@ async def _send(
         raise
 
 
-def _credentials(
+def _channel(
+    kind: Any,
+    target: str,
     tls: bool,
     root_certificates: bytes | None,
     client_certificate: tuple[bytes, bytes] | None,
     server_name: str | None,
-) -> grpc.ChannelCredentials | None:
+) -> Any:
+    """A channel of `grpc` or of `grpc.aio`."""
     given = (root_certificates, client_certificate, server_name)
     if not tls and all(each is None for each in given):
-        return None
+        return kind.insecure_channel(target, options=_OPTIONS)
     key, certificate = client_certificate or (None, None)
-    return grpc.ssl_channel_credentials(root_certificates, key, certificate)
-
-
-def _options(server_name: str | None) -> tuple[tuple[str, object], ...]:
-    if server_name is None:
-        return _OPTIONS
-    return (*_OPTIONS, ("grpc.ssl_target_name_override", server_name))
+    credentials = grpc.ssl_channel_credentials(root_certificates, key, certificate)
+    named = () if server_name is None else (("grpc.ssl_target_name_override", server_name),)
+    return kind.secure_channel(target, credentials, options=(*_OPTIONS, *named))

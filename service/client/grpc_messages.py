@@ -8,17 +8,8 @@ from typing import Any
 import grpc
 
 from protos.sdpose.v1 import pose_pb2
-from service.client.answers import (
-    AFFINITY_HEADER,
-    Ask,
-    Box,
-    Keypoint,
-    Person,
-    PoseAnswer,
-    StreamAnswer,
-    StreamAsk,
-    StreamFrame,
-)
+from service.answers import Box, Keypoint, Person, PoseAnswer, Size, StreamAnswer
+from service.client.requests import AFFINITY_HEADER, Ask, StreamAsk, StreamFrame
 from service.errors import ErrorCode, ServiceError, invalid_argument
 
 # For answers that never reached our own code, such as an oversized message or a dead port.
@@ -145,8 +136,7 @@ def answer_from(message: pose_pb2.EstimatePoseResponse) -> PoseAnswer:
             )
             for person in message.people
         ),
-        width=message.image.width,
-        height=message.image.height,
+        image=Size(message.image.width, message.image.height),
         timings_ms=dict(message.timings_ms),
         models={
             "student": models.student,

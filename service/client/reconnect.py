@@ -10,8 +10,9 @@ from contextlib import aclosing
 from dataclasses import dataclass, replace
 from typing import Final
 
-from service.client.answers import Ask, StreamAnswer, StreamAsk, StreamFrame
+from service.answers import StreamAnswer
 from service.client.frames import Frames, each_of
+from service.client.requests import Ask, StreamAsk, StreamFrame
 from service.errors import ErrorCode, ServiceError
 
 _WORTH_IT: Final = (ErrorCode.UNAVAILABLE, ErrorCode.OVERLOADED, ErrorCode.DEADLINE_EXCEEDED)

@@ -9,7 +9,8 @@ from typing import Any, TypeVar
 
 import httpx
 
-from service.client.answers import Ask, Box, Keypoint, Person, PoseAnswer, StreamAnswer
+from service.answers import Box, PoseAnswer
+from service.client.requests import Ask
 from service.errors import ErrorCode, ServiceError, invalid_argument
 
 T = TypeVar("T")
@@ -101,56 +102,6 @@ def as_unreached(error: httpx.TransportError) -> ServiceError:
     if isinstance(error, httpx.TimeoutException):
         return ServiceError(ErrorCode.DEADLINE_EXCEEDED, "no answer in time")
     return ServiceError(ErrorCode.UNAVAILABLE, f"the service cannot be reached: {error}")
-
-
-def answer_of(body: dict[str, Any]) -> PoseAnswer:
-    """One image's answer out of its JSON."""
-    return PoseAnswer(
-        people=tuple(
-            Person(
-                Box(**person["box"]),
-                person["score"],
-                tuple(Keypoint(**point) for point in person["keypoints"]),
-                person.get("id"),
-            )
-            for person in body["people"]
-        ),
-        width=body["image"]["width"],
-        height=body["image"]["height"],
-        timings_ms=body["timings_ms"],
-        models=body["models"],
-        request_id=body["request_id"],
-    )
-
-
-def stream_answer_of(value: dict[str, Any]) -> StreamAnswer:
-    """The answer of one frame of `WS /pose/stream`, or a `pose` event of a camera."""
-    return StreamAnswer(
-        value["sequence"],
-        value.get("timestamp"),
-        value["dropped"],
-        _error(value["error"]) if "error" in value else answer_of(value),
-        value.get("resume_token"),
-    )
-
-
-def answers_of(value: dict[str, Any]) -> list[PoseAnswer | ServiceError]:
-    """One answer or error per image."""
-    if "results" not in value:
-        return [answer_of(value)]
-    return [
-        _error(entry["error"]) if "error" in entry else answer_of(entry)
-        for entry in value["results"]
-    ]
-
-
-def _error(entry: dict[str, Any]) -> ServiceError:
-    return ServiceError(
-        ErrorCode(entry["code"]),
-        entry["detail"],
-        field=entry.get("field"),
-        retry_after_s=entry.get("retry_after_s"),
-    )
 
 
 def of_one_image(images: Sequence[bytes], error: ServiceError) -> list[PoseAnswer | ServiceError]:

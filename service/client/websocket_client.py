@@ -15,11 +15,11 @@ from typing import Any, Final
 from websockets.asyncio.client import ClientConnection, connect
 from websockets.exceptions import ConnectionClosed, InvalidStatus, WebSocketException
 
-from service.client.answers import AFFINITY_HEADER, Ask, StreamAnswer, StreamAsk, StreamFrame
-from service.client.following import AsyncFollowing, Following
+from service.answers import StreamAnswer, stream_answer_of
+from service.client.following import AsyncFollowing, Following, iterate
 from service.client.frames import Frames, each_of
-from service.client.rest_messages import problem_error, stream_answer_of
-from service.client.threads import iterate
+from service.client.requests import AFFINITY_HEADER, Ask, StreamAsk, StreamFrame
+from service.client.rest_messages import problem_error
 from service.errors import ErrorCode, ServiceError, invalid_argument
 
 _LARGEST_ANSWER: Final = 64 * 2**20
@@ -37,9 +37,10 @@ class AsyncWebSocketPoseClient(AsyncFollowing):
         api_key: str | None = None,
         tls: ssl.SSLContext | None = None,
     ) -> None:
-        self._tls = tls
         scheme, _, rest = url.rstrip("/").partition("://")
-        self._url = f"{'wss' if scheme in ('https', 'wss') else 'ws'}://{rest}/pose/stream"
+        encrypted = scheme in ("https", "wss")
+        self._tls = tls or (True if encrypted else None)  # True: the CAs that the system trusts
+        self._url = f"{'wss' if encrypted else 'ws'}://{rest}/pose/stream"
         self._api_key = api_key
 
     async def stream(

@@ -7,31 +7,29 @@ requests). Knows neither HTTP nor gRPC. Deadlines are `time.monotonic()` moments
 from __future__ import annotations
 
 import time
-from collections.abc import Awaitable, Callable, Hashable, Sequence
+from collections.abc import Callable, Hashable, Sequence
 from functools import partial
 from typing import TypeVar
 
-import numpy as np
-
-from sdpose_core.types import Detections, Floats, Image, Poses
+from sdpose_core.types import NO_DETECTOR, Detections, Floats, Image, Poses, given_boxes
 from sdpose_core.vision.image_files import encode_jpeg
 from sdpose_core.vision.people import CANDIDATES
 from service.errors import invalid_argument
-from service.parameters import PoseParameters, Priority, check_boxes_touch
+from service.parameters import PoseParameters, check_boxes_touch
 from service.pipeline.decoding import Decoded, ImageDecoder
 from service.pipeline.estimator import Crops, Estimator, Frame
-from service.pipeline.items import Posed, PoseGroup, Turn
 from service.pipeline.limits import PipelineLimits, allowed_cycles
-from service.pipeline.results import ModelNames, PoseResult
+from service.pipeline.results import ModelNames, Posed, PoseGroup, PoseResult
 from service.scheduling.batching import Batcher
 from service.scheduling.budget import ByteBudget
+from service.scheduling.in_flight import InFlight
 from service.scheduling.owner_thread import OwnerThread, on_device
+from service.scheduling.turns import ANY_TIME, Turn
 from service.scheduling.work_pool import WorkPool
 from service.telemetry.metrics import Metrics
 from service.telemetry.tracing import SilentTracer, Tracer
 
 T = TypeVar("T")
-NO_DETECTOR = "none"
 DEFAULTS = PoseParameters()
 
 
@@ -56,10 +54,12 @@ class PosePipeline:
             str(estimator.device),
         )
         self.input_size = estimator.input_size
+        self.skeleton = estimator.skeleton
         self.cycles = allowed_cycles(estimator.cycles, limits)
         self._estimator = estimator
         self._metrics = metrics
         self._tracer = tracer or SilentTracer()
+        self._in_flight = InFlight()
         self._workers = (detect_worker, pose_worker)
         self._on_device = partial(on_device, self._workers, estimator.alive)
         self._decoder = ImageDecoder(
@@ -111,87 +111,79 @@ class PosePipeline:
         parameters: PoseParameters = DEFAULTS,
         boxes: Floats | None = None,
         *,
-        deadline: float | None = None,
+        turn: Turn = ANY_TIME,
         keep_image: bool = False,
-        share: Hashable = None,
     ) -> PoseResult:
         """Finds the people of one image file (or decoded image).
 
-        `boxes` `(N, 4)` xyxy pixels are people known already: the detector is skipped. Of the
-        parameters, `deadline_ms` is the front end's, which knows when the request began; here
-        `deadline` counts. Those with the same `share` take their turns together. Raises
-        `ServiceError`.
+        `boxes` `(N, 4)` xyxy pixels are people known already: the detector is skipped. In place
+        of the parameters' `deadline_ms` and `priority`, its `turn` in every queue counts here.
+        Raises `ServiceError`.
         """
-        started = time.monotonic()
-        timings = {"queue": 0.0}
-        turn = Turn((parameters.priority or Priority.NORMAL).order, share, deadline)
-        self._cycles(parameters.cycles)  # a bad value is rejected before any work is done
-        if boxes is None and self.models.detector == NO_DETECTOR:
-            raise invalid_argument("boxes", "needed, as this service runs without a detector")
-        # An image that is being decoded will join the batch that forms in the meantime.
-        next_batch = self._pose if boxes is not None else self._detect
-        with next_batch.expecting():
-            decode = partial(self._decode, source, whole=keep_image, boxes=boxes)
-            image, frame = await self._frame(decode, turn, timings)
-        if boxes is None:
-            done = await self._detect.submit(frame, **turn.of_queue)
-            timings["detect"] = done.ran_s
-            self._tracer.stage("detect", done.ran_s, done.waited_s)
-            timings["queue"] += done.waited_s
-            wanted = CANDIDATES * (parameters.max_people or self.limits.max_people)
-            people = image.inside(done.value.select(limit=min(wanted, self.limits.max_people)))
-            if image.reduction > 1 and not self._decoder.large_enough(people.boxes):
-                people = image.grown(people)
-                decode = partial(self._decode, source, whole=True, instead_of=image)
-                image, frame = await self._frame(decode, turn, timings)
-        else:
-            check_boxes_touch(boxes, image.width, image.height)
-            people = image.shrunk(_given(boxes).select(limit=parameters.max_people))
-        poses = image.grown_poses(await self._poses(frame, people, parameters, turn, timings))
-        poses = self._estimator.answered(
-            poses,
-            (image.width, image.height),
-            given=boxes is not None,
-            min_score=parameters.min_score,
-            suppress=self.limits.suppress if parameters.suppress is None else parameters.suppress,
-        ).first(parameters.max_people)
-        self._metrics.people_per_image.observe(len(poses))
-        timings["total"] = time.monotonic() - started
-        return PoseResult(
-            poses,
-            image.width,
-            image.height,
-            self.models,
-            {stage: seconds * 1e3 for stage, seconds in timings.items()},
-            parameters.min_keypoint_score,
-            image.pixels if keep_image else None,
-        )
+        with self._in_flight:
+            started = time.monotonic()
+            timings = {"queue": 0.0}
+            cycles = self._cycles(parameters.cycles)  # a bad value is rejected before any work
+            if boxes is None and self.models.detector == NO_DETECTOR:
+                raise invalid_argument("boxes", "needed, as this service runs without a detector")
+            image, frame, people = await self._people(
+                source, parameters, boxes, turn, timings, whole=keep_image
+            )
+            poses = Poses.empty(self.skeleton)
+            if len(people):
+                with self._pose.expecting():
+                    cut = partial(self._crop, frame, people.boxes)
+                    crops = await self._timed(self._crop_pool, cut, turn, timings)
+                group = PoseGroup(cycles, parameters.flip_test)
+                done = await self._pose.submit(crops, cost=len(people), group=group, turn=turn)
+                posed = done.value
+                self._note(timings, "pose", posed.pose_s, done.waited_s)
+                self._note(timings, "keypoints", posed.keypoints_s)
+                poses = Poses(
+                    posed.keypoints,
+                    posed.scores,
+                    people.boxes,
+                    people.scores,
+                    skeleton=self.skeleton,
+                )
+            if not poses.finite:  # a fault of ours, and nothing that JSON could carry
+                raise FloatingPointError("a keypoint or a score is not finite")
+            suppress = parameters.suppress
+            poses = self._estimator.answered(
+                image.grown_poses(poses),
+                (image.width, image.height),
+                given=boxes is not None,
+                min_score=parameters.min_score,
+                suppress=self.limits.suppress if suppress is None else suppress,
+            ).first(parameters.max_people)
+            self._metrics.people_per_image.observe(len(poses))
+            timings["total"] = time.monotonic() - started
+            return PoseResult(
+                poses,
+                image.width,
+                image.height,
+                self.models,
+                {stage: seconds * 1e3 for stage, seconds in timings.items()},
+                parameters.min_keypoint_score,
+                image.pixels if keep_image else None,
+            )
 
     def announce(self) -> Callable[[], None]:
         """Lets a batch wait a little for a call whose image still arrives; see `Batcher`."""
         return self._detect.announce()
 
-    async def draw(
-        self,
-        result: PoseResult,
-        *,
-        priority: Priority = Priority.NORMAL,
-        deadline: float | None = None,
-        share: Hashable = None,
-    ) -> bytes:
+    async def draw(self, result: PoseResult, turn: Turn = ANY_TIME) -> bytes:
         """The kept image of a result with its poses drawn, as JPEG."""
         assert result.image is not None, "estimate() must be asked to keep the image"
-        return await self._crop_pool.run(
-            partial(_annotated, result.image, result.poses, result.min_keypoint_score),
-            priority=priority.order,
-            share=share,
-            deadline=deadline,
-        )
+        drawing = partial(_annotated, result.image, result.poses, result.min_keypoint_score)
+        with self._in_flight:
+            return await self._crop_pool.run(drawing, turn)
 
     async def drain(self) -> None:
-        """Finishes what is queued."""
+        """Finishes what is in flight; no batch waits for company any more."""
         await self._detect.drain()
         await self._pose.drain()
+        await self._in_flight.ended()
 
     def close(self) -> None:
         """Fails what still waits and ends the pools; the workers belong to the runtime."""
@@ -200,60 +192,41 @@ class PosePipeline:
         self._decode_pool.stop()
         self._crop_pool.stop()
 
-    async def _frame(
+    async def _people(
         self,
-        decode: Callable[[], tuple[Decoded, Frame]],
-        turn: Turn,
-        timings: dict[str, float],
-    ) -> tuple[Decoded, Frame]:
-        return await self._timed(
-            "decode",
-            timings,
-            partial(self._decode_pool.run, **turn.of_queue),
-            decode,
-        )
-
-    async def _poses(
-        self,
-        frame: Frame,
-        people: Detections,
+        source: bytes | Image,
         parameters: PoseParameters,
+        boxes: Floats | None,
         turn: Turn,
         timings: dict[str, float],
-    ) -> Poses:
-        if not len(people):
-            return Poses.empty()
-        with self._pose.expecting():
-            crops = await self._timed(
-                "crop",
-                timings,
-                partial(self._crop_pool.run, **turn.of_queue),
-                partial(self._crop, frame, people.boxes),
-            )
-        done = await self._pose.submit(
-            crops,
-            cost=len(people),
-            group=PoseGroup(self._cycles(parameters.cycles), parameters.flip_test),
-            **turn.of_queue,
-        )
-        posed = done.value
-        timings["pose"], timings["keypoints"] = posed.pose_s, posed.keypoints_s
-        self._tracer.stage("pose", posed.pose_s, done.waited_s)
-        self._tracer.stage("keypoints", posed.keypoints_s)
-        timings["queue"] += done.waited_s
-        poses = Poses(posed.keypoints, posed.scores, people.boxes, people.scores)
-        if not poses.finite:  # a fault of ours, and nothing that JSON could carry
-            raise FloatingPointError("a keypoint or a score is not finite")
-        return poses
+        *,
+        whole: bool,
+    ) -> tuple[Decoded, Frame, Detections]:
+        """The decoded image, and the people in its pixels."""
+        # An image that is being decoded will join the batch that forms in the meantime.
+        next_batch = self._pose if boxes is not None else self._detect
+        with next_batch.expecting():
+            decode = partial(self._decode, source, whole=whole, boxes=boxes)
+            image, frame = await self._timed(self._decode_pool, decode, turn, timings)
+        if boxes is not None:
+            check_boxes_touch(boxes, image.width, image.height)
+            given = given_boxes(boxes).select(limit=parameters.max_people)
+            return image, frame, image.shrunk(given)
+        done = await self._detect.submit(frame, turn=turn)
+        self._note(timings, "detect", done.ran_s, done.waited_s)
+        wanted = CANDIDATES * (parameters.max_people or self.limits.max_people)
+        people = image.inside(done.value.select(limit=min(wanted, self.limits.max_people)))
+        if image.reduction > 1 and not self._decoder.large_enough(people.boxes):
+            people = image.grown(people)
+            decode = partial(self._decode, source, whole=True, instead_of=image)
+            image, frame = await self._timed(self._decode_pool, decode, turn, timings)
+        return image, frame, people
 
     async def _timed(
-        self,
-        stage: str,
-        timings: dict[str, float],
-        run: Callable[[Callable[[], T]], Awaitable[T]],
-        work: Callable[[], T],
+        self, pool: WorkPool, work: Callable[[], T], turn: Turn, timings: dict[str, float]
     ) -> T:
-        """Runs work elsewhere and notes how long it waited and how long the work itself took."""
+        """Runs work in a pool and notes how long it waited and how long the work itself took."""
+        stage = pool.name
         asked = time.monotonic()
         waited_s = worked_s = 0.0
 
@@ -266,11 +239,16 @@ class PosePipeline:
             self._metrics.stage_seconds.labels(stage).observe(worked_s)
             return result
 
-        result = await run(timed)
-        timings[stage] = timings.get(stage, 0.0) + worked_s
-        self._tracer.stage(stage, worked_s, waited_s)
-        timings["queue"] += waited_s
+        result = await pool.run(timed, turn)
+        self._note(timings, stage, worked_s, waited_s)
         return result
+
+    def _note(
+        self, timings: dict[str, float], stage: str, worked_s: float, waited_s: float = 0.0
+    ) -> None:
+        timings[stage] = timings.get(stage, 0.0) + worked_s
+        timings["queue"] += waited_s
+        self._tracer.stage(stage, worked_s, waited_s)
 
     def _cycles(self, asked: int | None) -> int:
         try:
@@ -311,11 +289,6 @@ class PosePipeline:
         self._metrics.stage_seconds.labels("pose").observe(pose_s)
         self._metrics.stage_seconds.labels("keypoints").observe(keypoints_s)
         return [Posed(points, scores, pose_s, keypoints_s) for points, scores in found]
-
-
-def _given(boxes: Floats) -> Detections:
-    """The caller's own boxes, which count as certain."""
-    return Detections(boxes, np.ones(len(boxes), np.float32))
 
 
 def _annotated(image: Image, poses: Poses, min_keypoint_score: float) -> bytes:

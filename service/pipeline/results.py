@@ -1,4 +1,4 @@
-"""The people of one image, and which models found them."""
+"""What the pipeline passes to its queues, and answers: the people of one image."""
 
 from __future__ import annotations
 
@@ -6,7 +6,25 @@ from dataclasses import asdict, dataclass
 from typing import Any
 
 from sdpose_core.io.people import people_json
-from sdpose_core.types import Image, Poses
+from sdpose_core.types import Floats, Image, Poses
+
+
+@dataclass(frozen=True, slots=True)
+class PoseGroup:
+    """Only crops with the same options may share a batch."""
+
+    cycles: int
+    flip_test: bool
+
+
+@dataclass(frozen=True, slots=True)
+class Posed:
+    """The keypoints and scores of one image's people; the seconds are those of its batch."""
+
+    keypoints: Floats
+    scores: Floats
+    pose_s: float
+    keypoints_s: float
 
 
 @dataclass(frozen=True, slots=True)
@@ -35,7 +53,7 @@ class PoseResult:
     image: Image | None = None
 
     def answer(self, request_id: str) -> dict[str, Any]:
-        """The answer to the client as JSON values; people as `people_json` has them."""
+        """The values of a `service.answers.PoseAnswer`; people as `people_json` has them."""
         return {
             "people": people_json(self.poses, self.min_keypoint_score),
             "image": {"width": self.width, "height": self.height},

@@ -15,7 +15,6 @@ from ray.serve._private.proxy_request_response import gRPCStreamingType
 from ray.serve.grpc_util import RayServegRPCContext
 
 from protos.sdpose.v1 import pose_pb2_grpc
-from service.parameters import time_left_s
 
 _TIME_LEFT = "sdpose-time-left-ms"
 
@@ -121,7 +120,7 @@ class ServeContext:
 
         Known where `add_pose_service` is Serve's servicer function; else none is.
         """
-        return None if self._deadline is None else time_left_s(self._deadline)
+        return None if self._deadline is None else max(0.0, self._deadline - time.monotonic())
 
 
 async def single(

@@ -2,18 +2,19 @@
 
 from __future__ import annotations
 
+from dataclasses import asdict
 from typing import Final
 
 from fastapi import APIRouter, Depends, Request
 from pydantic import BaseModel, ConfigDict, Field, ValidationError
 
 from service.access.keys import Scope
+from service.answers import Models
 from service.errors import invalid_argument
 from service.parameters import rejected
-from service.rest.callers import callers_of
+from service.rest.callers import KEYS, callers_of
 from service.rest.documentation import ADMIN_PROBLEMS
 from service.rest.json_body import read_small_json
-from service.rest.schemas import ModelsModel
 from service.runtime.runtime import Runtime
 
 
@@ -43,26 +44,23 @@ def admin_routes(runtime: Runtime) -> APIRouter:
     """Loading other models without a restart."""
     router = APIRouter(
         prefix="/admin",
-        dependencies=[Depends(callers_of(runtime.access, Scope.ADMIN))],
+        dependencies=[*KEYS, Depends(callers_of(runtime.access, Scope.ADMIN))],
         tags=["administration"],
         responses=ADMIN_PROBLEMS,
     )
 
     @router.post(
-        "/reload", summary="Load the models anew, or others, and swap", openapi_extra=_REQUEST
+        "/reload",
+        summary="Load the models anew, or others, and swap",
+        response_model=Models,
+        openapi_extra=_REQUEST,
     )
-    async def reload(request: Request) -> ModelsModel:
+    async def reload(request: Request) -> dict[str, str]:
         """Answers when the new models serve. Requests in flight finish on those before; where the
         new ones do not load, those before stay.
         """
         wanted = _parsed(await read_small_json(request, "the models")) if _has_body(request) else {}
-        names = await runtime.reload(**wanted)
-        return ModelsModel(
-            student=names.student,
-            detector=names.detector,
-            backend=names.backend,
-            device=names.device,
-        )
+        return asdict(await runtime.reload(**wanted))
 
     return router
 

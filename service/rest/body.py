@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import AsyncIterator, Awaitable, Callable, Hashable
+from collections.abc import AsyncIterator, Awaitable, Callable
 from dataclasses import dataclass
 from functools import partial
 from typing import TypeAlias
@@ -11,11 +11,11 @@ from starlette.datastructures import FormData, Headers, UploadFile
 from starlette.formparsers import MultiPartException, MultiPartParser
 from starlette.requests import Request
 
+from service.admission.door import Admission
 from service.errors import ErrorCode, ServiceError, invalid_argument, shortened
 from service.json_text import JsonBound
 from service.parameters import each_once
 from service.rest.json_body import MAX_FIELDS, parse_json
-from service.scheduling.budget import ByteBudget
 
 _MAX_FIELD_BYTES = 2**20
 IMAGE_FIELD = "image"
@@ -44,39 +44,10 @@ Parse: TypeAlias = Callable[[Callable[[], _Parsed]], Awaitable[_Parsed]]
 """Runs the reading of a JSON body off the event loop."""
 
 
-class BodyShare:
-    """What one request of a caller's `share` holds of the memory for all bodies; given back at the
-    end of the block.
-    """
-
-    def __init__(self, budget: ByteBudget, share: Hashable) -> None:
-        self._budget = budget
-        self._share = share
-        self._held = 0
-
-    def expect(self, size: int) -> None:
-        """So many bytes are announced; raises `ServiceError` overloaded where they do not fit.
-
-        Nothing is set aside for them: else a client that never sends them would shut out others.
-        """
-        self._budget.check(size, held=self._held, share=self._share)
-
-    def add(self, size: int) -> None:
-        """So many bytes have come; raises `ServiceError` overloaded where they do not fit."""
-        self._budget.take(size, held=self._held, share=self._share)
-        self._held += size
-
-    def __enter__(self) -> BodyShare:
-        return self
-
-    def __exit__(self, *_: object) -> None:
-        self._budget.give_back(self._held, share=self._share)
-
-
 async def read_body(
-    request: Request, limits: BodyLimits, share: BodyShare, parse: Parse
+    request: Request, limits: BodyLimits, admission: Admission, parse: Parse
 ) -> PoseBody:
-    """Reads a multipart form, a raw image or a JSON object, which then count as held by `share`.
+    """Reads a multipart form, a raw image or a JSON object, which its `admission` then holds.
 
     Raises `ServiceError` unsupported_media_type (another content type), payload_too_large,
     invalid_argument or overloaded, and what `CallMiddleware` raises of a body that does not come.
@@ -84,7 +55,7 @@ async def read_body(
     parameters = each_once(request.query_params.multi_items())
     kind = request.headers.get("content-type", "").partition(";")[0].strip().lower()
     if kind == "multipart/form-data":
-        form = await _parse_form(request, limits, share)
+        form = await _parse_form(request, limits, admission)
         try:
             images, fields = await _split(form)
         finally:
@@ -92,15 +63,15 @@ async def read_body(
         return PoseBody(images, _joined(parameters, each_once(fields), "the form"))
     if kind == "application/json":
         bound, pieces = JsonBound(limits.max_values, "body"), list[bytes]()
-        async for chunk in _bounded(request, limits.max_request_bytes, share):
+        async for chunk in _bounded(request, limits.max_request_bytes, admission):
             bound.add(chunk)
             pieces.append(chunk)
         images, given = await parse(partial(parse_json, pieces, IMAGE_FIELD, limits.max_images))
-        share.add(sum(map(len, images)))
+        admission.hold(sum(map(len, images)))
         return PoseBody(images, _joined(parameters, given, "the JSON object"))
     if kind.startswith("image/") or kind == "application/octet-stream":
         most = min(limits.max_image_bytes, limits.max_request_bytes)
-        chunks = [chunk async for chunk in _bounded(request, most, share)]
+        chunks = [chunk async for chunk in _bounded(request, most, admission)]
         return PoseBody([b"".join(chunks)], parameters)
     raise ServiceError(
         ErrorCode.UNSUPPORTED_MEDIA_TYPE,
@@ -117,26 +88,26 @@ def _joined(query: dict[str, str], body: dict[str, str], where: str) -> dict[str
     return {**query, **body}
 
 
-async def _bounded(request: Request, most: int, share: BodyShare) -> AsyncIterator[bytes]:
+async def _bounded(request: Request, most: int, admission: Admission) -> AsyncIterator[bytes]:
     """The body in pieces; refused by its announced size already, else as soon as it is over."""
     announced = request.headers.get("content-length", "")
     if announced.isdecimal():
         if int(announced) > most:
             raise _too_large(most)
-        share.expect(int(announced))
+        admission.expect(int(announced))
     seen = 0
     async for chunk in request.stream():
         seen += len(chunk)
         if seen > most:
             raise _too_large(most)
-        share.add(len(chunk))
+        admission.hold(len(chunk))
         yield chunk
 
 
-async def _parse_form(request: Request, limits: BodyLimits, share: BodyShare) -> FormData:
+async def _parse_form(request: Request, limits: BodyLimits, admission: Admission) -> FormData:
     parser = MultiPartParser(
         Headers(scope=request.scope),
-        _bounded(request, limits.max_request_bytes, share),  # type: ignore[arg-type]
+        _bounded(request, limits.max_request_bytes, admission),  # type: ignore[arg-type]
         max_files=limits.max_images,
         max_fields=MAX_FIELDS,
         max_part_size=_MAX_FIELD_BYTES,

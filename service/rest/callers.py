@@ -1,26 +1,72 @@
-"""Who calls over HTTP, told by the key that a request or a WebSocket shows."""
+"""Who calls over HTTP, by the key that a request or a WebSocket shows."""
 
 from __future__ import annotations
 
 import base64
 import binascii
 from collections.abc import Callable, Collection, Coroutine
-from typing import Annotated, Any, TypeAlias
+from typing import Any, TypeAlias
 from urllib.parse import urlsplit
 
 from fastapi import Depends, Request, WebSocket
-from fastapi.security import APIKeyHeader, HTTPAuthorizationCredentials, HTTPBearer
+from fastapi.security import APIKeyHeader, HTTPBearer
+from starlette.datastructures import QueryParams
+from starlette.requests import HTTPConnection
 
 from service.access.callers import Access, Caller
 from service.access.keys import Scope
+from service.admission.door import Door
+from service.admission.ticket import Ticket
 from service.errors import ErrorCode, ServiceError
 from service.telemetry.calls import current_call
 
 KEY_PROTOCOL = "sdpose.key."
 Identify: TypeAlias = Callable[..., Coroutine[Any, Any, Caller]]
 
-_api_key = APIKeyHeader(name="X-API-Key", auto_error=False, description="A key of the operator.")
-_bearer = HTTPBearer(auto_error=False, description="A key of the operator.")
+TICKET = "sdpose.ticket"
+"""Name in the ASGI scope under which `CallMiddleware` leaves the ticket for the route."""
+
+_ABOUT = "A key of the operator."
+KEYS = (
+    Depends(APIKeyHeader(name="X-API-Key", auto_error=False, description=_ABOUT)),
+    Depends(HTTPBearer(auto_error=False, description=_ABOUT)),
+)
+"""Dependencies that only tell the API's document how a key is shown."""
+
+
+def ticket_of(request: HTTPConnection, access: Access, door: Door) -> Ticket:
+    """The ticket of a request for poses.
+
+    Raises `ServiceError` unauthenticated or permission_denied.
+    """
+    return door.ticket(_identified(request, access), _wanted_s(request.query_params))
+
+
+def _identified(
+    connection: HTTPConnection,
+    access: Access,
+    scope: Scope | None = Scope.POSE,
+    offered: str | None = None,
+) -> Caller:
+    """The caller, whose key opens `scope`; `offered` is a key beside the headers."""
+    headers = connection.headers
+    address = connection.client.host if connection.client else None
+    caller = access.identify(
+        headers.get("x-api-key", offered), headers.get("authorization"), address
+    )
+    current_call().key = caller.name
+    if scope is not None:
+        access.check_scope(caller, scope)
+    return caller
+
+
+def _wanted_s(query: QueryParams) -> float | None:
+    """The time that the query leaves; what is wrong there is reported when it is checked."""
+    try:
+        wanted_s = float(query.get("deadline_ms", "nan")) / 1e3
+    except ValueError:
+        return None
+    return wanted_s if wanted_s > 0 else None
 
 
 def callers_of(access: Access, scope: Scope | None = Scope.POSE) -> Identify:
@@ -29,18 +75,8 @@ def callers_of(access: Access, scope: Scope | None = Scope.POSE) -> Identify:
     None lets every key in.
     """
 
-    async def caller(  # async: a plain function would take a thread hop
-        request: Request,
-        api_key: Annotated[str | None, Depends(_api_key)],
-        bearer: Annotated[HTTPAuthorizationCredentials | None, Depends(_bearer)],
-    ) -> Caller:
-        authorization = f"Bearer {bearer.credentials}" if bearer else None
-        address = request.client.host if request.client else None
-        found = access.identify(api_key, authorization, address)
-        current_call().key = found.name
-        if scope is not None:
-            access.check_scope(found, scope)
-        return found
+    async def caller(request: Request) -> Caller:  # async: else it would take a thread hop
+        return _identified(request, access, scope)
 
     return caller
 
@@ -60,14 +96,7 @@ def caller_of_socket(websocket: WebSocket, access: Access, origins: Collection[s
             raise ServiceError(
                 ErrorCode.UNAUTHENTICATED, "pages of other origins need an API key to be set"
             )
-    found = access.identify(
-        websocket.headers.get("x-api-key", _offered_key(websocket.scope["subprotocols"])),
-        websocket.headers.get("authorization"),
-        websocket.client.host if websocket.client else None,
-    )
-    current_call().key = found.name
-    access.check_scope(found, Scope.POSE)
-    return found
+    return _identified(websocket, access, offered=_offered_key(websocket.scope["subprotocols"]))
 
 
 def _offered_key(protocols: list[str]) -> str | None:

@@ -13,10 +13,10 @@ from pydantic_core import to_json
 
 from service.access.callers import Caller
 from service.access.keys import Scope
+from service.cameras.broadcast import Subscription
 from service.cameras.camera import CameraAnswer, CameraEvent, CameraStatus
-from service.cameras.feed import Watcher
 from service.cameras.settings import CameraRequest, parse_camera
-from service.rest.callers import callers_of
+from service.rest.callers import KEYS, callers_of
 from service.rest.documentation import CAMERA_PROBLEMS
 from service.rest.errors import frame_entry
 from service.rest.json_body import read_small_json
@@ -29,7 +29,7 @@ _QUIET_S: Final = 15.0
 """After so long without news a comment is sent, since proxies end what is silent."""
 _BOUNDARY: Final = "frame"
 
-Watched = tuple[CameraStatus, Watcher[CameraEvent]]
+Events = tuple[CameraStatus, Subscription[CameraEvent]]
 
 
 def camera_routes(runtime: Runtime) -> APIRouter:
@@ -39,26 +39,26 @@ def camera_routes(runtime: Runtime) -> APIRouter:
     any_key = callers_of(runtime.access, None)
     router = APIRouter(
         prefix=PATH,
+        dependencies=KEYS,
         tags=["cameras"],
         responses=CAMERA_PROBLEMS,
     )
 
-    async def watched(name: str, caller: Caller = Depends(identify)) -> AsyncIterator[Watched]:
-        with cameras.watch(name, caller) as watch:
-            yield watch
+    async def subscribed(name: str, caller: Caller = Depends(identify)) -> AsyncIterator[Events]:
+        with cameras.watch(name, caller) as events:
+            yield events
 
     async def pictured(
         name: str, caller: Caller = Depends(identify)
-    ) -> AsyncIterator[Watcher[bytes]]:
-        with cameras.watch_pictures(name, caller) as watcher:
-            yield watcher
+    ) -> AsyncIterator[Subscription[bytes]]:
+        with cameras.watch_pictures(name, caller) as pictures:
+            yield pictures
 
     @router.post("", status_code=201, summary="Read one more camera", openapi_extra=_REQUEST)
     async def add(
         request: Request, response: Response, caller: Caller = Depends(identify)
     ) -> CameraModel:
-        caller.check(requests=1)
-        runtime.check_admission(caller, runtime.patience_s())
+        runtime.door.check(runtime.door.ticket(caller))
         status = cameras.add(parse_camera(await read_small_json(request, "a camera")), caller)
         response.headers["Location"] = f"{request.scope.get('root_path', '')}{PATH}/{status.name}"
         return camera_model(status)
@@ -76,16 +76,16 @@ def camera_routes(runtime: Runtime) -> APIRouter:
         cameras.remove(name, caller)
 
     @router.get("/{name}/events", response_class=_EventsResponse, summary="Its results")
-    async def events(watch: Watched = Depends(watched)) -> Response:
+    async def events(watched: Events = Depends(subscribed)) -> Response:
         """Server-sent events: `camera` tells how it is, first and at each change; `pose` has the
         people of one frame, as an answer of `WS /pose/stream`. The id is the frame's number.
         """
-        return PushedResponse(_events(*watch), media_type=_EventsResponse.media_type)
+        return PushedResponse(_events(*watched), media_type=_EventsResponse.media_type)
 
     @router.get("/{name}/live", response_class=_LiveResponse, summary="Its live picture")
-    async def live(watch: Watcher[bytes] = Depends(pictured)) -> Response:
+    async def live(pictures: Subscription[bytes] = Depends(pictured)) -> Response:
         """MJPEG with the people drawn in, for an `<img>`; drawn only while someone watches."""
-        return PushedResponse(_parts(watch), media_type=_LiveResponse.media_type)
+        return PushedResponse(_parts(pictures), media_type=_LiveResponse.media_type)
 
     return router
 
@@ -116,12 +116,12 @@ def camera_model(status: CameraStatus) -> CameraModel:
     return CameraModel.model_validate(asdict(status))
 
 
-async def _events(status: CameraStatus, watcher: Watcher[CameraEvent]) -> AsyncIterator[bytes]:
+async def _events(status: CameraStatus, events: Subscription[CameraEvent]) -> AsyncIterator[bytes]:
     yield format_sse_event(event="camera", data_str=_json(camera_model(status)), retry=2000)
     while True:
         try:
             async with asyncio.timeout(_QUIET_S):
-                event = await anext(watcher)
+                event = await anext(events)
         except TimeoutError:
             yield format_sse_event(comment="nothing new")
             continue
@@ -136,8 +136,8 @@ async def _events(status: CameraStatus, watcher: Watcher[CameraEvent]) -> AsyncI
             yield format_sse_event(event="camera", data_str=_json(camera_model(event)))
 
 
-async def _parts(watcher: Watcher[bytes]) -> AsyncIterator[bytes]:
-    async for picture in watcher:
+async def _parts(pictures: Subscription[bytes]) -> AsyncIterator[bytes]:
+    async for picture in pictures:
         head = (
             f"--{_BOUNDARY}\r\nContent-Type: image/jpeg\r\nContent-Length: {len(picture)}\r\n\r\n"
         )

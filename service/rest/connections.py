@@ -3,11 +3,10 @@
 from __future__ import annotations
 
 import resource
-from collections import Counter
 from collections.abc import Callable
 
 from service.access.callers import network
-from service.scheduling.fairness import crowds
+from service.scheduling.shares import FairBound
 
 _MOST = 4096
 """Also where the process may open a million files: each connection takes memory."""
@@ -24,8 +23,8 @@ class Connections:
     def __init__(self, part: float, on_refusal: Callable[[], None] = lambda: None) -> None:
         self._part = part
         self._on_refusal = on_refusal
-        self._open: dict[object, str] = {}
-        self._held: Counter[str] = Counter()
+        self._room = FairBound(_MOST)
+        self._open: dict[object, str | None] = {}
         self._waiting: dict[str, dict[object, Callable[[], None]]] = {}
 
     def __len__(self) -> int:
@@ -35,22 +34,26 @@ class Connections:
         """One more of a caller; False where it may not stay."""
         caller = network(address)
         files, _ = resource.getrlimit(resource.RLIMIT_NOFILE)  # operators change it as we run
-        free = min(_MOST, int(files * self._part)) - len(self._open)
-        if free <= 0 or (crowds(self._held[caller], free) and not self._drop_oldest(caller)):
+        self._room.bound = min(_MOST, int(files * self._part))
+        full = self._room.free <= 0
+        if full or (self._room.over_share(caller) and not self._drop_oldest(caller)):
             self._on_refusal()
             return False
         self._open[connection] = caller
-        self._held[caller] += 1
+        self._room.take(caller)
         return True
 
     def waits(self, connection: object, drop: Callable[[], None]) -> None:
         """From now on it is the client's turn; `drop` ends the connection."""
-        if connection in self._open:
-            self._waiting.setdefault(self._open[connection], {}).setdefault(connection, drop)
+        caller = self._open.get(connection)
+        if caller is not None:
+            self._waiting.setdefault(caller, {}).setdefault(connection, drop)
 
     def works(self, connection: object) -> None:
         """From now on it is the service's turn."""
-        caller = self._open.get(connection, "")
+        caller = self._open.get(connection)
+        if caller is None:
+            return
         waiting = self._waiting.get(caller, {})
         waiting.pop(connection, None)
         if not waiting:
@@ -59,9 +62,8 @@ class Connections:
     def remove(self, connection: object) -> None:
         """It is closed."""
         self.works(connection)
-        caller = self._open.pop(connection, "")
-        if caller:
-            self._give_back(caller)
+        if connection in self._open:
+            self._room.give_back(self._open.pop(connection))
 
     def replace(self, connection: object, other: object) -> None:
         """Another object has taken the connection over, and works."""
@@ -75,12 +77,9 @@ class Connections:
             return False
         connection, drop = oldest
         self.works(connection)
-        self._open[connection] = ""  # its file is open until the loop comes by, and counts so long
-        self._give_back(caller)
+        # Its file is open until the loop comes by: until then it counts, and for no caller.
+        self._room.give_back(caller)
+        self._room.take(None)
+        self._open[connection] = None
         drop()
         return True
-
-    def _give_back(self, caller: str) -> None:
-        self._held[caller] -= 1
-        if not self._held[caller]:
-            del self._held[caller]

@@ -4,9 +4,10 @@ from __future__ import annotations
 
 from typing import Any
 
+from service.answers import PoseAnswer
 from service.parameters import PoseParameters
 from service.rest.body import IMAGE_FIELD
-from service.rest.schemas import PoseResponse, PoseResponses, Problem
+from service.rest.schemas import PoseAnswers, Problem
 
 _WHEN = {
     400: "The bytes do not decode as an image.",
@@ -123,7 +124,7 @@ def _image_alone(schema: dict[str, Any]) -> dict[str, Any]:
 
 POSE_DOCUMENT = _document(
     {
-        "model": PoseResponse | PoseResponses,
+        "model": PoseAnswer | PoseAnswers,
         "description": "The people of the image; with several images `results` in their order, "
         "each either such an answer or an `error`.",
     },

@@ -11,7 +11,7 @@ from starlette.responses import JSONResponse
 
 from service.errors import ErrorCode, ServiceError, as_service_error
 from service.pipeline.results import PoseResult
-from service.streams.sessions import FrameAnswer
+from service.streams.pose_stream import FrameAnswer
 from service.telemetry.calls import current_call
 
 HTTP_STATUS: dict[ErrorCode, int] = {
@@ -73,15 +73,13 @@ def answer_entry(outcome: PoseResult | BaseException, request_id: str) -> dict[s
     return {"error": entry}
 
 
-def frame_entry(
-    answer: FrameAnswer[PoseResult], request_id: str, resume_token: str | None = None
-) -> dict[str, object]:
+def frame_entry(answer: FrameAnswer, request_id: str) -> dict[str, object]:
     """The JSON value of one frame of a stream: its number, and its answer or its own error."""
     entry: dict[str, object] = {"sequence": answer.sequence, "dropped": answer.dropped}
     if answer.timestamp is not None:
         entry["timestamp"] = answer.timestamp
-    if resume_token is not None:
-        entry["resume_token"] = resume_token
+    if answer.resume_token is not None:
+        entry["resume_token"] = answer.resume_token
     return {**entry, **answer_entry(answer.outcome, request_id)}
 
 

@@ -5,6 +5,7 @@ from __future__ import annotations
 import asyncio
 import io
 import os
+import tarfile
 import zipfile
 from functools import cache
 from importlib.metadata import distribution
@@ -33,7 +34,9 @@ _HEADERS: Final = {
 
 
 def mount_page(app: FastAPI) -> None:
-    """Adds `/`, `/web/...` and `/source`; open to everyone who reaches the port."""
+    """Adds the page, its files, the JavaScript client and the source; open to everyone who
+    reaches the port.
+    """
     router = APIRouter(include_in_schema=False)
     zipping = asyncio.Lock()
 
@@ -51,6 +54,11 @@ def mount_page(app: FastAPI) -> None:
         disposition = {"Content-Disposition": 'attachment; filename="sdpose-source.zip"'}
         return Response(archive, media_type="application/zip", headers=disposition)
 
+    @router.get("/sdpose-client.tgz")
+    async def client_package() -> Response:
+        """The JavaScript client, for `npm install`."""
+        return Response(_client_package(), media_type="application/gzip")
+
     app.include_router(router)
     app.mount("/web", _PageFiles(directory=_WEB))
 
@@ -63,6 +71,20 @@ class _PageFiles(StaticFiles):
         response = super().file_response(full_path, stat_result, *rest)  # type: ignore[arg-type]
         response.headers.update(_HEADERS)
         return response
+
+
+@cache
+def _client_package() -> bytes:
+    file = io.BytesIO()
+    with tarfile.open(fileobj=file, mode="w:gz") as archive:
+        archive.add(_WEB / "client", "package", filter=_without_owner)  # the folder's name for npm
+    return file.getvalue()
+
+
+def _without_owner(entry: tarfile.TarInfo) -> tarfile.TarInfo:
+    entry.uid = entry.gid = 0
+    entry.uname = entry.gname = ""
+    return entry
 
 
 @cache

@@ -4,59 +4,44 @@ from __future__ import annotations
 
 import asyncio
 from collections.abc import AsyncIterator, Callable, Sequence
-from dataclasses import dataclass
+from dataclasses import asdict, dataclass
 from functools import partial
 
 from fastapi import APIRouter, Depends, Request, Response
 from prometheus_client import CONTENT_TYPE_LATEST
 from pydantic_core import to_json
 
-from sdpose_core.skeleton import EDGES, KEYPOINT_NAMES
 from sdpose_core.types import Floats
-from service.access.callers import Caller
-from service.errors import ErrorCode, ServiceError, as_service_error
+from service.admission.door import Admission
+from service.admission.ticket import Ticket
+from service.errors import ErrorCode, ServiceError, as_service_error, unavailable
 from service.json_text import most_values
 from service.parameters import PoseParameters, parse_boxes, parse_parameters
 from service.pipeline.results import PoseResult
-from service.rest.body import BodyLimits, BodyShare, read_body
-from service.rest.callers import callers_of
+from service.rest.body import BodyLimits, read_body
+from service.rest.callers import KEYS, TICKET, callers_of
 from service.rest.connection import while_connected
 from service.rest.documentation import OVERLAY_DOCUMENT, POSE_DOCUMENT, PROBLEMS
 from service.rest.errors import answer_entry
-from service.rest.schemas import CyclesModel, Health, ModelsModel, ModelsResponse, SizeModel
-from service.runtime.permit import Permit
+from service.rest.schemas import Health, ModelsResponse
 from service.runtime.runtime import Runtime
+from service.scheduling.turns import Turn
 from service.telemetry.calls import current_call
 
 
 @dataclass(frozen=True, slots=True)
-class _Admitted:
-    """One checked request that holds a permit: its images, and the boxes of each."""
+class _Asked:
+    """One request that was let in and read: its images, and the boxes of each."""
 
     images: list[bytes]
     parameters: PoseParameters
     boxes: Sequence[Floats | None]
-    permit: Permit
-    deadline: float
+    ticket: Ticket
+    admission: Admission
 
-    async def estimate(self, index: int, *, keep_image: bool = False) -> PoseResult:
-        return await self.permit.estimate(
-            self.images[index],
-            self.parameters,
-            self.boxes[index],
-            deadline=self.deadline,
-            keep_image=keep_image,
-        )
-
-    async def estimate_all(self) -> list[PoseResult | BaseException]:
-        estimates = [self.estimate(index) for index in range(len(self.images))]
-        return await asyncio.gather(*estimates, return_exceptions=True)
-
-    async def draw(self) -> bytes:
-        result = await self.estimate(0, keep_image=True)
-        return await self.permit.draw(
-            result, priority=self.parameters.priority, deadline=self.deadline
-        )
+    @property
+    def turn(self) -> Turn:
+        return self.ticket.turn(self.parameters.priority, self.parameters.deadline_ms)
 
 
 def pose_routes(runtime: Runtime) -> APIRouter:
@@ -69,41 +54,47 @@ def pose_routes(runtime: Runtime) -> APIRouter:
         max_values=most_values(settings.max_boxes, settings.max_images),
     )
 
-    identify = callers_of(runtime.access)
-    router = APIRouter(dependencies=[Depends(identify)], tags=["pose"])
+    router = APIRouter(dependencies=KEYS, tags=["pose"])
 
-    async def admitted(
-        request: Request, caller: Caller = Depends(identify)
-    ) -> AsyncIterator[_Admitted]:
+    async def admitted(request: Request) -> AsyncIterator[_Asked]:
         """The checked request; a drain waits, and its body counts, until the answer is sent."""
+        ticket: Ticket = request.scope[TICKET]
         # All that can refuse it comes first: then its body is not read.
-        patience_s = runtime.patience_s(request.query_params.get("deadline_ms"))
-        caller.check(requests=1)
-        with (
-            runtime.permit(caller, patience_s) as permit,
-            BodyShare(runtime.bodies, caller.share) as share,
-        ):
+        with runtime.door.enter(ticket) as admission:
             # In one thread for all: each that computes keeps the interpreter from the event loop.
-            read = partial(runtime.body_pool.run, share=caller.share)
-            body = await read_body(request, limits, share, read)
+            read = partial(runtime.body_pool.run, turn=Turn(ticket.caller.share))
+            body = await read_body(request, limits, admission, read)
             raw = dict(body.parameters)
             boxes = raw.pop("boxes", None)
             parameters = parse_parameters(raw)
             many = len(body.images)
             each = [None] * many if boxes is None else parse_boxes(boxes, many, settings.max_boxes)
-            deadline = current_call().deadline(parameters.deadline_ms)
-            yield _Admitted(body.images, parameters, each, permit, deadline)
+            yield _Asked(body.images, parameters, each, ticket, admission)
+
+    async def estimate_all(asked: _Asked) -> list[PoseResult | BaseException]:
+        async def one(image: bytes, boxes: Floats | None) -> PoseResult:
+            result = await runtime.pipeline.estimate(
+                image, asked.parameters, boxes, turn=asked.turn
+            )
+            asked.admission.answered(len(result.poses))
+            return result
+
+        estimates = map(one, asked.images, asked.boxes)
+        return await asyncio.gather(*estimates, return_exceptions=True)
 
     @router.post("/pose", summary="Find people and their keypoints", **POSE_DOCUMENT)
-    async def pose(request: Request, asked: _Admitted = Depends(admitted)) -> Response:
+    async def pose(request: Request, asked: _Asked = Depends(admitted)) -> Response:
         call = current_call()
-        many = len(asked.images)
-        if many == 1:
-            result = await while_connected(request, asked.estimate(0))
+        if len(asked.images) == 1:
+            estimate = runtime.pipeline.estimate(
+                asked.images[0], asked.parameters, asked.boxes[0], turn=asked.turn
+            )
+            result = await while_connected(request, estimate)
+            asked.admission.answered(len(result.poses))
             return _json(result.answer(call.request_id))
-        results = await while_connected(request, asked.estimate_all())
+        results = await while_connected(request, estimate_all(asked))
         failed = [result for result in results if isinstance(result, BaseException)]
-        if len(failed) == many:  # status 200, but not what a count of requests should call ok
+        if len(failed) == len(results):  # status 200, but not what a count of requests calls ok
             call.outcome = as_service_error(failed[0]).code.value
         return _json({"results": [answer_entry(result, call.request_id) for result in results]})
 
@@ -113,33 +104,38 @@ def pose_routes(runtime: Runtime) -> APIRouter:
         response_class=Response,  # not JSON, as the document would say
         **OVERLAY_DOCUMENT,
     )
-    async def overlay(request: Request, asked: _Admitted = Depends(admitted)) -> Response:
+    async def overlay(request: Request, asked: _Asked = Depends(admitted)) -> Response:
         if len(asked.images) != 1:
             raise ServiceError(
                 ErrorCode.INVALID_ARGUMENT, "image: send one image at a time", field="image"
             )
-        drawn = await while_connected(request, asked.draw())
+        turn = asked.turn
+        estimate = runtime.pipeline.estimate(
+            asked.images[0], asked.parameters, asked.boxes[0], turn=turn, keep_image=True
+        )
+        result = await while_connected(request, estimate)
+        asked.admission.answered(len(result.poses))
+        drawn = await while_connected(request, runtime.pipeline.draw(result, turn))
         return Response(drawn, media_type="image/jpeg")
 
-    @router.get("/models", summary="What is loaded", responses=PROBLEMS)
-    async def models() -> ModelsResponse:
-        names, size, cycles = runtime.models, runtime.input_size, runtime.cycles
-        if names is None or size is None or cycles is None:
-            raise ServiceError(
-                ErrorCode.UNAVAILABLE, "the models are not loaded yet", retry_after_s=2.0
-            )
-        return ModelsResponse(
-            models=ModelsModel(
-                student=names.student,
-                detector=names.detector,
-                backend=names.backend,
-                device=names.device,
-            ),
-            keypoints=list(KEYPOINT_NAMES),
-            skeleton=[list(edge) for edge in EDGES],
-            input_size=SizeModel(width=size[0], height=size[1]),
-            cycles=CyclesModel(lowest=cycles.lowest, highest=cycles.highest, served=cycles.served),
-        )
+    identify = Depends(callers_of(runtime.access))
+
+    @router.get(
+        "/models",
+        summary="What is loaded",
+        dependencies=[identify],
+        response_model=ModelsResponse,
+        responses=PROBLEMS,
+    )
+    async def models() -> dict[str, object]:
+        pipeline = runtime.pipeline
+        return {
+            "models": asdict(pipeline.models),
+            "keypoints": pipeline.skeleton.keypoints,
+            "skeleton": pipeline.skeleton.edges,
+            "input_size": dict(zip(("width", "height"), pipeline.input_size, strict=True)),
+            "cycles": pipeline.cycles._asdict(),
+        }
 
     return router
 
@@ -170,7 +166,7 @@ def operator_routes(runtime: Runtime, *, metrics: bool) -> APIRouter:
 def _healthy(trouble: Callable[[], str | None], word: str) -> Health:
     reason = trouble()
     if reason is not None:
-        raise ServiceError(ErrorCode.UNAVAILABLE, f"the service is {reason}", retry_after_s=2.0)
+        raise unavailable(f"the service is {reason}")
     return Health(status=word)
 
 

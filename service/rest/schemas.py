@@ -1,90 +1,11 @@
-"""The answers of REST as OpenAPI documents them."""
+"""What REST answers beside `service.answers`, and errors, as OpenAPI documents them."""
 
 from __future__ import annotations
 
-from pydantic import BaseModel, ConfigDict, Field
+from pydantic import BaseModel, Field
 
+from service.answers import Models, PoseAnswer, Size
 from service.cameras.camera import CameraState
-
-
-class BoxModel(BaseModel):
-    """A box in pixels of the image as displayed; x and y are its top left corner."""
-
-    x: float
-    y: float
-    width: float
-    height: float
-
-
-class KeypointModel(BaseModel):
-    """One named place on the body, in pixels of the image as displayed."""
-
-    name: str = Field(examples=["left_wrist"])
-    x: float
-    y: float
-    score: float = Field(ge=0, le=1)
-
-
-class PersonModel(BaseModel):
-    """One person, with the 17 COCO keypoints (fewer where `min_keypoint_score` is set)."""
-
-    box: BoxModel
-    score: float = Field(ge=0, le=1)
-    id: int | None = Field(None, description="Who it is over time; streams only.")
-    keypoints: list[KeypointModel]
-
-
-class SizeModel(BaseModel):
-    """The image in pixels, after its EXIF orientation."""
-
-    width: int
-    height: int
-
-
-class ModelsModel(BaseModel):
-    """What answered."""
-
-    student: str
-    detector: str
-    backend: str
-    device: str
-
-
-class PoseResponse(BaseModel):
-    """The people of one image."""
-
-    model_config = ConfigDict(
-        json_schema_extra={
-            "examples": [
-                {
-                    "people": [
-                        {
-                            "box": {"x": 48.2, "y": 399.6, "width": 197.9, "height": 503.1},
-                            "score": 0.91,
-                            "keypoints": [{"name": "nose", "x": 142.3, "y": 442.7, "score": 0.94}],
-                        }
-                    ],
-                    "image": {"width": 810, "height": 1080},
-                    "timings_ms": {"decode": 6.1, "detect": 31.0, "pose": 18.2, "total": 57.3},
-                    "models": {
-                        "student": "sdpose-lite",
-                        "detector": "embedded",
-                        "backend": "openvino",
-                        "device": "cpu",
-                    },
-                    "request_id": "0f6c2f0f5d7e4c0f9b0a7a1d5c3e2b11",
-                }
-            ]
-        }
-    )
-
-    people: list[PersonModel]
-    image: SizeModel
-    timings_ms: dict[str, float] = Field(
-        description="Milliseconds of work per stage, in `queue`, and in `total`."
-    )
-    models: ModelsModel
-    request_id: str
 
 
 class ErrorModel(BaseModel):
@@ -104,10 +25,10 @@ class ErrorEntry(BaseModel):
     error: ErrorModel
 
 
-class PoseResponses(BaseModel):
+class PoseAnswers(BaseModel):
     """One entry an image, in the order of the request."""
 
-    results: list[PoseResponse | ErrorEntry]
+    results: list[PoseAnswer | ErrorEntry]
 
 
 class Problem(BaseModel):
@@ -133,10 +54,10 @@ class CyclesModel(BaseModel):
 class ModelsResponse(BaseModel):
     """What the service has loaded and how its answers are to be read."""
 
-    models: ModelsModel
+    models: Models
     keypoints: list[str]
     skeleton: list[list[int]] = Field(description="Limbs as pairs of indices into keypoints.")
-    input_size: SizeModel = Field(description="Crop of one person that the student sees.")
+    input_size: Size = Field(description="Crop of one person that the student sees.")
     cycles: CyclesModel
 
 
@@ -156,7 +77,7 @@ class CameraModel(BaseModel):
         "`ended`: it came to its end, or was removed."
     )
     problem: str | None = Field(None, description="Why no frames come.")
-    image: SizeModel | None = Field(None, description="Of its frames, unless none came yet.")
+    image: Size | None = Field(None, description="Of its frames, unless none came yet.")
     frames: int = Field(description="That were processed.")
     errors: int = Field(description="Of the frames, those without a result.")
     dropped: int = Field(description="Frames left out because newer ones had come.")

@@ -12,8 +12,8 @@ the former. A key in the query would be in the logs of every proxy. A stream's n
 from __future__ import annotations
 
 import asyncio
-from collections.abc import Iterator
-from contextlib import contextmanager, suppress
+from contextlib import suppress
+from functools import partial
 
 from fastapi import APIRouter, WebSocket, WebSocketDisconnect
 from pydantic_core import to_json
@@ -27,8 +27,7 @@ from service.rest.middleware import check_query
 from service.rest.stream_messages import FrameAbout, frame_about, text_message
 from service.runtime.runtime import Runtime
 from service.runtime.state import State
-from service.settings import Settings
-from service.streams.pose_stream import PoseStream
+from service.streams.pose_stream import FrameAnswer, PoseStream
 from service.streams.settings import parse_stream_settings
 from service.telemetry.calls import CLIENT_GONE, Call, current_call
 
@@ -64,91 +63,70 @@ def stream_routes(runtime: Runtime) -> APIRouter:
     @router.websocket(PATH)
     async def pose_stream(websocket: WebSocket) -> None:
         try:
-            with (
-                runtime.calls.open(f"WS {PATH}", websocket.headers.get, _API) as call,
-                _disconnects_noted(call),
-            ):
-                check_query(websocket.scope)
-                caller = caller_of_socket(websocket, runtime.access, runtime.settings.cors_origins)
-                caller.check()
-                await websocket.accept(
-                    PROTOCOL if PROTOCOL in websocket.scope["subprotocols"] else None,
-                    [(b"x-request-id", call.request_id.encode("latin-1"))],
-                )
-                options = each_once(websocket.query_params.multi_items())
-                options.pop("stream", None)  # by its name a balancer has chosen this process
-                with runtime.open_stream(caller) as stream:
-                    stream.configure(*parse_stream_settings({"options": options}))
-                    await _exchange(websocket, stream, options, runtime.settings)
+            with runtime.calls.open(f"WS {PATH}", websocket.headers.get, _API) as call:
+                await _serve(websocket, runtime, call)
         except ServiceError as error:
             await _refuse(websocket, error, call.request_id, runtime.state)
 
     return router
 
 
-async def _exchange(
-    websocket: WebSocket, stream: PoseStream, options: dict[str, str], settings: Settings
-) -> None:
-    """Reads and answers side by side, so that a client that goes away ends the work for it."""
-    answering = asyncio.ensure_future(_answer(websocket, stream, settings.max_deadline_ms / 1e3))
-    reading = asyncio.ensure_future(_read(websocket, stream, options, settings.max_boxes))
+async def _serve(websocket: WebSocket, runtime: Runtime, call: Call) -> None:
+    """Runs the stream until the client leaves, which is no error. Raises `ServiceError`."""
+    settings = runtime.settings
     try:
-        await asyncio.wait({answering, reading}, return_when=asyncio.FIRST_COMPLETED)
-        if reading.done():
-            reading.result()
-        await answering
-    finally:
-        for task in (answering, reading):
-            task.cancel()
-        await asyncio.gather(answering, reading, return_exceptions=True)
-
-
-async def _read(
-    websocket: WebSocket, stream: PoseStream, options: dict[str, str], max_boxes: int
-) -> None:
-    about = FrameAbout()
-    while True:
-        message = await websocket.receive()
-        if message["type"] == "websocket.disconnect":
-            raise WebSocketDisconnect(message["code"], message.get("reason"))
-        try:
-            image = message.get("bytes")
-            if image is not None:
-                await stream.feed(image, about.sequence, about.timestamp, about.boxes)
-                about = FrameAbout()
-                continue
-            name, given = text_message(message.get("text") or "", max_boxes)
-            if name == "config":
-                stream.configure(*parse_stream_settings({"options": options, **given}))
-            else:
-                about = frame_about(given, max_boxes)
-        except ServiceError as error:
-            stream.session.close(error)
-            return
-
-
-async def _answer(websocket: WebSocket, stream: PoseStream, longest_send_s: float) -> None:
-    request_id = current_call().request_id
-    while (answer := await stream.answer()) is not None:
-        text = to_json(frame_entry(answer, request_id, stream.token_to_tell())).decode()
-        try:
-            # Waits while the client's side is full; meanwhile newer frames replace older.
-            async with asyncio.timeout(longest_send_s):
-                await websocket.send_text(text)
-        except TimeoutError:
-            raise WebSocketDisconnect(1006, "the client does not read") from None
-
-
-@contextmanager
-def _disconnects_noted(call: Call) -> Iterator[None]:
-    """A disconnect ends the block quietly; an untimely one is the outcome of the call."""
-    try:
-        yield
+        check_query(websocket.scope)
+        caller = caller_of_socket(websocket, runtime.access, settings.cors_origins)
+        caller.check()
+        await websocket.accept(
+            PROTOCOL if PROTOCOL in websocket.scope["subprotocols"] else None,
+            [(b"x-request-id", call.request_id.encode("latin-1"))],
+        )
+        options = each_once(websocket.query_params.multi_items())
+        options.pop("stream", None)  # by its name a balancer has chosen this process
+        with runtime.open_stream(caller) as stream:
+            stream.configure(*parse_stream_settings({"options": options}))
+            await stream.drive(
+                _read(websocket, stream, options, settings.max_boxes),
+                partial(_write, websocket, settings.max_deadline_ms / 1e3),
+            )
     except WebSocketDisconnect as gone:
         if gone.code == _TOO_LARGE:  # the server below ended it, since a message was too large
             call.outcome = ErrorCode.PAYLOAD_TOO_LARGE.value
         elif gone.code not in _CLOSED_BY_CLIENT:
             call.outcome = CLIENT_GONE
+
+
+async def _read(
+    websocket: WebSocket, stream: PoseStream, options: dict[str, str], max_boxes: int
+) -> None:
+    """Passes the client's frames on. Raises `WebSocketDisconnect` at the end, or `ServiceError`."""
+    about = FrameAbout()
+    while True:
+        message = await websocket.receive()
+        if message["type"] == "websocket.disconnect":
+            raise WebSocketDisconnect(message["code"], message.get("reason"))
+        image = message.get("bytes")
+        if image is not None:
+            await stream.send(image, about.sequence, about.timestamp, about.boxes)
+            about = FrameAbout()
+            continue
+        name, given = text_message(message.get("text") or "", max_boxes)
+        if name == "config":
+            stream.configure(*parse_stream_settings({"options": options, **given}))
+        else:
+            about = frame_about(given, max_boxes)
+
+
+async def _write(websocket: WebSocket, limit_s: float, answer: FrameAnswer) -> None:
+    """Sends one answer. Raises `WebSocketDisconnect` if the client does not read for so long."""
+    text = to_json(frame_entry(answer, current_call().request_id)).decode()
+    try:
+        # Waits while the client's side is full; meanwhile newer frames replace older.
+        async with asyncio.timeout(limit_s):
+            await websocket.send_text(text)
+    except TimeoutError:
+        raise WebSocketDisconnect(1006, "the client does not read") from None
 
 
 async def _refuse(websocket: WebSocket, error: ServiceError, request_id: str, state: State) -> None:

@@ -18,7 +18,7 @@ _MAX_BOX_TEXT = 256
 
 @dataclass(frozen=True, slots=True)
 class FrameAbout:
-    """What a client tells of its next image; as the fields of `StreamPoseRequest`."""
+    """Number, time and boxes of the next image; as the fields of `StreamPoseRequest`."""
 
     sequence: int | None = None
     timestamp: float | None = None
@@ -26,9 +26,9 @@ class FrameAbout:
 
 
 def text_message(text: str, max_boxes: int) -> tuple[str, dict[str, Any]]:
-    """Name and object of a message `{name: {...}}`, which is a config or tells of a frame.
+    """Name and object of a message `{name: {...}}`: a config, or a frame's description.
 
-    Raises `ServiceError` payload_too_large, and invalid_argument where it is neither.
+    Raises `ServiceError` payload_too_large, and invalid_argument if it is neither.
     """
     most = _MAX_TEXT + _MAX_BOX_TEXT * max_boxes
     if len(text) > most:

@@ -1,4 +1,4 @@
-"""Who calls over gRPC, told by the key in the metadata."""
+"""Who calls over gRPC, by the key in the metadata."""
 
 from __future__ import annotations
 
@@ -8,12 +8,13 @@ from urllib.parse import unquote
 
 from service.access.callers import Access, Caller
 from service.access.keys import Scope
+from service.admission.ticket import Ticket
 
-CURRENT: ContextVar[Caller] = ContextVar("current_caller")
+CURRENT: ContextVar[Ticket] = ContextVar("current_ticket")
 
 
-def current_caller() -> Caller:
-    """The caller that the running method works for."""
+def current_ticket() -> Ticket:
+    """The ticket of the call that the running method answers."""
     return CURRENT.get()
 
 

@@ -16,7 +16,7 @@ from service.parameters import (
     parse_parameters,
 )
 from service.pipeline.results import PoseResult
-from service.streams.sessions import FrameAnswer
+from service.streams.pose_stream import FrameAnswer
 from service.streams.settings import Drop, StreamSettings, parse_stream_settings
 
 _PRIORITIES = {
@@ -86,15 +86,13 @@ def answer_of(result: PoseResult, request_id: str) -> pose_pb2.EstimatePoseRespo
     return pose_pb2.EstimatePoseResponse(**result.answer(request_id))
 
 
-def frame_answer_of(
-    answer: FrameAnswer[PoseResult], request_id: str, resume_token: str | None = None
-) -> pose_pb2.StreamPoseResponse:
+def frame_answer_of(answer: FrameAnswer, request_id: str) -> pose_pb2.StreamPoseResponse:
     """The message of one frame of a stream."""
     message = pose_pb2.StreamPoseResponse(
         sequence=answer.sequence,
         timestamp=answer.timestamp,
         dropped=answer.dropped,
-        resume_token=resume_token,
+        resume_token=answer.resume_token,
     )
     outcome = answer.outcome
     if isinstance(outcome, ServiceError):

@@ -8,7 +8,6 @@ from __future__ import annotations
 import asyncio
 from collections.abc import AsyncIterator, Awaitable, Callable
 from functools import partial
-from math import inf
 from typing import TYPE_CHECKING, Any, TypeAlias
 
 import grpc
@@ -18,6 +17,7 @@ from grpc.aio import ServicerContext
 
 from protos.sdpose.v1 import pose_pb2
 from service.access.keys import Scope
+from service.admission.incoming import Incoming
 from service.errors import (
     ErrorCode,
     ServiceError,
@@ -25,12 +25,10 @@ from service.errors import (
     invalid_argument,
     without_frames,
 )
-from service.rpc.arrivals import Arrivals
-from service.rpc.callers import CURRENT, current_caller, identified, text
+from service.rpc.callers import CURRENT, current_ticket, identified, text
 from service.rpc.errors import GRPC_STATUS, REQUEST_ID_KEY, error_metadata
 from service.rpc.wire import check_size, most_beside_images
 from service.runtime.runtime import Runtime
-from service.scheduling.places import Places
 from service.telemetry.calls import Call
 
 _Read: TypeAlias = Callable[[Any], Any]
@@ -55,11 +53,8 @@ class PoseCallInterceptor(_Interceptor):
 
     def __init__(self, runtime: Runtime, largest_message: int) -> None:
         self._runtime = runtime
-        self._arrivals = Arrivals(runtime.bodies, largest_message)
+        self._incoming = Incoming(runtime.bodies, largest_message)
         settings = runtime.settings
-        self._open = Places(
-            settings.max_requests + settings.max_streams, partial(runtime.metrics.shed, "requests")
-        )
         self._most_else = most_beside_images(settings.max_boxes)
         self._longest_s = settings.max_deadline_ms / 1e3
 
@@ -104,12 +99,11 @@ class PoseCallInterceptor(_Interceptor):
 
     def _single(self, api: str, behaviour: Any, read: _Read) -> Any:
         async def answer(context: ServicerContext[Any, Any]) -> None:
-            caller = current_caller()
-            caller.check(requests=1)
-            patience_s = self._patience_s(context)
-            arrived = self._runtime.check_admission(caller, patience_s).announce()
+            ticket = current_ticket()
+            self._runtime.door.check(ticket)
+            arrived = self._runtime.pipeline.announce()
             try:
-                async with self._arrivals.one(caller.share, patience_s):
+                async with self._incoming.one(ticket.caller.share, ticket.patience_s):
                     message = await self._first(context)
             finally:
                 arrived()
@@ -138,10 +132,6 @@ class PoseCallInterceptor(_Interceptor):
             raise invalid_argument("message", "none came")
         return message
 
-    def _patience_s(self, context: ServicerContext[Any, Any]) -> float:
-        left_s = context.time_remaining()
-        return self._runtime.patience_s(None if left_s is None else left_s * 1e3)
-
     def _call(
         self, api: str, answer: Callable[[ServicerContext[Any, Any]], Awaitable[None]]
     ) -> Any:
@@ -158,9 +148,8 @@ class PoseCallInterceptor(_Interceptor):
                     scope = _SCOPES.get(api, Scope.POSE)
                     caller = identified(self._runtime.access, metadata, context.peer(), scope)
                     opened.key = caller.name
-                    CURRENT.set(caller)
-                    # Of its own: a call lasts until its client has read the answer.
-                    with self._open.taken(caller.share, inf):
+                    CURRENT.set(self._runtime.door.ticket(caller, context.time_remaining()))
+                    with self._runtime.door.call(caller):
                         await self._answered(answer, context, opened)
             except ServiceError as error:
                 refusal = without_frames(error)

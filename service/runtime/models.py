@@ -7,7 +7,7 @@ import gc
 import time
 from collections.abc import Callable
 from functools import partial
-from typing import TypeVar
+from typing import Final, TypeVar
 
 import structlog
 
@@ -23,6 +23,8 @@ from service.telemetry.tracing import Tracer
 
 _T = TypeVar("_T")
 _TELLS_EVERY_S = 5.0
+_MAX_DETECT_BATCH: Final = 8
+_LEAST_QUEUE: Final = 64
 Build = Callable[[Settings], Estimator]
 
 _log = structlog.get_logger(__name__)
@@ -63,9 +65,6 @@ class Models:
     def __init__(self, pipeline: PosePipeline, workers: tuple[OwnerThread, ...]) -> None:
         self.pipeline = pipeline
         self.workers = workers
-        self._users = 0
-        self._unused = asyncio.Event()
-        self._unused.set()
 
     @classmethod
     async def load(
@@ -95,12 +94,13 @@ class Models:
             seconds=round(time.monotonic() - began, 2),
         )
         on_cpu = str(estimator.device).startswith("cpu")
+        limits = pipeline_limits(settings, on_cpu=on_cpu)
         # On a CPU the detector's full batches would take seconds here, one for each aspect,
         # to save a fraction of a second later.
         warm_up = partial(
             estimator.warm_up,
             max_cycles=settings.max_cycles,
-            detect_batch=1 if on_cpu else settings.max_detect_batch,
+            detect_batch=1 if on_cpu else limits.detect.max_cost,
         )
         warming = asyncio.wrap_future(worker.call(warm_up))
         await _telling(warming, "still warming up; a first start converts the networks", began)
@@ -109,7 +109,7 @@ class Models:
         workers = (worker,) if on_cpu else (worker, OwnerThread("detect"))
         pipeline = PosePipeline(
             estimator,
-            limits=pipeline_limits(settings, on_cpu=on_cpu),
+            limits=limits,
             detect_worker=workers[-1],
             pose_worker=worker,
             metrics=metrics,
@@ -117,22 +117,10 @@ class Models:
         )
         return cls(pipeline, workers)
 
-    def use(self) -> Callable[[], None]:
-        """One more request needs them; returns what tells that it does no longer."""
-        self._users += 1
-        self._unused.clear()
-        return self._free
-
-    def _free(self) -> None:
-        self._users -= 1
-        if not self._users:
-            self._unused.set()
-
     async def retire(self, within_s: float) -> None:
         """Ends them when the requests that use them have their answers, or after that time."""
         try:
             async with asyncio.timeout(within_s):
-                await self._unused.wait()
                 await self.pipeline.drain()
         except TimeoutError:
             _log.warning("the models before are ended with requests in flight")
@@ -153,16 +141,17 @@ def pipeline_limits(settings: Settings, *, on_cpu: bool) -> PipelineLimits:
     wait_ms = settings.max_wait_ms
     wait_s = (30.0 if on_cpu else 2.0) / 1e3 if wait_ms is None else wait_ms / 1e3
     max_batch = settings.max_batch or (32 if on_cpu else 64)
+    most_images = max(_LEAST_QUEUE, settings.max_requests // 4)
     return PipelineLimits(
         images=ImageLimits(
             max_bytes=int(settings.max_image_mb * 2**20),
             max_pixels=int(settings.max_megapixels * 1e6),
         ),
-        detect=BatchLimits(settings.max_detect_batch, wait_s, settings.max_detect_queue),
-        pose=BatchLimits(max_batch, wait_s, settings.max_queue),
+        detect=BatchLimits(min(_MAX_DETECT_BATCH, max_batch), wait_s, most_images),
+        pose=BatchLimits(max_batch, wait_s, settings.max_requests),
         decode_threads=settings.threads_for_decoding,
-        max_decode_queue=settings.max_decode_queue,
-        max_decoded_bytes=settings.max_decoded_mb * 2**20,
+        max_decode_queue=most_images,
+        max_decoded_bytes=settings.max_decoded_bytes,
         least_side=2 * settings.detector_size,
         max_people=settings.max_boxes,
         suppress=settings.suppress,

@@ -5,39 +5,42 @@ from __future__ import annotations
 import asyncio
 import time
 from collections.abc import Iterator
-from contextlib import contextmanager
+from contextlib import AbstractContextManager, contextmanager
 from functools import partial
+from typing import Final
 
 import structlog
 
-from sdpose_core.types import Cycles, Floats, Image
+from sdpose_core.types import Floats, Image
 from service.access.callers import Access, Caller
 from service.access.keys import known_keys
+from service.admission.door import Door
+from service.admission.ticket import Deadlines, Ticket
 from service.cameras.addresses import AddressRules
-from service.cameras.camera import Host
+from service.cameras.camera import CameraServices
 from service.cameras.cameras import Cameras
 from service.cameras.settings import read_camera_file
-from service.errors import ErrorCode, ServiceError
+from service.errors import ErrorCode, ServiceError, unavailable
 from service.parameters import PoseParameters
 from service.pipeline.pipeline import PosePipeline
 from service.pipeline.results import ModelNames, PoseResult
 from service.runtime.models import Build, Models, build_estimator, settle_memory
-from service.runtime.permit import Permit
 from service.runtime.state import State
 from service.scheduling.budget import ByteBudget
 from service.scheduling.owner_thread import OwnerThread
-from service.scheduling.places import Places
 from service.scheduling.work_pool import WorkPool
 from service.settings import Settings
-from service.streams.pose_stream import PoseStream, open_stream
+from service.streams.pose_stream import PoseStream
 from service.streams.resume import Resumable
-from service.streams.sessions import Streams
+from service.streams.streams import Streams
 from service.telemetry.calls import Calls
 from service.telemetry.gpu import gpu_reader
 from service.telemetry.metrics import Metrics
 from service.telemetry.tracing import SilentTracer, Tracer
 
 _log = structlog.get_logger(__name__)
+_RESUMABLE_S: Final = 30.0
+"""How long the identities of an ended stream are kept for its resume token."""
 
 
 class Runtime:
@@ -63,30 +66,42 @@ class Runtime:
             settings.max_priority,
             partial(self.metrics.shed, "access", "key_limit"),
         )
-        self._places = Places(settings.max_requests, partial(self.metrics.shed, "requests"))
         self.bodies = ByteBudget(
-            settings.max_bodies_mb * 2**20,
+            settings.max_bodies_bytes,
             "request bodies in memory",
             partial(self.metrics.shed, "body", "memory"),
         )
+        self.door = Door(
+            max_requests=settings.max_requests,
+            max_calls=settings.max_requests + settings.max_streams,
+            memory=self.bodies,
+            deadlines=Deadlines(
+                settings.max_deadline_ms / 1e3,
+                settings.default_deadline_ms / 1e3,
+                settings.max_queue_ms / 1e3,
+            ),
+            check_ready=self._ready_models,
+            shed=partial(self.metrics.shed, "requests"),
+        )
         self.body_pool = WorkPool("body", threads=1, max_waiting=settings.max_requests)
-        self.calls = Calls(
-            self.metrics, self.tracer, settings.max_deadline_ms, settings.default_deadline_ms
-        )
+        self.calls = Calls(self.metrics, self.tracer)
         self.streams = Streams(
-            settings.max_streams, self.metrics, self.bodies, settings.stream_idle_seconds
+            settings.max_streams,
+            self.metrics,
+            self.bodies,
+            settings.stream_idle_seconds,
+            Resumable(settings.max_streams, _RESUMABLE_S),
         )
-        self._resumable = Resumable(settings.max_streams, settings.stream_resume_seconds)
         self.cameras = Cameras(
             AddressRules(settings.camera_addresses),
-            Host(
+            CameraServices(
                 self.calls,
                 self._open_stream,  # whose place a camera has held since it was added
                 self._draw_frame,
                 int(settings.max_megapixels * 1e6),
             ),
             max_cameras=settings.max_cameras,
-            max_watchers=settings.max_watchers,
+            max_watchers=settings.max_streams,
         )
         self.metrics.watch_cameras(self.cameras.all)
         self._own_cameras = read_camera_file(settings.camera_file, settings.max_cameras)
@@ -96,83 +111,29 @@ class Runtime:
         self._loading: asyncio.Lock = asyncio.Lock()
         self._retiring: dict[asyncio.Task[None], Models] = {}
         self._workers: list[OwnerThread] = []
-        self._quiet = asyncio.Event()
-        self._quiet.set()
 
-    @contextmanager
-    def permit(self, caller: Caller, patience_s: float) -> Iterator[Permit]:
-        """Lets one request in until the block ends, for which `drain` waits.
-
-        `patience_s` is the time in which its answer is wanted. Raises `ServiceError` as
-        `check_admission` does.
-        """
-        models = self._ready_models()
-        with self._places.taken(caller.share, patience_s) as place:
-            self._quiet.clear()
-            free = models.use()
-            try:
-                yield Permit(models.pipeline, caller, place)
-            finally:
-                free()
-                if self._places.in_flight == 1:  # this one, whose block is about to end
-                    self._quiet.set()
-
-    def check_admission(self, caller: Caller, patience_s: float) -> PosePipeline:
-        """The pipeline, where a request would be let in now.
-
-        Raises `ServiceError` unavailable unless ready; overloaded at the maximum of requests, at
-        this caller's part of it, or where the answer would come too late.
-        """
-        models = self._ready_models()
-        self._places.check(caller.share, patience_s)
-        return models.pipeline
-
-    def patience_s(self, deadline_ms: object = None) -> float:
-        """The time in which an answer is wanted, as far as that is known before a body is read.
-
-        `deadline_ms` is what the caller has said until then, if anything.
-        """
-        settings = self.settings
-        usual = min(settings.default_deadline_ms, settings.max_queue_ms)
-        try:
-            wanted = usual if deadline_ms is None else float(str(deadline_ms))
-        except ValueError:
-            wanted = usual
-        if not wanted > 0:  # what is wrong is told when the parameters are read
-            wanted = usual
-        return min(wanted, settings.max_deadline_ms) / 1e3
+    @property
+    def pipeline(self) -> PosePipeline:
+        """That of the models that serve now. Raises `ServiceError` unavailable before there are."""
+        if self._models is None:
+            raise unavailable("the models are not loaded yet")
+        return self._models.pipeline
 
     def _ready_models(self) -> Models:
         reason = self.not_ready()
         if reason is not None or self._models is None:
-            raise ServiceError(
-                ErrorCode.UNAVAILABLE, f"the service is {reason or 'starting'}", retry_after_s=2.0
-            )
+            raise unavailable(f"the service is {reason or 'starting'}")
         return self._models
 
     @contextmanager
-    def holding(self, size: int, caller: Caller) -> Iterator[None]:
-        """Holds `size` bytes of memory for a request; raises overloaded if they do not fit."""
-        self.bodies.take(size, share=caller.share)
-        try:
-            yield
-        finally:
-            self.bodies.give_back(size, share=caller.share)
-
-    @contextmanager
     def open_stream(self, caller: Caller) -> Iterator[PoseStream]:
-        """One more stream for a front end. Raises `ServiceError` as `permit`, or overloaded."""
+        """One more stream for a front end. Raises `ServiceError` as `Door.check`, or overloaded."""
         with caller.stream(), self._open_stream(caller) as stream:
             yield stream
 
-    @contextmanager
-    def _open_stream(self, caller: Caller) -> Iterator[PoseStream]:
-        self.check_admission(caller, self._longest_s)
-        estimate = partial(self.estimate_frame, caller)
-        with open_stream(
-            self.streams, self._resumable, estimate, self.metrics, caller.share
-        ) as stream:
-            yield stream
+    def _open_stream(self, caller: Caller) -> AbstractContextManager[PoseStream]:
+        self.door.check_room(self._frame_ticket(caller))
+        return self.streams.open(partial(self.estimate_frame, caller), caller.share)
 
     async def estimate_frame(
         self,
@@ -182,16 +143,22 @@ class Runtime:
         boxes: Floats | None = None,
     ) -> PoseResult:
         """One frame of a stream, as a separate request. Raises `ServiceError`."""
-        caller.check()
-        deadline = time.monotonic() + self._longest_s
-        with self.permit(caller, self._longest_s) as permit:
-            return await permit.estimate(image, parameters, boxes, deadline=deadline)
+        ticket = self._frame_ticket(caller)
+        self.door.check(ticket, request=False)
+        with self.door.enter(ticket) as admission:
+            turn = ticket.turn(parameters.priority)
+            result = await self.pipeline.estimate(image, parameters, boxes, turn=turn)
+            admission.answered(len(result.poses))
+            return result
 
     async def _draw_frame(self, caller: Caller, result: PoseResult) -> bytes:
         """The kept image of a result with its poses drawn, as JPEG. Raises `ServiceError`."""
-        deadline = time.monotonic() + self._longest_s
-        with self.permit(caller, self._longest_s) as permit:
-            return await permit.draw(result, deadline=deadline)
+        ticket = self._frame_ticket(caller)
+        with self.door.enter(ticket):
+            return await self.pipeline.draw(result, ticket.turn())
+
+    def _frame_ticket(self, caller: Caller) -> Ticket:
+        return self.door.ticket(caller, self._longest_s)
 
     @property
     def _longest_s(self) -> float:
@@ -199,23 +166,8 @@ class Runtime:
 
     @property
     def in_flight(self) -> int:
-        """Requests that hold a permit."""
-        return self._places.in_flight
-
-    @property
-    def models(self) -> ModelNames | None:
-        """What is loaded; None before that."""
-        return None if self._models is None else self._models.pipeline.models
-
-    @property
-    def input_size(self) -> tuple[int, int] | None:
-        """Width and height of the student's crops; None before it is loaded."""
-        return None if self._models is None else self._models.pipeline.input_size
-
-    @property
-    def cycles(self) -> Cycles | None:
-        """What a request may set; None before the student is loaded."""
-        return None if self._models is None else self._models.pipeline.cycles
+        """Requests that were let in and have not ended."""
+        return self.door.inside.count
 
     def not_ready(self) -> str | None:
         """Why new work is refused; None when ready."""
@@ -318,7 +270,7 @@ class Runtime:
         self.access.replace(known_keys(self.settings.api_keys, self.settings.key_file))
 
     def refuse_new_work(self) -> None:
-        """From now on no permit is given; what is in flight goes on."""
+        """From now on no request enters; what is in flight goes on."""
         if self.state in (State.STARTING, State.READY):
             self.state = State.DRAINING
         self.cameras.close()
@@ -329,7 +281,7 @@ class Runtime:
         self.refuse_new_work()
         try:
             async with asyncio.timeout(self.settings.drain_seconds):
-                await self._quiet.wait()
+                await self.door.inside.ended()
                 if self._models is not None:
                     await self._models.pipeline.drain()
         except TimeoutError:

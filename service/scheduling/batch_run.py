@@ -7,11 +7,12 @@ import logging
 import time
 from collections.abc import Callable, Hashable, Sequence
 from dataclasses import dataclass
-from typing import Generic, TypeVar
+from typing import Any, Generic, TypeVar
 
 from service.errors import deadline_exceeded
-from service.scheduling.line import Order
+from service.scheduling.fair_queue import Order
 from service.scheduling.owner_thread import NoDeviceMemoryError
+from service.scheduling.turns import Turn
 
 In = TypeVar("In")
 Out = TypeVar("Out")
@@ -47,10 +48,9 @@ class Entry(Generic[In, Out]):
     item: In
     cost: int
     group: Hashable
-    share: Hashable
+    turn: Turn
     order: Order
     enqueued: float
-    deadline: float | None
     future: asyncio.Future[Done[Out]]
     begun: bool = False
     timer: asyncio.TimerHandle | None = None
@@ -81,47 +81,41 @@ class BatchRun(Generic[In, Out]):
         results: Sequence[Out | Exception] = ()
         try:
             if wanted:
-                results = self._checked([entry.item for entry in wanted], wanted[0].group)
-        except NoDeviceMemoryError:
-            results = self._in_halves(wanted)
+                results = self._counted(self._run(*_items(wanted)), wanted)
         except Exception as error:  # noqa: BLE001 - it becomes the items' own answer
-            if len(wanted) == 1:
-                results = [error]
-            else:
-                _log.exception(
-                    "a %s batch of %d failed; trying one by one", self._name, len(wanted)
-                )
-                results = [self._alone(entry) for entry in wanted]
+            results = self._in_parts(wanted, error)
         return Outcome(results, started, time.monotonic() - started)
 
-    def _in_halves(self, wanted: Sequence[Entry[In, Out]]) -> list[Out | Exception]:
-        """What needed too much memory together, in smaller and smaller batches."""
-        if len(wanted) == 1:
-            return [NoDeviceMemoryError()]
+    def _in_parts(
+        self, failed: Sequence[Entry[In, Out]], error: Exception
+    ) -> list[Out | Exception]:
+        """What failed as one: in halves where the memory did not suffice, else each item alone."""
+        if len(failed) == 1:
+            return [error]
+        if isinstance(error, NoDeviceMemoryError):
+            middle = len(failed) // 2
+            parts = [failed[:middle], failed[middle:]]
+        else:
+            message = "a %s batch of %d failed; trying one by one"
+            _log.error(message, self._name, len(failed), exc_info=error)
+            parts = [[entry] for entry in failed]
         results: list[Out | Exception] = []
-        middle = len(wanted) // 2
-        for half in (wanted[:middle], wanted[middle:]):
-            if len(half) == 1:
-                results.append(self._alone(half[0]))
+        for part in parts:
+            if len(part) == 1 and part[0].future.done():  # expired or cancelled in the meantime
+                results.append(deadline_exceeded(f"in {self._name}"))
                 continue
             try:
-                results += self._checked([entry.item for entry in half], half[0].group)
-            except NoDeviceMemoryError:
-                results += self._in_halves(half)
-            except Exception:  # noqa: BLE001 - it becomes the items' own answer
-                results += [self._alone(entry) for entry in half]
+                results += self._counted(self._run(*_items(part)), part)
+            except Exception as again:  # noqa: BLE001 - it becomes the items' own answer
+                results += self._in_parts(part, again)
         return results
 
-    def _alone(self, entry: Entry[In, Out]) -> Out | Exception:
-        if entry.future.done():  # expired or cancelled in the meantime: no one waits for it
-            return deadline_exceeded(f"in {self._name}")
-        try:
-            return self._checked([entry.item], entry.group)[0]
-        except Exception as error:  # noqa: BLE001 - it becomes the item's own answer
-            return error
-
-    def _checked(self, items: Sequence[In], group: Hashable) -> Sequence[Out]:
-        results = self._run(items, group)
-        if len(results) != len(items):
-            raise RuntimeError(f"{self._name} gave {len(results)} results for {len(items)} items")
+    def _counted(self, results: Sequence[Out], entries: Sequence[object]) -> Sequence[Out]:
+        if len(results) != len(entries):
+            raise RuntimeError(f"{self._name} gave {len(results)} results for {len(entries)} items")
         return results
+
+
+def _items(entries: Sequence[Entry[In, Any]]) -> tuple[list[In], Hashable]:
+    """What `run` takes of entries, all of one group."""
+    return [entry.item for entry in entries], entries[0].group

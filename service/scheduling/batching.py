@@ -19,11 +19,12 @@ from functools import partial
 from math import ceil
 from typing import Generic
 
-from service.errors import ErrorCode, ServiceError, deadline_exceeded
+from service.errors import deadline_exceeded, overloaded, stopping
 from service.scheduling.batch_run import BatchLimits, BatchRun, Done, Entry, In, Out, Outcome, Run
-from service.scheduling.line import Line, Order
+from service.scheduling.fair_queue import FairQueue, Order
 from service.scheduling.owner_thread import OwnerThread, WorkerLostError
-from service.telemetry.observers import BatchObserver, ShedReason, SilentObserver
+from service.scheduling.turns import ANY_TIME, Turn
+from service.telemetry.observers import QueueObserver, ShedReason, SilentObserver
 
 
 class Batcher(Generic[In, Out]):
@@ -41,14 +42,16 @@ class Batcher(Generic[In, Out]):
         *,
         worker: OwnerThread,
         limits: BatchLimits,
-        observer: BatchObserver | None = None,
+        observer: QueueObserver | None = None,
     ) -> None:
         self.name = name
         self.limits = limits
         self._run = BatchRun(name, run)
         self._worker = worker
         self._observer = observer or SilentObserver()
-        self._waiting: Line[Entry[In, Out]] = Line(partial(self._observer.queue_depth, name))
+        self._waiting: FairQueue[Entry[In, Out]] = FairQueue(
+            limits.max_queue_cost, partial(self._observer.queue_depth, name)
+        )
         self._running_cost = 0
         self._expected = 0
         self._seconds_per_batch = 0.0
@@ -58,7 +61,7 @@ class Batcher(Generic[In, Out]):
         self._pump_planned = False
         self._wait_timer: asyncio.TimerHandle | None = None
         self._idle_waiters: list[asyncio.Future[None]] = []
-        worker.turns.join(self._pump, lambda: self._waiting.priority)
+        worker.schedule.join(self._pump, lambda: self._waiting.priority)
 
     @property
     def queued_cost(self) -> int:
@@ -84,28 +87,23 @@ class Batcher(Generic[In, Out]):
         *,
         cost: int = 1,
         group: Hashable = None,
-        priority: int = 0,
-        share: Hashable = None,
-        deadline: float | None = None,
+        turn: Turn = ANY_TIME,
     ) -> Done[Out]:
         """Queues one item and waits for its result.
 
-        Lower `priority` numbers go first, and within one the shares take turns. `deadline` is
-        a `time.monotonic()` moment. Raises `ServiceError` overloaded, deadline_exceeded or
+        Raises `ServiceError` overloaded, deadline_exceeded or
         unavailable, or what `run` raised for this item. Cancelling the caller takes the item out
         of the queue.
         """
         if cost < 1:
             raise ValueError(f"cost must be at least 1, got {cost}")
         now = time.monotonic()
-        order = self._waiting.order(share, priority)
-        self._refuse(cost, share, order, now, deadline)
+        order = self._waiting.order(turn)
+        self._refuse(cost, turn, order, now)
         loop = asyncio.get_running_loop()
-        entry: Entry[In, Out] = Entry(
-            item, cost, group, share, order, now, deadline, loop.create_future()
-        )
-        if deadline is not None:
-            entry.timer = loop.call_later(deadline - now, self._expire, entry)
+        entry: Entry[In, Out] = Entry(item, cost, group, turn, order, now, loop.create_future())
+        if turn.deadline is not None:
+            entry.timer = loop.call_later(turn.deadline - now, self._expire, entry)
         self._waiting.join(entry)
         self._plan_pump()
         try:
@@ -160,42 +158,28 @@ class Batcher(Generic[In, Out]):
         for entry in list(self._waiting):
             self._waiting.withdraw(entry)
             if not entry.future.done():
-                entry.future.set_exception(_stopping())
+                entry.future.set_exception(stopping())
         self._tell_if_idle()
 
-    def _refuse(
-        self,
-        cost: int,
-        share: Hashable,
-        order: Order,
-        now: float,
-        deadline: float | None,
-    ) -> None:
+    def _refuse(self, cost: int, turn: Turn, order: Order, now: float) -> None:
+        deadline = turn.deadline
         if self._worker.lost:
             raise WorkerLostError(self._worker.name)
         if self._closed:
-            raise _stopping()
+            raise stopping()
         if deadline is not None and deadline <= now:
             self._observer.shed(self.name, "expired")
             raise deadline_exceeded(f"before {self.name}")
         # An empty queue takes any single item, however dear: it could never get in otherwise.
-        if self._waiting and self._waiting.full(share, cost, self.limits.max_queue_cost):
+        if self._waiting and not self._waiting.room.fits(turn.share, cost):
             self._observer.shed(self.name, "queue_full")
-            raise ServiceError(
-                ErrorCode.OVERLOADED,
-                f"the {self.name} queue is full",
-                retry_after_s=self.expected_wait_s,
-            )
+            raise overloaded(f"the {self.name} queue is full", self.expected_wait_s)
         # With nothing ahead the forecast is not asked: a stale pace must not shut the door.
         if deadline is not None and self._waiting:
             late_s = now + self._wait_s(self._waiting.ahead(order)) - deadline
             if late_s > 0:
                 self._observer.shed(self.name, "predicted_late")
-                raise ServiceError(
-                    ErrorCode.OVERLOADED,
-                    f"the {self.name} queue is too long for this deadline",
-                    retry_after_s=late_s,
-                )
+                raise overloaded(f"the {self.name} queue is too long for this deadline", late_s)
 
     def _plan_pump(self) -> None:
         # One turn of the loop later, so that items submitted in the same turn share a batch.
@@ -204,23 +188,35 @@ class Batcher(Generic[In, Out]):
             asyncio.get_running_loop().call_soon(self._pump)
 
     def _pump(self) -> None:
+        """Hands the next batch to the owner thread, where both are ready."""
         self._pump_planned = False
         if self._running_cost or not self._waiting:
             return
         batch, full = self._choose()
-        if not full and not self._draining and self._expected and self.limits.max_wait_s > 0:
-            oldest = min(entry.enqueued for entry in batch)
-            rest_s = oldest + self.limits.max_wait_s - time.monotonic()
-            if rest_s > 0:
-                self._wait_for_company(rest_s)
-                return
-            reason = "wait"
-        else:
-            reason = "full" if full else ("drain" if self._draining else "idle")
-        if self._ready_since is None:
-            self._ready_since = time.monotonic()
-        if not self._worker.turns.taken:  # else it is offered when free, and may have grown then
-            self._dispatch(batch, reason)
+        reason = self._reason(batch, full)
+        if reason is None:
+            return
+        ready_since = self._ready_since = self._ready_since or time.monotonic()
+        if self._worker.schedule.taken:  # it is offered when free, and may have grown by then
+            return
+        if self._wait_timer is not None:
+            self._wait_timer.cancel()
+            self._wait_timer = None
+        self._ready_since = None
+        for entry in batch:
+            self._waiting.begin(entry)
+        self._worker.schedule.take(self._pump)
+        self._running_cost = sum(entry.cost for entry in batch)
+        self._observer.dispatched(self.name, self._running_cost, reason)
+        loop = asyncio.get_running_loop()
+        call = self._worker.call(partial(self._run, batch))
+
+        def hand_over(future: Future[Outcome[Out]]) -> None:
+            # The loop may be gone when the process is ordered to exit at once.
+            if not loop.is_closed():
+                loop.call_soon_threadsafe(self._finish, batch, ready_since, future)
+
+        call.add_done_callback(hand_over)
 
     def _choose(self) -> tuple[list[Entry[In, Out]], bool]:
         """The first entry and those of its group behind it that still fit, and if it is full."""
@@ -238,32 +234,22 @@ class Batcher(Generic[In, Out]):
             cost += entry.cost
         return batch, cost >= self.limits.max_cost
 
-    def _wait_for_company(self, rest_s: float) -> None:
+    def _reason(self, batch: list[Entry[In, Out]], full: bool) -> str | None:
+        """Why a batch leaves now; None where it waits for company, which a timer ends."""
+        if full:
+            return "full"
+        if self._draining:
+            return "drain"
+        if not self._expected or not self.limits.max_wait_s:
+            return "idle"
+        oldest = min(entry.enqueued for entry in batch)
+        rest_s = oldest + self.limits.max_wait_s - time.monotonic()
+        if rest_s <= 0:
+            return "wait"
         if self._wait_timer is not None:
             self._wait_timer.cancel()
         self._wait_timer = asyncio.get_running_loop().call_later(rest_s, self._plan_pump)
-
-    def _dispatch(self, batch: list[Entry[In, Out]], reason: str) -> None:
-        if self._wait_timer is not None:
-            self._wait_timer.cancel()
-            self._wait_timer = None
-        ready_since = self._ready_since or time.monotonic()
-        self._ready_since = None
-        for entry in batch:
-            self._waiting.begin(entry)
-        self._worker.turns.take(self._pump)
-        cost = sum(entry.cost for entry in batch)
-        self._running_cost = cost
-        self._observer.dispatched(self.name, cost, reason)
-        loop = asyncio.get_running_loop()
-        call = self._worker.call(lambda: self._run(batch))
-
-        def hand_over(future: Future[Outcome[Out]]) -> None:
-            # The loop may be gone when the process is ordered to exit at once.
-            if not loop.is_closed():
-                loop.call_soon_threadsafe(self._finish, batch, ready_since, future)
-
-        call.add_done_callback(hand_over)
+        return None
 
     def _finish(
         self, batch: list[Entry[In, Out]], ready_since: float, call: Future[Outcome[Out]]
@@ -279,7 +265,7 @@ class Batcher(Generic[In, Out]):
             if self._worker.lost:
                 self.close()
         self._tell_if_idle()
-        self._worker.turns.free()
+        self._worker.schedule.free()
         self._pump()  # where another has the thread now, from here on this batch waits for it
 
     def _answer(
@@ -325,7 +311,3 @@ class Batcher(Generic[In, Out]):
             if not idle.done():
                 idle.set_result(None)
         self._idle_waiters.clear()
-
-
-def _stopping() -> ServiceError:
-    return ServiceError(ErrorCode.UNAVAILABLE, "the service is stopping", retry_after_s=2.0)

@@ -3,11 +3,10 @@
 from __future__ import annotations
 
 import threading
-from collections import Counter
 from collections.abc import Callable, Hashable
 
-from service.errors import ErrorCode, ServiceError
-from service.scheduling.fairness import crowds
+from service.errors import ServiceError, overloaded
+from service.scheduling.shares import FairBound
 
 
 class ByteBudget:
@@ -17,13 +16,21 @@ class ByteBudget:
     """
 
     def __init__(self, bound: int, what: str, on_refusal: Callable[[], None]) -> None:
-        self.bound = bound
-        self.used = 0
-        self._shares: Counter[Hashable] = Counter()
+        self._room = FairBound(bound)
         self._what = what
         self._on_refusal = on_refusal
         # Re-entrant: the garbage collector may give memory back in the middle of a `take`.
         self._lock = threading.RLock()
+
+    @property
+    def bound(self) -> int:
+        """In bytes."""
+        return self._room.bound
+
+    @property
+    def used(self) -> int:
+        """Bytes that are held now."""
+        return self._room.used
 
     def check(self, size: int, *, held: int = 0, share: Hashable = None) -> None:
         """Raises overloaded where `take` would, without taking anything."""
@@ -41,30 +48,20 @@ class ByteBudget:
         with self._lock:
             fits = self._fits(size, held, share)
             if fits:
-                self._count(size, share)
+                self._room.take(share, size)
         if not fits:
             raise self._refusal()
 
     def give_back(self, size: int, *, share: Hashable = None) -> None:
         """The counterpart of `take`."""
         with self._lock:
-            self._count(-size, share)
-
-    def _count(self, size: int, share: Hashable) -> None:
-        self.used += size
-        if share is not None:
-            self._shares[share] += size
-            if not self._shares[share]:
-                del self._shares[share]
+            self._room.give_back(share, size)
 
     def _fits(self, size: int, held: int, share: Hashable) -> bool:
-        if self.used <= held:
-            return True
-        free = self.bound - self.used
-        return size <= free and not crowds(self._shares[share], free)
+        return self.used <= held or self._room.fits(share, size)
 
     def _refusal(self) -> ServiceError:
         # Never under the lock: a listener may wait for a lock whose holder collects garbage, and
         # so waits in `give_back` for this one.
         self._on_refusal()
-        return ServiceError(ErrorCode.OVERLOADED, f"too many {self._what}", retry_after_s=1.0)
+        return overloaded(f"too many {self._what}")

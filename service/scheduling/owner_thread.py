@@ -34,8 +34,8 @@ class NoDeviceMemoryError(ServiceError):
         )
 
 
-class Turns:
-    """Whose work goes next, for those who share one owner thread. State of the event loop.
+class OwnerSchedule:
+    """Which batcher goes next on an owner thread that several share. State of the event loop.
 
     A thread has a queue of its own, but what waits there can neither grow into a larger batch
     nor be dropped; so work stays with its owner until the thread is free.
@@ -74,14 +74,14 @@ class Turns:
 class OwnerThread:
     """One thread that alone touches what it owns, and runs calls in the order they came.
 
-    Those who share it take `turns`. An ordinary exception belongs to the call that raised it.
-    Anything harder (`SystemExit`, `KeyboardInterrupt`, other `BaseException`) ends the thread:
-    it is then `lost`, and every waiting and later call fails with `WorkerLostError`.
+    Those who share it do so by its `schedule`. An ordinary exception belongs to the call that
+    raised it. Anything harder (`SystemExit`, `KeyboardInterrupt`, other `BaseException`) ends the
+    thread: it is then `lost`, and every waiting and later call fails with `WorkerLostError`.
     """
 
     def __init__(self, name: str) -> None:
         self.name = name
-        self.turns = Turns()
+        self.schedule = OwnerSchedule()
         self._calls: SimpleQueue[tuple[Callable[[], Any], Future[Any]] | None] = SimpleQueue()
         self._lock = threading.Lock()
         self._stopping = False

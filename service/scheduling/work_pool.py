@@ -5,14 +5,15 @@ from __future__ import annotations
 import asyncio
 import threading
 import time
-from collections.abc import Callable, Hashable
+from collections.abc import Callable
 from concurrent.futures import Future, ThreadPoolExecutor
 from dataclasses import dataclass, field
 from functools import partial
 from typing import Any, TypeVar
 
-from service.errors import ErrorCode, ServiceError, deadline_exceeded
-from service.scheduling.line import Line, Order
+from service.errors import deadline_exceeded, overloaded, stopping
+from service.scheduling.fair_queue import FairQueue, Order
+from service.scheduling.turns import ANY_TIME, Turn
 from service.telemetry.observers import QueueObserver, SilentObserver
 
 T = TypeVar("T")
@@ -21,9 +22,8 @@ T = TypeVar("T")
 @dataclass(eq=False, slots=True)
 class _Job:
     work: Callable[[], Any]
-    share: Hashable
+    turn: Turn
     order: Order
-    deadline: float | None
     enqueued: float
     cost: int = 1
     dropped: bool = False
@@ -37,8 +37,7 @@ class _TooLateError(Exception):
 class WorkPool:
     """A thread pool that refuses work beyond a bound instead of queueing without end.
 
-    Lower `priority` numbers go first; within one, shares take turns (`service.scheduling.line`),
-    and none may fill the queue alone.
+    Work goes by its turn (`FairQueue`), and no share may fill the queue alone.
     """
 
     def __init__(
@@ -50,7 +49,9 @@ class WorkPool:
         self._observer = observer or SilentObserver()
         self._begun: dict[_Job, float] = {}
         # Told with the lock held: else an older depth might be told last.
-        self._line: Line[_Job] = Line(partial(self._observer.queue_depth, name))
+        self._waiting: FairQueue[_Job] = FairQueue(
+            threads + max_waiting, partial(self._observer.queue_depth, name)
+        )
         self._stopped = False
         self._lock = threading.Lock()
         self._pool = ThreadPoolExecutor(threads, thread_name_prefix=f"sdpose-{name}")
@@ -58,7 +59,7 @@ class WorkPool:
     @property
     def waiting(self) -> int:
         """Calls that no thread has taken up yet."""
-        return len(self._line)
+        return len(self._waiting)
 
     @property
     def busy_s(self) -> float:
@@ -66,27 +67,20 @@ class WorkPool:
         with self._lock:
             return time.monotonic() - min(self._begun.values()) if self._begun else 0.0
 
-    async def run(
-        self,
-        work: Callable[[], T],
-        *,
-        priority: int = 0,
-        share: Hashable = None,
-        deadline: float | None = None,
-    ) -> T:
+    async def run(self, work: Callable[[], T], turn: Turn = ANY_TIME) -> T:
         """Runs `work` in a pool thread.
 
-        `deadline` is a `time.monotonic()` moment; work not begun by then, or when the caller is
-        cancelled, is dropped. Raises `ServiceError` overloaded (the pool is full, or of this
-        share), deadline_exceeded or unavailable (stopped), and what `work` raises.
+        Work not begun by the deadline of its `turn`, or when the caller is cancelled, is dropped.
+        Raises `ServiceError` overloaded (the pool is full, or of this share), deadline_exceeded or
+        unavailable (stopped), and what `work` raises.
         """
-        now = time.monotonic()
+        now, deadline = time.monotonic(), turn.deadline
         if self._stopped:
-            raise self._stopping()
+            raise stopping()
         if deadline is not None and deadline <= now:
             self._observer.shed(self.name, "expired")
             raise deadline_exceeded(f"before {self.name}")
-        job = self._queued(work, priority, share, deadline, now)
+        job = self._queued(work, turn, now)
         # The thread that comes to this call takes whose turn it is then, not necessarily this job.
         self._pool.submit(self._next)
         scope = asyncio.timeout(None if deadline is None else deadline - now)
@@ -103,7 +97,7 @@ class WorkPool:
                 self._observer.shed(self.name, "expired")
         except asyncio.CancelledError:
             if self._stopped_alone():
-                raise self._stopping() from None
+                raise stopping() from None
             if self._withdraw(job):
                 self._observer.shed(self.name, "cancelled")
             raise
@@ -113,7 +107,7 @@ class WorkPool:
         """Fails what has not begun with `unavailable`, as all that comes; the rest may finish."""
         self._stopped = True
         self._pool.shutdown(wait=False, cancel_futures=True)
-        for job in list(self._line):
+        for job in list(self._waiting):
             self._withdraw(job)
             job.future.cancel()
 
@@ -122,42 +116,30 @@ class WorkPool:
         task = asyncio.current_task()
         return self._stopped and task is not None and not task.cancelling()
 
-    def _stopping(self) -> ServiceError:
-        return ServiceError(ErrorCode.UNAVAILABLE, "the service is stopping", retry_after_s=2.0)
-
-    def _queued(
-        self,
-        work: Callable[[], T],
-        priority: int,
-        share: Hashable,
-        deadline: float | None,
-        now: float,
-    ) -> _Job:
+    def _queued(self, work: Callable[[], T], turn: Turn, now: float) -> _Job:
         with self._lock:
-            room = self._threads + self._max_waiting - len(self._begun)
-            if self._line.full(share, 1, room):
+            self._waiting.room.bound = self._threads + self._max_waiting - len(self._begun)
+            if not self._waiting.room.fits(turn.share):
                 self._observer.shed(self.name, "queue_full")
-                raise ServiceError(
-                    ErrorCode.OVERLOADED, f"the {self.name} queue is full", retry_after_s=1.0
-                )
-            job = _Job(work, share, self._line.order(share, priority), deadline, now)
-            self._line.join(job)
+                raise overloaded(f"the {self.name} queue is full")
+            job = _Job(work, turn, self._waiting.order(turn), now)
+            self._waiting.join(job)
             return job
 
     def _next(self) -> None:
         """In a pool thread: the job whose turn it is; none where one was dropped."""
         with self._lock:
-            job = next(iter(self._line), None)
+            job = next(iter(self._waiting), None)
             if job is None:
                 return
-            self._line.begin(job)
+            self._waiting.begin(job)
             now = self._begun[job] = time.monotonic()
             self._observer.queue_wait(self.name, now - job.enqueued)
         if not job.future.set_running_or_notify_cancel():
             self._done(job)
             return
         try:
-            if job.deadline is not None and job.deadline <= time.monotonic():
+            if job.turn.deadline is not None and job.turn.deadline <= time.monotonic():
                 job.dropped = True
                 raise _TooLateError
             result = job.work()
@@ -175,4 +157,4 @@ class WorkPool:
     def _withdraw(self, job: _Job) -> bool:
         """Takes a job out of the queue; False where it has begun."""
         with self._lock:
-            return self._line.withdraw(job) or job.dropped
+            return self._waiting.withdraw(job) or job.dropped

@@ -4,6 +4,6 @@ Only `service.runtime` and the rooms above it see them; the rooms below get valu
 """
 
 from service.settings.fields import PREFIX, Settings
-from service.settings.sources import CONFIG, SettingsError, load_settings, unknown_settings
+from service.settings.sources import CONFIG, SettingsError, ignored_settings, load_settings
 
-__all__ = ["CONFIG", "PREFIX", "Settings", "SettingsError", "load_settings", "unknown_settings"]
+__all__ = ["CONFIG", "PREFIX", "Settings", "SettingsError", "ignored_settings", "load_settings"]

@@ -6,7 +6,7 @@ import os
 import re
 from collections.abc import Collection
 from pathlib import Path
-from typing import Annotated, Literal
+from typing import Annotated, Final, Literal
 
 from pydantic import Field, ValidationInfo, field_validator, model_validator
 from pydantic_settings import BaseSettings, NoDecode, SettingsConfigDict
@@ -18,6 +18,18 @@ PREFIX = "SDPOSE_"
 LISTS = ("api_keys", "camera_addresses", "cors_origins")
 """Settings of several values, separated by commas in a variable."""
 
+
+REPLACED: Final = {
+    "max_queue": "as many crops may wait as SDPOSE_MAX_REQUESTS says",
+    "max_detect_queue": "a quarter of SDPOSE_MAX_REQUESTS, and at least 64, may wait",
+    "max_decode_queue": "a quarter of SDPOSE_MAX_REQUESTS, and at least 64, may wait",
+    "max_detect_batch": "SDPOSE_MAX_BATCH bounds the detector's batches too, of at most 8 images",
+    "max_watchers": "as many clients may watch cameras as SDPOSE_MAX_STREAMS says",
+    "max_decoded_mb": "two thirds of SDPOSE_MAX_MEMORY_MB are for images",
+    "max_bodies_mb": "a third of SDPOSE_MAX_MEMORY_MB is for what requests have sent",
+    "stream_resume_seconds": "identities are kept for 30 seconds after their stream",
+}
+"""Former settings, each with what applies instead; ignored with a warning."""
 
 EMPTY = "is set but empty; give it a value, or do not set it"
 
@@ -102,7 +114,7 @@ class Settings(BaseSettings):
         ge=1,
         le=512,
         description="Maximum number of crops in one batch of the student; unset: 32 on a CPU, 64 "
-        "on a GPU.",
+        "on a GPU. The detector's hold as many images, but at most 8.",
     )
     detector_size: int = Field(
         640,
@@ -112,9 +124,6 @@ class Settings(BaseSettings):
         description="Longest side of the detector's input in pixels, a multiple of 32; smaller is "
         "faster and misses smaller people.",
     )
-    max_detect_batch: int = Field(
-        8, ge=1, le=128, description="Maximum number of images in one batch of the detector."
-    )
     max_wait_ms: float | None = Field(
         None,
         ge=0,
@@ -122,23 +131,15 @@ class Settings(BaseSettings):
         description="Maximum wait of a batch for images that are being decoded or cropped; unset: "
         "30 on a CPU, 2 on a GPU.",
     )
-    max_queue: int = Field(
-        256, ge=1, description="Maximum number of crops waiting for the student."
-    )
-    max_detect_queue: int = Field(
-        64, ge=1, description="Maximum number of images waiting for the detector."
-    )
     decode_threads: int = Field(
         0, ge=0, le=64, description="Threads that decode images; 0: one per core, at most 8."
     )
-    max_decode_queue: int = Field(
-        64, ge=1, description="Maximum number of images waiting to be decoded."
-    )
-    max_decoded_mb: int = Field(
-        1024,
-        ge=16,
-        description="Maximum memory (MiB) for images in flight: each counts what decoding its kind "
-        "may need at its height, then its pixels.",
+    max_memory_mb: int = Field(
+        1536,
+        ge=3,
+        description="Maximum memory (MiB) for what is in flight: a third for what requests have "
+        "sent, the rest for images. Each of those counts what decoding its kind may need at its "
+        "height, then its pixels.",
     )
 
     max_image_mb: float = Field(
@@ -146,9 +147,6 @@ class Settings(BaseSettings):
     )
     max_request_mb: float = Field(
         64.0, gt=0, le=4096, description="Maximum size of an HTTP request body (MiB)."
-    )
-    max_bodies_mb: int = Field(
-        512, ge=1, description="Maximum memory (MiB) for what all requests in flight have sent."
     )
     max_megapixels: float = Field(
         50.0,
@@ -159,22 +157,21 @@ class Settings(BaseSettings):
     max_requests: int = Field(
         256,
         ge=1,
-        description="Maximum number of requests in flight; more are rejected before they are read.",
+        description="Maximum number of requests in flight; more are rejected before they are read. "
+        "As many crops may wait for the student; for decoding and for the detector a quarter as "
+        "many images, and at least 64.",
     )
     max_streams: int = Field(
-        64, ge=1, description="Maximum number of open streams, over gRPC and WebSocket together."
+        64,
+        ge=1,
+        description="Maximum number of open streams, over gRPC and WebSocket together, and of "
+        "clients that watch cameras.",
     )
     stream_idle_seconds: float = Field(
         60.0,
         gt=0,
         le=86_400,
         description="A stream without a frame for this long is ended.",
-    )
-    stream_resume_seconds: float = Field(
-        30.0,
-        ge=0,
-        le=86_400,
-        description="How long the identities of an ended stream are kept for its resume token.",
     )
     camera_file: Path | None = Field(
         None,
@@ -187,7 +184,6 @@ class Settings(BaseSettings):
         "`rtsp://10.0.0.*/*`, separated by commas; unset: none.",
     )
     max_cameras: int = Field(16, ge=1, le=1000, description="Maximum number of cameras to read.")
-    max_watchers: int = Field(64, ge=1, description="Maximum number of clients that watch cameras.")
     max_images: int = Field(
         16, ge=1, le=256, description="Maximum number of images in one request."
     )
@@ -305,6 +301,16 @@ class Settings(BaseSettings):
         if self.tls_certificate is None or self.tls_key is None:
             return None
         return TlsFiles(self.tls_certificate, self.tls_key, self.tls_client_ca)
+
+    @property
+    def max_bodies_bytes(self) -> int:
+        """Maximum memory for what all requests in flight have sent."""
+        return self.max_memory_mb * 2**20 // 3
+
+    @property
+    def max_decoded_bytes(self) -> int:
+        """Maximum memory for images in flight."""
+        return self.max_memory_mb * 2**20 - self.max_bodies_bytes
 
     @property
     def threads_for_decoding(self) -> int:

@@ -10,7 +10,7 @@ from typing import Any
 from pydantic import ValidationError
 
 from service.errors import shortened
-from service.settings.fields import EMPTY, PREFIX, Settings
+from service.settings.fields import EMPTY, PREFIX, REPLACED, Settings
 from service.toml_files import read_toml
 
 CONFIG = "SDPOSE_CONFIG"
@@ -29,14 +29,11 @@ def load_settings(config: str | os.PathLike[str] | None = None, **overrides: obj
 
     Raises `SettingsError` with one sentence that names the setting or the file.
     """
-    path = os.environ.get(CONFIG) if config is None else config
-    if path is not None and not str(path).strip():
-        raise SettingsError(f"{CONFIG} {EMPTY}")
     known = {name.upper() for name in os.environ}
     filed = {
         name: value
-        for name, value in (_read_file(Path(path)) if path else {}).items()
-        if PREFIX + name.upper() not in known
+        for name, value in _read_file(config).items()
+        if name not in REPLACED and PREFIX + name.upper() not in known
     }
     given = {name: value for name, value in overrides.items() if value is not None}
     try:
@@ -45,18 +42,30 @@ def load_settings(config: str | os.PathLike[str] | None = None, **overrides: obj
         raise SettingsError(_sentence(error)) from None
 
 
-def unknown_settings() -> list[str]:
-    """Names in the environment that carry the prefix but that no setting reads: likely typos."""
-    known = {CONFIG, *(PREFIX + name.upper() for name in Settings.model_fields)}
-    return sorted(
-        name for name in os.environ if name.upper().startswith(PREFIX) and name.upper() not in known
-    )
+def ignored_settings(config: str | os.PathLike[str] | None = None) -> dict[str, str]:
+    """Names that are set but are no settings, each with the reason; `config` as `load_settings`.
+
+    A variable with the prefix is likely a typo; `REPLACED` has the former settings.
+    """
+    ignored = {name: REPLACED[name] for name in _read_file(config) if name in REPLACED}
+    for variable in sorted(os.environ):
+        name = variable.upper().removeprefix(PREFIX).lower()
+        read = name in Settings.model_fields or variable.upper() == CONFIG
+        if variable.upper().startswith(PREFIX) and not read:
+            ignored[variable] = REPLACED.get(name, "there is no such setting")
+    return ignored
 
 
-def _read_file(path: Path) -> dict[str, Any]:
-    settings = read_toml(path, SettingsError)
+def _read_file(config: str | os.PathLike[str] | None) -> dict[str, Any]:
+    """The values of the file, if there is one. Raises `SettingsError`."""
+    path = os.environ.get(CONFIG) if config is None else config
+    if path is None:
+        return {}
+    if not str(path).strip():
+        raise SettingsError(f"{CONFIG} {EMPTY}")
+    settings = read_toml(Path(path), SettingsError)
     for name in settings:
-        if name not in Settings.model_fields:
+        if name not in Settings.model_fields and name not in REPLACED:
             similar = get_close_matches(name, Settings.model_fields, n=1)
             hint = f"; did you mean {similar[0]}?" if similar else ""
             raise SettingsError(f"{path}: there is no setting {shortened(name)}{hint}")

@@ -1,1 +1,1 @@
-"""Streams of frames, whatever the front end."""
+"""Streams of frames, for every protocol."""

@@ -1,4 +1,4 @@
-"""Identities of streams that ended, for clients that come back."""
+"""Trackers of ended streams, so that a client that reconnects keeps its people's ids."""
 
 from __future__ import annotations
 
@@ -24,14 +24,14 @@ class Resumable:
         return len(self._kept)
 
     def keep(self, token: str, tracker: PeopleTracker) -> None:
-        """Keeps a tracker whose stream has ended."""
+        """Keeps the tracker of a stream that has ended."""
         self._forget()
         self._kept[token] = (tracker, self._clock())
         while len(self._kept) > self._limit:
             self._kept.popitem(last=False)
 
     def take(self, token: str) -> PeopleTracker | None:
-        """The tracker of this token, once; None where it is unknown, in use or too old."""
+        """The tracker of this token, once; None if it is unknown, in use or too old."""
         self._forget()
         tracker, _ = self._kept.pop(token, (None, 0.0))
         return tracker

@@ -1,4 +1,4 @@
-"""What a client may set for one stream, by the same names in every protocol."""
+"""Settings of one stream, by the same names in every protocol."""
 
 from __future__ import annotations
 
@@ -23,7 +23,7 @@ class Drop(StrEnum):
 
 
 class StreamSettings(BaseModel):
-    """How the frames of one stream belong together. `PoseParameters` say how each is processed."""
+    """Settings across the frames of a stream; `PoseParameters` are those of each frame."""
 
     model_config = ConfigDict(extra="forbid", frozen=True)
 

@@ -1,13 +1,15 @@
 """The envelope of every call, whichever protocol brought it.
 
-It gives the call an id, a deadline, a trace, a count by outcome and one log line, and turns every
+It gives the call an id, a trace, a count by outcome and one log line, and turns every
 exception into a `ServiceError`. What remains to the front ends is how an error is sent.
 """
 
 from __future__ import annotations
 
 import logging
+import re
 import time
+import uuid
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager, nullcontext
 from contextvars import ContextVar
@@ -18,7 +20,6 @@ import structlog
 
 from service.errors import ErrorCode, ServiceError, as_service_error
 from service.telemetry.metrics import Metrics
-from service.telemetry.request_ids import request_id_from
 from service.telemetry.tracing import Tracer
 
 OK: Final = "ok"
@@ -27,37 +28,22 @@ CLIENT_GONE: Final = "client_gone"
 
 _current: ContextVar[Call] = ContextVar("current_call")
 _log = structlog.get_logger(__name__)
+_ACCEPTED_ID = re.compile(r"[A-Za-z0-9._:/+=@-]{1,128}")
 
 
 @dataclass(slots=True)
 class Call:
-    """One call in flight. `started` and deadlines are `time.monotonic()` moments.
+    """One call in flight. `started` is a `time.monotonic()` moment.
 
     `outcome` is `OK`, `CLIENT_GONE` or the value of an `ErrorCode`; `key` is the name of the key
     that was shown; `details` go into the log line.
     """
 
     request_id: str
-    max_deadline_ms: float
-    default_deadline_ms: float
     started: float = field(default_factory=time.monotonic)
     outcome: str = OK
     key: str | None = None
     details: dict[str, object] = field(default_factory=dict)
-
-    def deadline(self, requested_ms: float | None = None) -> float:
-        """When the answer is due: after what the client requested, at most the server's limit.
-
-        The server's default counts from now, when the request has been read: a slow line is not
-        the caller's fault.
-        """
-        if requested_ms is None:
-            return self.due_in(self.default_deadline_ms / 1e3)
-        return self.started + min(requested_ms, self.max_deadline_ms) / 1e3
-
-    def due_in(self, seconds: float) -> float:
-        """When the answer is due that is wanted in so many seconds from now."""
-        return min(self.started + self.max_deadline_ms / 1e3, time.monotonic() + seconds)
 
 
 def current_call() -> Call:
@@ -68,13 +54,9 @@ def current_call() -> Call:
 class Calls:
     """Opens envelopes; one object per runtime."""
 
-    def __init__(
-        self, metrics: Metrics, tracer: Tracer, max_deadline_ms: float, default_deadline_ms: float
-    ) -> None:
+    def __init__(self, metrics: Metrics, tracer: Tracer) -> None:
         self._metrics = metrics
         self._tracer = tracer
-        self._max_deadline_ms = max_deadline_ms
-        self._default_deadline_ms = default_deadline_ms
 
     @contextmanager
     def open(
@@ -91,11 +73,7 @@ class Calls:
             ServiceError: for any exception of the block; unknown ones are logged and become
                 `internal` without detail. Cancellation passes through.
         """
-        call = Call(
-            request_id_from(header("x-request-id")),
-            self._max_deadline_ms,
-            self._default_deadline_ms,
-        )
+        call = Call(_request_id(header("x-request-id")))
         token = _current.set(call)
         with structlog.contextvars.bound_contextvars(request_id=call.request_id):
             try:
@@ -132,3 +110,10 @@ class Calls:
             ms=round(seconds * 1e3, 2),
             **call.details,
         )
+
+
+def _request_id(given: str | None) -> str:
+    """The caller's own id if it is short and plain (it goes into logs), else a new one."""
+    if given is not None and _ACCEPTED_ID.fullmatch(given):
+        return given
+    return uuid.uuid4().hex

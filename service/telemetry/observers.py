@@ -1,4 +1,4 @@
-"""Who hears how long work waits and what becomes of it; `service.telemetry.metrics` counts it."""
+"""Observer interface of the queues: depth, waiting time, batches, dropped work."""
 
 from __future__ import annotations
 
@@ -20,7 +20,10 @@ SHED_REASONS: Final[tuple[ShedReason, ...]] = get_args(ShedReason)
 
 
 class QueueObserver(Protocol):
-    """Hears of one or more queues; `stage` names the queue. Called from any thread."""
+    """Observes one or more queues; `stage` names the queue. Called from any thread.
+
+    `service.telemetry.metrics` counts what is reported.
+    """
 
     def queue_depth(self, stage: str, depth: int) -> None:
         """The summed cost that now waits."""
@@ -30,10 +33,6 @@ class QueueObserver(Protocol):
 
     def shed(self, stage: str, reason: ShedReason) -> None:
         """An item was dropped."""
-
-
-class BatchObserver(QueueObserver, Protocol):
-    """Hears of batches too."""
 
     def dispatched(self, stage: str, cost: int, reason: str) -> None:
         """A batch left because of `reason`: full, wait, idle or drain."""

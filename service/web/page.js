@@ -1,36 +1,26 @@
 // The page: what is looked at, how it is shown, and what went wrong.
 
-import { drawPeople } from "./draw.js";
-import { PoseClient, PoseError } from "./pose-client.js";
-import { asCurl, asPython } from "./snippets.js";
-import { streamVideo } from "./video.js";
+import { PoseClient, PoseError, draw, videoFrames, webcam } from "./client/index.js";
+import { asCurl, asJavaScript, asPython } from "./snippets.js";
 
 const $ = (id) => document.getElementById(id);
 const form = $("form"), canvas = $("canvas");
 const client = new PoseClient();
-let skeleton = [];
+/** What is loaded: names and edges for the drawing. */
+let models = null;
 /** What is looked at now: {kind: "image" | "video" | "webcam", file, stop}; one at a time. */
 let subject = null;
 /** What is on the canvas: {image, answer}. */
 let shown = null;
 
-const ENDINGS = { NotAllowedError: "The browser may not use the camera. Allow it beside the address.",
-  NotFoundError: "There is no camera.", NotReadableError: "Another program uses the camera." };
-
 const wait = (ms) => new Promise((resolve) => setTimeout(resolve, ms));
 
 function options() {
-  const given = Object.fromEntries(new FormData(form));
-  return Object.fromEntries(Object.entries(given).filter(([, value]) => value !== ""));
+  const given = [...new FormData(form)].filter(([, value]) => value !== "");
+  return Object.fromEntries(given.map(([name, value]) => [name, value === "true" || Number(value)]));
 }
 
-/** As `options`, with values of their type, as the config of a stream has them. */
-function typedOptions() {
-  const typed = (value) => (value === "true" ? true : Number(value));
-  return Object.fromEntries(Object.entries(options()).map(([name, value]) => [name, typed(value)]));
-}
-
-const view = () => ({ minScore: Number($("min-score").value), boxes: $("boxes").checked, ids: $("ids").checked });
+const view = () => ({ threshold: Number($("min-score").value), boxes: $("boxes").checked, ids: $("ids").checked });
 
 function say(text) {
   $("status").textContent = text;
@@ -77,7 +67,7 @@ function show(image, answer) {
 }
 
 function redraw() {
-  if (shown) drawPeople(canvas, shown.image, shown.answer.image, shown.answer.people, skeleton, view());
+  if (shown) draw(canvas, shown.answer, models, { image: shown.image, ...view() });
 }
 
 const writeAnswer = () => ($("answer").textContent = shown ? JSON.stringify(shown.answer, null, 1) : "");
@@ -87,11 +77,10 @@ const people = (count) => `${count} ${count === 1 ? "person" : "people"}`;
 async function ready() {
   for (let first = true; ; first = false) {
     try {
-      const loaded = await client.models();
-      skeleton = loaded.skeleton.map((limb) => limb.map((index) => loaded.keypoints[index]));
-      const { student, detector, backend, device } = loaded.models;
+      models = await client.models();
+      const { student, detector, backend, device } = models.models;
       $("models").textContent = `${student} · ${detector} · ${backend} on ${device}`;
-      offerCycles(loaded.cycles);
+      offerCycles(models.cycles);
       clearTrouble();
       if (!first) say("");
       return;
@@ -121,7 +110,8 @@ function look(next) {
   clearTrouble();
   blank();
   $("stop").hidden = next.kind === "image";
-  for (const id of ["curl", "python"]) $(id).disabled = false;
+  for (const id of ["curl", "python", "javascript"]) $(id).disabled = false;
+  $("curl").hidden = next.kind !== "image"; // it sends files, not frames
   run(next);
 }
 
@@ -132,7 +122,7 @@ async function run(mine) {
     await (mine.kind === "image" ? estimate(mine) : follow(mine));
   } catch (error) {
     if (mine !== subject || error.name === "AbortError") return;
-    const known = error instanceof PoseError ? error : new PoseError("page", ENDINGS[error.name] ?? error.message);
+    const known = error instanceof PoseError ? error : new PoseError("page", error.message);
     fail(known, () => run(mine));
   }
 }
@@ -142,7 +132,7 @@ async function estimate(mine) {
   mine.stop = () => aborting.abort();
   say("Looking …");
   const started = performance.now();
-  if (!skeleton.length) await ready();
+  if (!models) await ready();
   const answer = await client.estimate(mine.file, options(), { signal: aborting.signal });
   const ms = performance.now() - started;
   const image = await createImageBitmap(mine.file).catch(() => null);
@@ -154,21 +144,37 @@ async function estimate(mine) {
 }
 
 async function follow(mine) {
-  if (!skeleton.length) await ready();
+  let stopped = false, frames = null, stream = null;
+  mine.stop = () => { stopped = true; stream?.close(); frames?.stop(); };
+  if (!models) await ready();
   say(mine.kind === "webcam" ? "Waiting for the camera …" : "Opening the video …");
-  await streamVideo(client, mine, {
-    config: { options: typedOptions() },
-    onState: ({ state, error, retryInMs }) => {
-      if (state === "waiting") say(`${error.message} Next try in ${(retryInMs / 1000).toFixed(1)} s.`);
-    },
-    onError: (error) => mine === subject && say(`A frame has no answer: ${error.detail}`),
-    onAnswer: (image, answer, { rate, latencyMs, dropped }) => {
-      if (mine !== subject) return;
-      show(image, answer);
-      say(`${people(answer.people.length)} · ${rate.toFixed(1)} answers a second · ${latencyMs.toFixed(0)} ms · ${dropped} dropped`);
-    },
-  });
-  if (mine === subject) $("stop").hidden = true;
+  frames = await (mine.kind === "webcam" ? webcam() : videoFrames(mine.file));
+  if (stopped) return frames.stop();
+  stream = client.stream({ config: { options: options() }, frames, onState: ({ state, error, retryInMs }) => {
+    if (state === "waiting") say(`${error.message} Next try in ${(retryInMs / 1000).toFixed(1)} s.`);
+  } });
+  try {
+    await showAll(stream, mine);
+  } finally {
+    frames.stop();
+  }
+  if (!stopped) $("stop").hidden = true; // else another one may run, with other options
+}
+
+async function showAll(stream, mine) {
+  const times = [];
+  let answered = 0;
+  for await (const { frame, ...answer } of stream) {
+    if (mine !== subject) return;
+    if (answer.error) { say(`A frame has no answer: ${answer.error.message}`); continue; }
+    const now = performance.now();
+    answered += 1;
+    times.push(now);
+    while (times.length > 1 && now - times[0] > 2000) times.shift();
+    const rate = times.length > 1 ? ((times.length - 1) * 1000) / (now - times[0]) : 0;
+    show(frame.canvas, answer);
+    say(`${people(answer.people.length)} · ${rate.toFixed(1)} answers a second · ${(now - frame.timestamp * 1000).toFixed(0)} ms · ${frame.number - answered} dropped`);
+  }
 }
 
 function choose(file) {
@@ -202,7 +208,7 @@ function save(blob, name) {
 }
 
 const stem = () => (subject.name ?? subject.kind).replace(/\.[^.]*$/, "");
-const request = () => ({ kind: subject.kind, name: subject.name, options: options(), origin: client.base, key: client.key });
+const request = () => ({ kind: subject.kind, name: subject.name, options: options(), origin: client.base, key: client.apiKey });
 
 $("choose").onclick = () => $("file").click();
 $("file").onchange = () => { choose($("file").files[0]); $("file").value = ""; };
@@ -211,6 +217,7 @@ $("example").onclick = () => example().catch(() => fail(new PoseError("page", "T
 $("stop").onclick = () => { subject?.stop?.(); $("stop").hidden = true; say("Stopped."); };
 $("curl").onclick = () => copy(asCurl(request()));
 $("python").onclick = () => copy(asPython(request()));
+$("javascript").onclick = () => copy(asJavaScript(request()));
 $("save-json").onclick = () => save(new Blob([JSON.stringify(shown.answer, null, 1)], { type: "application/json" }), `${stem()}.json`);
 $("save-picture").onclick = () => canvas.toBlob((blob) => save(blob, `${stem()}-poses.png`), "image/png");
 $("answer").closest("details").ontoggle = writeAnswer;
@@ -223,8 +230,8 @@ for (const id of ["min-score", "boxes", "ids"]) {
 form.onsubmit = (event) => event.preventDefault();
 form.onchange = (event) => {
   if (event.target.id === "key") {
-    client.key = $("key").value || null;
-    skeleton = []; // asks again, with this key
+    client.apiKey = $("key").value || null;
+    models = null; // asks again, with this key
     if (!subject) begin();
   } else if (!event.target.name || !event.target.reportValidity()) return;
   if (subject) run(subject);

@@ -78,5 +78,9 @@ class Marks:
     def expect(self, steps: int) -> None:
         self.expected += steps
 
+    def report(self, line: str) -> None:
+        self.reports.append(line)
+
+    @property
     def stopping(self) -> bool:
         return self.stop_after is not None and self.seen >= self.stop_after

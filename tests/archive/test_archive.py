@@ -16,7 +16,6 @@ import pytest
 
 from sdpose_core.checkpoints import trained_path
 from sdpose_core.commands.archive.output import ArchiveOutput, Part
-from sdpose_core.commands.archive.run import run_here
 from sdpose_core.commands.archive.schema import SchemaError, archive_schema, check_schema
 from sdpose_core.commands.archive.work import (
     ArchiveOptions,
@@ -47,16 +46,8 @@ def run(
         number, done = output.begin(resume, retry_failed)
         parts = list(parts_of(output.wanted(sources, done), number, size))
         marks = estimate or Marks()
-        result = run_here(
-            parts,
-            output,
-            options or ArchiveOptions(),
-            marks,
-            report=marks.reports.append,
-            advance=marks.advance,
-            expect=marks.expect,
-            stopping=marks.stopping,
-        )
+        made = options or ArchiveOptions()
+        result = sum((work_on(part, output, marks, made, marks) for part in parts), PartResult())
         output.finish()
         return result
 

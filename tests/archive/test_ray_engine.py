@@ -57,22 +57,20 @@ def run(
     output: ArchiveOutput,
     parts: Sequence[Part],
     build: Callable[[], Estimate] = Marks,
-    stopping: Callable[[], bool] = lambda: False,
-    advance: Callable[[int], None] = lambda sources: None,
+    watch: Marks | None = None,
 ) -> PartResult:
-    reports: list[str] = []
-    result = run_on_ray(
-        parts,
-        output,
-        ArchiveOptions(),
-        build=build,
-        workers=1,
-        report=reports.append,
-        advance=advance,
-        stopping=stopping,
-    )
-    assert reports == list(result.failures)
+    watch = watch or Marks()
+    result = run_on_ray(parts, output, ArchiveOptions(), watch, build=build, workers=1)
+    assert watch.reports == list(result.failures)
     return result
+
+
+class AfterTenParts(Marks):
+    """Stops a run that is followed by parts of 250 images."""
+
+    @property
+    def stopping(self) -> bool:
+        return self.advanced >= 2500
 
 
 def pictures(folder: Path, count: int) -> list[Source]:
@@ -88,22 +86,21 @@ def test_five_thousand_pictures_a_killed_worker_and_a_restart(tmp_path: Path) ->
     assert done == frozenset()
     parts = list(parts_of(sources, number, 250))
     once = tmp_path / "died"
-    steps = iter(range(1000))
     with pytest.raises(Interrupted):  # the machine is switched off after ten parts
         run(
             output,
             parts,
             partial(Deadly, mark=1100, once=once),
-            lambda: next(steps) >= 9,
+            AfterTenParts(),
         )
     assert once.exists(), "the worker was killed within the fifth part"
     number, done = output.begin(resume=True)
     assert number == 2
     assert 2500 <= len(done) < 5000
     left = list(parts_of(output.wanted(sources, done), number, 250))
-    advanced: list[int] = []
-    run(output, left, advance=advanced.append)
-    assert sum(advanced) == 5000 - len(done)
+    watch = Marks()
+    run(output, left, watch=watch)
+    assert watch.advanced == 5000 - len(done)
     output.finish()
     rows = rows_of(tmp_path / "out.parquet")
     assert Counter(row["input"] for row in rows) == Counter(source.name for source in sources)

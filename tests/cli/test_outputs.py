@@ -40,7 +40,7 @@ def inputs(tmp_path: Path) -> Path:
         shutil.copy(trained_path("sdpose-lite"), folder / name)
     for name in ("best.safetensors", "person.safetensors"):
         os.link(folder / "net.safetensors", folder / name)
-    (folder / "config.json").write_text('preset = "compact-cpu"\n')
+    (folder / "config.json").write_text('preset = "lite-cpu"\n')
     (folder / "data.yaml").write_text("names: [person]\n")
     return folder
 
@@ -68,8 +68,6 @@ OVER_INPUTS = {
     "convert": "convert {0}/net.safetensors {0}/best.safetensors --force",
     "convert-detector": "convert-detector {0}/net.safetensors {0}/person.safetensors",
     "report": "evaluate {0}/{1} {0}/images --output {0}/{1}",
-    "calibrated": "evaluate {0}/{1} {0}/images --student {0}/net.safetensors "
-    "--calibrate {0}/best.safetensors",
     "worst cases": "evaluate {0}/{1} {0}/images --worst {0}/images",
     "run over its start": "train --run {0} --start {0}/net.safetensors --shards {0}",
     "run over its recipe": "train --run {0} --config {0}/config.json --shards {0}",
@@ -117,7 +115,6 @@ IN_USE = {
     "stream's drawing": ("stream {0}/photo.png --overlay {1}", False),
     "export": ("export --output {1} --format onnx", False),
     "report": ("evaluate {0}/{2} {0}/images --output {1}", False),
-    "calibrated": ("evaluate {0}/{2} {0}/images --calibrate {1}", False),
     "worst cases": ("evaluate {0}/{2} {0}/images --worst {1}", True),
     "train": ("train --run {1} --shards {0}", True),
     "train-detector": ("train-detector {0}/data.yaml --output {1}", True),

@@ -72,32 +72,33 @@ class Run:
                 poses.keypoints[0, 3, 1] = np.nan
         return found
 
-    def _advance(self, steps: int) -> None:
+    def report(self, line: str) -> None:
+        self.reports.append(line)
+
+    def advance(self, steps: int) -> None:
         self.steps += steps
 
-    def _expect(self, steps: int) -> None:
+    def expect(self, steps: int) -> None:
         self.expected += steps
+
+    @property
+    def stopping(self) -> bool:
+        return self.stop_after is not None and len(self.batches) >= self.stop_after
 
     def over(self, *inputs: Path) -> list[dict[str, Any]]:
         sources, _ = find_sources([str(one) for one in inputs])
-        stopping: Callable[[], bool] = lambda: (  # noqa: E731
-            self.stop_after is not None and len(self.batches) >= self.stop_after
-        )
         prediction = Prediction(
             self._estimate,
             JsonLines(self.lines.append),
             self.batch_size,
             None if self.drawings is None else drawings_in(self.drawings, sources),
-            self.reports.append,
-            self._advance,
-            self._expect,
-            stopping,
+            self,
             self.tracking,
         )
         try:
             prediction.run(sources)
         finally:
-            self.failures = prediction.failures
+            self.failures = len(prediction.failures)
         return [json.loads(line) for line in self.lines]
 
 

@@ -20,13 +20,12 @@ from service.cli.main import app
 from tests.train.people import crop_samples
 
 RECIPE = """
-preset = "compact-cpu"
+accelerator = "cpu"
+devices = 1
 precision = "32-true"
 [[stages]]
-size = [128, 96]
 batch = 2
 steps = 1000
-cycles = 1
 """
 
 

@@ -45,13 +45,13 @@ def crops() -> Tensor:
 def converted(monkeypatch: pytest.MonkeyPatch) -> list[int]:
     """The cycle counts that were converted."""
     counts: list[int] = []
-    convert = backend_module.convert
+    convert = backend_module.convert_student
 
     def counting(student: Student, cycles: int) -> object:
         counts.append(cycles)
         return convert(student, cycles)
 
-    monkeypatch.setattr(backend_module, "convert", counting)
+    monkeypatch.setattr(backend_module, "convert_student", counting)
     return counts
 
 
@@ -133,7 +133,7 @@ def test_a_filled_cache_serves_every_processor(
     fill_cache(_lite(), tmp_path)
     served = _lite().config.cycles.served
     assert converted == [served, served]
-    monkeypatch.setattr(backend_module, "_converted", None)
+    monkeypatch.setattr(backend_module, "convert", None)
     for folds in (True, False):
         monkeypatch.setattr(backend_module, "folding_pays", lambda _, answer=folds: answer)
         backend = OpenVINOBackend(_lite(), "fp32", cache_folder=tmp_path)
@@ -164,7 +164,7 @@ def test_joints_are_read_as_by_the_module(
         parts = list(pool.map(read, [heatmaps[:n] for n in (1, 7, 3, 2, 7, 1)]))
     for part in parts:
         torch.testing.assert_close(part, expected[: len(part)], atol=1e-3, rtol=1e-4)
-    monkeypatch.setattr(backend_module, "_converted", None)  # a second start has it on disk
+    monkeypatch.setattr(backend_module, "convert", None)  # a second start has it on disk
     again = OpenVINOBackend(_lite(), "auto", cache_folder=tmp_path).reader(module)
     torch.testing.assert_close(again(heatmaps), parts[1], atol=1e-4, rtol=1e-5)
 

@@ -11,9 +11,8 @@ import numpy as np
 import pytest
 import torch
 
-from sdpose_core.detector import YoloPersonDetector, load_detector
-from sdpose_core.detector.openvino_ir import cached
-from sdpose_core.detector.weights import find_detector
+from sdpose_core.detector import YoloPersonDetector, load_detector, openvino_ir
+from sdpose_core.detector.network import PersonNetwork
 from sdpose_core.types import Detections, Image
 from tests.core.detectors import random_model, save_pt
 
@@ -191,25 +190,28 @@ def test_end_to_end_head_runs_on_both_backends(tmp_path: Path) -> None:
     np.testing.assert_allclose(found[0].scores, found[1].scores, atol=1e-3)
 
 
-def test_converted_model_is_kept_and_a_damaged_one_replaced(tmp_path: Path) -> None:
+def test_converted_model_is_kept_and_a_damaged_one_replaced(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
     path = save_pt(random_model("yolov8n", {0: "person"}), tmp_path / "d.pt")
-    file = find_detector(path)
-    built = []
-
-    def network() -> object:
-        built.append(1)
-        return file.network()
-
     folder = tmp_path / "cache"
-    for _ in range(2):
-        cached(file.digest(), network, folder)  # type: ignore[arg-type]
-    assert len(built) == 1
+    built = []
+    convert = openvino_ir.convert
+
+    def counting(network: PersonNetwork) -> object:
+        built.append(network)
+        return convert(network)
+
+    monkeypatch.setattr(openvino_ir, "convert", counting)
+
+    def load() -> int:
+        load_detector(path, device="cpu", backend="openvino", cache_folder=folder)
+        return len(built)
+
+    assert [load(), load()] == [1, 1]
     [kept] = folder.iterdir()
     kept.write_text("<net")
-    cached(file.digest(), network, folder)  # type: ignore[arg-type]
-    assert len(built) == 2
-    cached(file.digest(), network, folder)  # type: ignore[arg-type]
-    assert len(built) == 2
+    assert [load(), load()] == [2, 2]
 
 
 def test_no_writable_cache_is_no_obstacle(tmp_path: Path) -> None:

@@ -20,7 +20,6 @@ from sdpose_core.hardware.backends.torch import TorchBackend
 from sdpose_core.hardware.batches import split_batch
 from sdpose_core.model import JointReader
 from sdpose_core.types import Detections, Image
-from sdpose_core.vision.calibration import ScoreCalibration
 from sdpose_core.vision.geometry import image_to_heatmap, regions_from_boxes
 from sdpose_core.vision.heatmaps import encode
 
@@ -268,16 +267,6 @@ def test_unusable_requests_are_refused() -> None:
 )
 def test_batches(count: int, pads: bool, expected: list[int]) -> None:
     assert split_batch(count, (1, 2, 4, 8), pads=pads) == expected
-
-
-def test_calibrated_scores_rise_with_the_peak() -> None:
-    peaks = np.array([-0.1, 0, 0.05, 0.3, 0.9, 1.4], np.float32)
-    plain = ScoreCalibration()(peaks)
-    assert plain.tolist() == pytest.approx([0, 0, 0.05, 0.3, 0.9, 1])
-    fitted = ScoreCalibration.from_facts({"score_calibration": {"slope": 1.5, "offset": 2}})(peaks)
-    assert fitted[:2].tolist() == [0, 0]
-    assert (np.diff(fitted[1:]) > 0).all()
-    assert fitted.max() < 1
 
 
 def test_real_people_are_found(estimator: PoseEstimator, bus: Image, zidane: Image) -> None:

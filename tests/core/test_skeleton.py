@@ -112,7 +112,7 @@ def test_halves_follow_the_names_or_what_is_given():
     ],
 )
 def test_what_contradicts_itself_is_rejected_by_name(values, sentence):
-    with pytest.raises(SkeletonError, match="^mine.toml: ") as caught:
+    with pytest.raises(SkeletonError, match=r"^mine\.toml: ") as caught:
         skeleton_of({"name": "mine", **values}, "mine.toml")
     assert sentence in str(caught.value)
 

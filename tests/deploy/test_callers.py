@@ -10,7 +10,7 @@ import pytest
 from tests.fakes import FakeEstimator, marked_image
 from tests.pictures import encoded
 from tests.service.conftest import Service, serving
-from tools.deploy_check import _SMALL_QUEUES
+from tools.deploy_check import _FEW_REQUESTS
 from tools.deployment.load import RestLoad, grpc_people, stream_frames, websocket_frames
 
 pytestmark = pytest.mark.anyio
@@ -44,16 +44,16 @@ async def test_callers_of_every_kind_are_answered() -> None:
 
 async def _until_shed(service: Service) -> None:
     async with asyncio.timeout(20):
-        while 'sdpose_shed_total{reason="queue_full"}' not in (
+        while 'sdpose_shed_total{reason="too_many_requests"}' not in (
             service.runtime.metrics.exposition().decode()
         ):
             await asyncio.sleep(0.01)
 
 
-async def test_small_queues_refuse_a_handful_of_callers() -> None:
+async def test_few_requests_refuse_a_handful_of_callers() -> None:
     fake = FakeEstimator()
     fake.gate.clear()
-    small = {name.removeprefix("SDPOSE_").lower(): int(n) for name, n in _SMALL_QUEUES.items()}
+    small = {name.removeprefix("SDPOSE_").lower(): int(n) for name, n in _FEW_REQUESTS.items()}
     async with serving(fake, **small) as service:
         load = RestLoad(f"{service.url}/pose", _IMAGE, callers=6)
         await asyncio.to_thread(load.__enter__)

@@ -259,8 +259,8 @@ def test_settings_arrive_as_they_were_given() -> None:
     assert told["SDPOSE_MAX_BATCH"] == "32"
     assert told["SDPOSE_MAX_IMAGE_MB"] == "1.5"
     assert told["SDPOSE_TRACING"] == "true"
-    large = environment(installed({"settings": {"max_bodies_mb": 2000000}}))
-    assert large["SDPOSE_MAX_BODIES_MB"] == "2000000", "not 2e+06"
+    large = environment(installed({"settings": {"max_memory_mb": 2000000}}))
+    assert large["SDPOSE_MAX_MEMORY_MB"] == "2000000", "not 2e+06"
 
 
 def test_a_gpu_pod_asks_for_its_gpu() -> None:

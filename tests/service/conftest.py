@@ -5,15 +5,19 @@ from __future__ import annotations
 import asyncio
 import io
 import os
-from collections.abc import AsyncIterator, Iterator
-from contextlib import asynccontextmanager
+import ssl
+from collections.abc import AsyncIterator, Callable, Coroutine, Iterator
+from contextlib import asynccontextmanager, contextmanager
 from dataclasses import dataclass
 from pathlib import Path
+from typing import Any, TypeVar
 
 import httpx
 import pytest
+from grpc.aio import Channel, insecure_channel
 
 from service.client import AsyncGrpcPoseClient, AsyncRestPoseClient, Retry
+from service.errors import ErrorCode, ServiceError
 from service.pipeline.estimator import Estimator
 from service.process import Addresses, Ending, run_service
 from service.runtime.models import Build
@@ -25,6 +29,8 @@ from service.telemetry.logs import configure_logs
 from service.telemetry.tracing import Tracer
 from tests.fakes import FakeEstimator
 from tests.service.doubler import Doubler, Ear
+
+T = TypeVar("T")
 
 
 @pytest.fixture(scope="session", autouse=True)
@@ -52,7 +58,8 @@ def anyio_backend() -> str:
 
 @dataclass
 class Service:
-    """A running service with a client for each front end; `running` gives how it ended."""
+    """A running service with a client for each front end and plain connections to both; `running`
+    gives how it ended."""
 
     runtime: Runtime
     addresses: Addresses
@@ -60,6 +67,8 @@ class Service:
     target: str
     rest: AsyncRestPoseClient
     grpc: AsyncGrpcPoseClient
+    http: httpx.AsyncClient
+    channel: Channel
     stop: asyncio.Event
     running: asyncio.Task[Ending]
 
@@ -68,6 +77,7 @@ def quiet_settings(**overrides: object) -> Settings:
     """Settings on free ports, with the time that a busy machine may need for an answer."""
     ports = {"host": "127.0.0.1", "http_port": 0, "grpc_port": 0}
     patience = {"default_deadline_ms": 300_000, "max_deadline_ms": 300_000}
+    assert overrides.keys() <= Settings.model_fields.keys()  # an unknown name would do nothing
     return load_settings(**{**ports, **patience, **overrides})
 
 
@@ -77,9 +87,13 @@ async def serving(
     *,
     api_key: str | None = None,
     tracer: Tracer | None = None,
+    ready: bool = True,
     **overrides: object,
 ) -> AsyncIterator[Service]:
-    """Starts a service over an estimator, or what builds one; waits until it is ready; stops it."""
+    """Starts a service over an estimator, or what builds one, and stops it in the end.
+
+    Waits until it is ready, unless `ready` is False: then until it listens.
+    """
     stop = asyncio.Event()
     heard: asyncio.Future[tuple[Addresses, Runtime]] = asyncio.get_running_loop().create_future()
     running = asyncio.create_task(
@@ -95,18 +109,24 @@ async def serving(
     if running.done():
         running.result()
     addresses, runtime = heard.result()
-    while runtime.state is State.STARTING:
-        await asyncio.sleep(0.005)
+    if ready:
+        await wait_until(lambda: runtime.state is not State.STARTING)
     scheme = "https" if addresses.encrypted else "http"
     url = f"{scheme}://{addresses.host}:{addresses.http_port}"
     target = f"{addresses.host}:{addresses.grpc_port}"
     once = Retry(attempts=1)
+    headers = {"X-API-Key": api_key} if api_key else None
+    no_certificates = ssl.SSLContext(ssl.PROTOCOL_TLS_CLIENT)  # to read them takes a while
     try:
         async with (
             AsyncRestPoseClient(url, api_key=api_key, retry=once) as rest,
             AsyncGrpcPoseClient(target, api_key=api_key, retry=once) as rpc,
+            httpx.AsyncClient(
+                base_url=url, headers=headers, timeout=100, verify=no_certificates
+            ) as http,
+            insecure_channel(target) as channel,
         ):
-            yield Service(runtime, addresses, url, target, rest, rpc, stop, running)
+            yield Service(runtime, addresses, url, target, rest, rpc, http, channel, stop, running)
     finally:
         if isinstance(estimator, FakeEstimator):
             estimator.gate.set()  # where a test failed before it did
@@ -114,11 +134,50 @@ async def serving(
         await asyncio.wait_for(running, 100)
 
 
+@contextmanager
+def rejected(
+    code: ErrorCode, match: str | None = None
+) -> Iterator[pytest.ExceptionInfo[ServiceError]]:
+    """Expects that the block raises a `ServiceError` of this code."""
+    with pytest.raises(ServiceError, match=match) as raised:
+        yield raised
+    assert raised.value.code is code, raised.value
+
+
+async def wait_until(condition: Callable[[], object]) -> None:
+    """Returns as soon as the condition holds."""
+    async with asyncio.timeout(100):
+        while not condition():
+            await asyncio.sleep(0.01)
+
+
 async def until_metrics_have(service: Service, line: str) -> None:
     """Waits until the metrics page holds this very line."""
-    async with asyncio.timeout(100):
-        while line not in service.runtime.metrics.exposition().decode().splitlines():
-            await asyncio.sleep(0.01)
+    metrics = service.runtime.metrics
+    await wait_until(lambda: line in metrics.exposition().decode().splitlines())
+
+
+async def until_queued(service: Service, count: int) -> None:
+    """Waits until so many images are in the detector's queue."""
+    await until_metrics_have(service, f'sdpose_queue_depth{{stage="detect"}} {float(count)}')
+
+
+async def in_the_model(fake: FakeEstimator, asking: Coroutine[Any, Any, T]) -> asyncio.Task[T]:
+    """The task of a request that the fake holds at its closed gate."""
+    fake.gate.clear()
+    fake.entered.clear()
+    task = asyncio.create_task(asking)
+    assert await asyncio.to_thread(fake.entered.wait, 100)
+    return task
+
+
+@pytest.fixture
+def debug_logs(quiet_logs: io.StringIO) -> Iterator[io.StringIO]:
+    """Everything that a test's services log."""
+    stream = io.StringIO()
+    configure_logs("debug", "json", stream)
+    yield stream
+    configure_logs("warning", "json", quiet_logs)
 
 
 @pytest.fixture
@@ -150,9 +209,8 @@ def ear() -> Ear:
 
 
 @pytest.fixture
-async def http(service: Service) -> AsyncIterator[httpx.AsyncClient]:
-    async with httpx.AsyncClient(base_url=service.url) as client:
-        yield client
+def http(service: Service) -> httpx.AsyncClient:
+    return service.http
 
 
 @pytest.fixture

@@ -5,9 +5,17 @@ from __future__ import annotations
 import asyncio
 
 import httpx
+from pydantic import TypeAdapter
 
+from service.answers import PoseAnswer
 from service.rest.errors import PROBLEM_TYPE
+from service.rest.schemas import PoseAnswers
 from tests.service.conftest import Service
+
+DOCUMENTED: TypeAdapter[PoseAnswer] = TypeAdapter(PoseAnswer)
+"""The answer to one image, as OpenAPI describes it."""
+DOCUMENTED_SEVERAL: TypeAdapter[PoseAnswers] = TypeAdapter(PoseAnswers)
+"""The answers to several."""
 
 
 def assert_problem(response: httpx.Response, status: int, code: str) -> None:

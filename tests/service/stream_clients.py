@@ -14,19 +14,13 @@ from websockets.asyncio.client import ClientConnection, connect
 from websockets.exceptions import ConnectionClosed
 
 from protos.sdpose.v1 import pose_pb2
-from service.client import ServiceError, StreamAnswer
+from service.answers import Person, stream_answer_of
+from service.client import PoseAnswer, ServiceError, StreamAnswer
 from service.client.grpc_messages import error_from, stream_answer_from
-from service.client.rest_messages import stream_answer_of
 from service.client.websocket_client import _closed
-from tests.fakes import marked_image
-from tests.pictures import encoded
 from tests.service.conftest import Service
 
 Status = grpc.StatusCode | int
-
-
-def frame(mark: int) -> bytes:
-    return encoded(marked_image(mark), "PNG")
 
 
 class Ended(Exception):
@@ -47,6 +41,8 @@ class GrpcStream:
         self._call = call
 
     async def configure(self, settings: dict[str, Any]) -> None:
+        if "drop" in settings:
+            settings = {**settings, "drop": f"DROP_POLICY_{settings['drop'].upper()}"}
         await self._call.write(pose_pb2.StreamPoseRequest(config=settings))  # type: ignore[arg-type]
 
     async def send(self, image: bytes, **about: Any) -> None:
@@ -77,30 +73,30 @@ class WebSocketStream:
     api = "rest_stream"
 
     def __init__(self, connection: ClientConnection) -> None:
-        self._connection = connection
+        self.connection = connection
 
     async def configure(self, settings: dict[str, Any]) -> None:
-        await self._connection.send(json.dumps({"config": settings}))
+        await self.connection.send(json.dumps({"config": settings}))
 
     async def send(self, image: bytes, **about: Any) -> None:
         if about:
-            await self._connection.send(json.dumps({"frame": about}))
-        await self._connection.send(image)
+            await self.connection.send(json.dumps({"frame": about}))
+        await self.connection.send(image)
 
     async def answer(self) -> StreamAnswer:
         try:
-            return stream_answer_of(json.loads(await self._connection.recv()))
+            return stream_answer_of(json.loads(await self.connection.recv()))
         except ConnectionClosed as closed:
             status = 1006 if closed.rcvd is None else closed.rcvd.code
             raise Ended(status, _closed(closed)) from None
 
     async def finish(self) -> None:
         """A WebSocket has no half that could be closed alone."""
-        await self._connection.close()
+        await self.connection.close()
 
     def leave(self) -> None:
         """Without a close frame, as a client that is killed."""
-        self._connection.transport.abort()
+        self.connection.transport.abort()
 
 
 Stream = GrpcStream | WebSocketStream
@@ -115,8 +111,11 @@ async def _opened(stream: Stream, settings: dict[str, Any]) -> None:
 
 
 @asynccontextmanager
-async def over_grpc(service: Service, **settings: Any) -> AsyncIterator[Stream]:
-    stream = GrpcStream(service.grpc.stub.StreamPose())
+async def over_grpc(
+    service: Service, key: str | None = None, **settings: Any
+) -> AsyncIterator[Stream]:
+    metadata = [("x-api-key", key)] if key else None
+    stream = GrpcStream(service.grpc.stub.StreamPose(metadata=metadata))
     await _opened(stream, settings)
     try:
         yield stream
@@ -125,10 +124,19 @@ async def over_grpc(service: Service, **settings: Any) -> AsyncIterator[Stream]:
 
 
 @asynccontextmanager
-async def over_websocket(service: Service, **settings: Any) -> AsyncIterator[Stream]:
-    url = f"{service.url.replace('http', 'ws')}/pose/stream"
+async def over_websocket(
+    service: Service,
+    key: str | None = None,
+    *,
+    query: str = "",
+    handshake: dict[str, Any] | None = None,
+    **settings: Any,
+) -> AsyncIterator[WebSocketStream]:
+    url = f"{service.url.replace('http', 'ws')}/pose/stream{query}"
+    if handshake is None:
+        handshake = {"additional_headers": {"X-API-Key": key}} if key else {}
     # Pings would end a connection that a test leaves unread, and a queue would read for it.
-    async with connect(url, proxy=None, max_queue=1, ping_interval=None) as connection:
+    async with connect(url, proxy=None, max_queue=1, ping_interval=None, **handshake) as connection:
         stream = WebSocketStream(connection)
         await _opened(stream, settings)
         yield stream
@@ -139,6 +147,16 @@ async def end_of(stream: Stream) -> Ended:
     with pytest.raises(Ended) as ended:
         await stream.answer()
     return ended.value
+
+
+def people_of(answer: StreamAnswer) -> tuple[Person, ...]:
+    assert isinstance(answer.outcome, PoseAnswer), answer.outcome
+    return answer.outcome.people
+
+
+def mark_of(answer: StreamAnswer) -> float:
+    """The mark of the image, by the fake's first person."""
+    return people_of(answer)[0].keypoints[0].x
 
 
 def counted(service: Service, outcome: str) -> float:

@@ -11,8 +11,8 @@ import pytest
 
 from sdpose_core.io.live import TimedImage
 from sdpose_core.types import Poses
+from service.cli.answering import RemoteAnswering
 from service.client import Ask, GrpcPoseClient, StreamAsk
-from service.client.answering import RemoteAnswering
 from tests.fakes import FakeEstimator
 from tests.service.conftest import Service, serving
 

@@ -11,6 +11,7 @@ import pytest
 from service.errors import ErrorCode, ServiceError
 from service.scheduling.batch_run import BatchLimits, Done
 from service.scheduling.owner_thread import OwnerThread
+from service.scheduling.turns import Turn
 from tests.service.doubler import Doubler, Ear, batcher, held
 
 pytestmark = pytest.mark.anyio
@@ -47,7 +48,9 @@ async def test_groups_never_share_a_batch(doubler: Doubler, worker: OwnerThread,
 async def test_priority_goes_first(doubler: Doubler, worker: OwnerThread, ear: Ear) -> None:
     box = batcher(doubler, worker, ear, max_cost=1)
     first = await held(box, doubler)
-    rest = [asyncio.create_task(box.submit(item, priority=2 - item)) for item in range(3)]
+    rest = [
+        asyncio.create_task(box.submit(item, turn=Turn(priority=2 - item))) for item in range(3)
+    ]
     await asyncio.sleep(0)
     doubler.gate.set()
     await asyncio.gather(first, *rest)
@@ -165,7 +168,7 @@ async def test_deadline_ends_the_wait_by_itself(
     box = batcher(doubler, worker, ear)
     first = await held(box, doubler)
     with pytest.raises(ServiceError) as late:
-        await box.submit(1, deadline=time.monotonic() + 0.05)
+        await box.submit(1, turn=Turn(deadline=time.monotonic() + 0.05))
     assert late.value.code is ErrorCode.DEADLINE_EXCEEDED
     assert not first.done(), "told by the timer, not when the worker came back"
     assert box.queued_cost == 0
@@ -181,7 +184,7 @@ async def test_deadline_ends_even_work_that_runs(
     box = batcher(doubler, worker, ear)
     doubler.gate.clear()
     with pytest.raises(ServiceError) as late:
-        await box.submit(1, deadline=time.monotonic() + 0.03)
+        await box.submit(1, turn=Turn(deadline=time.monotonic() + 0.03))
     assert late.value.code is ErrorCode.DEADLINE_EXCEEDED
     doubler.gate.set()
     assert (await box.submit(2)).value == 4
@@ -192,7 +195,7 @@ async def test_passed_deadline_is_not_queued(
 ) -> None:
     box = batcher(doubler, worker, ear)
     with pytest.raises(ServiceError) as late:
-        await box.submit(1, deadline=time.monotonic() - 1)
+        await box.submit(1, turn=Turn(deadline=time.monotonic() - 1))
     assert late.value.code is ErrorCode.DEADLINE_EXCEEDED
     assert doubler.batches == []
 
@@ -208,7 +211,7 @@ async def test_forecast_refuses_what_would_come_late(
     rest = [asyncio.create_task(box.submit(item)) for item in range(50)]
     await asyncio.sleep(0)
     with pytest.raises(ServiceError) as refused:
-        await box.submit(6, deadline=time.monotonic() + 3)
+        await box.submit(6, turn=Turn(deadline=time.monotonic() + 3))
     assert refused.value.code is ErrorCode.OVERLOADED
     assert refused.value.retry_after_s
     assert ear.sheds == ["predicted_late"]

@@ -55,7 +55,7 @@ async def test_closed_loop(service: Service, front: str) -> None:
 
 async def test_closed_loop_keeps_every_client_busy() -> None:
     fake = FakeEstimator(delay_s=0.01)
-    async with serving(fake, max_detect_batch=4) as service:
+    async with serving(fake, max_batch=4) as service:
         port = int(service.url.rpartition(":")[2])
         await closed_loop(
             [RestConnection("127.0.0.1", port) for _ in range(4)], [JPEG], requests=40

@@ -16,17 +16,24 @@ from PIL import Image as PillowImage
 
 from service.bench.load import RestConnection
 from service.client import Box, PoseAnswer
-from service.client.answers import Ask
+from service.client.requests import Ask
 from service.errors import ErrorCode, ServiceError
 from service.rest.errors import HTTP_STATUS
 from service.rpc.errors import GRPC_STATUS
-from tests.fakes import FakeEstimator, marked_image
+from tests.fakes import PNG, FakeEstimator, marked_image, marked_png
 from tests.pictures import animated_gif, corners, encoded, jpeg_with_orientation, png_bomb
-from tests.service.conftest import Service, serving
+from tests.service.conftest import (
+    Service,
+    in_the_model,
+    rejected,
+    serving,
+    until_metrics_have,
+    until_queued,
+    wait_until,
+)
 
 pytestmark = pytest.mark.anyio
 
-PNG = encoded(marked_image(0x010203), "PNG")
 BOTH = ["rest", "grpc"]
 
 
@@ -180,7 +187,7 @@ async def test_options_reach_the_model(service: Service, fake: FakeEstimator, fr
 
 @pytest.mark.parametrize("front", BOTH)
 async def test_nobody_in_the_picture(service: Service, fake: FakeEstimator, front: str) -> None:
-    answer = await ask(service, front, encoded(marked_image(0), "PNG"))
+    answer = await ask(service, front, marked_png(0))
     assert answer.people == ()
     assert fake.posed == []
 
@@ -194,12 +201,9 @@ async def test_fewer_people(service: Service, fake: FakeEstimator, front: str) -
 
 @pytest.mark.parametrize("front", BOTH)
 async def test_deadline_in_the_queue(service: Service, fake: FakeEstimator, front: str) -> None:
-    fake.gate.clear()
-    first = asyncio.create_task(ask(service, front, PNG))
-    await asyncio.to_thread(fake.entered.wait, 100)
-    with pytest.raises(ServiceError) as late:
+    first = await in_the_model(fake, ask(service, front, PNG))
+    with rejected(ErrorCode.DEADLINE_EXCEEDED):
         await ask(service, front, PNG, timeout_s=0.15)
-    assert late.value.code is ErrorCode.DEADLINE_EXCEEDED
     assert not first.done()
     fake.gate.set()
     await first
@@ -210,20 +214,19 @@ async def test_deadline_in_the_queue(service: Service, fake: FakeEstimator, fron
 @pytest.mark.parametrize("front", BOTH)
 async def test_queue_full(front: str) -> None:
     fake = FakeEstimator()
-    async with serving(fake, max_detect_queue=1, max_detect_batch=1) as service:
-        fake.gate.clear()
-        first = asyncio.create_task(ask(service, front, PNG))
-        await asyncio.to_thread(fake.entered.wait, 100)
-        second = asyncio.create_task(ask(service, front, PNG))
-        depth = service.runtime.metrics.queue_depth_gauge.labels("detect")
-        while depth._value.get() < 1:
-            await asyncio.sleep(0.005)
-        with pytest.raises(ServiceError) as refused:
-            await ask(service, front, PNG)
-        assert refused.value.code is ErrorCode.OVERLOADED
-        assert refused.value.retry_after_s == 1
+    async with serving(fake) as service:
+        first = await in_the_model(fake, ask(service, front, PNG))
+        # Of the 64 that may wait, one caller has four fifths; a batch is begun.
+        others = [asyncio.create_task(ask(service, front, PNG)) for _ in range(70)]
+        shed = service.runtime.metrics.shed_total.labels("queue_full")
+        await wait_until(lambda: shed._value.get() >= 1)
         fake.gate.set()
-        await asyncio.gather(first, second)
+        await first
+        outcomes = await asyncio.gather(*others, return_exceptions=True)
+        refused = [one for one in outcomes if isinstance(one, ServiceError)]
+        assert 0 < len(refused) < len(others)
+        assert all(one.code is ErrorCode.OVERLOADED for one in refused)
+        assert all(one.retry_after_s == 1 for one in refused)
 
 
 @pytest.mark.parametrize("front", BOTH)
@@ -231,30 +234,22 @@ async def test_too_many_requests(fake: FakeEstimator, front: str) -> None:
     async with serving(fake, max_requests=2) as service:
         fake.gate.clear()
         in_flight = [asyncio.create_task(ask(service, front, PNG)) for _ in range(2)]
-        while service.runtime.in_flight < 2:
-            await asyncio.sleep(0.005)
-        with pytest.raises(ServiceError) as refused:
+        await wait_until(lambda: service.runtime.in_flight >= 2)
+        with rejected(ErrorCode.OVERLOADED):
             await ask(service, front, PNG)
-        assert refused.value.code is ErrorCode.OVERLOADED
         fake.gate.set()
         await asyncio.gather(*in_flight)
 
 
 @pytest.mark.parametrize("front", BOTH)
 async def test_client_gone(service: Service, fake: FakeEstimator, front: str) -> None:
-    fake.gate.clear()
-    first = asyncio.create_task(ask(service, front, PNG))
-    await asyncio.to_thread(fake.entered.wait, 100)
+    first = await in_the_model(fake, ask(service, front, PNG))
     gone = asyncio.create_task(ask(service, front, PNG))
-    depth = service.runtime.metrics.queue_depth_gauge.labels("detect")
-    while depth._value.get() < 1:
-        await asyncio.sleep(0.005)
+    await until_queued(service, 1)
     gone.cancel()
     with contextlib.suppress(asyncio.CancelledError):
         await gone
-    async with asyncio.timeout(100):
-        while depth._value.get() > 0:  # the work leaves the queue while the model is busy
-            await asyncio.sleep(0.005)
+    await until_queued(service, 0)  # the work leaves the queue while the model is busy
     fake.gate.set()
     await first
     assert fake.detected == [1]
@@ -264,16 +259,10 @@ async def test_client_gone(service: Service, fake: FakeEstimator, front: str) ->
 async def test_poisoned_image_fails_alone(fake: FakeEstimator, front: str) -> None:
     fake.poison = frozenset({0x0A0B0C})
     async with serving(fake) as service:
-        fake.gate.clear()
-        first = asyncio.create_task(ask(service, front, PNG))
-        await asyncio.to_thread(fake.entered.wait, 100)
-        bad = asyncio.create_task(
-            ask(service, front, encoded(marked_image(0x0A0B0C), "PNG"), request_id="find-me")
-        )
+        first = await in_the_model(fake, ask(service, front, PNG))
+        bad = asyncio.create_task(ask(service, front, marked_png(0x0A0B0C), request_id="find-me"))
         good = [asyncio.create_task(ask(service, front, PNG)) for _ in range(3)]
-        depth = service.runtime.metrics.queue_depth_gauge.labels("detect")
-        while depth._value.get() < 4:
-            await asyncio.sleep(0.005)
+        await until_queued(service, 4)
         fake.gate.set()
         await asyncio.gather(first, *good)
         with pytest.raises(ServiceError) as failed:
@@ -289,9 +278,8 @@ async def test_what_is_not_finite_is_a_fault_of_ours(
 ) -> None:
     """JSON has no word for it, and no caller could use it."""
     fake.oddity = value
-    with pytest.raises(ServiceError) as failed:
+    with rejected(ErrorCode.INTERNAL):
         await ask(service, front, PNG)
-    assert failed.value.code is ErrorCode.INTERNAL
     fake.oddity = None
     assert (await ask(service, front, PNG)).people
 
@@ -302,9 +290,8 @@ async def test_keys(front: str) -> None:
         assert (await ask(service, front, PNG)).people
     for wrong in (None, "three", "onetwo"):
         async with serving(FakeEstimator(), api_keys="one,two", api_key=wrong) as service:
-            with pytest.raises(ServiceError) as refused:
+            with rejected(ErrorCode.UNAUTHENTICATED):
                 await ask(service, front, PNG)
-            assert refused.value.code is ErrorCode.UNAUTHENTICATED
             assert await service.rest.ready()
 
 
@@ -323,10 +310,11 @@ async def test_outcomes_are_counted(service: Service, front: str) -> None:
     with pytest.raises(ServiceError):
         await ask(service, front, b"no image")
     api = {"rest": "rest_pose", "grpc": "grpc_estimate"}[front]
-    text = service.runtime.metrics.exposition().decode()
-    assert f'sdpose_requests_total{{api="{api}",outcome="ok"}} 1.0' in text
-    assert f'sdpose_requests_total{{api="{api}",outcome="unsupported_media_type"}} 1.0' in text
-    assert f'sdpose_request_seconds_count{{api="{api}"}} 2.0' in text
+    await until_metrics_have(service, f'sdpose_requests_total{{api="{api}",outcome="ok"}} 1.0')
+    await until_metrics_have(
+        service, f'sdpose_requests_total{{api="{api}",outcome="unsupported_media_type"}} 1.0'
+    )
+    await until_metrics_have(service, f'sdpose_request_seconds_count{{api="{api}"}} 2.0')
 
 
 async def test_no_answer_reaches_another() -> None:
@@ -356,14 +344,13 @@ async def test_no_answer_reaches_another() -> None:
         (person,) = (await service.grpc.estimate(picture(mark), asked)).people
         seen[mark] = {point.x for point in person.keypoints}, person.box.width, person.box.height
 
-    admitted = dict.fromkeys(
-        ("max_requests", "max_decode_queue", "max_detect_queue", "max_queue"), 2 * len(marks)
-    )  # twice as many, since one caller may not have all
+    # A quarter may wait in each queue, and one caller may not have all of it.
+    admitted = 8 * len(marks)
     with many_files(len(marks) + 500):  # both ends of every HTTP connection are here
         # No deadline to speak of: the batch behind the gate takes as long as all the others need to
         # come, and on a busy machine a forecast from that would refuse them as late.
         hour = dict.fromkeys(("max_deadline_ms", "default_deadline_ms"), 3_600_000)
-        async with serving(fake, **hour, **admitted) as service:
+        async with serving(fake, **hour, max_requests=admitted) as service:
             asking = asyncio.gather(
                 *(
                     (over_rest if index % 2 else over_grpc)(service, mark)

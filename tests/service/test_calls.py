@@ -3,13 +3,12 @@
 from __future__ import annotations
 
 import asyncio
-from types import SimpleNamespace
 
 import pytest
 from structlog.testing import capture_logs
 
 from service.errors import INTERNAL_MESSAGE, ErrorCode, ServiceError, invalid_argument
-from service.telemetry.calls import Call, Calls, current_call
+from service.telemetry.calls import Calls, current_call
 from service.telemetry.metrics import Metrics
 from service.telemetry.tracing import SilentTracer
 
@@ -19,7 +18,7 @@ HEADERS = {"x-request-id": "mine"}
 class Stand:
     def __init__(self) -> None:
         self.metrics = Metrics()
-        self.calls = Calls(self.metrics, SilentTracer(), 5000.0, 2000.0)
+        self.calls = Calls(self.metrics, SilentTracer())
 
     def end_by(self, error: BaseException | None, api: str | None = "rest_pose") -> None:
         with self.calls.open("POST /pose", HEADERS.get, api):
@@ -84,19 +83,3 @@ def test_what_is_no_api_is_not_counted() -> None:
     stand = Stand()
     stand.end_by(None, api=None)
     assert stand.counted("ok") == 0
-
-
-@pytest.mark.parametrize(("requested_ms", "due"), [(1000.0, 11.0), (9000.0, 15.0), (0.0, 10.0)])
-def test_deadline(requested_ms: float | None, due: float) -> None:
-    """0 is a deadline that has passed already."""
-    assert Call("id", 5000.0, 2000.0, started=10.0).deadline(requested_ms) == due
-
-
-@pytest.mark.parametrize(("read_after_s", "due_s"), [(0.0, 2.0), (1.5, 3.5), (4.0, 5.0)])
-def test_the_default_deadline_counts_from_when_the_request_was_read(
-    monkeypatch: pytest.MonkeyPatch, read_after_s: float, due_s: float
-) -> None:
-    now = 100.0 + read_after_s
-    monkeypatch.setattr("service.telemetry.calls.time", SimpleNamespace(monotonic=lambda: now))
-    due = Call("id", 5000.0, 2000.0, started=100.0).deadline()
-    assert due - 100.0 == pytest.approx(due_s)

@@ -14,10 +14,9 @@ import httpx
 import pytest
 
 from protos.sdpose.v1 import pose_pb2
-from service.telemetry.logs import configure_logs
 from tests.cameras import camera
 from tests.fakes import FakeEstimator
-from tests.service.conftest import Service, serving
+from tests.service.conftest import Service, serving, until_metrics_have
 from tests.service.keys import table, written
 from tests.service.test_cameras import LOCAL, until
 
@@ -127,8 +126,7 @@ async def it_counts(service: Service, small: httpx.AsyncClient, address: str) ->
     before = await until(small, "a", state="live")
     while (await small.get("/cameras/a")).json()["frames"] < before["frames"] + 5:
         await asyncio.sleep(0.02)
-    text = service.runtime.metrics.exposition().decode()
-    assert 'sdpose_camera_frames_total{camera="a",outcome="ok"} 1.0' in text
+    await until_metrics_have(service, 'sdpose_camera_frames_total{camera="a",outcome="ok"} 1.0')
     refused = await small.post("/cameras", json={"name": "b", "address": address})
     assert refused.status_code == 429
     assert "crops a second" in refused.json()["detail"]
@@ -146,7 +144,7 @@ async def it_counts(service: Service, small: httpx.AsyncClient, address: str) ->
 async def test_one_key_takes_not_all_cameras_and_not_all_places(
     key_file: Path, tmp_path: Path, address: str
 ) -> None:
-    settings = {"max_cameras": 6, "max_watchers": 5}
+    settings = {"max_cameras": 6, "max_streams": 5}
     async with watched(key_file, tmp_path, address, **settings) as (service, clients):
         added = [
             (await clients["other"].post("/cameras", json={"name": f"c{i}", "address": address}))
@@ -191,25 +189,20 @@ async def test_without_keys_a_camera_is_of_its_address_and_those_of_the_file_sta
 ) -> None:
     file = tmp_path / "cameras.toml"
     file.write_text(f'[[camera]]\nname = "hall"\naddress = "{address}"\n')
-    async with (
-        serving(FakeEstimator(), camera_file=file, camera_addresses=LOCAL) as service,
-        httpx.AsyncClient(base_url=service.url) as client,
-    ):
+    async with serving(FakeEstimator(), camera_file=file, camera_addresses=LOCAL) as service:
         assert (
-            await client.post("/cameras", json={"name": "door", "address": address})
+            await service.http.post("/cameras", json={"name": "door", "address": address})
         ).status_code == 201
-        assert await names(client) == ["hall", "door"]
-        assert (await client.delete("/cameras/door")).status_code == 204
-        refused = await client.delete("/cameras/hall")
+        assert await names(service.http) == ["hall", "door"]
+        assert (await service.http.delete("/cameras/door")).status_code == 204
+        refused = await service.http.delete("/cameras/hall")
         assert (refused.status_code, refused.json()["code"]) == (403, "permission_denied")
 
 
 @pytest.mark.parametrize("user", ["me:w@rd-s3cret", "me:w/rd-s3cret", "me:s3cret"])
 async def test_a_password_is_in_no_answer_and_no_log_line(
-    user: str, key_file: Path, tmp_path: Path, address: str, quiet_logs: io.StringIO
+    user: str, key_file: Path, tmp_path: Path, address: str, debug_logs: io.StringIO
 ) -> None:
-    told = io.StringIO()
-    configure_logs("debug", "json", told)
     host = address.partition("@")[2]
     secret = f"http://{user}@{host}?user=me&pwd=s3cret%21#s3cret"
     broken = f"http://{user}@127.0.0.1:9/a?token=s3cret"
@@ -220,25 +213,19 @@ async def test_a_password_is_in_no_answer_and_no_log_line(
             for name, one in (("hall", secret), ("broken", broken))
         )
     )
-    try:
-        async with (
-            serving(FakeEstimator(), camera_file=file, camera_addresses=LOCAL) as service,
-            httpx.AsyncClient(base_url=service.url, timeout=100) as client,
-        ):
-            answers = [await client.get("/cameras")]
-            await until(client, "broken", state="broken")
-            for wrong in (secret.replace("http", "ftp"), broken.replace("127.0.0.1", "10.9.9.9")):
-                asked = {"name": "a", "address": wrong}
-                answers.append(await client.post("/cameras", json=asked))
-            answers += [await client.get(path) for path in ("/cameras/broken", "/metrics")]
-            async with client.stream("GET", "/cameras/broken/events") as events:
-                lines = events.aiter_lines()
-                first = [await anext(lines) for _ in range(3)]
-            call = service.grpc.stub.WatchCamera(pose_pb2.WatchCameraRequest(name="broken"))
-            message = str(await call.read())
-            call.cancel()
-    finally:
-        configure_logs("warning", "json", quiet_logs)
-    shown = [*(answer.text for answer in answers), *first, message, told.getvalue()]
+    async with serving(FakeEstimator(), camera_file=file, camera_addresses=LOCAL) as service:
+        answers = [await service.http.get("/cameras")]
+        await until(service.http, "broken", state="broken")
+        for wrong in (secret.replace("http", "ftp"), broken.replace("127.0.0.1", "10.9.9.9")):
+            asked = {"name": "a", "address": wrong}
+            answers.append(await service.http.post("/cameras", json=asked))
+        answers += [await service.http.get(path) for path in ("/cameras/broken", "/metrics")]
+        async with service.http.stream("GET", "/cameras/broken/events") as events:
+            lines = events.aiter_lines()
+            first = [await anext(lines) for _ in range(3)]
+        call = service.grpc.stub.WatchCamera(pose_pb2.WatchCameraRequest(name="broken"))
+        message = str(await call.read())
+        call.cancel()
+    shown = [*(answer.text for answer in answers), *first, message, debug_logs.getvalue()]
     assert not [text for text in shown if "s3cret" in text or "//me" in text]
-    assert '"http://127.0.0.1:9/a?token=***"' in told.getvalue()
+    assert '"http://127.0.0.1:9/a?token=***"' in debug_logs.getvalue()

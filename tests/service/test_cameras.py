@@ -15,27 +15,26 @@ import pytest
 
 from protos.sdpose.v1 import pose_pb2
 from service.access.callers import Caller
-from service.cameras.feed import Feed
+from service.cameras.broadcast import Broadcast
 from service.cameras.settings import CameraFileError, parse_camera, read_camera_file
-from service.errors import ErrorCode, ServiceError
+from service.errors import ErrorCode
 from tests.cameras import camera
 from tests.fakes import FakeEstimator
-from tests.service.conftest import Service, serving, until_metrics_have
+from tests.service.conftest import Service, rejected, serving, until_metrics_have
+from tests.service.stream_clients import over_websocket
 
 pytestmark = pytest.mark.anyio
 LOCAL = "http://127.0.0.1:*/*"
-KEY = {"X-API-Key": "let-me-in"}
 
 
 @pytest.fixture
-async def watched(fake: FakeEstimator) -> AsyncIterator[tuple[Service, httpx.AsyncClient]]:
-    async with (
-        serving(
-            fake, camera_addresses=LOCAL, api_keys="let-me-in", api_key="let-me-in", max_watchers=3
-        ) as service,
-        httpx.AsyncClient(base_url=service.url, headers=KEY, timeout=100) as client,
-    ):
-        yield service, client
+async def keyed(fake: FakeEstimator) -> AsyncIterator[Service]:
+    """A service that reads cameras of this machine, behind a key that its clients have."""
+    key = "let-me-in"
+    async with serving(
+        fake, camera_addresses=LOCAL, api_keys=key, api_key=key, max_streams=3
+    ) as service:
+        yield service
 
 
 async def sse(answer: httpx.Response) -> AsyncIterator[tuple[str, dict[str, Any]]]:
@@ -59,23 +58,20 @@ async def until(client: httpx.AsyncClient, name: str, **wanted: object) -> dict[
             await asyncio.sleep(0.02)
 
 
-async def test_a_camera_from_its_request_to_its_end(
-    watched: tuple[Service, httpx.AsyncClient],
-) -> None:
-    service, client = watched
+async def test_a_camera_from_its_request_to_its_end(keyed: Service) -> None:
     with camera(10_000) as address:
         asked = {"name": "door", "address": address, "config": {"options": {"max_people": 1}}}
-        added = await client.post("/cameras", json=asked)
+        added = await keyed.http.post("/cameras", json=asked)
         assert added.status_code == 201
         assert added.headers["location"] == "/cameras/door"
         assert added.json()["state"] == "connecting"
         assert "secret" not in added.text
-        status = await until(client, "door", state="live", people=1)
+        status = await until(keyed.http, "door", state="live", people=1)
         assert status["image"] == {"width": 64, "height": 48}
-        assert (await client.get("/cameras")).json()["cameras"][0]["name"] == "door"
-        await until_metrics_have(service, 'sdpose_camera_up{camera="door"} 1.0')
+        assert (await keyed.http.get("/cameras")).json()["cameras"][0]["name"] == "door"
+        await until_metrics_have(keyed, 'sdpose_camera_up{camera="door"} 1.0')
 
-        async with client.stream("GET", "/cameras/door/events") as events:
+        async with keyed.http.stream("GET", "/cameras/door/events") as events:
             assert events.headers["content-type"].startswith("text/event-stream")
             coming = sse(events)
             name, first = await anext(coming)
@@ -88,28 +84,25 @@ async def test_a_camera_from_its_request_to_its_end(
             assert later["sequence"] > frame["sequence"]
             assert 0 < later["timestamp"] - frame["timestamp"] < 5
             # The last news of a camera that is removed.
-            assert (await client.delete("/cameras/door")).status_code == 204
+            assert (await keyed.http.delete("/cameras/door")).status_code == 204
             rest = [event async for event in coming]
         assert all(name == "pose" for name, _ in rest)
-    assert (await client.get("/cameras/door")).status_code == 404
-    assert b"door" not in service.runtime.metrics.exposition()
+    assert (await keyed.http.get("/cameras/door")).status_code == 404
+    assert b"door" not in keyed.runtime.metrics.exposition()
 
 
-async def test_events_and_watch_camera_tell_the_same(
-    watched: tuple[Service, httpx.AsyncClient],
-) -> None:
-    service, client = watched
+async def test_events_and_watch_camera_tell_the_same(keyed: Service) -> None:
     with camera(10_000) as address:
-        await client.post("/cameras", json={"name": "door", "address": address, "fps": 20})
-        await until(client, "door", state="live")
-        call = service.grpc.stub.WatchCamera(
+        await keyed.http.post("/cameras", json={"name": "door", "address": address, "fps": 20})
+        await until(keyed.http, "door", state="live")
+        call = keyed.grpc.stub.WatchCamera(
             pose_pb2.WatchCameraRequest(name="door"), metadata=[("x-api-key", "let-me-in")]
         )
         told = await call.read()
         assert told.status.state == pose_pb2.CAMERA_STATE_LIVE
         assert (told.status.name, told.status.image.width) == ("door", 64)
         over_rest: dict[int, dict[str, Any]] = {}
-        async with client.stream("GET", "/cameras/door/events") as events:
+        async with keyed.http.stream("GET", "/cameras/door/events") as events:
             async for name, data in sse(events):
                 if name == "pose":
                     over_rest[data["sequence"]] = data
@@ -132,14 +125,11 @@ async def test_events_and_watch_camera_tell_the_same(
         call.cancel()
 
 
-async def test_the_live_picture_is_drawn_for_who_watches(
-    watched: tuple[Service, httpx.AsyncClient],
-) -> None:
-    _, client = watched
+async def test_the_live_picture_is_drawn_for_who_watches(keyed: Service) -> None:
     with camera(10_000) as address:
-        await client.post("/cameras", json={"name": "door", "address": address})
-        await until(client, "door", state="live")
-        async with client.stream("GET", "/cameras/door/live") as live:
+        await keyed.http.post("/cameras", json={"name": "door", "address": address})
+        await until(keyed.http, "door", state="live")
+        async with keyed.http.stream("GET", "/cameras/door/live") as live:
             kind = live.headers["content-type"]
             assert kind == "multipart/x-mixed-replace; boundary=frame"
             seen = b""
@@ -153,16 +143,13 @@ async def test_the_live_picture_is_drawn_for_who_watches(
         assert image is not None
         assert image.shape == (48, 64, 3)
         # Once nobody watches, nothing is drawn and no one is counted.
-        await until(client, "door", watchers=0)
+        await until(keyed.http, "door", watchers=0)
 
 
-async def test_a_line_that_breaks_is_told_and_comes_back(
-    watched: tuple[Service, httpx.AsyncClient],
-) -> None:
-    _, client = watched
+async def test_a_line_that_breaks_is_told_and_comes_back(keyed: Service) -> None:
     with camera(30) as address:
-        await client.post("/cameras", json={"name": "door", "address": address})
-        async with client.stream("GET", "/cameras/door/events") as events:
+        await keyed.http.post("/cameras", json={"name": "door", "address": address})
+        async with keyed.http.stream("GET", "/cameras/door/events") as events:
             states: list[str] = []
             async with asyncio.timeout(100):
                 async for name, data in sse(events):
@@ -172,14 +159,13 @@ async def test_a_line_that_breaks_is_told_and_comes_back(
                         break
         assert states[:2] == ["connecting", "live"]
         assert states[-2:] == ["broken", "live"]
-        status = await until(client, "door", state="live")
+        status = await until(keyed.http, "door", state="live")
         assert status["reconnects"] >= 1
-    broken = await until(client, "door", state="broken")
+    broken = await until(keyed.http, "door", state="broken")
     assert broken["problem"]
 
 
-async def test_a_redirect_is_not_followed(watched: tuple[Service, httpx.AsyncClient]) -> None:
-    _, client = watched
+async def test_a_redirect_is_not_followed(keyed: Service) -> None:
     elsewhere = await asyncio.start_server(lambda *_: gone.set(), "127.0.0.1", 0)
     gone = asyncio.Event()
     target = f"http://127.0.0.1:{elsewhere.sockets[0].getsockname()[1]}/"
@@ -192,10 +178,10 @@ async def test_a_redirect_is_not_followed(watched: tuple[Service, httpx.AsyncCli
     leading = await asyncio.start_server(lead, "127.0.0.1", 0)
     async with elsewhere, leading:
         address = f"http://127.0.0.1:{leading.sockets[0].getsockname()[1]}/"
-        await client.post("/cameras", json={"name": "door", "address": address})
-        await until(client, "door", state="broken")
+        await keyed.http.post("/cameras", json={"name": "door", "address": address})
+        await until(keyed.http, "door", state="broken")
         assert not gone.is_set()
-        await client.delete("/cameras/door")
+        await keyed.http.delete("/cameras/door")
 
 
 @pytest.mark.parametrize(
@@ -217,64 +203,59 @@ async def test_a_redirect_is_not_followed(watched: tuple[Service, httpx.AsyncCli
         ),
     ],
 )
-async def test_bad_requests(
-    watched: tuple[Service, httpx.AsyncClient], asked: object, field: str
-) -> None:
-    _, client = watched
-    answer = await client.post("/cameras", json=asked)
+async def test_bad_requests(keyed: Service, asked: object, field: str) -> None:
+    answer = await keyed.http.post("/cameras", json=asked)
     assert answer.status_code == 422, answer.text
     assert answer.json()["field"] == field
-    assert (await client.get("/cameras")).json() == {"cameras": []}
+    assert (await keyed.http.get("/cameras")).json() == {"cameras": []}
 
 
-async def test_what_is_not_there_twice_or_too_much(
-    watched: tuple[Service, httpx.AsyncClient],
-) -> None:
-    service, client = watched
+async def test_what_is_not_there_twice_or_too_much(keyed: Service) -> None:
     for path in ("/cameras/none", "/cameras/none/events", "/cameras/none/live"):
-        answer = await client.get(path)
+        answer = await keyed.http.get(path)
         assert (answer.status_code, answer.json()["code"]) == (404, "not_found")
-    assert (await client.delete("/cameras/none")).status_code == 404
-    call = service.grpc.stub.WatchCamera(
+    assert (await keyed.http.delete("/cameras/none")).status_code == 404
+    call = keyed.grpc.stub.WatchCamera(
         pose_pb2.WatchCameraRequest(name="none"), metadata=[("x-api-key", "let-me-in")]
     )
     assert (await call.code()).name == "NOT_FOUND"
-    bare = service.grpc.stub.WatchCamera(pose_pb2.WatchCameraRequest(name="none"))
+    bare = keyed.grpc.stub.WatchCamera(pose_pb2.WatchCameraRequest(name="none"))
     assert (await bare.code()).name == "UNAUTHENTICATED"
 
     asked = {"name": "door", "address": "http://127.0.0.1:9/"}
-    assert (await client.post("/cameras", json=asked)).status_code == 201
-    assert (await client.post("/cameras", json=asked)).status_code == 409
+    assert (await keyed.http.post("/cameras", json=asked)).status_code == 201
+    assert (await keyed.http.post("/cameras", json=asked)).status_code == 409
     text = json.dumps(asked)
-    as_text = await client.post("/cameras", content=text, headers={"content-type": "text/plain"})
+    as_text = await keyed.http.post(
+        "/cameras", content=text, headers={"content-type": "text/plain"}
+    )
     assert as_text.status_code == 415
-    long = await client.post("/cameras", json={**asked, "address": "x" * 70_000})
+    long = await keyed.http.post("/cameras", json={**asked, "address": "x" * 70_000})
     assert long.status_code == 413
-    garbled = await client.post(
+    garbled = await keyed.http.post(
         "/cameras", content="{", headers={"content-type": "application/json"}
     )
     assert (garbled.status_code, garbled.json()["field"]) == (422, "body")
     async with httpx.AsyncClient() as keyless:
-        assert (await keyless.get(f"{service.url}/cameras")).status_code == 401
+        assert (await keyless.get(f"{keyed.url}/cameras")).status_code == 401
 
     # Three may watch, and a place is free again when one leaves.
     cameras, caller = (
-        service.runtime.cameras,
-        service.runtime.access.identify("let-me-in", None, None),
+        keyed.runtime.cameras,
+        keyed.runtime.access.identify("let-me-in", None, None),
     )
     with cameras.watch("door", caller), cameras.watch("door", caller):
-        async with client.stream("GET", "/cameras/door/live"):
-            refused = await client.get("/cameras/door/events")
+        async with keyed.http.stream("GET", "/cameras/door/live"):
+            refused = await keyed.http.get("/cameras/door/events")
             assert (refused.status_code, refused.json()["code"]) == (429, "overloaded")
-        await until(client, "door", watchers=2)
-        async with client.stream("GET", "/cameras/door/events") as events:
+        await until(keyed.http, "door", watchers=2)
+        async with keyed.http.stream("GET", "/cameras/door/events") as events:
             assert events.status_code == 200
 
 
 async def test_none_may_be_added_by_default(service: Service) -> None:
-    async with httpx.AsyncClient(base_url=service.url) as client:
-        asked = {"name": "a", "address": "http://127.0.0.1/"}
-        answer = await client.post("/cameras", json=asked)
+    asked = {"name": "a", "address": "http://127.0.0.1/"}
+    answer = await service.http.post("/cameras", json=asked)
     assert answer.status_code == 422
     assert "SDPOSE_CAMERA_ADDRESSES" in answer.json()["detail"]
 
@@ -285,12 +266,9 @@ async def test_those_of_the_file_are_read_from_the_start_and_end_with_the_servic
     with camera(10_000) as address:
         file = tmp_path / "cameras.toml"
         file.write_text(f'[[camera]]\nname = "door"\naddress = "{address}"\nfps = 50\n')
-        async with (
-            serving(fake, camera_file=file) as service,
-            httpx.AsyncClient(base_url=service.url, timeout=100) as client,
-        ):
-            await until(client, "door", state="live")
-            async with client.stream("GET", "/cameras/door/events") as events:
+        async with serving(fake, camera_file=file) as service:
+            await until(service.http, "door", state="live")
+            async with service.http.stream("GET", "/cameras/door/events") as events:
                 coming = sse(events)
                 await anext(coming)
                 service.stop.set()
@@ -302,15 +280,13 @@ async def test_those_of_the_file_are_read_from_the_start_and_end_with_the_servic
 
 async def test_a_camera_that_may_not_stream_yet_is_tried_again(fake: FakeEstimator) -> None:
     with camera(10_000) as address:
-        async with (
-            serving(fake, camera_addresses=LOCAL, max_streams=1) as service,
-            httpx.AsyncClient(base_url=service.url, timeout=100) as client,
-        ):
-            with service.runtime.streams.open(lambda _: asyncio.sleep(0)):
-                await client.post("/cameras", json={"name": "door", "address": address})
-                broken = await until(client, "door", state="broken")
+        async with serving(fake, camera_addresses=LOCAL, max_streams=1) as service:
+            async with over_websocket(service):
+                await until_metrics_have(service, "sdpose_streams_active 1.0")
+                await service.http.post("/cameras", json={"name": "door", "address": address})
+                broken = await until(service.http, "door", state="broken")
                 assert "1 streams are open" in broken["problem"]
-            await until(client, "door", state="live", problem=None)
+            await until(service.http, "door", state="live", problem=None)
 
 
 @pytest.mark.parametrize(
@@ -335,18 +311,17 @@ def test_bad_camera_files(tmp_path: Path, text: str, sentence: str) -> None:
 
 def test_a_number_means_a_device() -> None:
     assert parse_camera({"name": "a", "address": "0"}).address == "/dev/video0"
-    with pytest.raises(ServiceError) as refused:
+    with rejected(ErrorCode.INVALID_ARGUMENT):
         parse_camera({"name": "a", "address": ""})
-    assert refused.value.code is ErrorCode.INVALID_ARGUMENT
 
 
 async def test_a_slow_watcher_gets_the_newest() -> None:
-    feed: Feed[int] = Feed(3)
-    with feed.watch(Caller("slow")) as slow, feed.watch(Caller("fast")) as fast:
+    source: Broadcast[int] = Broadcast(3)
+    with source.subscribe(Caller("slow")) as slow, source.subscribe(Caller("fast")) as fast:
         for number in range(10):
-            feed.publish(number)
+            source.publish(number)
             assert await anext(fast) == number
-        feed.close()
+        source.close()
         assert [number async for number in slow] == [7, 8, 9]
         assert [number async for number in fast] == []
-    assert len(feed) == 0
+    assert not source.subscriptions

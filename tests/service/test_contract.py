@@ -110,7 +110,7 @@ def test_document_describes_every_parameter_and_answer() -> None:
     for status, response in pose["responses"].items():
         kind = "application/json" if status == "200" else "application/problem+json"
         assert set(response["content"]) == {kind}
-    assert "examples" in json.dumps(document["components"]["schemas"]["PoseResponse"])
+    assert "examples" in json.dumps(document["components"]["schemas"]["PoseAnswer"])
 
 
 def test_docs_page(url: str) -> None:

@@ -9,16 +9,16 @@ import time
 from collections.abc import Iterator
 from contextlib import suppress
 from statistics import median
-from types import SimpleNamespace
 
 import pytest
 
 from service.client import AsyncGrpcPoseClient, AsyncRestPoseClient, Retry
 from service.errors import ErrorCode, ServiceError
 from service.scheduling.budget import ByteBudget
-from service.scheduling.fairness import FairOrder, crowds
+from service.scheduling.fair_queue import FairOrder
 from service.scheduling.owner_thread import OwnerThread
-from service.scheduling.places import Places
+from service.scheduling.shares import FairBound
+from service.scheduling.turns import Turn
 from service.scheduling.work_pool import WorkPool
 from tests.fakes import FakeEstimator, marked_image
 from tests.pictures import encoded
@@ -33,17 +33,35 @@ PNG = encoded(marked_image(0x010203), "PNG")
     ("room", "shares", "expected"), [(256, 1, [205]), (90, 2, [40, 40]), (2, 1, [2]), (1, 1, [1])]
 )
 def test_nobody_fills_a_room_alone(room: int, shares: int, expected: list[int]) -> None:
+    bound = FairBound(room)
     held = [0] * shares
-    while True:
-        before = list(held)
+    while any(bound.fits(share) for share in range(shares)):
         for share in range(shares):
-            free = room - sum(held)
-            if free > 0 and not crowds(held[share], free):
+            if bound.fits(share):
+                bound.take(share)
                 held[share] += 1
-        if held == before:
-            break
     assert held == expected
-    assert not crowds(0, 1), "the last place is for whoever has none"
+    assert bound.used == sum(expected)
+
+
+def test_the_last_of_a_bound_is_for_a_share_that_holds_nothing() -> None:
+    bound = FairBound(5)
+    bound.take("flood", 4)
+    assert not bound.fits("flood")
+    assert bound.fits("small")
+    assert not bound.fits("small", 2), "as much as is free"
+    bound.take(None)
+    assert not bound.fits("small")
+    bound.give_back("flood", 4)
+    assert (bound.used, bound.free) == (1, 4)
+    assert not bound._held, "a share that holds nothing is forgotten"
+
+
+def test_what_no_caller_holds_is_no_share_of_any() -> None:
+    bound = FairBound(10)
+    bound.take(None, 9)
+    assert bound.fits(None)
+    assert bound.fits("a")
 
 
 def test_shares_get_equal_work_whatever_they_queued() -> None:
@@ -86,7 +104,7 @@ async def test_a_batcher_goes_round_by_share_within_a_priority(
     asked += [(10, "a", 1), (11, "a", 1), (20, "b", 1), (30, "flood", 0)]
     rest = []
     for item, share, priority in asked:
-        rest.append(asyncio.create_task(box.submit(item, share=share, priority=priority)))
+        rest.append(asyncio.create_task(box.submit(item, turn=Turn(share, priority))))
         await asyncio.sleep(0)
     doubler.gate.set()
     await asyncio.gather(first, *rest)
@@ -99,9 +117,9 @@ async def test_a_full_batcher_still_takes_who_has_nothing_there(
 ) -> None:
     box = batcher(doubler, worker, ear, max_queue_cost=10)
     first = await held(box, doubler)
-    flood = [asyncio.create_task(box.submit(item, share="flood")) for item in range(12)]
+    flood = [asyncio.create_task(box.submit(item, turn=Turn("flood"))) for item in range(12)]
     await asyncio.sleep(0)
-    small = asyncio.create_task(box.submit(100, share="small"))
+    small = asyncio.create_task(box.submit(100, turn=Turn("small")))
     await asyncio.sleep(0)
     doubler.gate.set()
     assert (await small).value == 200
@@ -117,12 +135,12 @@ async def test_a_forecast_counts_only_what_goes_before(
     box = batcher(doubler, worker, ear, max_cost=1)
     box._seconds_per_batch = 1.0
     first = await held(box, doubler)
-    flood = [asyncio.create_task(box.submit(item, share="flood")) for item in range(9)]
+    flood = [asyncio.create_task(box.submit(item, turn=Turn("flood"))) for item in range(9)]
     await asyncio.sleep(0)
     due = time.monotonic() + 4
-    small = asyncio.create_task(box.submit(100, share="small", deadline=due))
+    small = asyncio.create_task(box.submit(100, turn=Turn("small", deadline=due)))
     with pytest.raises(ServiceError, match="too long for this deadline"):
-        await box.submit(9, share="flood", deadline=due)
+        await box.submit(9, turn=Turn("flood", deadline=due))
     doubler.gate.set()
     assert (await small).value == 200
     await asyncio.gather(first, *flood)
@@ -146,7 +164,7 @@ async def test_a_pool_goes_round_by_share(pool: WorkPool) -> None:
     await asyncio.to_thread(entered.wait, 100)
     rest = []
     for name in ("flood 1", "flood 2", "flood 3", "a 1", "a 2", "b 1"):
-        work = pool.run(lambda name=name: done.append(name), share=name[0])  # type: ignore[misc]
+        work = pool.run(lambda name=name: done.append(name), Turn(name[0]))  # type: ignore[misc]
         rest.append(asyncio.create_task(work))
         await asyncio.sleep(0)
     rest[1].cancel()
@@ -171,48 +189,6 @@ def test_memory_is_shared_too() -> None:
     budget.give_back(50, share="small")
     assert budget.used == 0
     budget.take(5000, share="alone")  # an idle service rejects no one
-
-
-@pytest.fixture
-def clock(monkeypatch: pytest.MonkeyPatch) -> list[float]:
-    """The moment that `Places` sees; a test moves it."""
-    now = [0.0]
-    monkeypatch.setattr("service.scheduling.places.time", SimpleNamespace(monotonic=lambda: now[0]))
-    return now
-
-
-def test_places_tell_early_who_would_wait_too_long(clock: list[float]) -> None:
-    shed: list[str] = []
-    places = Places(100, shed.append)
-    for _ in range(20):
-        with places.taken("a", 1.0) as place:
-            clock[0] += 0.02
-            place.answered = True
-    with places.taken("a", 5), places.taken("a", 5), places.taken("a", 5), places.taken("a", 5):
-        assert places.in_flight == 4
-        assert places.expected_wait_s("a") == pytest.approx(4 * places.expected_wait_s("b"))
-        with pytest.raises(ServiceError, match="ahead for this deadline") as refused:
-            places.check("a", 0.05)
-        assert refused.value.code is ErrorCode.OVERLOADED
-        assert refused.value.retry_after_s == pytest.approx(1.2 * 4 * 0.02 - 0.05)
-        places.check("b", 0.05)
-        places.check("a", 1.0)
-    assert shed == ["predicted_late"]
-    assert places.in_flight == 0
-    assert places.expected_wait_s("a") == 0, "an idle service refuses nobody"
-
-
-def test_what_fails_early_says_nothing_of_the_pace(clock: list[float]) -> None:
-    places = Places(10, lambda reason: None)
-    for _ in range(5):
-        with places.taken("a", 1.0) as place:
-            clock[0] += 0.02
-            place.answered = True
-    pace = places._seconds_each
-    for _ in range(100):
-        with places.taken("a", 1.0):
-            pass
-    assert places._seconds_each == pace
 
 
 async def flooding(
@@ -248,8 +224,8 @@ async def test_ten_slow_clients_beside_one_that_floods() -> None:
     """None of the slow ones is refused or waits its turn behind the flood; told in batches."""
     keys = [f"slow-{number}" for number in range(10)]
     fake = FakeEstimator(delay_s=0.02)
-    # Of a queue of 64 a flood takes 51: ten others at once find a place.
-    limits = {"max_detect_batch": 4, "max_detect_queue": 64, "max_requests": 96}
+    # Of a queue of 64 (a quarter) a flood takes 51: ten others at once find a place.
+    limits = {"max_batch": 4, "max_requests": 256}
     # On a busy machine a forecast would refuse them as late.
     hour = dict.fromkeys(("max_deadline_ms", "default_deadline_ms", "max_queue_ms"), 3_600_000)
     async with serving(fake, api_keys=",".join([*keys, "flood"]), **limits, **hour) as service:

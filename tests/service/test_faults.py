@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import asyncio
-import contextlib
 import json
 import os
 import re
@@ -18,7 +17,6 @@ from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
 
-import httpx
 import pytest
 import torch
 from ultralytics.utils import ASSETS
@@ -30,33 +28,27 @@ from sdpose_core.embedded import embedded_path
 from sdpose_core.vision.image_files import ImageLimits, decode_image
 from service.client import ErrorCode, GrpcPoseClient, RestPoseClient, Retry, ServiceError
 from service.pipeline.decoding import ImageDecoder
-from tests.fakes import FakeEstimator, OutOfMemoryError, marked_image
-from tests.pictures import encoded
-from tests.service.conftest import Service, serving, until_metrics_have
+from tests.fakes import PNG, FakeEstimator, OutOfMemoryError, marked_png
+from tests.service.conftest import Service, rejected, serving, until_metrics_have, wait_until
 from tests.service.processes import ROOT, a_process, free_port, metrics_of, until
+from tests.service.stream_clients import Over, over_grpc, over_websocket
 from tests.train.people import crop_samples
 
 pytestmark = pytest.mark.anyio
-PNG = encoded(marked_image(0x010203), "PNG")
 ONCE = Retry(attempts=1)
-
-
-def mark(number: int) -> bytes:
-    return encoded(marked_image(number), "PNG")
 
 
 async def answers(service: Service, many: int) -> list[object]:
     """Half of them over each front end, in order."""
     asked = [
-        (service.rest if number % 2 else service.grpc).estimate(mark(number + 1))
+        (service.rest if number % 2 else service.grpc).estimate(marked_png(number + 1))
         for number in range(many)
     ]
     return list(await asyncio.gather(*asked, return_exceptions=True))
 
 
 async def is_well(service: Service) -> bool:
-    async with httpx.AsyncClient() as http:
-        ready = (await http.get(f"{service.url}/readyz")).status_code == 200
+    ready = (await service.http.get("/readyz")).status_code == 200
     return ready and len((await service.rest.estimate(PNG)).people) == 1
 
 
@@ -130,17 +122,14 @@ async def test_a_stuck_decode_pool_fails_livez_and_holds_no_one_up(
         usual = service.runtime.settings
         with stuck(monkeypatch):
             for front in (service.rest, service.grpc):
-                with pytest.raises(ServiceError) as late:
+                with rejected(ErrorCode.DEADLINE_EXCEEDED):
                     await front.estimate(PNG)
-                assert late.value.code is ErrorCode.DEADLINE_EXCEEDED
             service.runtime.settings = usual.model_copy(update={"stall_seconds": 0.1})
-            async with httpx.AsyncClient() as http:
-                answer = await http.get(f"{service.url}/livez")
+            answer = await service.http.get("/livez")
             assert answer.status_code == 503
             assert "the decode pool is busy for" in answer.json()["detail"]
-            with pytest.raises(ServiceError) as refused:
+            with rejected(ErrorCode.UNAVAILABLE):
                 await service.rest.estimate(PNG)
-            assert refused.value.code is ErrorCode.UNAVAILABLE
             service.runtime.settings = usual
         assert await is_well(service)
 
@@ -165,27 +154,20 @@ async def test_a_client_that_vanishes_in_the_middle_of_its_upload(fake: FakeEsti
         assert await is_well(service)
 
 
-async def test_a_client_that_vanishes_in_the_middle_of_a_stream(fake: FakeEstimator) -> None:
+@pytest.mark.parametrize("over", [over_grpc, over_websocket])
+async def test_a_client_that_vanishes_in_the_middle_of_a_stream(
+    fake: FakeEstimator, over: Over
+) -> None:
     async with serving(fake) as service:
         fake.gate.clear()
-
-        async def frames():  # type: ignore[no-untyped-def]
-            yield PNG
-            await asyncio.Event().wait()
-
         for _ in range(10):
-            stream = service.grpc.stream(frames())
-            reading = asyncio.ensure_future(anext(stream))
-            while not service.runtime.in_flight:
-                await asyncio.sleep(0.005)
-            reading.cancel()
-            with contextlib.suppress(asyncio.CancelledError):
-                await reading
-            await stream.aclose()
+            async with over(service) as stream:
+                await stream.send(PNG)
+                await wait_until(lambda: service.runtime.in_flight)
+                stream.leave()
         fake.gate.set()
         await until_metrics_have(service, "sdpose_streams_active 0.0")
-        while service.runtime.in_flight:
-            await asyncio.sleep(0.01)
+        await wait_until(lambda: not service.runtime.in_flight)
         assert service.runtime.bodies.used == 0
         assert await is_well(service)
 
@@ -197,7 +179,7 @@ async def test_the_clock_jumps(fake: FakeEstimator, monkeypatch: pytest.MonkeyPa
 
         async def frames():  # type: ignore[no-untyped-def]
             for number in range(6):
-                yield mark(number + 1)
+                yield marked_png(number + 1)
                 await asyncio.sleep(0.02)
 
         stream = service.grpc.stream(frames())
@@ -223,7 +205,7 @@ def test_a_killed_process_loses_no_answer_of_a_client_that_tries_again(front: st
     found: dict[int, int] = {}
 
     def ask(number: int) -> None:
-        (person,) = client.estimate(mark(number), timeout_s=100).people
+        (person,) = client.estimate(marked_png(number), timeout_s=100).people
         found[number] = round(person.keypoints[0].x)
 
     with client:
@@ -263,9 +245,8 @@ def test_a_full_disk_for_logs_ends_nothing() -> None:
         ):
             for client in (rest, rpc, rest, rpc):
                 assert len(client.estimate(PNG).people) == 1
-                with pytest.raises(ServiceError) as refused:
+                with rejected(ErrorCode.UNSUPPORTED_MEDIA_TYPE):
                     client.estimate(b"no image")
-                assert refused.value.code is ErrorCode.UNSUPPORTED_MEDIA_TYPE
             running.send_signal(signal.SIGTERM)
             assert running.wait(100) == 0
     finally:

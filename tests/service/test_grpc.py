@@ -15,17 +15,16 @@ from grpc_reflection.v1alpha import reflection_pb2, reflection_pb2_grpc
 
 from protos.sdpose.v1 import pose_pb2
 from service.client.grpc_messages import error_from
-from service.errors import ErrorCode, ServiceError
+from service.errors import ErrorCode
 from service.pipeline.pipeline import PosePipeline
 from service.rpc.interceptor import _APIS
-from tests.fakes import FakeEstimator, marked_image
-from tests.pictures import encoded
-from tests.service.conftest import Service, serving, until_metrics_have
+from tests.fakes import FakeEstimator, marked_png
+from tests.service.conftest import Service, in_the_model, rejected, serving, until_metrics_have
 from tools import protos
 from tools.protos import stale
 
 pytestmark = pytest.mark.anyio
-PNG = encoded(marked_image(5), "PNG")
+PNG = marked_png(5)
 
 
 async def test_stubs_are_current() -> None:
@@ -43,10 +42,10 @@ async def test_a_call_is_announced_until_its_message_is_there(
         return lambda: steps.append("arrived")
 
     monkeypatch.setattr(PosePipeline, "announce", announce)
-    await service.grpc.estimate(encoded(marked_image(5), "PNG"))
+    await service.grpc.estimate(marked_png(5))
     assert steps == ["announced", "arrived"]
     call = service.grpc.stub.StreamPose()
-    await call.write(pose_pb2.StreamPoseRequest(image=encoded(marked_image(1), "PNG")))
+    await call.write(pose_pb2.StreamPoseRequest(image=marked_png(1)))
     await call.read()
     await call.done_writing()
     assert len(steps) == 2
@@ -79,20 +78,19 @@ def sized(number: int, content: bytes) -> bytes:
 async def test_a_message_is_measured_before_it_is_built(
     service: Service, message: bytes, code: ErrorCode | None
 ) -> None:
-    async with grpc.aio.insecure_channel(service.target) as channel:
-        call = channel.unary_unary("/sdpose.v1.PoseService/EstimatePose")(message)
-        if code is None:
-            await call
-            return
-        with pytest.raises(grpc.aio.AioRpcError) as refused:
-            await call
-        assert error_from(refused.value).code is code
-        streamed = channel.stream_stream("/sdpose.v1.PoseService/StreamPose")
-        # Boxes are the fifth field of a stream's message.
-        sent = streamed(iter([message.replace(b"\x1a", b"\x2a", 65)]))
-        with pytest.raises(grpc.aio.AioRpcError) as refused:
-            await sent.read()
-        assert error_from(refused.value).code is code
+    call = service.channel.unary_unary("/sdpose.v1.PoseService/EstimatePose")(message)
+    if code is None:
+        await call
+        return
+    with pytest.raises(grpc.aio.AioRpcError) as refused:
+        await call
+    assert error_from(refused.value).code is code
+    streamed = service.channel.stream_stream("/sdpose.v1.PoseService/StreamPose")
+    # Boxes are the fifth field of a stream's message.
+    sent = streamed(iter([message.replace(b"\x1a", b"\x2a", 65)]))
+    with pytest.raises(grpc.aio.AioRpcError) as refused:
+        await sent.read()
+    assert error_from(refused.value).code is code
 
 
 @pytest.mark.parametrize(
@@ -104,41 +102,36 @@ async def test_a_message_is_measured_before_it_is_built(
     ],
 )
 async def test_what_no_message_is_is_not_our_fault_elsewhere(service: Service, method: str) -> None:
-    async with grpc.aio.insecure_channel(service.target) as channel:
-        for data, code in (
-            (b"\xff" * 11, grpc.StatusCode.INVALID_ARGUMENT),
-            (sized(1, bytes(70_000)), grpc.StatusCode.RESOURCE_EXHAUSTED),
-        ):
-            with pytest.raises(grpc.aio.AioRpcError) as refused:
-                await channel.stream_stream(f"/{method}")(iter([data])).read()
-            assert refused.value.code() is code
+    for data, code in (
+        (b"\xff" * 11, grpc.StatusCode.INVALID_ARGUMENT),
+        (sized(1, bytes(70_000)), grpc.StatusCode.RESOURCE_EXHAUSTED),
+    ):
+        with pytest.raises(grpc.aio.AioRpcError) as refused:
+            await service.channel.stream_stream(f"/{method}")(iter([data])).read()
+        assert refused.value.code() is code
 
 
 async def test_health(service: Service) -> None:
-    async with grpc.aio.insecure_channel(service.target) as channel:
-        health = health_pb2_grpc.HealthStub(channel)
-        for name in ("", "sdpose.v1.PoseService"):
-            while True:  # set a moment after the runtime turns ready
-                answer = await health.Check(health_pb2.HealthCheckRequest(service=name))
-                if answer.status == health_pb2.HealthCheckResponse.SERVING:
-                    break
-        with pytest.raises(grpc.aio.AioRpcError) as unknown:
-            await health.Check(health_pb2.HealthCheckRequest(service="other"))
-        assert unknown.value.code() is grpc.StatusCode.NOT_FOUND
+    health = health_pb2_grpc.HealthStub(service.channel)
+    for name in ("", "sdpose.v1.PoseService"):
+        while True:  # set a moment after the runtime turns ready
+            answer = await health.Check(health_pb2.HealthCheckRequest(service=name))
+            if answer.status == health_pb2.HealthCheckResponse.SERVING:
+                break
+    with pytest.raises(grpc.aio.AioRpcError) as unknown:
+        await health.Check(health_pb2.HealthCheckRequest(service="other"))
+    assert unknown.value.code() is grpc.StatusCode.NOT_FOUND
 
 
 async def test_reflection_tells_the_contract(service: Service) -> None:
     """What grpcurl does: list the services, then fetch the file that defines one."""
-    async with grpc.aio.insecure_channel(service.target) as channel:
-        stub = reflection_pb2_grpc.ServerReflectionStub(channel)
+    stub = reflection_pb2_grpc.ServerReflectionStub(service.channel)
 
-        async def requests() -> AsyncIterator[reflection_pb2.ServerReflectionRequest]:
-            yield reflection_pb2.ServerReflectionRequest(list_services="")
-            yield reflection_pb2.ServerReflectionRequest(
-                file_containing_symbol="sdpose.v1.PoseService"
-            )
+    async def requests() -> AsyncIterator[reflection_pb2.ServerReflectionRequest]:
+        yield reflection_pb2.ServerReflectionRequest(list_services="")
+        yield reflection_pb2.ServerReflectionRequest(file_containing_symbol="sdpose.v1.PoseService")
 
-        listed, described = [answer async for answer in stub.ServerReflectionInfo(requests())]
+    listed, described = [answer async for answer in stub.ServerReflectionInfo(requests())]
     names = {entry.name for entry in listed.list_services_response.service}
     assert {"sdpose.v1.PoseService", "grpc.health.v1.Health"} <= names
     file = descriptor_pb2.FileDescriptorProto.FromString(
@@ -166,21 +159,43 @@ async def test_bytes_that_are_no_message_are_the_callers_fault(
     service: Service, method: str, data: bytes, caplog: pytest.LogCaptureFixture
 ) -> None:
     api = _APIS[method]
-    async with grpc.aio.insecure_channel(service.target) as channel:
-        path = f"/sdpose.v1.PoseService/{method}"
-        if method == "EstimatePose":
-            answer = channel.unary_unary(path)(data)
-        elif method == "StreamPose":
-            answer = channel.stream_stream(path)(iter([data])).read()
-        else:
-            answer = channel.unary_stream(path)(data).read()
-        with pytest.raises(grpc.aio.AioRpcError) as refused:
-            await answer
+    path = f"/sdpose.v1.PoseService/{method}"
+    if method == "EstimatePose":
+        answer = service.channel.unary_unary(path)(data)
+    elif method == "StreamPose":
+        answer = service.channel.stream_stream(path)(iter([data])).read()
+    else:
+        answer = service.channel.unary_stream(path)(data).read()
+    with pytest.raises(grpc.aio.AioRpcError) as refused:
+        await answer
     assert refused.value.code() is grpc.StatusCode.INVALID_ARGUMENT
     assert error_from(refused.value).field == "message"
     counted = f'sdpose_requests_total{{api="{api}",outcome="invalid_argument"}} 1.0'
     await until_metrics_have(service, counted)
     assert [record for record in caplog.records if record.levelno >= logging.ERROR] == []
+
+
+async def test_settings_may_come_with_the_first_frame(service: Service) -> None:
+    config = pose_pb2.StreamConfig(options=pose_pb2.PoseOptions(cycles=8))
+    call = service.grpc.stub.StreamPose()
+    await call.write(pose_pb2.StreamPoseRequest(image=marked_png(1), config=config))
+    assert (await call.read()).error.field == "cycles"
+    await call.write(pose_pb2.StreamPoseRequest(image=marked_png(2), config=config))
+    with pytest.raises(grpc.aio.AioRpcError, match="config: only the first message"):
+        await call.read()
+
+
+async def test_what_was_sent_before_the_end_is_answered(
+    service: Service, fake: FakeEstimator
+) -> None:
+    fake.gate.clear()
+    call = service.grpc.stub.StreamPose()
+    for number in (1, 2):
+        await call.write(pose_pb2.StreamPoseRequest(image=marked_png(number)))
+        assert await asyncio.to_thread(fake.entered.wait, 100)
+    await call.done_writing()
+    fake.gate.set()
+    assert [answer.sequence async for answer in call] == [1, 2]
 
 
 async def test_unknown_priority(service: Service) -> None:
@@ -209,16 +224,11 @@ def test_a_changed_contract_shows(monkeypatch: pytest.MonkeyPatch, tmp_path: Pat
 async def test_a_refused_call_is_answered_before_its_message_comes(method: str) -> None:
     """Nothing is ever sent here but the headers."""
     fake = FakeEstimator()
-    async with (
-        serving(fake, api_keys="secret", max_requests=1, api_key="secret") as service,
-        grpc.aio.insecure_channel(service.target) as channel,
-    ):
-        ask = channel.stream_stream(f"/sdpose.v1.PoseService/{method}")
+    async with serving(fake, api_keys="secret", max_requests=1, api_key="secret") as service:
+        ask = service.channel.stream_stream(f"/sdpose.v1.PoseService/{method}")
         wrong = ask(metadata=[("x-api-key", "wrong")])
         assert await wrong.code() is grpc.StatusCode.UNAUTHENTICATED
-        fake.gate.clear()
-        in_flight = asyncio.create_task(service.grpc.estimate(encoded(marked_image(1), "PNG")))
-        await asyncio.to_thread(fake.entered.wait, 100)
+        in_flight = await in_the_model(fake, service.grpc.estimate(marked_png(1)))
         busy = ask(metadata=[("x-api-key", "secret")])
         assert await busy.code() is grpc.StatusCode.RESOURCE_EXHAUSTED
         assert dict(await busy.trailing_metadata())["sdpose-error-code"] == "overloaded"
@@ -228,16 +238,12 @@ async def test_a_refused_call_is_answered_before_its_message_comes(method: str) 
 
 async def test_a_flood_of_calls_is_overload() -> None:
     """More calls than the service's own bounds let through are refused by the server below."""
-    async with (
-        serving(FakeEstimator(), max_requests=1, max_streams=1) as service,
-        grpc.aio.insecure_channel(service.target) as channel,
-    ):
-        health = health_pb2_grpc.HealthStub(channel)
+    async with serving(FakeEstimator(), max_requests=1, max_streams=1) as service:
+        health = health_pb2_grpc.HealthStub(service.channel)
         watching = [health.Watch(health_pb2.HealthCheckRequest()) for _ in range(1 + 1 + 64)]
         for call in watching:
             await call.read()
-        with pytest.raises(ServiceError) as refused:
-            await service.grpc.estimate(encoded(marked_image(1), "PNG"))
-        assert refused.value.code is ErrorCode.OVERLOADED
+        with rejected(ErrorCode.OVERLOADED):
+            await service.grpc.estimate(marked_png(1))
         for call in watching:
             call.cancel()

@@ -20,23 +20,14 @@ from service.client import (
     StreamAsk,
     StreamFrame,
 )
-from tests.fakes import FakeEstimator, marked_image
-from tests.pictures import encoded
-from tests.service.conftest import Service, serving
+from tests.fakes import FakeEstimator, marked_png
+from tests.service.conftest import Service, rejected, serving, wait_until
+from tests.service.stream_clients import mark_of
 
 pytestmark = pytest.mark.anyio
 T = TypeVar("T")
 AS_ESTIMATED = StreamAsk(tracking=False)
 """Answers show the marks of their images only where no filter steadies the joints."""
-
-
-def image(mark: int) -> bytes:
-    return encoded(marked_image(mark), "PNG")
-
-
-def mark_of(answer: StreamAnswer) -> float:
-    assert isinstance(answer.outcome, PoseAnswer)
-    return answer.outcome.people[0].keypoints[0].x
 
 
 class Paced:
@@ -57,10 +48,10 @@ async def test_stream_gives_answers_in_order(service: Service, fake: FakeEstimat
     fake.people = 3
     frames = Paced(
         [
-            StreamFrame(image(5), sequence=0, timestamp=0.25),
-            image(6),
+            StreamFrame(marked_png(5), sequence=0, timestamp=0.25),
+            marked_png(6),
             b"no image",
-            StreamFrame(image(7), sequence=10),
+            StreamFrame(marked_png(7), sequence=10),
         ]
     )
     answers: list[StreamAnswer] = []
@@ -85,12 +76,10 @@ async def test_stream_gives_answers_in_order(service: Service, fake: FakeEstimat
 async def test_stream_of_a_list_skips_to_the_latest(service: Service, fake: FakeEstimator) -> None:
     fake.gate.clear()
     opening = asyncio.create_task(
-        collected(service.grpc.stream([image(n) for n in range(1, 8)], stream=AS_ESTIMATED))
+        collected(service.grpc.stream([marked_png(n) for n in range(1, 8)], stream=AS_ESTIMATED))
     )
     dropped = service.runtime.metrics.stream_frames.labels("dropped")
-    async with asyncio.timeout(100):
-        while dropped._value.get() < 5:
-            await asyncio.sleep(0.01)
+    await wait_until(lambda: dropped._value.get() >= 5)
     fake.gate.set()
     answers = await opening
     assert sum(1 + answer.dropped for answer in answers) == 7
@@ -98,26 +87,23 @@ async def test_stream_of_a_list_skips_to_the_latest(service: Service, fake: Fake
 
 
 async def test_leaving_a_stream_ends_it(service: Service) -> None:
-    async with aclosing(service.grpc.stream(Paced([image(1), image(2)]))) as answers:
+    async with aclosing(service.grpc.stream(Paced([marked_png(1), marked_png(2)]))) as answers:
         assert mark_of(await anext(answers)) == 1
-    async with asyncio.timeout(100):
-        while service.runtime.metrics.streams_active._value.get():
-            await asyncio.sleep(0.01)
+    await wait_until(lambda: not service.runtime.metrics.streams_active._value.get())
 
 
 async def test_end_of_the_stream_is_a_service_error() -> None:
     async with serving(FakeEstimator()) as service:
-        frames = Paced([image(1), image(2)])
+        frames = Paced([marked_png(1), marked_png(2)])
         answers = service.grpc.stream(frames)
         assert mark_of(await anext(answers)) == 1
         service.stop.set()
-        with pytest.raises(ServiceError, match="draining") as ended:
+        with rejected(ErrorCode.UNAVAILABLE, match="draining"):
             await anext(answers)
-        assert ended.value.code is ErrorCode.UNAVAILABLE
 
 
 async def test_bad_sequence_is_a_service_error(service: Service) -> None:
-    frames = [StreamFrame(image(1), sequence=3), StreamFrame(image(1), sequence=3)]
+    frames = [StreamFrame(marked_png(1), sequence=3), StreamFrame(marked_png(1), sequence=3)]
     with pytest.raises(ServiceError) as refused:
         await collected(service.grpc.stream(frames))
     assert refused.value.field == "sequence"
@@ -125,7 +111,7 @@ async def test_bad_sequence_is_a_service_error(service: Service) -> None:
 
 async def test_what_the_frames_raise_comes_through(service: Service) -> None:
     def broken() -> Iterator[bytes]:
-        yield image(1)
+        yield marked_png(1)
         raise OSError("the camera is gone")
 
     async def broken_later() -> AsyncIterator[bytes]:
@@ -142,8 +128,8 @@ async def test_what_the_frames_raise_comes_through(service: Service) -> None:
 async def test_blocking_stream(service: Service) -> None:
     def ask() -> list[StreamAnswer]:
         with GrpcPoseClient(service.target) as client:
-            answers = list(client.stream([StreamFrame(image(4), sequence=0)]))
-            first = next(client.stream(iter([image(8)])))
+            answers = list(client.stream([StreamFrame(marked_png(4), sequence=0)]))
+            first = next(client.stream(iter([marked_png(8)])))
             return [*answers, first]
 
     answers = await asyncio.to_thread(ask)
@@ -155,11 +141,10 @@ async def test_blocking_stream_raises_what_ends_it() -> None:
 
         def ask() -> None:
             with GrpcPoseClient(service.target) as client:
-                list(client.stream([image(1)]))
+                list(client.stream([marked_png(1)]))
 
-        with pytest.raises(ServiceError) as refused:
+        with rejected(ErrorCode.UNAUTHENTICATED):
             await asyncio.to_thread(ask)
-        assert refused.value.code is ErrorCode.UNAUTHENTICATED
 
 
 @pytest.mark.parametrize(
@@ -172,13 +157,13 @@ async def test_blocking_stream_raises_what_ends_it() -> None:
 )
 async def test_numbers_that_no_message_holds(service: Service, asked: Ask, name: str) -> None:
     with pytest.raises(ServiceError) as refused:
-        await service.grpc.estimate(image(1), asked)
+        await service.grpc.estimate(marked_png(1), asked)
     assert (refused.value.code, refused.value.field) == (ErrorCode.INVALID_ARGUMENT, name)
 
 
 async def test_a_stream_has_no_boxes(service: Service) -> None:
     with pytest.raises(ServiceError) as refused:
-        await collected(service.grpc.stream([image(1)], Ask(boxes=[Box(0, 0, 5, 5)])))
+        await collected(service.grpc.stream([marked_png(1)], Ask(boxes=[Box(0, 0, 5, 5)])))
     assert refused.value.field == "boxes"
 
 

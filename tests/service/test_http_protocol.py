@@ -18,14 +18,12 @@ from service.client import RestPoseClient
 from service.rest import server as server_module
 from service.rest.connections import Connections
 from service.rest.protocol import MAX_HEAD_BYTES
-from tests.fakes import FakeEstimator, marked_image
-from tests.pictures import encoded
-from tests.service.conftest import Service, serving
+from tests.fakes import PNG, FakeEstimator
+from tests.service.conftest import Service, serving, wait_until
 from tests.service.processes import a_process, free_port
 
 pytestmark = pytest.mark.anyio
 
-PNG = encoded(marked_image(0x010203), "PNG")
 PIECE = b"a" * 2**14
 ASK = (
     b"POST /pose HTTP/1.1\r\nHost: x\r\nContent-Type: image/png\r\n"
@@ -231,8 +229,7 @@ async def test_connections_are_bounded_for_each_caller(monkeypatch: pytest.Monke
         for _ in range(16):
             _, writer = await stack.enter_async_context(connected(service))
             writer.write(ASK + chunked(PNG, 64) + b"0\r\n\r\n")
-        while service.runtime.in_flight < 16:
-            await asyncio.sleep(0.01)
+        await wait_until(lambda: service.runtime.in_flight >= 16)
         async with connected(service) as (reader, _):
             assert (await reader.readline()).startswith(b"HTTP/1.1 429 "), "all of them wait for us"
         line = 'sdpose_shed_total{reason="too_many_connections"} 1.0'
@@ -258,7 +255,7 @@ def test_connections_that_work_are_not_dropped() -> None:
     for each in [*range(held), "a", "b"]:
         connections.remove(each)
     assert len(connections) == 0
-    assert not connections._held
+    assert not connections._room._held
     assert not connections._waiting
 
 

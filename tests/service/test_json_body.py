@@ -5,43 +5,39 @@ from __future__ import annotations
 import base64
 import json
 
-import httpx
 import pytest
 
 from service.rest.json_body import parse_json
-from service.rest.schemas import PoseResponse, PoseResponses
-from tests.fakes import FakeEstimator, marked_image
-from tests.pictures import encoded
+from tests.fakes import PNG, FakeEstimator
 from tests.service.conftest import Service, serving
-from tests.service.test_rest import assert_problem
+from tests.service.rest_checks import DOCUMENTED, DOCUMENTED_SEVERAL, assert_problem
 
 pytestmark = pytest.mark.anyio
 
-PNG = encoded(marked_image(0x010203), "PNG")
 TEXT = base64.b64encode(PNG).decode()
 
 
 async def test_the_answer_is_that_of_a_form(service: Service, fake: FakeEstimator) -> None:
     fake.people = 3
-    async with httpx.AsyncClient(base_url=service.url) as http:
-        form = await http.post("/pose", files={"image": PNG}, data={"max_people": "2"})
-        for image in (TEXT, f"data:image/png;base64,{TEXT}", "\n".join((TEXT[:40], TEXT[40:]))):
-            response = await http.post("/pose", json={"image": image, "max_people": 2})
-            assert response.status_code == 200, response.text
-            PoseResponse.model_validate(response.json(), strict=True, extra="forbid")
-            assert response.json()["people"] == form.json()["people"]
-        in_query = await http.post("/pose?max_people=2", json={"image": TEXT})
-        assert in_query.json()["people"] == form.json()["people"]
-        drawn = await http.post("/pose/overlay", json={"image": TEXT})
-        assert drawn.headers["content-type"] == "image/jpeg"
+    form = await service.http.post("/pose", files={"image": PNG}, data={"max_people": "2"})
+    for image in (TEXT, f"data:image/png;base64,{TEXT}", "\n".join((TEXT[:40], TEXT[40:]))):
+        response = await service.http.post("/pose", json={"image": image, "max_people": 2})
+        assert response.status_code == 200, response.text
+        DOCUMENTED.validate_json(response.content, strict=True, extra="forbid")
+        assert response.json()["people"] == form.json()["people"]
+    in_query = await service.http.post("/pose?max_people=2", json={"image": TEXT})
+    assert in_query.json()["people"] == form.json()["people"]
+    drawn = await service.http.post("/pose/overlay", json={"image": TEXT})
+    assert drawn.headers["content-type"] == "image/jpeg"
 
 
 async def test_several_images_and_boxes(service: Service, fake: FakeEstimator) -> None:
     boxes = [[[0, 0, 4, 4]], None]
-    async with httpx.AsyncClient(base_url=service.url) as http:
-        response = await http.post("/pose", json={"image": [TEXT, TEXT], "boxes": boxes})
-        as_text = await http.post("/pose", json={"image": [TEXT, TEXT], "boxes": json.dumps(boxes)})
-    answers = PoseResponses.model_validate(response.json(), strict=True, extra="forbid")
+    response = await service.http.post("/pose", json={"image": [TEXT, TEXT], "boxes": boxes})
+    as_text = await service.http.post(
+        "/pose", json={"image": [TEXT, TEXT], "boxes": json.dumps(boxes)}
+    )
+    answers = DOCUMENTED_SEVERAL.validate_json(response.content, strict=True, extra="forbid")
     assert len(answers.results) == 2
     people = [each["people"] for each in response.json()["results"]]
     assert people == [each["people"] for each in as_text.json()["results"]]
@@ -82,21 +78,17 @@ async def test_several_images_and_boxes(service: Service, fake: FakeEstimator) -
 async def test_bad_objects_are_refused_in_one_sentence(
     content: bytes, status: int, detail: str
 ) -> None:
-    async with (
-        serving(FakeEstimator(), max_images=2, max_image_mb=1, max_request_mb=2) as service,
-        httpx.AsyncClient(base_url=service.url) as http,
-    ):
+    async with serving(FakeEstimator(), max_images=2, max_image_mb=1, max_request_mb=2) as service:
         kind = {"Content-Type": "application/json"}
-        response = await http.post("/pose", content=content, headers=kind)
+        response = await service.http.post("/pose", content=content, headers=kind)
         code = {400: "invalid_image", 413: "payload_too_large", 422: "invalid_argument"}[status]
         assert_problem(response, status, code)
         assert detail in response.json()["detail"]
-        assert (await http.post("/pose", json={"image": TEXT})).status_code == 200
+        assert (await service.http.post("/pose", json={"image": TEXT})).status_code == 200
 
 
 async def test_a_parameter_in_query_and_object(service: Service) -> None:
-    async with httpx.AsyncClient(base_url=service.url) as http:
-        response = await http.post("/pose?max_people=2", json={"image": TEXT, "max_people": 2})
+    response = await service.http.post("/pose?max_people=2", json={"image": TEXT, "max_people": 2})
     assert_problem(response, 422, "invalid_argument")
     assert "given twice, in the query and in the JSON object" in response.json()["detail"]
 

@@ -26,15 +26,11 @@ from service.client import (
     ServiceError,
 )
 from service.parameters import Priority
-from tests.service.keys import KEY, table, written
+from tests.service.keys import KEY, a_key, table, written
 
 
 def access(*keys: Key, shed: Callable[[], None] = lambda: None) -> Access:
     return Access(keys, Priority.NORMAL, shed)
-
-
-def a_key(name: str = "a", key: str = KEY, **limits: object) -> Key:
-    return Key.model_validate({"name": name, "sha256": digest_of(key).hex(), **limits})
 
 
 def test_a_file_is_read_whole(key_file: Path) -> None:
@@ -161,6 +157,12 @@ def test_rates_allow_a_burst_of_a_second() -> None:
     assert slow.wait_s() == pytest.approx(2.0)
 
 
+def let_in(caller: Caller) -> None:
+    """One request, as the door does it."""
+    caller.check(request=True)
+    caller.spend_request()
+
+
 def test_limits_of_a_key() -> None:
     shed: list[int] = []
     known = access(
@@ -169,10 +171,10 @@ def test_limits_of_a_key() -> None:
         shed=lambda: shed.append(1),
     )
     caller, free = known.identify(KEY, None, None), known.identify("free", None, None)
-    caller.check(requests=1)
-    caller.check(requests=1)
+    let_in(caller)
+    let_in(caller)
     with pytest.raises(ServiceError, match="may have 2 requests a second") as refused:
-        known.identify(KEY, None, None).check(requests=1)  # another connection of the same key
+        let_in(known.identify(KEY, None, None))  # another connection of the same key
     assert refused.value.code is ErrorCode.OVERLOADED
     assert 0 < (refused.value.retry_after_s or 0) <= 0.5
     caller.check()  # frames of streams are no requests
@@ -182,7 +184,7 @@ def test_limits_of_a_key() -> None:
     assert 1.4 < (refused.value.retry_after_s or 0) <= 1.6
     assert len(shed) == 2
     for _ in range(100):
-        free.check(requests=1)
+        let_in(free)
         free.charge(100)
     calm = access(a_key(max_streams=1)).identify(KEY, None, None)
     with calm.stream(), pytest.raises(ServiceError, match="may have 1 streams"), calm.stream():
@@ -194,12 +196,12 @@ def test_limits_of_a_key() -> None:
 def test_new_limits_count_at_once_and_use_is_remembered() -> None:
     known = access(a_key(requests_per_second=1))
     caller = known.identify(KEY, None, None)
-    caller.check(requests=1)
+    let_in(caller)
     known.replace([a_key(requests_per_second=1, max_streams=3)])
     with pytest.raises(ServiceError, match="requests a second"):
-        caller.check(requests=1)
+        let_in(caller)
     known.replace([a_key(requests_per_second=5)])
-    caller.check(requests=1)
+    let_in(caller)
 
 
 def test_priority_and_scope() -> None:

@@ -2,13 +2,10 @@
 
 from __future__ import annotations
 
-import asyncio
 import io
 import json
 from pathlib import Path
 
-import grpc
-import httpx
 import pytest
 from grpc_health.v1 import health_pb2, health_pb2_grpc
 from opentelemetry.sdk.trace import TracerProvider
@@ -27,11 +24,11 @@ from service.client import (
     ServiceError,
 )
 from service.rpc.server import SERVICE_NAME
-from service.telemetry.logs import configure_logs
 from service.telemetry.tracing import OpenTelemetryTracer
 from tests.fakes import FakeEstimator
-from tests.service.conftest import Service, serving, until_metrics_have
+from tests.service.conftest import Service, rejected, serving, until_metrics_have, wait_until
 from tests.service.keys import KEY, ONCE, PNG, table, written
+from tests.service.stream_clients import Over, end_of, over_grpc, over_websocket, people_of
 
 pytestmark = pytest.mark.anyio
 
@@ -83,9 +80,8 @@ async def test_every_front_end_holds_a_key_to_it(front: str, key_file: Path) -> 
                 await ask(service, front, key, wanted)
             assert refused.value.code is code, (key, refused.value)
         assert await ask(service, front, "slow") == 2  # overdrawn by one from here on
-        with pytest.raises(ServiceError, match="crops a second") as refused:
+        with rejected(ErrorCode.OVERLOADED, match="crops a second") as refused:
             await ask(service, front, "slow")
-        assert refused.value.code is ErrorCode.OVERLOADED
         assert refused.value.retry_after_s
         text = service.runtime.metrics.exposition().decode()
         assert 'sdpose_key_requests_total{key="vip",outcome="ok"} 2.0' in text
@@ -102,24 +98,19 @@ async def test_requests_of_a_key_are_counted_over_both_front_ends(key_file: Path
                 await ask(service, front, KEY)
 
 
-async def test_streams_of_a_key_are_counted(key_file: Path) -> None:
+@pytest.mark.parametrize("over", [over_grpc, over_websocket])
+async def test_streams_of_a_key_are_counted(key_file: Path, over: Over) -> None:
     written(key_file, table("kiosk", more="max_streams = 1\n"))
-    async with serving(FakeEstimator(), key_file=key_file, api_key=KEY) as service:
-        held = asyncio.Event()
-
-        async def frames():  # type: ignore[no-untyped-def]
-            yield PNG
-            await held.wait()
-
-        stream = service.grpc.stream(frames())
-        await anext(stream)
-        for front in ("websocket",):
-            with pytest.raises(ServiceError, match="may have 1 streams"):
-                await ask(service, front, KEY)
-        held.set()
-        async for _ in stream:
-            pass
-        assert await ask(service, "websocket", KEY) == 1
+    async with serving(FakeEstimator(), key_file=key_file) as service:
+        async with over(service, KEY) as stream:
+            await stream.send(PNG)
+            await stream.answer()
+            async with over(service, KEY) as second:
+                assert "may have 1 streams" in (await end_of(second)).error.message
+        await until_metrics_have(service, "sdpose_streams_active 0.0")
+        async with over(service, KEY) as again:
+            await again.send(PNG)
+            assert people_of(await again.answer())
 
 
 async def test_a_changed_file_counts_without_a_restart(
@@ -130,66 +121,44 @@ async def test_a_changed_file_counts_without_a_restart(
         assert await ask(service, "rest", KEY) == 1
         refused = quiet_logs.getvalue().count("keys not read")
         written(key_file, "[kiosk\n")
-        while quiet_logs.getvalue().count("keys not read") == refused:
-            await asyncio.sleep(0.01)
+        await wait_until(lambda: quiet_logs.getvalue().count("keys not read") != refused)
         assert await ask(service, "rest", KEY) == 1, "a damaged file changes nothing"
         written(key_file, "")
-        while quiet_logs.getvalue().count("keys not read") == refused + 1:
-            await asyncio.sleep(0.01)
+        await wait_until(lambda: quiet_logs.getvalue().count("keys not read") != refused + 1)
         with pytest.raises(ServiceError):
             await ask(service, "rest", None)
         replaced = written(key_file.with_name("new.toml"), table("other", "other"))
         replaced.rename(key_file)
-        async with asyncio.timeout(100):
-            while service.runtime.access.names != ["other"]:
-                await asyncio.sleep(0.05)
+        await wait_until(lambda: service.runtime.access.names == ["other"])
         assert await ask(service, "rest", "other") == 1
         with pytest.raises(ServiceError, match="not known"):
             await ask(service, "rest", KEY)
 
 
-async def test_a_stream_ends_when_its_key_is_taken_back(key_file: Path) -> None:
+@pytest.mark.parametrize("over", [over_grpc, over_websocket])
+async def test_a_stream_ends_when_its_key_is_taken_back(key_file: Path, over: Over) -> None:
     written(key_file, table("kiosk"), table("other", "other"))
-    async with serving(FakeEstimator(), key_file=key_file, api_key=KEY) as service:
-        more = asyncio.Event()
-
-        async def frames():  # type: ignore[no-untyped-def]
-            yield PNG
-            await more.wait()
-            yield PNG
-
-        stream = service.grpc.stream(frames())
-        await anext(stream)
+    async with serving(FakeEstimator(), key_file=key_file) as service, over(service, KEY) as stream:
+        await stream.send(PNG)
+        await stream.answer()
         written(key_file, table("other", "other"))
-        async with asyncio.timeout(100):
-            while service.runtime.access.names != ["other"]:
-                await asyncio.sleep(0.05)
-        more.set()
-        with pytest.raises(ServiceError) as refused:
-            await anext(stream)
-        assert refused.value.code is ErrorCode.UNAUTHENTICATED
+        await wait_until(lambda: service.runtime.access.names == ["other"])
+        await stream.send(PNG)
+        assert (await end_of(stream)).error.code is ErrorCode.UNAUTHENTICATED
 
 
-async def test_a_key_is_in_no_log_line(key_file: Path, quiet_logs: io.StringIO) -> None:
-    told = io.StringIO()
-    configure_logs("debug", "json", told)
-    try:
-        written(key_file, table("kiosk"))
-        async with serving(FakeEstimator(), key_file=key_file, api_keys="plain-secret") as service:
-            for front in FRONT_ENDS:
-                await ask(service, front, KEY)
-                for wrong in ("a-wrong-secret", None):
-                    with pytest.raises(ServiceError) as refused:
-                        await ask(service, front, wrong)
-                    assert "secret" not in str(refused.value)
-            async with httpx.AsyncClient() as http:
-                await http.get(f"{service.url}/models", headers={"X-API-Key": KEY})
-            await until_metrics_have(
-                service, 'sdpose_key_requests_total{key="kiosk",outcome="ok"} 3.0'
-            )
-    finally:
-        configure_logs("warning", "json", quiet_logs)
-    lines = told.getvalue()
+async def test_a_key_is_in_no_log_line(key_file: Path, debug_logs: io.StringIO) -> None:
+    written(key_file, table("kiosk"))
+    async with serving(FakeEstimator(), key_file=key_file, api_keys="plain-secret") as service:
+        for front in FRONT_ENDS:
+            await ask(service, front, KEY)
+            for wrong in ("a-wrong-secret", None):
+                with pytest.raises(ServiceError) as refused:
+                    await ask(service, front, wrong)
+                assert "secret" not in str(refused.value)
+        await service.http.get("/models", headers={"X-API-Key": KEY})
+        await until_metrics_have(service, 'sdpose_key_requests_total{key="kiosk",outcome="ok"} 3.0')
+    lines = debug_logs.getvalue()
     assert KEY not in lines
     assert "secret" not in lines
     assert digest_of(KEY).hex() not in lines
@@ -204,15 +173,11 @@ async def test_the_service_does_not_start_with_a_wrong_file(key_file: Path) -> N
 
 
 async def test_health_is_open_where_keys_are_set(key_file: Path) -> None:
-    async with (
-        serving(FakeEstimator(), key_file=written(key_file, table("kiosk"))) as service,
-        httpx.AsyncClient(base_url=service.url) as http,
-        grpc.aio.insecure_channel(service.target) as channel,
-    ):
+    async with serving(FakeEstimator(), key_file=written(key_file, table("kiosk"))) as service:
         for path in ("/livez", "/readyz"):
-            assert (await http.get(path)).status_code == 200
-        assert (await http.get("/models")).status_code == 401
-        stub = health_pb2_grpc.HealthStub(channel)
+            assert (await service.http.get(path)).status_code == 200
+        assert (await service.http.get("/models")).status_code == 401
+        stub = health_pb2_grpc.HealthStub(service.channel)
         answer = await stub.Check(health_pb2.HealthCheckRequest(service=SERVICE_NAME))
         assert answer.status == health_pb2.HealthCheckResponse.SERVING
 

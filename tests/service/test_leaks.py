@@ -9,23 +9,19 @@ import sys
 from collections.abc import AsyncIterator
 from pathlib import Path
 
-import grpc
 import pytest
-from websockets.asyncio.client import connect
 
-from protos.sdpose.v1 import pose_pb2
 from service.client import AsyncGrpcPoseClient, AsyncRestPoseClient
 from service.errors import ServiceError
-from tests.fakes import FakeEstimator, marked_image
-from tests.pictures import encoded
-from tests.service.conftest import Service, serving
+from tests.fakes import PNG, FakeEstimator
+from tests.service.conftest import Service, serving, wait_until
+from tests.service.stream_clients import over_grpc, over_websocket
 
 pytestmark = [
     pytest.mark.anyio,
     pytest.mark.skipif(sys.platform != "linux", reason="counts the open files in /proc"),
 ]
 
-PNG = encoded(marked_image(0x010203), "PNG")
 _FILES = Path("/proc/self/fd")
 
 
@@ -66,23 +62,16 @@ async def test_requests_leave_no_task_and_no_file_open() -> None:
         assert len(os.listdir(_FILES)) <= files + 2
 
 
-async def _stream_round(service: Service, connection: int) -> None:
+async def _stream_round(service: Service, number: int) -> None:
     """One stream of each protocol; every third is left in the middle."""
-    address = f"{service.url.replace('http', 'ws')}/pose/stream"
-    async with connect(address, proxy=None) as stream:
-        await stream.send(PNG)
-        await stream.recv()
-        if connection % 3 == 0:
-            stream.transport.abort()
-    call = service.grpc.stub.StreamPose()
-    await call.write(pose_pb2.StreamPoseRequest(image=PNG))
-    await call.read()
-    if connection % 3:
-        await call.done_writing()
-        while await call.read() is not grpc.aio.EOF:
-            pass
-    else:
-        call.cancel()
+    for over in (over_grpc, over_websocket):
+        async with over(service) as stream:
+            await stream.send(PNG)
+            await stream.answer()
+            if number % 3:
+                await stream.finish()
+            else:
+                stream.leave()
 
 
 async def test_streams_leave_nothing_after_500_connects() -> None:
@@ -97,7 +86,7 @@ async def test_streams_leave_nothing_after_500_connects() -> None:
         assert await _settled(service, tasks) <= tasks
         assert len(os.listdir(_FILES)) <= files + 2
         assert service.runtime.metrics.streams_active._value.get() == 0
-        assert len(service.runtime._resumable) <= service.runtime.settings.max_streams
+        assert len(service.runtime.streams._resumable) <= service.runtime.settings.max_streams
         assert _resident_kib() < memory + 30 * 1024
 
 
@@ -122,11 +111,9 @@ async def test_32_streams_share_the_worker() -> None:
                 answered[number] += 1
 
         cameras = [asyncio.create_task(camera(number)) for number in range(32)]
-        while min(answered) < 1:
-            await asyncio.sleep(0.01)
+        await wait_until(lambda: min(answered) >= 1)
         answered[:] = [0] * 32  # from here on all are there
-        while sum(answered) < 32 * 50:
-            await asyncio.sleep(0.01)
+        await wait_until(lambda: sum(answered) >= 32 * 50)
         shares = sorted(answered)
         over.set()
         await asyncio.gather(*cameras)

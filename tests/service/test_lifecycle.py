@@ -10,8 +10,6 @@ import socket
 import threading
 from typing import ClassVar
 
-import grpc
-import httpx
 import pytest
 import torch
 import uvicorn
@@ -24,20 +22,25 @@ from service import process as process_module
 from service.access.callers import Caller
 from service.client import ErrorCode, ServiceError
 from service.parameters import PoseParameters
-from service.process import Addresses, StartError, run_service
+from service.process import StartError, run_service
 from service.rest import server as server_module
 from service.runtime.models import build_estimator
-from service.runtime.runtime import Runtime
 from service.runtime.state import State
 from service.settings import Settings
-from tests.fakes import FakeEstimator, marked_image
-from tests.pictures import encoded
-from tests.service.conftest import quiet_settings, serving
+from tests.fakes import PNG, FakeEstimator
+from tests.service.conftest import (
+    in_the_model,
+    quiet_settings,
+    rejected,
+    serving,
+    until_metrics_have,
+    until_queued,
+    wait_until,
+)
 from tests.service.processes import metrics_of, process, until
 
 pytestmark = pytest.mark.anyio
 
-PNG = encoded(marked_image(0x010203), "PNG")
 CALLER = Caller("a test")
 AT_WORK = 'sdpose_queue_wait_seconds_count{stage="decode"} 1.0'
 
@@ -51,18 +54,8 @@ async def test_not_ready_until_warm() -> None:
         assert may_load.wait(100)
         return fake
 
-    stop = asyncio.Event()
-    heard: asyncio.Future[tuple[Addresses, Runtime]] = asyncio.get_running_loop().create_future()
-    running = asyncio.create_task(
-        run_service(
-            quiet_settings(stall_seconds=1e-6),
-            build=build,
-            on_listening=lambda where, runtime: heard.set_result((where, runtime)),
-            stop=stop,
-        )
-    )
-    where, runtime = await heard
-    async with httpx.AsyncClient(base_url=f"http://127.0.0.1:{where.http_port}") as http:
+    async with serving(build, ready=False, stall_seconds=1e-6) as service:
+        http, runtime = service.http, service.runtime
         await asyncio.to_thread(loading.wait, 100)
         assert (await http.get("/livez")).status_code == 200, "a slow start is no stuck batch"
         assert "sdpose_ready 0.0" in (await http.get("/metrics")).text.splitlines()
@@ -72,13 +65,11 @@ async def test_not_ready_until_warm() -> None:
         assert (await http.post("/pose", files={"image": ("a", PNG)})).status_code == 503
         assert (await http.get("/models")).status_code == 503
         may_load.set()
-        while runtime.state is State.STARTING:
-            await asyncio.sleep(0.005)
+        await wait_until(lambda: runtime.state is not State.STARTING)
         assert (await http.get("/readyz")).status_code == 200
         assert "sdpose_ready 1.0" in (await http.get("/metrics")).text.splitlines()
         assert fake.warmed == [(2, 1)], "every number of cycles has run before ready"
-    stop.set()
-    assert (await running).status == 0
+    assert service.running.result().status == 0
 
 
 async def test_models_that_do_not_load_end_the_process_with_the_reason() -> None:
@@ -104,58 +95,50 @@ async def test_taken_port_is_told(name: str) -> None:
 
 async def test_lost_worker_fails_livez_and_requests(fake: FakeEstimator) -> None:
     fake.fatal = frozenset({0x010203})
-    async with serving(fake) as service, httpx.AsyncClient(base_url=service.url) as http:
-        assert (await http.get("/livez")).status_code == 200
+    async with serving(fake) as service:
+        assert (await service.http.get("/livez")).status_code == 200
         for front in (service.rest, service.grpc):
-            with pytest.raises(ServiceError) as lost:
+            with rejected(ErrorCode.UNAVAILABLE):
                 await front.estimate(PNG)  # type: ignore[attr-defined]
-            assert lost.value.code is ErrorCode.UNAVAILABLE
         for path in ("/livez", "/readyz"):
-            head = await http.head(path)
+            head = await service.http.head(path)
             assert (head.status_code, head.content) == (503, b"")
-            response = await http.get(path)
+            response = await service.http.get(path)
             assert response.status_code == 503
             assert "pose worker, which is lost" in response.json()["detail"]
-        async with grpc.aio.insecure_channel(service.target) as channel:
-            health = health_pb2_grpc.HealthStub(channel)
-            while True:
-                answer = await health.Check(health_pb2.HealthCheckRequest())
-                if answer.status == health_pb2.HealthCheckResponse.NOT_SERVING:
-                    break
-                await asyncio.sleep(0.02)
+        health = health_pb2_grpc.HealthStub(service.channel)
+        while True:
+            answer = await health.Check(health_pb2.HealthCheckRequest())
+            if answer.status == health_pb2.HealthCheckResponse.NOT_SERVING:
+                break
+            await asyncio.sleep(0.02)
 
 
 @pytest.mark.parametrize("stage", ["upload", "detect", "crop", "heatmaps", "keypoints"])
 async def test_a_lost_device_fails_livez_and_requests(
     fake: FakeEstimator, stage: str, quiet_logs: io.StringIO
 ) -> None:
-    async with serving(fake) as service, httpx.AsyncClient(base_url=service.url) as http:
+    async with serving(fake) as service:
         await service.rest.estimate(PNG)
         before = len(quiet_logs.getvalue())
         fake.broken = stage
         for front in (service.rest, service.grpc):
-            with pytest.raises(ServiceError) as lost:
+            with rejected(ErrorCode.UNAVAILABLE):
                 await front.estimate(PNG)  # type: ignore[attr-defined]
-            assert lost.value.code is ErrorCode.UNAVAILABLE
         for path in ("/livez", "/readyz"):
-            response = await http.get(path)
+            response = await service.http.get(path)
             assert response.status_code == 503
             assert "worker, which is lost" in response.json()["detail"]
-        assert "sdpose_ready 0.0" in (await http.get("/metrics")).text.splitlines()
+        assert "sdpose_ready 0.0" in (await service.http.get("/metrics")).text.splitlines()
     told = quiet_logs.getvalue()[before:]
     assert told.count("the device of the models is lost") == 1
     assert "an illegal memory access was encountered" in told
 
 
 async def test_stuck_worker_fails_livez(fake: FakeEstimator) -> None:
-    async with (
-        serving(fake, stall_seconds=0.05) as service,
-        httpx.AsyncClient(base_url=service.url) as http,
-    ):
-        fake.gate.clear()
-        stuck = asyncio.create_task(service.rest.estimate(PNG))
-        await asyncio.to_thread(fake.entered.wait, 100)
-        while (response := await http.get("/livez")).status_code == 200:
+    async with serving(fake, stall_seconds=0.05) as service:
+        stuck = await in_the_model(fake, service.rest.estimate(PNG))
+        while (response := await service.http.get("/livez")).status_code == 200:
             await asyncio.sleep(0.01)
         assert response.status_code == 503
         assert "stuck" in response.json()["detail"]
@@ -168,21 +151,15 @@ async def test_a_worker_lost_or_stuck_for_good_ends_the_process(
     fake: FakeEstimator, how: str, monkeypatch: pytest.MonkeyPatch, quiet_logs: io.StringIO
 ) -> None:
     monkeypatch.setattr(process_module, "_GIVE_UP_S", 0.5)
-    heard: asyncio.Future[Runtime] = asyncio.get_running_loop().create_future()
-    settings = quiet_settings(stall_seconds=0.01, drain_seconds=0.2)
-    running = asyncio.create_task(
-        run_service(settings, build=lambda _: fake, on_listening=lambda _, r: heard.set_result(r))
-    )
-    runtime = await heard
-    while runtime.state is State.STARTING:
-        await asyncio.sleep(0.005)
-    if how == "lost":
-        fake.fatal = frozenset({0x010203})
-    else:
-        fake.gate.clear()
-    estimate = asyncio.create_task(runtime.estimate_frame(CALLER, PNG, PoseParameters()))
-    ending = await running
-    fake.gate.set()
+    async with serving(fake, stall_seconds=0.01, drain_seconds=0.2) as service:
+        if how == "lost":
+            fake.fatal = frozenset({0x010203})
+        else:
+            fake.gate.clear()
+        parameters = PoseParameters()
+        estimate = asyncio.create_task(service.runtime.estimate_frame(CALLER, PNG, parameters))
+        ending = await service.running
+        fake.gate.set()
     assert ending.status == 1
     assert ending.clean == (how == "lost")
     with pytest.raises(ServiceError):
@@ -210,23 +187,20 @@ async def test_a_batch_that_was_only_slow_ends_nothing(
 
 
 async def test_drain_finishes_what_is_queued(fake: FakeEstimator) -> None:
-    async with serving(fake) as service, httpx.AsyncClient(base_url=service.url) as http:
+    async with serving(fake) as service:
         fake.gate.clear()
         in_flight = [asyncio.create_task(service.rest.estimate(PNG)) for _ in range(3)]
         in_flight += [asyncio.create_task(service.grpc.estimate(PNG)) for _ in range(3)]
         await asyncio.to_thread(fake.entered.wait, 100)
-        while service.runtime.in_flight < 6:
-            await asyncio.sleep(0.005)
+        await wait_until(lambda: service.runtime.in_flight >= 6)
         service.stop.set()
-        while service.runtime.state is State.READY:
-            await asyncio.sleep(0.005)
-        readyz = await http.get("/readyz")
+        await wait_until(lambda: service.runtime.state is not State.READY)
+        readyz = await service.http.get("/readyz")
         assert readyz.status_code == 503
         assert "draining" in readyz.json()["detail"]
         for front in (service.rest, service.grpc):
-            with pytest.raises(ServiceError) as refused:
+            with rejected(ErrorCode.UNAVAILABLE):
                 await front.estimate(PNG)  # type: ignore[attr-defined]
-            assert refused.value.code is ErrorCode.UNAVAILABLE
         fake.gate.set()
         answers = await asyncio.gather(*in_flight)
         assert all(answer.people for answer in answers)
@@ -234,17 +208,12 @@ async def test_drain_finishes_what_is_queued(fake: FakeEstimator) -> None:
 
 async def test_grace_time_is_kept(fake: FakeEstimator) -> None:
     async with serving(fake, drain_seconds=0.1) as service:
-        fake.gate.clear()
-        in_flight = asyncio.create_task(service.grpc.estimate(PNG))
-        await asyncio.to_thread(fake.entered.wait, 100)
+        in_flight = await in_the_model(fake, service.grpc.estimate(PNG))
         queued = asyncio.create_task(service.grpc.estimate(PNG))
-        depth = service.runtime.metrics.queue_depth_gauge.labels("detect")
-        while depth._value.get() < 1:
-            await asyncio.sleep(0.005)
+        await until_queued(service, 1)
         service.stop.set()
-        with pytest.raises(ServiceError) as ended:
+        with rejected(ErrorCode.UNAVAILABLE):
             await queued
-        assert ended.value.code is ErrorCode.UNAVAILABLE
         assert not in_flight.done()
         fake.gate.set()
         await asyncio.wait({in_flight})
@@ -277,19 +246,9 @@ async def test_the_http_server_gets_no_second_grace_time(
 async def test_an_http_server_that_ends_by_itself_is_a_failure(
     seen_http: list[SeenHttpServer], quiet_logs: io.StringIO
 ) -> None:
-    heard: asyncio.Future[Runtime] = asyncio.get_running_loop().create_future()
-    running = asyncio.create_task(
-        run_service(
-            quiet_settings(),
-            build=lambda _: FakeEstimator(),
-            on_listening=lambda _, runtime: heard.set_result(runtime),
-        )
-    )
-    runtime = await heard
-    while runtime.state is State.STARTING:
-        await asyncio.sleep(0.005)
-    seen_http[0].should_exit = True
-    assert (await running).status == 1
+    async with serving(FakeEstimator()) as service:
+        seen_http[0].should_exit = True
+        assert (await service.running).status == 1
     assert "the HTTP server ended unexpectedly" in quiet_logs.getvalue()
 
 
@@ -346,9 +305,8 @@ async def test_failures_are_logged_with_the_request_id(
     fake.poison = frozenset({0x010203})
     async with serving(fake) as service:
         for front, request_id in ((service.rest, "rest-id"), (service.grpc, "grpc-id")):
-            with pytest.raises(ServiceError) as failed:
+            with rejected(ErrorCode.INTERNAL):
                 await front.estimate(PNG, request_id=request_id)  # type: ignore[attr-defined]
-            assert failed.value.code is ErrorCode.INTERNAL
     lines = [json.loads(line) for line in quiet_logs.getvalue().splitlines()]
     for request_id in ("rest-id", "grpc-id"):
         told = [line for line in lines if line.get("request_id") == request_id]
@@ -362,18 +320,17 @@ async def test_on_a_gpu_each_model_has_its_own_thread(monkeypatch: pytest.Monkey
     async with serving(fake) as service:
         assert fake.warmed == [(2, 8)], "the detector's largest batch too"
         assert (await service.rest.estimate(PNG)).models["device"] == "cuda:1"
-        names = {worker.name for worker in service.runtime.check_admission(CALLER, 1.0).workers}
+        names = {worker.name for worker in service.runtime.pipeline.workers}
         assert names == {"detect", "pose"}
-        assert service.runtime.check_admission(CALLER, 1.0).limits.pose.max_cost == 64
-        assert service.runtime.check_admission(CALLER, 1.0).limits.pose.max_wait_s == 0.002
-        text = service.runtime.metrics.exposition().decode()
-        assert 'sdpose_gpu_memory_used_bytes{gpu="1"} 2e+09' in text
-        assert 'sdpose_gpu_utilisation_ratio{gpu="1"} 0.5' in text
+        assert service.runtime.pipeline.limits.pose.max_cost == 64
+        assert service.runtime.pipeline.limits.pose.max_wait_s == 0.002
+        await until_metrics_have(service, 'sdpose_gpu_memory_used_bytes{gpu="1"} 2e+09')
+        await until_metrics_have(service, 'sdpose_gpu_utilisation_ratio{gpu="1"} 0.5')
     async with serving(FakeEstimator(device="cpu")) as service:
-        first, second = service.runtime.check_admission(CALLER, 1.0).workers
+        first, second = service.runtime.pipeline.workers
         assert first is second
-        assert service.runtime.check_admission(CALLER, 1.0).limits.pose.max_cost == 32
-        assert service.runtime.check_admission(CALLER, 1.0).limits.pose.max_wait_s == 0.03
+        assert service.runtime.pipeline.limits.pose.max_cost == 32
+        assert service.runtime.pipeline.limits.pose.max_wait_s == 0.03
 
 
 @pytest.mark.parametrize("backend", [OpenVINOBackend, TorchBackend])

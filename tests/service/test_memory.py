@@ -12,14 +12,12 @@ import pytest
 
 from protos.sdpose.v1 import pose_pb2
 from service.client import GrpcPoseClient, RestPoseClient, Retry
-from tests.fakes import marked_image
-from tests.pictures import encoded
+from tests.fakes import PNG
 from tests.service.processes import a_process, free_port, resident
 
 pytestmark = pytest.mark.skipif(
     not Path("/proc/self/status").exists(), reason="reads the memory of a process from /proc"
 )
-PNG = encoded(marked_image(0x010203), "PNG")
 BUDGET_MB = 64
 EACH = 19 * 2**20
 CLIENTS = 40
@@ -87,7 +85,7 @@ async def flood(http_port: int, grpc_port: int, pid: int, seconds: float) -> tup
 def test_a_flood_of_slow_large_uploads_stays_under_the_limit() -> None:
     """1.5 GB are on their way at the same time, of which 64 MiB may be in memory."""
     http_port, grpc_port = free_port(), free_port()
-    settings = {"SDPOSE_MAX_BODIES_MB": str(BUDGET_MB), "MALLOC_ARENA_MAX": "2"}
+    settings = {"SDPOSE_MAX_MEMORY_MB": str(3 * BUDGET_MB), "MALLOC_ARENA_MAX": "2"}
     with a_process(http_port, grpc_port, **settings) as running:
         with (
             RestPoseClient(f"http://127.0.0.1:{http_port}", retry=Retry(attempts=1)) as rest,

@@ -3,7 +3,9 @@
 from __future__ import annotations
 
 import asyncio
+import base64
 import json
+import os
 import re
 import shutil
 import subprocess
@@ -28,14 +30,16 @@ from playwright.async_api import (
     async_playwright,
     expect,
 )
+from playwright.async_api import Error as PlaywrightError
 
 from sdpose_core import PoseEstimator
 from service.pipeline.estimator import Estimator
-from service.process import run_service
-from service.scheduling.places import Places
+from service.scheduling.shares import FairBound
 from tests.cameras import camera
 from tests.fakes import FakeEstimator
-from tests.service.conftest import Service, quiet_settings, serving
+from tests.service.conftest import Service, serving, wait_until
+from tests.service.test_tls import Authority, encrypted
+from tests.sites import Request, served
 
 WEB = Path(__file__).parents[2] / "service" / "web"
 PAN = Path(__file__).parents[2] / "docs" / "images" / "pan.mp4"
@@ -126,6 +130,53 @@ async def colours(page: Page) -> set[tuple[int, ...]]:
 
 
 LEFT, RIGHT = (255, 138, 36), (40, 150, 255)
+COPIED_AS = ("curl", "Python", "JavaScript")
+
+
+async def copied(page: Page, name: str) -> str:
+    """What the page gives to paste."""
+    await page.get_by_role("button", name=f"Copy as {name}").click()
+    text: str = await page.evaluate("navigator.clipboard.readText()")
+    return text
+
+
+async def ran(name: str, code: str, folder: Path, **environment: str) -> str:
+    """What copied code prints in a folder; JavaScript beside the package that it names."""
+    command = {
+        "curl": ["bash", "-c", code],
+        "Python": [sys.executable, "-c", code],
+        "JavaScript": ["node", "--input-type=module", "--eval", code],
+    }[name]
+    if name == "JavaScript":
+        if shutil.which("node") is None:
+            pytest.skip("node is not installed")
+        package = folder / "node_modules" / "sdpose-client"
+        shutil.copytree(WEB / "client", package, dirs_exist_ok=True)
+    done = await asyncio.to_thread(
+        subprocess.run,
+        command,
+        cwd=folder,
+        env={**os.environ, **environment},
+        capture_output=True,
+        text=True,
+    )
+    assert done.returncode == 0, done.stderr
+    return done.stdout
+
+
+async def in_console(page: Page, code: str) -> asyncio.Task[Any]:
+    """Runs copied code as the console of the browser does; the task ends with it."""
+    session = await page.context.new_cdp_session(page)
+    asked = {"expression": code, "replMode": True, "awaitPromise": True}
+    return asyncio.create_task(session.send("Runtime.evaluate", asked))
+
+
+async def canvas_colours(page: Page) -> set[tuple[int, ...]]:
+    """Those of the canvas that copied code has put first."""
+    url = await page.evaluate("document.querySelector('body > canvas').toDataURL()")
+    drawn = cv2.imdecode(np.frombuffer(base64.b64decode(url.split(",")[1]), np.uint8), 1)
+    assert drawn is not None
+    return set(map(tuple, drawn.reshape(-1, 3)[:, ::-1].tolist()))
 
 
 @in_browser
@@ -155,20 +206,14 @@ async def test_the_example_and_what_to_do_with_its_answer(
         await expect(status).to_contain_text("1 person")
         shutil.copy(WEB / "example.jpg", tmp_path)
         commands = {}
-        for name in ("curl", "Python"):
-            await page.get_by_role("button", name=f"Copy as {name}").click()
+        for name in COPIED_AS:
+            commands[name] = await copied(page, name)
             await expect(status).to_have_text("Copied.")
-            commands[name] = await page.evaluate("navigator.clipboard.readText()")
 
     async with serving(estimator, max_cycles=1, http_port=int(service.url.rsplit(":", 1)[1])):
-        for command in (
-            ["bash", "-c", commands["curl"]],
-            [sys.executable, "-c", commands["Python"]],
-        ):
-            done = await asyncio.to_thread(
-                subprocess.run, command, cwd=tmp_path, capture_output=True, text=True, check=True
-            )
-            assert done.stdout.count("nose") == 1, "one person, as requested"
+        for name, command in commands.items():
+            told = await ran(name, command, tmp_path)
+            assert told.count("nose") == 1, "one person, as requested"
 
 
 @in_browser
@@ -182,8 +227,118 @@ async def test_webcam(chromium: Browser, estimator: PoseEstimator) -> None:
         assert sorted(person["id"] for person in people) == [1, 2]  # type: ignore[attr-defined]
         await page.get_by_role("button", name="Stop").click()
         await expect(status).to_have_text("Stopped.")
-        while service.runtime.metrics.streams_active._value.get():
-            await asyncio.sleep(0.05)
+        await wait_until(lambda: not service.runtime.metrics.streams_active._value.get())
+
+
+@in_browser
+async def test_a_webcam_copied_into_a_page_of_another_origin(
+    chromium: Browser, estimator: PoseEstimator, tmp_path: Path
+) -> None:
+    """As a module script there; and as Python, which reads a video in place of the camera."""
+    code: dict[str, str] = {}
+
+    def answer(request: Request) -> None:
+        body = f"<body><script type=module>{code['JavaScript']}</script>"
+        request.head(Content_Type="text/html")
+        request.wfile.write(body.encode())
+
+    with served(answer) as mine:
+        origin = mine.rpartition("/")[0]
+        async with page_of(chromium, estimator, max_cycles=1, cors_origins=origin) as (_, page):
+            await page.get_by_role("button", name="Webcam").click()
+            await expect(page.get_by_role("status")).to_contain_text("answers a second")
+            await expect(page.get_by_role("button", name="Copy as curl")).to_be_hidden()
+            await page.get_by_label("people at most").fill("1")
+            for name in COPIED_AS[1:]:
+                code[name] = await copied(page, name)
+            await page.get_by_role("button", name="Stop").click()
+
+            await page.goto(mine)
+            await expect(page.locator("body > canvas")).to_have_attribute("width", "640")
+            while not {LEFT, RIGHT} <= await canvas_colours(page):
+                await asyncio.sleep(0.05)
+            await page.goto("about:blank")
+
+            shutil.copy(PAN, tmp_path / "pan.mp4")
+            assert "VideoCapture(0)" in code["Python"]
+            filmed = code["Python"].replace("VideoCapture(0)", 'VideoCapture("pan.mp4")')
+            assert "people=(Person(" in await ran("Python", filmed, tmp_path)
+
+
+@in_browser
+async def test_a_copied_video(chromium: Browser, estimator: PoseEstimator, tmp_path: Path) -> None:
+    async with page_of(chromium, estimator, max_cycles=1) as (_, page):
+        if not await page.evaluate("document.createElement('video').canPlayType('video/mp4')"):
+            pytest.skip("this chromium plays no mp4")
+        await page.locator("#file").set_input_files(PAN)
+        await expect(page.get_by_role("status")).to_contain_text("answers a second")
+        await expect(page.get_by_role("button", name="Copy as curl")).to_be_hidden()
+        code = {name: await copied(page, name) for name in COPIED_AS[1:]}
+
+        running = await in_console(page, code["JavaScript"])
+        await page.locator("body > input").set_input_files(PAN)
+        ended = await running
+        assert "exceptionDetails" not in ended, ended
+        assert {LEFT, RIGHT} <= await canvas_colours(page)
+
+        shutil.copy(PAN, tmp_path)
+        told = (await ran("Python", code["Python"], tmp_path)).splitlines()
+        frames = int(cv2.VideoCapture(str(PAN)).get(cv2.CAP_PROP_FRAME_COUNT))
+        assert [int(line.split()[0]) for line in told] == list(range(1, frames + 1))
+
+
+@in_browser
+async def test_copied_code_with_a_key_and_a_certificate(
+    chromium: Browser, fake: FakeEstimator, tmp_path: Path
+) -> None:
+    authority = Authority.made(tmp_path / "ca")
+    shutil.copy(WEB / "example.jpg", tmp_path)
+    shutil.copy(PAN, tmp_path)
+    variables = ("SSL_CERT_FILE", "CURL_CA_BUNDLE", "NODE_EXTRA_CA_CERTS")
+    trusting = dict.fromkeys(variables, str(authority.ca))
+    async with (
+        encrypted(authority.sign("server"), api_keys="secret") as service,
+        window(chromium, ignore_https_errors=True) as context,
+    ):
+        page = await context.new_page()
+        await page.goto(service.url)
+        await page.get_by_label("API key").fill("secret")
+        await page.get_by_label("API key").press("Tab")
+        await page.get_by_role("button", name="Example").click()
+        await expect(page.get_by_role("status")).to_contain_text("1 person")
+        for name in COPIED_AS:
+            code = await copied(page, name)
+            told = await ran(name, code, tmp_path, SDPOSE_API_KEY="secret", **trusting)
+            assert "nose" in told
+        await page.locator("#file").set_input_files(PAN)
+        await expect(page.get_by_role("status")).to_contain_text("answers a second")
+        code = await copied(page, "Python")
+        told = await ran("Python", code, tmp_path, SDPOSE_API_KEY="secret", **trusting)
+        assert told.startswith("1 PoseAnswer(")
+        await page.get_by_role("button", name="Webcam").click()
+        await expect(page.get_by_role("status")).to_contain_text("answers a second")
+        code = await copied(page, "JavaScript")
+        await page.get_by_role("button", name="Stop").click()
+        page.on("dialog", lambda dialog: dialog.accept("secret"))
+        running = await in_console(page, code)
+        await expect(page.locator("body > canvas")).to_have_attribute("width", "640")
+    ended = await asyncio.gather(running, return_exceptions=True)  # with its page
+    assert isinstance(ended[0], PlaywrightError)
+
+
+@in_browser
+async def test_the_page_runs_the_files_of_the_package(
+    chromium: Browser, fake: FakeEstimator
+) -> None:
+    async with serving(fake) as service, window(chromium) as context:
+        page = await context.new_page()
+        scripts: set[str] = set()
+        page.on("request", lambda request: scripts.add(request.url.removeprefix(service.url)))
+        await page.goto(service.url)
+        await expect(page.locator("#models")).to_contain_text("fake-student")
+        package = {f"/web/client/{path.name}" for path in (WEB / "client").glob("*.js")}
+        own = {"/web/page.js", "/web/snippets.js"}
+        assert {script for script in scripts if script.endswith(".js")} == package | own
 
 
 @in_browser
@@ -225,11 +380,10 @@ async def test_a_key_is_needed(chromium: Browser, fake: FakeEstimator) -> None:
         await expect(page.get_by_role("alert")).to_be_hidden()
         await page.get_by_role("button", name="Example").click()
         await expect(page.get_by_role("status")).to_contain_text("1 person")
-        for name in ("curl", "Python"):
-            await page.get_by_role("button", name=f"Copy as {name}").click()
-            copied = await page.evaluate("navigator.clipboard.readText()")
-            assert "SDPOSE_API_KEY" in copied
-            assert "let-me-in" not in copied
+        for name in COPIED_AS:
+            code = await copied(page, name)
+            assert "SDPOSE_API_KEY" in code
+            assert "let-me-in" not in code
         await page.get_by_role("button", name="Webcam").click()
         await expect(page.get_by_role("status")).to_contain_text("answers")
 
@@ -242,13 +396,13 @@ async def test_no_old_picture_under_an_error_and_another_try(
         status, alert = page.get_by_role("status"), page.get_by_role("alert")
         await page.get_by_role("button", name="Example").click()
         await expect(status).to_contain_text("1 person")
-        places = service.runtime._places
-        service.runtime._places = Places(0, lambda reason: None)
+        door = service.runtime.door
+        limit, door._requests = door._requests, FairBound(0)
         await page.get_by_label("flip test").check()
         await expect(alert).to_contain_text("The service is busy. Worth another try in 1 s.")
         await expect(page.locator("canvas")).to_be_hidden()
         await expect(page.get_by_role("button", name="Download JSON")).to_be_disabled()
-        service.runtime._places = places
+        door._requests = limit
         await page.get_by_role("button", name="Try again").click()
         await expect(status).to_contain_text("1 person")
         await expect(alert).to_be_hidden()
@@ -265,31 +419,20 @@ async def test_no_old_picture_under_an_error_and_another_try(
 
 @in_browser
 async def test_the_page_waits_for_the_models(chromium: Browser, fake: FakeEstimator) -> None:
-    stop, loaded = asyncio.Event(), asyncio.Event()
+    loaded = asyncio.Event()
     loop = asyncio.get_running_loop()
-    heard: asyncio.Future[str] = loop.create_future()
 
     def build(_: object) -> FakeEstimator:
         asyncio.run_coroutine_threadsafe(loaded.wait(), loop).result(300)
         return fake
 
-    running = asyncio.create_task(
-        run_service(
-            quiet_settings(),
-            build=build,
-            on_listening=lambda where, _: heard.set_result(where.page),
-            stop=stop,
-        )
-    )
-    async with window(chromium) as context:
+    async with serving(build, ready=False) as service, window(chromium) as context:
         page = await context.new_page()
-        await page.goto(await heard)
+        await page.goto(service.addresses.page)
         await expect(page.get_by_role("status")).to_have_text("The models are loading …")
         loaded.set()
         await expect(page.locator("#models")).to_contain_text("fake-student")
         await expect(page.get_by_role("status")).to_have_text("")
-    stop.set()
-    await running
 
 
 @in_browser
@@ -402,9 +545,10 @@ async def test_a_camera_of_the_service_from_a_page(chromium: Browser, fake: Fake
                 await client.post(f"{service.url}/cameras", json=asked)
             told = await page.evaluate(
                 """async () => {
-                  const { PoseClient } = await import("/web/pose-client.js");
+                  const { PoseClient } = await import("/web/client/index.js");
                   const seen = [];
-                  for await (const { event, data } of new PoseClient("", "secret").camera("door")) {
+                  const client = new PoseClient("", { apiKey: "secret" });
+                  for await (const { event, data } of client.camera("door")) {
                     seen.push(event === "pose" ? data.sequence : data.state);
                     if (seen.length > 4) return seen;
                   }
@@ -416,8 +560,8 @@ async def test_a_camera_of_the_service_from_a_page(chromium: Browser, fake: Fake
             assert numbers == sorted(numbers)
             missing = await page.evaluate(
                 """async () => {
-                  const { PoseClient } = await import("/web/pose-client.js");
-                  try { await new PoseClient("", "secret").camera("none").next(); }
+                  const { PoseClient } = await import("/web/client/index.js");
+                  try { await new PoseClient("", { apiKey: "secret" }).camera("none").next(); }
                   catch (error) { return [error.code, error.status]; }
                 }"""
             )

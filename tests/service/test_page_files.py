@@ -5,13 +5,11 @@ from __future__ import annotations
 import io
 import json
 import re
-import shutil
-import subprocess
+import tarfile
 import zipfile
 from collections.abc import Iterator
 from pathlib import Path
 
-import httpx
 import numpy as np
 import pytest
 from websockets.asyncio.client import connect
@@ -23,42 +21,6 @@ from tests.service.conftest import Service, quiet_settings, serving
 
 WEB = Path(__file__).parents[2] / "service" / "web"
 pytestmark = pytest.mark.anyio
-
-
-@pytest.mark.skipif(shutil.which("node") is None, reason="runs the client in node")
-@pytest.mark.parametrize(
-    ("status", "body", "after", "told"),
-    [
-        (
-            413,
-            '{"code": "payload_too_large", "detail": "40 MB"}',
-            "",
-            ["payload_too_large", "40 MB", None],
-        ),
-        (429, '{"code": "overloaded", "detail": "full"}', "3", ["overloaded", "full", 3]),
-        (502, "<html>", "", ["unavailable", "An answer of status 502, perhaps of a proxy.", None]),
-        (0, "", "", ["unreachable", "The service cannot be reached.", None]),
-    ],
-)
-def test_errors_of_the_javascript_client(
-    status: int, body: str, after: str, told: list[object], tmp_path: Path
-) -> None:
-    shutil.copy(WEB / "pose-client.js", tmp_path / "client.mjs")
-    headers = {"Retry-After": after} if after else {}
-    answer = f"new Response({body!r}, {{status: {status}, headers: {json.dumps(headers)}}})"
-    script = f"""
-      import {{ PoseClient }} from "./client.mjs";
-      globalThis.fetch = async () => {answer if status else "{ throw new TypeError('no') }"};
-      try {{ await new PoseClient("http://a").models(); }}
-      catch (error) {{
-        console.log(JSON.stringify([error.code, error.message, error.retryAfter]));
-      }}
-    """
-    (tmp_path / "try.mjs").write_text(script)
-    done = subprocess.run(
-        ["node", tmp_path / "try.mjs"], capture_output=True, text=True, check=True
-    )
-    assert json.loads(done.stdout) == told
 
 
 def _luminance(colour: str) -> float:
@@ -92,20 +54,34 @@ def archive() -> Iterator[zipfile.ZipFile]:
 
 
 async def test_the_source_that_runs(service: Service, archive: zipfile.ZipFile) -> None:
-    async with httpx.AsyncClient() as client:
-        answer = await client.get(f"{service.url}/source")
-        assert answer.headers["content-type"] == "application/zip"
-        page = await client.get(service.url)
-        assert 'href="source"' in page.text
-        assert "default-src 'self'" in page.headers["content-security-policy"]
-        script = await client.get(f"{service.url}/web/page.js")
-        assert script.headers["content-type"].startswith("text/javascript")
-        assert script.headers["cache-control"] == "no-cache"
-        assert (await client.get(f"{service.url}/web/../settings.py")).status_code == 404
+    answer = await service.http.get("/source")
+    assert answer.headers["content-type"] == "application/zip"
+    page = await service.http.get(service.url)
+    assert 'href="source"' in page.text
+    assert "default-src 'self'" in page.headers["content-security-policy"]
+    script = await service.http.get("/web/page.js")
+    assert script.headers["content-type"].startswith("text/javascript")
+    assert script.headers["cache-control"] == "no-cache"
+    assert (await service.http.get("/web/../settings.py")).status_code == 404
     assert len(answer.content) == len(archive.fp.getvalue())  # type: ignore[union-attr]
     names = archive.namelist()
     assert {"service/rest/page.py", "sdpose_core/estimator.py", "LICENSE", "NOTICE"} <= set(names)
     assert not [name for name in names if "weights/" in name or name.endswith(".pyc")]
+
+
+async def test_the_package_of_the_javascript_client(service: Service) -> None:
+    answer = await service.http.get("/sdpose-client.tgz")
+    with tarfile.open(fileobj=io.BytesIO(answer.content)) as package:
+        files = {entry.name: package.extractfile(entry) for entry in package if entry.isfile()}
+        inside = {name: file.read() for name, file in files.items() if file is not None}
+    for path in (WEB / "client").iterdir():
+        assert inside.pop(f"package/{path.name}") == path.read_bytes()
+        served = await service.http.get(f"/web/client/{path.name}")
+        assert served.content == path.read_bytes()
+    assert inside == {}
+    facts = json.loads((WEB / "client" / "package.json").read_text())
+    assert not facts.keys() & {"dependencies", "peerDependencies", "optionalDependencies"}
+    assert facts["license"] == "AGPL-3.0-or-later"
 
 
 @pytest.mark.parametrize(
@@ -122,9 +98,8 @@ async def test_pages_of_other_origins(
 ) -> None:
     async with serving(fake, **({"cors_origins": origins} if origins else {})) as service:
         headers = {"Origin": origin, "Access-Control-Request-Method": "POST"}
-        async with httpx.AsyncClient() as client:
-            asked = await client.options(f"{service.url}/pose", headers=headers)
-            answer = await client.get(f"{service.url}/models", headers={"Origin": origin})
+        asked = await service.http.options("/pose", headers=headers)
+        answer = await service.http.get("/models", headers={"Origin": origin})
         allowed = {origin, "*"} & {asked.headers.get("access-control-allow-origin")}
         assert bool(allowed) is welcome
         assert ("access-control-allow-origin" in answer.headers) is welcome

@@ -19,6 +19,7 @@ from service.pipeline.limits import PipelineLimits
 from service.pipeline.pipeline import PosePipeline
 from service.scheduling.batch_run import BatchLimits
 from service.scheduling.owner_thread import OwnerThread
+from service.scheduling.turns import Turn
 from service.telemetry.metrics import Metrics
 from tests.fakes import FakeCrops, FakeEstimator, mark_of, marked_image
 from tests.pictures import encoded
@@ -137,7 +138,7 @@ async def test_what_decoding_refuses_and_drops_is_counted(
         fake.gate.set()
         await asyncio.gather(*tasks)
         with pytest.raises(ServiceError) as late:
-            await made.pipeline.estimate(PNG, deadline=time.monotonic() - 1)
+            await made.pipeline.estimate(PNG, turn=Turn(deadline=time.monotonic() - 1))
         assert late.value.code is ErrorCode.DEADLINE_EXCEEDED
         assert made.value("sdpose_shed_total", reason="expired") == 1
 
@@ -229,8 +230,8 @@ async def test_priority_is_strict_in_a_pool_of_one_thread(stage: str) -> None:
 
         def ask(mark: int, priority: Priority) -> asyncio.Task[object]:
             image = encoded(marked_image(mark), "PNG")
-            parameters = PoseParameters(priority=priority)
-            return asyncio.create_task(made.pipeline.estimate(image, parameters, BOXES))
+            turn = Turn(priority=priority.order)
+            return asyncio.create_task(made.pipeline.estimate(image, boxes=BOXES, turn=turn))
 
         tasks = [ask(1, Priority.LOW)]
         await asyncio.to_thread(fake.entered.wait, 100)

@@ -2,28 +2,26 @@
 
 from __future__ import annotations
 
-from collections.abc import AsyncIterator
 from typing import Any
 
-import grpc
 import numpy as np
 import pytest
 
 from sdpose_core.tracking.pace import LONGEST_S, Pace
 from sdpose_core.types import Floats
-from service.client import ServiceError, StreamAsk, StreamFrame
+from service.client import PoseAnswer, ServiceError, StreamAnswer
 from service.errors import ErrorCode
 from service.parameters import PoseParameters
 from service.pipeline.results import ModelNames, PoseResult
 from service.scheduling.budget import ByteBudget
-from service.streams.pose_stream import PoseStream
+from service.streams.pose_stream import FrameAnswer, PoseStream
 from service.streams.resume import Resumable
-from service.streams.sessions import FrameAnswer, Streams
 from service.streams.settings import StreamSettings, parse_stream_settings
+from service.streams.slot import FrameSlot
 from service.telemetry.metrics import Metrics
-from tests.fakes import FakeEstimator
-from tests.service.conftest import Service, serving
-from tests.service.stream_clients import Stream, end_of, frame, over_grpc, over_websocket
+from tests.fakes import FakeEstimator, marked_png
+from tests.service.conftest import serving
+from tests.service.stream_clients import Stream, counted, over_grpc, over_websocket
 from tests.tracking.walkers import Walker, walk
 
 pytestmark = pytest.mark.anyio
@@ -39,36 +37,32 @@ STEPS: list[dict[str, Any]] = [
 ]
 
 
-def _bytes(mark: int | None) -> bytes:
-    return b"no image" if mark is None else frame(mark)
-
-
-async def told_by(stream: Stream, steps: list[dict[str, Any]]) -> list[dict[str, Any]]:
-    """What the answers say, but for ids, tokens and times that no two streams share."""
-    told = []
+async def answers_of(stream: Stream, steps: list[dict[str, Any]]) -> list[StreamAnswer]:
+    answers = []
     for step in steps:
-        about = {name: value for name, value in step.items() if name != "image"}
-        await stream.send(_bytes(step["image"]), **about)
-        answer = await stream.answer()
-        outcome, error, people = answer.outcome, None, []
-        if isinstance(outcome, ServiceError):
-            error = (outcome.code, outcome.message, outcome.field)
-        else:
-            people = [
-                (person.id, round(person.score, 4), round(person.keypoints[3].x, 2))
-                for person in outcome.people
-            ]
-        told.append(
-            {
-                "sequence": answer.sequence,
-                "dropped": answer.dropped,
-                "timestamp": answer.timestamp,
-                "token": answer.resume_token is not None,
-                "error": error,
-                "people": people,
-            }
-        )
-    return told
+        image, about = step["image"], {name: step[name] for name in step if name != "image"}
+        await stream.send(b"no image" if image is None else marked_png(image), **about)
+        answers.append(await stream.answer())
+    return answers
+
+
+def comparable(answer: StreamAnswer) -> tuple[object, ...]:
+    """What an answer says, but for ids, tokens and times that no two streams share."""
+    outcome: object = answer.outcome
+    if isinstance(outcome, ServiceError):
+        outcome = (outcome.code, outcome.message, outcome.field)
+    elif isinstance(outcome, PoseAnswer):
+        outcome = [
+            (person.id, round(person.score, 4), round(person.keypoints[3].x, 2))
+            for person in outcome.people
+        ]
+    return (
+        answer.sequence,
+        answer.dropped,
+        answer.timestamp,
+        answer.resume_token is not None,
+        outcome,
+    )
 
 
 @pytest.mark.parametrize("config", [{"detect_every": 1}, {"smoothing": False, "detect_every": 2}])
@@ -82,90 +76,38 @@ async def test_one_script_through_both_front_ends(config: dict[str, Any]) -> Non
         step if when is None else {**step, "timestamp": when}
         for step, when in zip(STEPS, times, strict=True)
     ]
-    told, counted = [], []
+    answers, counts = [], []
     for over in (over_grpc, over_websocket):
         async with (
             serving(FakeEstimator(people=1)) as service,
             over(service, tracking=True, **config) as stream,
         ):
-            told.append(await told_by(stream, steps))
-            frames = service.runtime.metrics.stream_frames
-            counted.append(
-                {name: frames.labels(name)._value.get() for name in ("ok", "invalid_argument")}
-            )
-    assert told[0] == told[1]
-    assert counted[0] == counted[1] == {"ok": 5, "invalid_argument": 1}
-    assert [one["sequence"] for one in told[0]] == [3, 4, 5, 6, 7, 20, 21]
-    assert [one["timestamp"] for one in told[0]] == times
-    assert [one["token"] for one in told[0]] == [True, *[False] * 6]
-    assert [one["error"] and one["error"][0] for one in told[0]] == [
-        *(None, None, "unsupported_media_type", None, "invalid_argument", None, None)
-    ]
+            answers.append(await answers_of(stream, steps))
+            counts.append((counted(service, "ok"), counted(service, "invalid_argument")))
+    one, other = answers
+    assert list(map(comparable, one)) == list(map(comparable, other))
+    assert counts == [(5, 1)] * 2
+    assert [answer.sequence for answer in one] == [3, 4, 5, 6, 7, 20, 21]
+    assert [answer.timestamp for answer in one] == times
+    assert [answer.resume_token is not None for answer in one] == [True, *[False] * 6]
     # The stand-in sees nobody in a black image, unless the boxes before it are followed into it.
     empty = [] if config["detect_every"] == 1 else [1]
-    assert [[person[0] for person in one["people"]] for one in told[0]] == [
-        *([1], [1], [], [1], [], empty, [1])
-    ]
-
-
-@pytest.mark.parametrize(
-    ("config", "field"),
-    [
-        ({"detect_every": 1001}, "detect_every"),
-        ({"resume_token": "x" * 65}, "resume_token"),
-        ({"options": {"max_people": 0}}, "max_people"),
-    ],
-)
-async def test_bad_settings_end_both_alike(
-    service: Service, config: dict[str, Any], field: str
-) -> None:
-    told = []
-    for over in (over_grpc, over_websocket):
-        async with over(service, **config) as stream:
-            end = await end_of(stream)
-        assert end.status in (grpc.StatusCode.INVALID_ARGUMENT, 1008)
-        assert (end.error.code, end.error.field) == (ErrorCode.INVALID_ARGUMENT, field)
-        told.append(end.error.message)
-    assert told[0] == told[1]
+    assert [
+        answer.outcome.code
+        if isinstance(answer.outcome, ServiceError)
+        else [person.id for person in answer.outcome.people]
+        for answer in one
+    ] == [[1], [1], "unsupported_media_type", [1], "invalid_argument", empty, [1]]
 
 
 async def test_a_time_that_is_no_number_and_settings_after_a_frame() -> None:
     stream = _stream(_Camera())
     for number in (float("nan"), float("inf"), -1.7e308, 10**400):
         with pytest.raises(ServiceError, match="timestamp: must be a number of seconds"):
-            await stream.feed(b"", timestamp=number)
-    await stream.feed(b"")
+            await stream.send(b"", timestamp=number)
+    await stream.send(b"")
     with pytest.raises(ServiceError, match="only the first message"):
         stream.configure(StreamSettings(), PoseParameters())
-
-
-async def test_no_frame_is_dropped_where_none_may_be(service: Service) -> None:
-    async def frames() -> AsyncIterator[StreamFrame]:
-        for number in range(12):
-            yield StreamFrame(_bytes(number + 1), timestamp=float(number))
-
-    asked = StreamAsk(drop="none")
-    answers = [one async for one in service.grpc.stream(frames(), stream=asked)]
-    assert [one.timestamp for one in answers] == list(map(float, range(12)))
-    assert {one.dropped for one in answers} == {0}
-
-
-async def test_a_stream_that_comes_back_keeps_its_people(service: Service) -> None:
-    async def ids(token: str | None) -> tuple[list[int | None], str | None]:
-        frames = [StreamFrame(_bytes(5)) for _ in range(3)]
-        asked = StreamAsk(drop="none", resume_token=token)
-        answers = [one async for one in service.grpc.stream(frames, stream=asked)]
-        people = [one.outcome.people[0].id for one in answers]  # type: ignore[union-attr]
-        return people, answers[0].resume_token
-
-    first, token = await ids(None)
-    again, same = await ids(token)
-    other, another = await ids("no such token")
-    assert first == again == other == [1, 1, 1]
-    assert same == token is not None
-    assert another not in (token, "no such token")
-    kept = service.runtime._resumable._kept
-    assert {tracker.ids_given for tracker, _ in kept.values()} == {1}
 
 
 class _Camera:
@@ -195,17 +137,14 @@ class _Camera:
 
 
 def _stream(camera: _Camera, resumable: Resumable | None = None) -> PoseStream:
-    metrics = Metrics()
-    stream = PoseStream(camera, metrics, resumable or Resumable(4, 30.0))
-    streams = Streams(1, metrics, ByteBudget(2**20, "frames", lambda: None), 5.0)
-    stream.session = streams.open(stream.look).__enter__()
-    return stream
+    slot = FrameSlot(ByteBudget(2**20, "frames", lambda: None), 5.0)
+    return PoseStream(slot, camera, Metrics(), resumable or Resumable(4, 30.0))
 
 
-async def _look(stream: PoseStream, frames: int = 1) -> list[FrameAnswer[PoseResult]]:
+async def _look(stream: PoseStream, frames: int = 1) -> list[FrameAnswer]:
     answers = []
     for _ in range(frames):
-        await stream.feed(b"image")
+        await stream.send(b"image")
         answer = await stream.answer()
         assert answer is not None
         assert isinstance(answer.outcome, PoseResult), answer.outcome
@@ -251,13 +190,14 @@ async def test_an_image_of_another_size_is_detected() -> None:
 async def test_a_resumed_stream_smooths_as_it_asks_itself() -> None:
     resumable = Resumable(4, 30.0)
     first = _stream(_Camera(), resumable)
-    await _look(first, 3)
+    token = (await _look(first, 3))[0].resume_token
+    assert token is not None
     assert first._tracker is not None
-    resumable.keep(first.resume_token, first._tracker)
+    resumable.keep(token, first._tracker)
     camera = _Camera()
     again = _stream(camera, resumable)
-    token = {"smoothing": False, "resume_token": first.resume_token, "detect_every": 1}
-    again.configure(*parse_stream_settings(token))
+    settings = {"smoothing": False, "resume_token": token, "detect_every": 1}
+    again.configure(*parse_stream_settings(settings))
     for answer, shown in zip(await _look(again, 3), camera.frames, strict=False):
         assert isinstance(answer.outcome, PoseResult)
         assert (answer.outcome.poses.keypoints == shown.poses.keypoints).all()
@@ -272,7 +212,7 @@ async def test_tracking_off_detects_every_frame_and_gives_no_ids() -> None:
     answers = await _look(stream, 4)
     assert camera.detected == [True] * 4
     assert all(one.outcome.poses.ids is None for one in answers)  # type: ignore[union-attr]
-    assert stream.token_to_tell() is None
+    assert answers[0].resume_token is None
 
 
 def _detections(interval_s: float, detect_ms: float, rest_ms: float, frames: int = 60) -> list[int]:

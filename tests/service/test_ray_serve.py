@@ -36,7 +36,7 @@ from service.client import (
     StreamAsk,
 )
 from service.ray.app import GRPC_SERVICER, serving_app
-from tests.fakes import FakeEstimator, marked_image
+from tests.fakes import FakeEstimator, marked_image, marked_png
 from tests.pictures import encoded
 from tests.service.test_both_front_ends import ACCEPTED, PNG, REFUSED, Refused
 from tests.service.test_contract import CHECKS
@@ -184,7 +184,7 @@ async def test_many_at_once_get_their_own_answers(served: Served) -> None:
     async with served.client("rest") as rest, served.client("grpc") as rpc:
 
         async def one(mark: int) -> bool:
-            image = encoded(marked_image(mark), "PNG")
+            image = marked_png(mark)
             answer = await (rest if mark % 2 else rpc).estimate(image)
             return round(answer.people[0].keypoints[0].x) == mark
 

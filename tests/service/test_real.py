@@ -11,7 +11,7 @@ import pytest
 from sdpose_core import PoseEstimator, Poses
 from sdpose_core.vision.image_files import ImageLimits, decode_image
 from service.client import AsyncGrpcPoseClient, AsyncRestPoseClient, Box, PoseAnswer
-from service.client.answers import Ask
+from service.client.requests import Ask
 from tests.service.conftest import Service, serving
 
 pytestmark = pytest.mark.anyio

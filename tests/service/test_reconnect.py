@@ -11,6 +11,7 @@ from typing import Any
 
 import pytest
 
+from service.answers import Models, Size
 from service.client import (
     Ask,
     AsyncGrpcPoseClient,
@@ -28,24 +29,16 @@ from service.client import (
 )
 from service.client.frames import Frames, each_of
 from service.client.reconnect import follow
-from tests.fakes import FakeEstimator, marked_image
-from tests.pictures import encoded
-from tests.service.conftest import Service, serving
+from tests.fakes import FakeEstimator, marked_png
+from tests.service.conftest import Service, rejected, serving, until_metrics_have, wait_until
 from tests.service.processes import process
+from tests.service.stream_clients import mark_of, over_websocket
 
 pytestmark = pytest.mark.anyio
 SOON = Reconnect(first_s=0.01, longest_s=0.05)
 EVERY = StreamAsk(drop="none", smoothing=False)
-NOWHERE = PoseAnswer((), 1, 1, {}, {}, "")
-
-
-def image(mark: int) -> bytes:
-    return encoded(marked_image(mark), "PNG")
-
-
-def mark_of(answer: StreamAnswer) -> float:
-    assert isinstance(answer.outcome, PoseAnswer), answer.outcome
-    return answer.outcome.people[0].keypoints[0].x
+NO_MODELS = Models(student="", detector="", backend="", device="")
+NOWHERE = PoseAnswer((), Size(1, 1), {}, NO_MODELS, "")
 
 
 class Breaking:
@@ -129,8 +122,7 @@ async def test_the_newest_frame_waits_for_the_new_connection() -> None:
     async def source() -> AsyncIterator[bytes]:
         for number in range(1, 41):
             if number == 30:
-                while len(service.opened) < 2:
-                    await asyncio.sleep(0.001)
+                await wait_until(lambda: len(service.opened) >= 2)
             yield b"x"
             while number < 3 and [read[-1:] for read in service.read] != [[number]]:
                 await asyncio.sleep(0.001)
@@ -206,7 +198,7 @@ async def test_a_service_that_restarts(clients: Callable[[Service], Any]) -> Non
 
     async def frames() -> AsyncIterator[bytes]:
         while mark := await turn.get():
-            yield image(mark)
+            yield marked_png(mark)
 
     for marks in (range(1, 6), range(6, 10)):
         async with serving(FakeEstimator(), api_keys="secret", **ports) as service:
@@ -235,10 +227,10 @@ async def test_websocket_client_asks_and_gets_what_grpc_does(
 ) -> None:
     fake.people = 3
     frames = [
-        StreamFrame(image(5), sequence=0, timestamp=0.25),
-        StreamFrame(image(6), boxes=[Box(0, 0, 8, 8)]),
+        StreamFrame(marked_png(5), sequence=0, timestamp=0.25),
+        StreamFrame(marked_png(6), boxes=[Box(0, 0, 8, 8)]),
         StreamFrame(b"no image"),
-        StreamFrame(image(7), sequence=10),
+        StreamFrame(marked_png(7), sequence=10),
     ]
     ask, stream = Ask(max_people=2, cycles=1, flip_test=True), EVERY
     web = AsyncWebSocketPoseClient(service.url)
@@ -267,28 +259,26 @@ async def test_websocket_errors_in_our_vocabulary(fake: FakeEstimator) -> None:
     async with serving(fake, api_keys="secret", max_streams=1) as service:
 
         async def first(client: AsyncWebSocketPoseClient, ask: Ask | None = None) -> StreamAnswer:
-            async with aclosing(client.stream([image(1)], ask)) as answers:
+            async with aclosing(client.stream([marked_png(1)], ask)) as answers:
                 return await anext(answers)
 
-        with pytest.raises(ServiceError) as refused:
+        with rejected(ErrorCode.UNAUTHENTICATED):
             await first(AsyncWebSocketPoseClient(service.url, api_key="wrong"))
-        assert refused.value.code is ErrorCode.UNAUTHENTICATED
         client = AsyncWebSocketPoseClient(service.url, api_key="secret")
         with pytest.raises(ServiceError) as bad:
             await first(client, Ask(max_people=0))
         assert (bad.value.code, bad.value.field) == (ErrorCode.INVALID_ARGUMENT, "max_people")
-        with service.runtime.streams.open(lambda _: asyncio.sleep(0)):
-            with pytest.raises(ServiceError) as full:
+        async with over_websocket(service, "secret"):
+            await until_metrics_have(service, "sdpose_streams_active 1.0")
+            with rejected(ErrorCode.OVERLOADED):
                 await first(client)
-            assert full.value.code is ErrorCode.OVERLOADED
+        await until_metrics_have(service, "sdpose_streams_active 0.0")
         fake.gate.clear()
-        with pytest.raises(ServiceError) as late:
-            await anext(client.stream([image(1)], timeout_s=0.2))
+        with rejected(ErrorCode.DEADLINE_EXCEEDED):
+            await anext(client.stream([marked_png(1)], timeout_s=0.2))
         fake.gate.set()
-        assert late.value.code is ErrorCode.DEADLINE_EXCEEDED
-    with pytest.raises(ServiceError) as gone:
+    with rejected(ErrorCode.UNAVAILABLE):
         await first(client)
-    assert gone.value.code is ErrorCode.UNAVAILABLE
 
 
 def test_blocking_clients() -> None:
@@ -301,9 +291,9 @@ def test_blocking_clients() -> None:
             GrpcPoseClient(f"127.0.0.1:{port}"),
         )
         for client in clients:
-            answers = list(client.follow([image(4)] * 3, stream=EVERY))
+            answers = list(client.follow([marked_png(4)] * 3, stream=EVERY))
             assert [one.sequence for one in answers] == [1, 2, 3]
-            with closing(client.follow(iter([image(4)] * 3), stream=EVERY)) as left:
+            with closing(client.follow(iter([marked_png(4)] * 3), stream=EVERY)) as left:
                 assert next(left).sequence == 1
 
 

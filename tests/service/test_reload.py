@@ -16,16 +16,14 @@ import httpx
 import pytest
 
 from service.access.keys import entry
-from service.errors import ErrorCode, ServiceError
+from service.errors import ErrorCode
 from service.runtime.runtime import Runtime
 from service.runtime.state import State
 from service.settings import Settings
-from tests.fakes import FakeEstimator, marked_image
-from tests.pictures import encoded
-from tests.service.conftest import serving
+from tests.fakes import PNG, FakeEstimator
+from tests.service.conftest import rejected, serving, wait_until
 
 pytestmark = pytest.mark.anyio
-PNG = encoded(marked_image(0x010203), "PNG")
 ADMIN = {"X-API-Key": "admin"}
 POSE = {"X-API-Key": "pose"}
 IMAGE = {"Content-Type": "image/png"}
@@ -75,18 +73,13 @@ async def running(tmp_path: Path, **more: object) -> AsyncIterator[Running]:
     file.write_text(entry("operator", "admin") + scope + entry("caller", "pose"))
     loader = Loader()
     loader.gate.set()
-    async with (
-        serving(loader, student="first", key_file=file, **more) as service,
-        httpx.AsyncClient() as http,
-    ):
-        yield Running(service.runtime, service.url, http, loader)
+    async with serving(loader, student="first", key_file=file, **more) as service:
+        yield Running(service.runtime, service.url, service.http, loader)
     assert service.running.result().clean
 
 
 async def until_retired(runtime: Runtime) -> None:
-    async with asyncio.timeout(100):
-        while runtime._retiring:
-            await asyncio.sleep(0.01)
+    await wait_until(lambda: not runtime._retiring)
 
 
 async def test_the_next_request_has_the_new_models(tmp_path: Path) -> None:
@@ -112,8 +105,7 @@ async def test_requests_in_flight_finish_on_the_old_models(tmp_path: Path) -> No
         (old,) = service.loader.made
         old.gate.clear()
         in_flight = [asyncio.create_task(service.student()) for _ in range(5)]
-        while service.runtime.in_flight < 5:
-            await asyncio.sleep(0.01)
+        await wait_until(lambda: service.runtime.in_flight >= 5)
         assert (await service.reload(student="second")).status_code == 200
         assert await service.student() == "second"
         assert not any(task.done() for task in in_flight)
@@ -157,8 +149,7 @@ async def test_one_reload_at_a_time_and_the_service_answers_meanwhile(tmp_path: 
     async with running(tmp_path) as service:
         service.loader.gate.clear()
         first = asyncio.create_task(service.reload(student="second"))
-        while len(service.loader.wanted) < 2:
-            await asyncio.sleep(0.01)
+        await wait_until(lambda: len(service.loader.wanted) >= 2)
         assert (await service.reload(student="third")).status_code == 409
         assert await service.student() == "first"
         service.loader.gate.set()
@@ -169,19 +160,17 @@ async def test_a_stop_in_the_middle_of_a_reload(tmp_path: Path) -> None:
     async with running(tmp_path) as service:
         service.loader.gate.clear()
         reload = asyncio.create_task(service.runtime.reload(student="second"))
-        while len(service.loader.wanted) < 2:
-            await asyncio.sleep(0.01)
+        await wait_until(lambda: len(service.loader.wanted) >= 2)
         service.runtime.refuse_new_work()
         service.loader.gate.set()
-        with pytest.raises(ServiceError) as refused:
+        with rejected(ErrorCode.UNAVAILABLE):
             await reload
-        assert refused.value.code is ErrorCode.UNAVAILABLE
 
 
 async def test_only_an_admin_key_may(tmp_path: Path) -> None:
     async with running(tmp_path) as service:
         for headers, status in (({}, 401), ({"X-API-Key": "wrong"}, 401), (POSE, 403)):
-            answer = await service.http.post(f"{service.url}/admin/reload", headers=headers)
+            answer = await service.http.post("/admin/reload", headers=headers)
             assert answer.status_code == status
         for content, kind, status in (
             (b'{"student": 3}', "application/json", 422),
@@ -201,16 +190,14 @@ async def test_only_an_admin_key_may(tmp_path: Path) -> None:
 
 
 async def test_without_keys_nobody_may() -> None:
-    async with serving(FakeEstimator()) as service, httpx.AsyncClient() as http:
-        assert (await http.post(f"{service.url}/admin/reload")).status_code == 403
+    async with serving(FakeEstimator()) as service:
+        assert (await service.http.post("/admin/reload")).status_code == 403
 
 
 async def test_a_hangup_loads_models_and_keys_anew(tmp_path: Path) -> None:
     async with running(tmp_path) as service:
         (tmp_path / "keys.toml").write_text(entry("caller", "pose"))
         os.kill(os.getpid(), signal.SIGHUP)
-        async with asyncio.timeout(100):
-            while len(service.loader.made) < 2:
-                await asyncio.sleep(0.01)
+        await wait_until(lambda: len(service.loader.made) >= 2)
         assert service.runtime.access.names == ["caller"]
         assert await service.student() == "first"

@@ -6,20 +6,24 @@ import asyncio
 from collections.abc import AsyncIterator
 from pathlib import Path
 
-import httpx
 import pytest
 
-from service.client import ServiceError
 from service.errors import ErrorCode
-from tests.fakes import FakeEstimator, marked_image
-from tests.pictures import encoded, png_bomb
-from tests.service.conftest import Service, serving
+from tests.fakes import PNG, FakeEstimator
+from tests.pictures import png_bomb
+from tests.service.conftest import (
+    Service,
+    in_the_model,
+    rejected,
+    serving,
+    until_metrics_have,
+    wait_until,
+)
 from tests.service.processes import process
 from tests.service.rest_checks import assert_problem, outcome_of_the_only_request
 
 pytestmark = pytest.mark.anyio
 
-PNG = encoded(marked_image(0x010203), "PNG")
 PADDED = PNG + bytes(700_000)
 """A picture of two thirds of a MiB: two of them do not fit into one."""
 
@@ -33,8 +37,7 @@ async def half_a_request(service: Service) -> asyncio.StreamWriter:
         b"Content-Length: 1000\r\n\r\n" + PNG[:20]
     )
     await writer.drain()
-    while not service.runtime.in_flight:
-        await asyncio.sleep(0.005)
+    await wait_until(lambda: service.runtime.in_flight)
     return writer
 
 
@@ -43,11 +46,10 @@ async def test_a_body_without_announced_length_is_bounded() -> None:
         for _ in range(40):
             yield bytes(2**16)
 
-    async with (
-        serving(FakeEstimator(), max_image_mb=1) as service,
-        httpx.AsyncClient(base_url=service.url) as http,
-    ):
-        response = await http.post("/pose", content=chunks(), headers={"Content-Type": "image/png"})
+    async with serving(FakeEstimator(), max_image_mb=1) as service:
+        response = await service.http.post(
+            "/pose", content=chunks(), headers={"Content-Type": "image/png"}
+        )
         assert_problem(response, 413, "payload_too_large")
 
 
@@ -67,49 +69,41 @@ async def test_body_that_does_not_arrive(fake: FakeEstimator) -> None:
 
 
 async def test_bodies_in_memory_are_bounded(fake: FakeEstimator) -> None:
-    async with (
-        serving(fake, max_bodies_mb=1, max_image_mb=1) as service,
-        httpx.AsyncClient(base_url=service.url) as http,
-    ):
+    async with serving(fake, max_memory_mb=3, max_image_mb=1) as service:
 
         async def in_pieces() -> AsyncIterator[bytes]:
             for start in range(0, len(PADDED), 2**16):
                 yield PADDED[start : start + 2**16]
 
         raw = {"Content-Type": "image/png"}
-        fake.gate.clear()
-        first = asyncio.create_task(http.post("/pose", content=PADDED, headers=raw))
-        await asyncio.to_thread(fake.entered.wait, 100)
+        first = await in_the_model(fake, service.http.post("/pose", content=PADDED, headers=raw))
         for content in (PADDED, in_pieces()):  # with its length announced, and without
-            refused = await http.post("/pose", content=content, headers=raw)
+            refused = await service.http.post("/pose", content=content, headers=raw)
             assert_problem(refused, 429, "overloaded")
             assert int(refused.headers["retry-after"]) >= 1
-        form = await http.post("/pose", files={"image": ("a", PADDED)})
+        form = await service.http.post("/pose", files={"image": ("a", PADDED)})
         assert_problem(form, 429, "overloaded")
-        small = asyncio.create_task(http.post("/pose", content=PNG, headers=raw))
+        small = asyncio.create_task(service.http.post("/pose", content=PNG, headers=raw))
         fake.gate.set()
         assert (await first).status_code == 200
         assert (await small).status_code == 200
-        assert (await http.post("/pose", content=PADDED, headers=raw)).status_code == 200
+        assert (await service.http.post("/pose", content=PADDED, headers=raw)).status_code == 200
         assert service.runtime.bodies.used == 0
-        text = service.runtime.metrics.exposition().decode()
-        assert 'sdpose_shed_total{reason="memory"} 3.0' in text
+        await until_metrics_have(service, 'sdpose_shed_total{reason="memory"} 3.0')
 
 
 async def test_a_request_alone_always_fits(fake: FakeEstimator) -> None:
-    async with (
-        serving(fake, max_bodies_mb=1, max_image_mb=4) as service,
-        httpx.AsyncClient(base_url=service.url) as http,
-    ):
+    async with serving(fake, max_memory_mb=3, max_image_mb=4) as service:
         large = PNG + bytes(3_000_000)
         for _ in range(2):
-            assert (await http.post("/pose", files={"image": ("a", large)})).status_code == 200
+            assert (
+                await service.http.post("/pose", files={"image": ("a", large)})
+            ).status_code == 200
 
 
 async def test_a_body_that_breaks_off_is_given_back(service: Service) -> None:
     writer = await half_a_request(service)
-    while not service.runtime.bodies.used:
-        await asyncio.sleep(0.005)
+    await wait_until(lambda: service.runtime.bodies.used)
     writer.close()
     await writer.wait_closed()
     await outcome_of_the_only_request(service)
@@ -126,7 +120,6 @@ def test_a_bomb_takes_no_memory() -> None:
     with process() as (running, client):
         client.estimate(PNG)
         before = most_mib(running.pid)
-        with pytest.raises(ServiceError) as refused:
+        with rejected(ErrorCode.PAYLOAD_TOO_LARGE):
             client.estimate(png_bomb())
-        assert refused.value.code is ErrorCode.PAYLOAD_TOO_LARGE
         assert most_mib(running.pid) - before < 27

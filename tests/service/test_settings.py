@@ -7,11 +7,20 @@ from inspect import get_annotations
 from pathlib import Path
 
 import pytest
+from structlog.testing import capture_logs
 from typer.testing import CliRunner
 
 from service.cli.main import app
 from service.cli.serve import serve
-from service.settings import Settings, SettingsError, load_settings, unknown_settings
+from service.process import Ending
+from service.runtime.models import pipeline_limits
+from service.settings import (
+    Settings,
+    SettingsError,
+    ignored_settings,
+    load_settings,
+)
+from service.settings.fields import REPLACED
 from tools.settings_table import settings_table
 
 OPERATIONS = Path(__file__).resolve().parents[2] / "docs" / "operations.md"
@@ -111,7 +120,7 @@ def test_a_file_gives_what_options_and_environment_leave_open(
     assert settings.api_keys == {"one", "two"}
     monkeypatch.setenv("SDPOSE_CONFIG", str(file))
     assert load_settings().max_images == 3
-    assert "SDPOSE_CONFIG" not in unknown_settings()
+    assert "SDPOSE_CONFIG" not in ignored_settings()
 
 
 @pytest.mark.parametrize(
@@ -191,8 +200,55 @@ def test_keys_are_not_shown(monkeypatch: pytest.MonkeyPatch) -> None:
 
 def test_typos_are_noticed(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setenv("SDPOSE_MAXBATCH", "4")
-    assert "SDPOSE_MAXBATCH" in unknown_settings()
-    assert "SDPOSE_MAX_BATCH" not in unknown_settings()
+    assert "SDPOSE_MAXBATCH" in ignored_settings()
+    assert "SDPOSE_MAX_BATCH" not in ignored_settings()
+
+
+@pytest.mark.parametrize("name", REPLACED)
+@pytest.mark.parametrize("filed", [False, True])
+def test_what_is_no_longer_a_setting_is_told_and_starts(
+    monkeypatch: pytest.MonkeyPatch, tmp_path: Path, name: str, filed: bool
+) -> None:
+    variable = f"SDPOSE_{name.upper()}"
+    command = ["serve"]
+    if filed:
+        file = tmp_path / "sdpose.toml"
+        file.write_text(f"{name} = 1\n")
+        command += ["--config", str(file)]
+    else:
+        monkeypatch.setenv(variable, "1")
+    started = list[Settings]()
+
+    async def start(settings: Settings) -> Ending:
+        started.append(settings)
+        return Ending(0, clean=True)
+
+    monkeypatch.setattr("service.process.run_service", start)
+    monkeypatch.setattr("service.telemetry.logs.configure_logs", lambda *_: None)
+    with capture_logs() as lines:
+        assert CliRunner().invoke(app, command).exit_code == 0
+    monkeypatch.delenv(variable, raising=False)
+    assert started == [load_settings()], "as without it"
+    (line,) = lines
+    assert (line["log_level"], line["name"]) == ("warning", name if filed else variable)
+    assert line["reason"] == REPLACED[name]
+
+
+def test_the_defaults_give_the_bounds_that_were_settings() -> None:
+    settings = load_settings()
+    assert settings.max_decoded_bytes == 1024 * 2**20
+    assert settings.max_bodies_bytes == 512 * 2**20
+    limits = pipeline_limits(settings, on_cpu=True)
+    assert (limits.detect.max_cost, limits.detect.max_queue_cost) == (8, 64)
+    assert (limits.pose.max_queue_cost, limits.max_decode_queue) == (256, 64)
+    assert pipeline_limits(load_settings(max_batch=4), on_cpu=True).detect.max_cost == 4
+
+
+@pytest.mark.parametrize(("requests", "images"), [(1, 64), (256, 64), (1000, 250)])
+def test_queues_follow_from_the_requests(requests: int, images: int) -> None:
+    limits = pipeline_limits(load_settings(max_requests=requests), on_cpu=False)
+    assert limits.pose.max_queue_cost == requests
+    assert limits.detect.max_queue_cost == limits.max_decode_queue == images
 
 
 def test_threads_for_decoding() -> None:

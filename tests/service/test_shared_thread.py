@@ -13,6 +13,7 @@ from service.errors import ErrorCode, ServiceError
 from service.scheduling.batch_run import BatchLimits
 from service.scheduling.batching import Batcher
 from service.scheduling.owner_thread import OwnerThread
+from service.scheduling.turns import Turn
 from tests.service.test_batching import Ear
 
 pytestmark = pytest.mark.anyio
@@ -65,7 +66,7 @@ class Pair:
         """Submits items one after the other, each in a moment of its own."""
         tasks: list[asyncio.Task[object]] = []
         for item in items:
-            tasks.append(asyncio.create_task(box.submit(item, priority=priority)))
+            tasks.append(asyncio.create_task(box.submit(item, turn=Turn(priority=priority))))
             for _ in range(5):
                 await asyncio.sleep(0)
         return tasks
@@ -125,7 +126,7 @@ async def test_expired_and_cancelled_work_of_the_other_never_runs(worker: OwnerT
     pair = Pair(worker)
     running = await pair.start(pair.pose)
     with pytest.raises(ServiceError) as late:
-        await pair.detect.submit(1, deadline=time.monotonic() + 0.02)
+        await pair.detect.submit(1, turn=Turn(deadline=time.monotonic() + 0.02))
     assert late.value.code is ErrorCode.DEADLINE_EXCEEDED
     (gone,) = await pair.add(pair.detect, 2)
     gone.cancel()
@@ -144,7 +145,7 @@ async def test_work_given_up_between_loop_and_thread_is_skipped(worker: OwnerThr
     hold = threading.Event()
     worker.call(lambda: hold.wait(100))
     tasks = [asyncio.create_task(pair.detect.submit(item)) for item in range(4)]
-    late = asyncio.create_task(pair.detect.submit(4, deadline=time.monotonic() + 1))
+    late = asyncio.create_task(pair.detect.submit(4, turn=Turn(deadline=time.monotonic() + 1)))
     while pair.detect.queued_cost or not pair.ear.batches:
         await asyncio.sleep(0)
     tasks[1].cancel()
@@ -163,7 +164,7 @@ async def test_a_batch_that_nobody_wants_is_not_run(worker: OwnerThread) -> None
     hold = threading.Event()
     worker.call(lambda: hold.wait(100))
     with pytest.raises(ServiceError):
-        await pair.detect.submit(1, deadline=time.monotonic() + 0.02)
+        await pair.detect.submit(1, turn=Turn(deadline=time.monotonic() + 0.02))
     hold.set()
     assert (await pair.pose.submit(2)).value == 2
     assert pair.model.batches == [("pose", [2])]

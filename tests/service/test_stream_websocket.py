@@ -4,42 +4,19 @@ from __future__ import annotations
 
 import base64
 import json
-from collections.abc import AsyncIterator
-from contextlib import asynccontextmanager
 from typing import Any
 
 import pytest
-from websockets.asyncio.client import ClientConnection, connect
-from websockets.exceptions import ConnectionClosed, InvalidStatus
+from websockets.exceptions import InvalidStatus
 from websockets.typing import Subprotocol
 
 from service.errors import ErrorCode
 from service.rest.stream import CLOSE_CODE
-from tests.fakes import FakeEstimator
-from tests.service.conftest import Service, serving, until_metrics_have
-from tests.service.stream_clients import frame
+from tests.fakes import FakeEstimator, marked_png
+from tests.service.conftest import Service, serving
+from tests.service.stream_clients import end_of, over_websocket, people_of
 
 pytestmark = pytest.mark.anyio
-
-
-@asynccontextmanager
-async def stream(service: Service, query: str = "", **options: Any) -> AsyncIterator[Any]:
-    url = f"{service.url.replace('http', 'ws')}/pose/stream{query}"
-    async with connect(url, proxy=None, **options) as connection:
-        yield connection
-
-
-async def answer(connection: ClientConnection) -> dict[str, Any]:
-    told: dict[str, Any] = json.loads(await connection.recv())
-    return told
-
-
-async def closed(connection: ClientConnection) -> tuple[int, str]:
-    """The code and the reason with which the server ends the connection."""
-    with pytest.raises(ConnectionClosed) as end:
-        await answer(connection)
-    assert end.value.rcvd is not None
-    return end.value.rcvd.code, end.value.rcvd.reason
 
 
 def test_every_code_has_a_close_code() -> None:
@@ -47,12 +24,13 @@ def test_every_code_has_a_close_code() -> None:
 
 
 async def test_answers_carry_the_request_id(service: Service) -> None:
-    async with stream(service, additional_headers={"X-Request-ID": "my-stream"}) as connection:
-        assert connection.response.headers["X-Request-ID"] == "my-stream"
-        await connection.send(frame(1))
-        assert (await answer(connection))["request_id"] == "my-stream"
-        await connection.send(b"no image")
-        told = await answer(connection)
+    headers = {"additional_headers": {"X-Request-ID": "my-stream"}}
+    async with over_websocket(service, handshake=headers) as stream:
+        assert stream.connection.response.headers["X-Request-ID"] == "my-stream"
+        await stream.send(marked_png(1))
+        assert json.loads(await stream.connection.recv())["request_id"] == "my-stream"
+        await stream.send(b"no image")
+        told = json.loads(await stream.connection.recv())
         assert set(told) == {"sequence", "dropped", "error"}
         assert set(told["error"]) == {"code", "detail"}
 
@@ -61,10 +39,10 @@ async def test_parameters(service: Service, fake: FakeEstimator) -> None:
     fake.people = 3
     query = "?max_people=1&min_keypoint_score=0.88&cycles=2&flip_test=true&priority=low"
     query += "&stream=door"  # its name for balancers, for want of headers
-    async with stream(service, query) as connection:
-        await connection.send(frame(1))
-        (person,) = (await answer(connection))["people"]
-    assert len(person["keypoints"]) == 3
+    async with over_websocket(service, query=query) as stream:
+        await stream.send(marked_png(1))
+        (person,) = people_of(await stream.answer())
+    assert len(person.keypoints) == 3
     assert fake.posed == [(2, True, 2)]  # the second might be a copy of the first
 
 
@@ -82,10 +60,9 @@ async def test_parameters(service: Service, fake: FakeEstimator) -> None:
     ],
 )
 async def test_bad_parameters(service: Service, query: str, name: str) -> None:
-    async with stream(service, query) as connection:
-        code, reason = await closed(connection)
-    assert code == 1008
-    assert reason.startswith(f"invalid_argument: {name}: ")
+    async with over_websocket(service, query=query) as stream:
+        end = await end_of(stream)
+    assert (end.status, end.error.code, end.error.field) == (1008, "invalid_argument", name)
 
 
 @pytest.mark.parametrize(
@@ -112,12 +89,11 @@ async def test_bad_parameters(service: Service, query: str, name: str) -> None:
     ],
 )
 async def test_bad_text_messages(service: Service, text: str, field: str) -> None:
-    async with stream(service) as connection:
-        await connection.send(text)
-        await connection.send(frame(1))  # a description belongs to a frame
-        code, reason = await closed(connection)
-    assert code == 1008
-    assert reason.startswith(f"invalid_argument: {field}: ")
+    async with over_websocket(service) as stream:
+        await stream.connection.send(text)
+        await stream.send(marked_png(1))  # a description belongs to a frame
+        end = await end_of(stream)
+    assert (end.status, end.error.code, end.error.field) == (1008, "invalid_argument", field)
 
 
 @pytest.mark.parametrize(
@@ -125,20 +101,10 @@ async def test_bad_text_messages(service: Service, text: str, field: str) -> Non
     ['{"config": {"options": [%s]}}' % ("0," * 9000), '{"config": {"a": "%s"}}' % ("b" * 99_999)],
 )
 async def test_a_text_message_is_counted_before_it_is_built(service: Service, text: str) -> None:
-    async with stream(service) as connection:
-        await connection.send(text)
-        code, reason = await closed(connection)
-    assert code == 1009
-    assert reason.startswith("payload_too_large: ")
-
-
-async def test_message_far_over_the_limit() -> None:
-    async with serving(FakeEstimator(), max_image_mb=0.1) as service, stream(service) as connection:
-        await connection.send(bytes(3 * 2**20))
-        code, _ = await closed(connection)
-        assert code == 1009
-        line = 'sdpose_requests_total{api="rest_stream",outcome="payload_too_large"} 1.0'
-        await until_metrics_have(service, line)
+    async with over_websocket(service) as stream:
+        await stream.connection.send(text)
+        end = await end_of(stream)
+    assert (end.status, end.error.code) == (1009, "payload_too_large")
 
 
 def key_protocol(key: str) -> Subprotocol:
@@ -156,10 +122,11 @@ async def test_keys() -> None:
             {"subprotocols": [key_protocol("one"), ours], "origin": "https://elsewhere.example"},
         ]
         for options in good:
-            async with stream(service, **options) as connection:
-                assert connection.subprotocol == (ours if "subprotocols" in options else None)
-                await connection.send(frame(1))
-                assert (await answer(connection))["people"]
+            async with over_websocket(service, handshake=options) as stream:
+                agreed = ours if "subprotocols" in options else None
+                assert stream.connection.subprotocol == agreed
+                await stream.send(marked_png(1))
+                assert people_of(await stream.answer())
         bad: list[dict[str, Any]] = [
             {},
             {"additional_headers": {"X-API-Key": "three"}},
@@ -168,7 +135,7 @@ async def test_keys() -> None:
         ]
         for options in bad:
             with pytest.raises(InvalidStatus) as refused:
-                async with stream(service, **options):
+                async with over_websocket(service, handshake=options):
                     pass
             assert refused.value.response.status_code == 401
             assert refused.value.response.body is not None
@@ -176,10 +143,10 @@ async def test_keys() -> None:
 
 
 async def test_pages_of_other_sites_need_a_key(service: Service) -> None:
-    async with stream(service, origin=service.url) as connection:
-        await connection.send(frame(1))
-        assert (await answer(connection))["people"]
+    async with over_websocket(service, handshake={"origin": service.url}) as stream:
+        await stream.send(marked_png(1))
+        assert people_of(await stream.answer())
     with pytest.raises(InvalidStatus) as refused:
-        async with stream(service, origin="https://elsewhere.example"):
+        async with over_websocket(service, handshake={"origin": "https://elsewhere.example"}):
             pass
     assert refused.value.response.status_code == 401

@@ -6,7 +6,6 @@ import socket
 import sys
 import threading
 
-import httpx
 import pytest
 from opentelemetry.sdk.trace import SpanProcessor, TracerProvider
 from opentelemetry.sdk.trace.export import SimpleSpanProcessor
@@ -15,13 +14,11 @@ from opentelemetry.sdk.trace.export.in_memory_span_exporter import InMemorySpanE
 from protos.sdpose.v1 import pose_pb2
 from service.process import StartError, run_service
 from service.telemetry.tracing import OpenTelemetryTracer, SilentTracer, make_tracer
-from tests.fakes import FakeEstimator, marked_image
-from tests.pictures import encoded
+from tests.fakes import PNG, FakeEstimator
 from tests.service.conftest import quiet_settings, serving
 
 pytestmark = pytest.mark.anyio
 
-PNG = encoded(marked_image(0x010203), "PNG")
 TRACE = 0x0AF7651916CD43DD8448EB211C80319C
 PARENT = f"00-{TRACE:032x}-b7ad6b7169203331-01"
 
@@ -33,9 +30,8 @@ async def test_one_span_a_stage_in_the_callers_trace(front: str) -> None:
     provider.add_span_processor(SimpleSpanProcessor(seen))
     async with serving(FakeEstimator(), tracer=OpenTelemetryTracer(provider)) as service:
         if front == "rest":
-            async with httpx.AsyncClient(base_url=service.url) as http:
-                files = {"image": ("a", PNG)}
-                await http.post("/pose", files=files, headers={"traceparent": PARENT})
+            files = {"image": ("a", PNG)}
+            await service.http.post("/pose", files=files, headers={"traceparent": PARENT})
         else:
             request = pose_pb2.EstimatePoseRequest(image=PNG)
             metadata = (("traceparent", PARENT),)

@@ -10,6 +10,7 @@ from collections.abc import Iterator
 import pytest
 
 from service.errors import ErrorCode, ServiceError
+from service.scheduling.turns import Turn
 from service.scheduling.work_pool import WorkPool
 from tests.service.test_batching import Ear
 
@@ -68,7 +69,7 @@ async def test_results_and_errors_come_back(pool: WorkPool) -> None:
     with pytest.raises(KeyError):
         await pool.run(lambda: {}["missing"])
     with pytest.raises(TimeoutError):  # the work's own, not taken for a passed deadline
-        await pool.run(_times_out, deadline=time.monotonic() + 10)
+        await pool.run(_times_out, turn=Turn(deadline=time.monotonic() + 10))
 
 
 def _times_out() -> None:
@@ -100,7 +101,7 @@ async def test_depth_and_wait_are_told_as_they_change(pool: WorkPool, held: Held
 
 async def test_expired_work_is_not_even_queued(pool: WorkPool, held: Held, ear: Ear) -> None:
     with pytest.raises(ServiceError) as late:
-        await pool.run(held, deadline=time.monotonic() - 0.001)
+        await pool.run(held, turn=Turn(deadline=time.monotonic() - 0.001))
     assert late.value.code is ErrorCode.DEADLINE_EXCEEDED
     assert held.begun == 0
     assert ear.sheds == ["expired"]
@@ -112,7 +113,7 @@ async def test_work_that_expires_in_the_queue_is_not_begun(
 ) -> None:
     first = await occupied(pool, held)
     with pytest.raises(ServiceError) as late:
-        await pool.run(held, deadline=time.monotonic() + 0.03)
+        await pool.run(held, turn=Turn(deadline=time.monotonic() + 0.03))
     assert late.value.code is ErrorCode.DEADLINE_EXCEEDED
     assert ear.sheds == ["expired"]
     held.gate.set()
@@ -124,7 +125,7 @@ async def test_work_that_expires_in_the_queue_is_not_begun(
 async def test_the_thread_looks_at_the_clock_itself(pool: WorkPool, held: Held, ear: Ear) -> None:
     """The loop is too busy to tell of the deadline before the thread comes to the work."""
     first = await occupied(pool, held)
-    late = asyncio.create_task(pool.run(held, deadline=time.monotonic() + 0.3))
+    late = asyncio.create_task(pool.run(held, turn=Turn(deadline=time.monotonic() + 0.3)))
     await asyncio.sleep(0)
     time.sleep(0.4)
     held.gate.set()
@@ -140,7 +141,7 @@ async def test_the_thread_looks_at_the_clock_itself(pool: WorkPool, held: Held, 
 
 async def test_a_deadline_ends_the_wait_for_work_that_runs(pool: WorkPool, held: Held) -> None:
     with pytest.raises(ServiceError) as late:
-        await pool.run(held, deadline=time.monotonic() + 0.03)
+        await pool.run(held, turn=Turn(deadline=time.monotonic() + 0.03))
     assert late.value.code is ErrorCode.DEADLINE_EXCEEDED
 
 

@@ -12,7 +12,6 @@ from numpy.typing import NDArray
 from sdpose_core.data.augment import (
     AugmentConfig,
     Views,
-    cut_body,
     draw_views,
     half_body,
     render_views,
@@ -171,40 +170,6 @@ def test_the_upper_half_is_chosen_with_069() -> None:
     assert upper is not None
     chosen = np.abs(views.to_image[:, 0, 0] - upper[1][0] / 192) < 1e-4
     assert abs(chosen.mean() - 0.69) < 0.03
-
-
-def test_a_cut_leaves_a_part_of_the_person_in_a_padded_view() -> None:
-    """A tall person of 60 by 180: margin 18, so a box of 96 by 216."""
-    joints = np.random.default_rng(0).uniform((100, 50), (160, 230), (500, 2))
-    joints[:2] = (100, 50), (160, 230)
-    rng = np.random.default_rng(1)
-    found = [cut_body(joints, rng) for _ in range(1000)]
-    views = np.array([np.concatenate(part) for part in found if part is not None])
-    assert len(views) == 1000
-    centre, size = views[:, :2], views[:, 2:]
-    np.testing.assert_allclose(size[:, 0], 0.75 * size[:, 1])
-    crosswise = np.isclose(centre[:, 0], 130)  # top and bottom: the whole width is left
-    assert abs(crosswise.mean() - 0.8) < 0.04
-    top = crosswise & (centre[:, 1] < 140)
-    assert abs(top.mean() - 0.6) < 0.04
-    # The part starts at the top of the box, 32, and its middle is the view's.
-    left = 2 * (centre[top, 1] - 32) / 216
-    assert 0.2 <= left.min() < 0.22
-    assert 0.73 < left.max() <= 0.75
-    np.testing.assert_allclose(size[top, 1], 1.25 * np.maximum(left * 216, 96 / 0.75))
-    assert cut_body(joints[:2], rng) is None
-    assert cut_body(joints[:0], rng) is None
-
-
-def test_cuts_come_as_often_as_asked_and_only_then() -> None:
-    keypoints = np.repeat(people(1), 2000, axis=0)
-    views = views_of(keypoints, replace(NONE, cut=0.3))
-    changed = np.abs(views.to_image[:, 0, 0] - 1) > 1e-4
-    assert abs(changed.mean() - 0.3) < 0.04
-    keypoints[:, 2:, 2] = 0  # two joints: nothing to cut
-    np.testing.assert_allclose(views_of(keypoints, replace(NONE, cut=1.0)).to_image[:, 0, 0], 1)
-    with pytest.raises(ValueError, match=r"augment\.cut"):
-        AugmentConfig(cut=1.1)
 
 
 def test_the_same_seed_gives_the_same_views() -> None:

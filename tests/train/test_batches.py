@@ -84,9 +84,9 @@ def test_every_thread_has_a_batch_in_hand() -> None:
     assert list(islice(batches, 8)) == list(range(8))
 
 
-def test_weights_by_source_come_before_the_human_factor() -> None:
-    crops = crop_set(4)  # sources a b a b; human: no yes yes no
-    np.testing.assert_array_equal(sample_weights(crops, {"b": 0.5}, 3.0), [1.0, 0.5, 3.0, 0.5])
+def test_weights_are_those_of_the_sources() -> None:
+    crops = crop_set(4)  # sources a b a b
+    np.testing.assert_array_equal(sample_weights(crops, {"b": 0.5}), [1.0, 0.5, 1.0, 0.5])
 
 
 @pytest.mark.parametrize("weights", [[], [-1.0, 2.0], [0.1, 0.2]])

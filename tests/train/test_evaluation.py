@@ -1,4 +1,4 @@
-"""Evaluation on a drawn set: pycocotools' numbers, pairing, suppression, calibration."""
+"""Evaluation on a drawn set: pycocotools' numbers, pairing, suppression."""
 
 from __future__ import annotations
 
@@ -18,7 +18,6 @@ from sdpose_core.data.coco import CocoImage, load_coco
 from sdpose_core.data.coco_file import read_coco
 from sdpose_core.estimator import PoseEstimator
 from sdpose_core.evaluate.breakdown import by_joint, by_size, score_people
-from sdpose_core.evaluate.calibrate import calibrate_scores, fit_calibration
 from sdpose_core.evaluate.coco_metrics import (
     NAMES,
     average_precision,
@@ -342,28 +341,6 @@ def test_worst_cases_come_first(tmp_path: Path) -> None:
     assert all(p.stat().st_size > 1000 for p in paths)
 
 
-def test_calibration_recovers_the_curve_that_made_the_outcomes() -> None:
-    rng = np.random.default_rng(0)
-    peaks = np.exp(rng.uniform(-4, 0, 20_000))
-    chance = 1 / (1 + np.exp(-(1.8 * np.log(peaks) + 2.5)))
-    fit = fit_calibration(peaks, rng.uniform(size=20_000) < chance)
-    assert fit.slope == pytest.approx(1.8, abs=0.1)
-    assert fit.offset == pytest.approx(2.5, abs=0.15)
-    assert fit.error < 0.02
-    assert fit.log_loss < fit.constant_log_loss
-
-
-def test_calibration_uses_labelled_joints_of_found_people(tmp_path: Path) -> None:
-    annotations, folder = coco_folder(tmp_path, images=6)
-    images = load_coco(annotations, folder)
-    spoiled = answer(noisy, lambda rng: rng.uniform(0.1, 0.9))
-    numbers = calibrate_scores(score_people(run(images, spoiled, given_boxes=True)))
-    assert numbers["joints"] == 12 * 16
-    assert 0.1 < numbers["right"] < 0.9
-    assert numbers["log_loss"] <= numbers["constant_log_loss"] + 1e-3
-    assert {"slope", "offset"} <= numbers.keys()
-
-
 def test_published_scores_are_the_peaks_themselves(tmp_path: Path) -> None:
     """A student of squared error may answer with peaks above 1: the ranking keeps them apart."""
     student = Student(replace(PRESETS["sdpose-t"], depth=1))
@@ -405,11 +382,3 @@ def test_recall_counts_people_by_their_height(tmp_path: Path) -> None:
     assert tall_recall(sure, annotated) == 0.5
     unsure = {1: Detections(found, np.array([0.2, 0.1], np.float32))}
     assert tall_recall(unsure, annotated) == 0
-
-
-def test_calibration_of_separable_joints_stays_finite() -> None:
-    peaks = np.array([0.1, 0.2, 0.7, 0.9])
-    fit = fit_calibration(peaks, peaks > 0.5)
-    assert np.isfinite([fit.slope, fit.offset]).all()
-    with pytest.raises(ValueError, match="right and wrong"):
-        fit_calibration(peaks, np.ones(4, bool))

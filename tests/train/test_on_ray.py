@@ -41,14 +41,9 @@ threads = 1
 [data]
 coco_annotations = "{folder}/set/people.json"
 coco_images = "{folder}/set/images"
-[loss]
-heatmap = "cross_entropy"
-tokens = 0.0
 [[stages]]
-size = [128, 96]
 batch = 1
 steps = 100000
-cycles = 1
 """
 
 

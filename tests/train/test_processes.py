@@ -10,7 +10,6 @@ import subprocess
 import sys
 import threading
 import time
-from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -24,18 +23,18 @@ from sdpose_core.data.coco import load_coco
 from sdpose_core.data.packing import pack_new, packed_coco
 from sdpose_core.data.shards import ShardWriter, load_shards
 from sdpose_core.files.outputs import OutputError
-from sdpose_core.model import PRESETS, Student
-from sdpose_core.train.loop.agreement import Agreement
-from sdpose_core.train.loop.clock import ComputeClock
+from sdpose_core.model import Student
 from sdpose_core.train.loop.state import read_state
+from sdpose_core.train.loop.synchronise import Agreement, ComputeClock
 from tests.train.people import coco_folder, crop_samples
-from tests.train.test_training import run_state
+from tests.train.test_training import TINY, run_state
 from tests.train.two_processes import STEPS
 
 
 def shallow(path: Path) -> Path:
+    """A student so small that a step takes little time."""
     torch.manual_seed(0)
-    save_student(Student(replace(PRESETS["sdpose-t"], depth=1)), path)
+    save_student(Student(TINY), path)
     return path
 
 
@@ -217,8 +216,8 @@ def test_a_killed_run_goes_on_without_its_start(tmp_path: Path) -> None:
             writer.write(sample)
     recipe, run = tmp_path / "run.toml", tmp_path / "run"
     recipe.write_text(
-        'preset = "compact-cpu"\nprecision = "32-true"\nthreads = 1\ncheckpoint_minutes = 0.0\n'
-        "[[stages]]\nsize = [128, 96]\nbatch = 2\nsteps = 100000\ncycles = 1\n"
+        'accelerator = "cpu"\nprecision = "32-true"\nthreads = 1\ncheckpoint_minutes = 0.0\n'
+        "devices = 1\n[[stages]]\nbatch = 2\nsteps = 100000\n"
     )
     command = [sys.executable, "-c", "from service.cli.main import main; main()", "train"]
     command += ["--config", str(recipe), "--run", str(run), "--start", str(start)]
@@ -260,8 +259,8 @@ def test_torchrun_ends_when_a_process_is_killed_and_the_run_goes_on(tmp_path: Pa
     recipe.write_text(
         'accelerator = "cpu"\nprecision = "32-true"\nthreads = 1\ncheckpoint_minutes = 0.0\n'
         f'start = "{start}"\n[data]\ncoco_annotations = "{tmp_path}/set/people.json"\n'
-        f'coco_images = "{tmp_path}/set/images"\n[loss]\nheatmap = "cross_entropy"\ntokens = 0.0\n'
-        "[[stages]]\nsize = [128, 96]\nbatch = 1\nsteps = 100000\ncycles = 1\n"
+        f'coco_images = "{tmp_path}/set/images"\n'
+        "[[stages]]\nbatch = 1\nsteps = 100000\n"
     )
     torchrun = [sys.executable, "-m", "torch.distributed.run", "--nproc-per-node", "2"]
     torchrun += ["--master-port", str(free_port()), "--no-python", "--"]

@@ -112,7 +112,7 @@ def test_the_command_fits_scores_and_leaves_keypoints_alone(tmp_path: Path, peop
     assert saved.training["score_head"] == "fitted on 24 people, 4 views each"
     assert saved.training["person_head"] == "fitted on 24 people, 4 views each"
     assert saved.training["licence"] == start.training["licence"]
-    assert not saved.training.keys() & {"evaluation", "score_calibration", "scores"}
+    assert not saved.training.keys() & {"evaluation", "scores"}
 
     fresh = legless_people(24, seed=1)
     labelled = np.stack([one.keypoints[:, 2] > 0 for one in fresh])
@@ -192,12 +192,6 @@ def test_only_people_labelled_by_hand_are_taken(people: str) -> None:
         chosen_people(crops.select(range(24, 27)), [])
 
 
-def _logits(folder: Path) -> str:
-    path = folder / "logits.safetensors"
-    save_student(Student(replace(PRESETS["sdpose-t"], depth=1, heatmap_kind="logits")), path)
-    return str(path)
-
-
 def _damaged(folder: Path) -> str:
     path = folder / "damaged.safetensors"
     save_student(Student(replace(PRESETS["sdpose-t"], depth=1)), path)
@@ -206,10 +200,6 @@ def _damaged(folder: Path) -> str:
 
 
 STUDENTS: dict[str, tuple[Callable[[Path], str], str]] = {
-    "no Gaussian maps": (
-        _logits,
-        "a score head needs Gaussian heatmaps, this student has 'logits'",
-    ),
     "damaged": (_damaged, "damaged.safetensors: not a readable safetensors file"),
     "no file": (lambda folder: str(folder / "no.pth"), "no.pth: no such file"),
     "no weights": (lambda folder: "sdpose-t", "sdpose-t: this package has no trained weights"),

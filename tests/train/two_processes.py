@@ -11,9 +11,9 @@ import sys
 from pathlib import Path
 
 from sdpose_core.data.augment import AugmentConfig
-from sdpose_core.train.loop.agreement import MOST_STEPS_BETWEEN
-from sdpose_core.train.loop.hardware import part
+from sdpose_core.train.loop.hardware import close_process_group
 from sdpose_core.train.loop.run import prepare
+from sdpose_core.train.loop.synchronise import MAX_STEPS_BETWEEN
 from sdpose_core.train.recipe.config import (
     DataConfig,
     LossConfig,
@@ -23,7 +23,7 @@ from sdpose_core.train.recipe.config import (
 )
 
 # So many that a wish of the second step is heard before the last, however quick the machine is.
-STEPS = MOST_STEPS_BETWEEN + 10
+STEPS = MAX_STEPS_BETWEEN + 10
 
 
 def recipe(folder: Path) -> TrainConfig:
@@ -37,9 +37,9 @@ def recipe(folder: Path) -> TrainConfig:
             workers=1,
             augment=AugmentConfig(),
         ),
-        loss=LossConfig(heatmap="cross_entropy", tokens=0.0),
+        loss=LossConfig(tokens=0.0),
         optimiser=OptimiserConfig(name="adamw", clip=5.0, ema=0.9),
-        stages=(StageConfig(size=(128, 96), batch=1, steps=STEPS, cycles=1, warmup_steps=0),),
+        stages=(StageConfig(batch=1, steps=STEPS, warmup_steps=0),),
         accelerator="cpu",
         devices=2,
         threads=1,
@@ -75,7 +75,7 @@ def main() -> None:
         "samples": trainer.counters.samples,
     }
     (folder / f"result-{rank}.json").write_text(json.dumps(result))
-    part()
+    close_process_group()
 
 
 if __name__ == "__main__":

@@ -24,9 +24,6 @@ def main(
     progress_line("cutting out the people")
     small = read_images(images, small=True)
     plan = ServeBench(small, (clients,), rounds, seconds)
-    wanted = {
-        f"at most {size}": {"SDPOSE_MAX_BATCH": size, "SDPOSE_MAX_DETECT_BATCH": size}
-        for size in sizes.split(",")
-    }
+    wanted = {f"at most {size}": {"SDPOSE_MAX_BATCH": size} for size in sizes.split(",")}
     with several(wanted) as servers:
         typer.echo(side_by_side(servers, plan, progress_line))

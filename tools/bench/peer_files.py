@@ -19,7 +19,8 @@ from pydantic import ConfigDict, TypeAdapter, ValidationError
 from pydantic.dataclasses import dataclass
 
 from sdpose_core.data.coco import CocoImage
-from sdpose_core.skeleton import NUM_KEYPOINTS
+from sdpose_core.messages import first_complaint
+from sdpose_core.skeleton import COCO17
 from sdpose_core.types import Floats, Image, Poses, ViewGeometry
 from sdpose_core.vision.crops import crop_image
 from sdpose_core.vision.geometry import heatmap_to_image, regions_from_boxes
@@ -94,9 +95,8 @@ def read_peers(folder: Path, descriptions: Path | None = None) -> list[PeerFile]
         try:
             peer = TypeAdapter(PeerFile).validate_python(table)
         except ValidationError as error:
-            first = error.errors()[0]
-            where = ".".join(str(part) for part in first["loc"])
-            raise ValueError(f"{path}: peer {number}: {where}: {first['msg']}") from None
+            where, reason = first_complaint(error)
+            raise ValueError(f"{path}: peer {number}: {where}: {reason}") from None
         if not (folder / peer.file).is_file():
             raise ValueError(f"{path}: peer {number}: there is no file {peer.file} in {folder}")
         peers.append(peer)
@@ -187,13 +187,13 @@ class Peer:
             return _simcc(found, count, (width, height), self.description.file)
         [answer] = found[:1]
         if kind == "heatmaps":
-            if answer.ndim != 4 or answer.shape[:2] != (count, NUM_KEYPOINTS):
+            if answer.ndim != 4 or answer.shape[:2] != (count, len(COCO17)):
                 raise _unexpected(self.description, "(B, 17, h, w)", answer.shape)
             points, peaks = decode_tensor(torch.from_numpy(answer.copy()), MAX_REFINEMENT)
             stride = np.array([width, height], np.float32) / answer.shape[:1:-1]
             return points.numpy() * stride.astype(np.float32), peaks.numpy()
         values = answer.reshape(-1, *answer.shape[-2:])
-        if values.shape != (count, NUM_KEYPOINTS, 3):
+        if values.shape != (count, len(COCO17), 3):
             raise _unexpected(self.description, "(B, 17, 3)", answer.shape)
         places = values[..., [1, 0]] if self.description.order == "yxs" else values[..., :2]
         scale = np.array([width, height] if self.description.normalised else [1, 1], np.float32)
@@ -219,15 +219,13 @@ def _check_input(model: Any, description: PeerFile, path: Path) -> None:
 
 def _with_pixels(model: Any, description: PeerFile) -> Any:
     """The model taking uint8 RGB crops with channels last, as ours do."""
-    import openvino as ov
-    from openvino.preprocess import ColorFormat, PrePostProcessor
+    from openvino.preprocess import ColorFormat
 
-    steps = PrePostProcessor(model)
-    crops = steps.input()
-    crops.tensor().set_element_type(ov.Type.u8).set_layout(ov.Layout("NHWC"))
-    crops.tensor().set_color_format(ColorFormat.RGB)
-    crops.model().set_layout(ov.Layout(description.layout.upper()))
-    work = crops.preprocess().convert_element_type(ov.Type.f32)
+    from sdpose_core.hardware.openvino_models import pixels_in
+
+    steps = pixels_in(model, description.layout.upper())
+    steps.input().tensor().set_color_format(ColorFormat.RGB)
+    work = steps.input().preprocess()
     if description.bgr:
         work = work.convert_color(ColorFormat.BGR)
     work.mean(list(description.mean)).scale(list(description.std))
@@ -237,7 +235,7 @@ def _with_pixels(model: Any, description: PeerFile) -> Any:
 def _simcc(
     found: list[NDArray[np.float32]], count: int, size: tuple[int, int], file: str
 ) -> tuple[Floats, Floats]:
-    if len(found) != 2 or any(p.ndim != 3 or p.shape[:2] != (count, NUM_KEYPOINTS) for p in found):
+    if len(found) != 2 or any(p.ndim != 3 or p.shape[:2] != (count, len(COCO17)) for p in found):
         raise ValueError(f"{file}: expected two outputs (B, 17, bins), got {_shapes(found)}")
     points, tops = [], []
     for logits, side in zip(found, size, strict=True):

@@ -13,19 +13,18 @@ import torch
 import typer
 
 from sdpose_core import PoseEstimator
-from sdpose_core.checkpoints import load_student, training_facts
+from sdpose_core.checkpoints import load_student
 from sdpose_core.data.coco import CocoImage, load_coco
 from sdpose_core.embedded import embedded_path
 from sdpose_core.evaluate.report import evaluate
 from sdpose_core.evaluate.results import PoseSource
 from sdpose_core.hardware.backends.openvino import OpenVINOBackend
 from sdpose_core.model import PRESETS
-from sdpose_core.vision.calibration import ScoreCalibration
 from sdpose_core.vision.heatmaps import MAX_REFINEMENT, decode_tensor
 from service.bench.alternate import alternate
 from service.bench.tables import machine, markdown
 from service.cli.bench_shared import listed
-from service.cli.extras import need
+from service.cli.options import need
 from tools.bench.peer_files import Peer, read_peers
 
 Run = Callable[[Any], object]
@@ -116,12 +115,7 @@ def _ours(files: Sequence[str], precision: str, threads: int) -> list[Contender]
         cycles = student.config.cycles
         for count in range(cycles.lowest, cycles.highest + 1):
             backend = OpenVINOBackend(student, precision, threads)
-            estimator = PoseEstimator(
-                backend,
-                student_name=name,
-                scores=student.scores,
-                calibration=ScoreCalibration.from_facts(training_facts(name)),
-            )
+            estimator = PoseEstimator(backend, student_name=name, scores=student.scores)
 
             def run(crops: Any, backend: OpenVINOBackend = backend, count: int = count) -> object:
                 pixels = torch.from_numpy(crops).permute(0, 3, 1, 2)

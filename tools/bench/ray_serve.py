@@ -12,7 +12,7 @@ from service.bench.serve import ServeBench
 from service.bench.server import KEYS, free_port, started
 from service.bench.tables import machine
 from service.cli.bench_shared import Images, Rounds, Seconds, progress_line, read_images
-from service.cli.extras import need
+from service.cli.options import need
 from tools.bench.servers import side_by_side
 
 

@@ -37,17 +37,15 @@ def measure(trainer: Trainer, seconds: float) -> dict[str, float]:
     one = next(inputs)
     return {
         "loader": rate_of(lambda: next(inputs), stage.batch, seconds),
-        "views": rate_of(lambda: trainer.render(one, stage), stage.batch, seconds),
-        "views and step": rate_of(
-            lambda: trainer.step(one, stage, stage.rate), stage.batch, seconds
-        ),
-        "all": rate_of(lambda: trainer.step(next(inputs), stage, stage.rate), stage.batch, seconds),
+        "views": rate_of(lambda: trainer.render(one), stage.batch, seconds),
+        "views and step": rate_of(lambda: trainer.step(one, stage.rate), stage.batch, seconds),
+        "all": rate_of(lambda: trainer.step(next(inputs), stage.rate), stage.batch, seconds),
     }
 
 
 def main(
     shards: Annotated[list[str], typer.Option(help="Shards; may be repeated.")],
-    config: Annotated[str, typer.Option(help="Recipe.")] = "compact-cpu",
+    config: Annotated[str, typer.Option(help="Recipe.")] = "lite-cpu",
     seconds: Annotated[float, typer.Option(help="Length of one measurement.")] = 20.0,
 ) -> None:
     """Whether the loader keeps up with the device; the run's folder is a temporary one."""

@@ -20,8 +20,10 @@ import ray
 from sdpose_core.commands.archive.output import ArchiveOutput, Part
 from sdpose_core.commands.archive.work import ArchiveOptions, PartResult, give_up, work_on
 from sdpose_core.commands.predict import Estimate, Interrupted
+from sdpose_core.commands.watch import Watch
 from sdpose_core.files.outputs import OutputError
-from sdpose_core.hardware.ray_cluster import ClusterError, error_line
+from sdpose_core.hardware.ray_cluster import ClusterError
+from sdpose_core.messages import error_line
 
 _ATTEMPTS: Final = 3
 """At a part whose worker died. Ray would go on for ever with one that always kills it."""
@@ -81,12 +83,10 @@ def run_on_ray(
     parts: Iterable[Part],
     output: ArchiveOutput,
     options: ArchiveOptions,
+    watch: Watch,
     *,
     build: Callable[[], Estimate] | None = None,
     workers: int | None = None,
-    report: Callable[[str], None],
-    advance: Callable[[int], None],
-    stopping: Callable[[], bool],
 ) -> PartResult:
     """Work on the parts with the workers of the cluster that is connected to.
 
@@ -94,14 +94,12 @@ def run_on_ray(
         parts: what to do.
         output: where it goes: an address or folder that every machine sees.
         options: the models and the like.
+        watch: follows the run by parts, and may end it after one.
         build: loads the models; None as the options say.
-        workers: at most so many; None for one a GPU, or one a machine where there is no GPU.
-        report: told of each source that failed, as one line.
-        advance: told of the sources of each part that is done.
-        stopping: asked after each part; true ends the run.
+        workers: at most so many; None for one per GPU, or one per machine where there is no GPU.
 
     Raises:
-        Interrupted: ``stopping`` said so; parts that are not complete are not there.
+        Interrupted: ``watch`` is stopping; parts that are not complete are not there.
         ClusterError: a part failed, or killed its worker, again and again.
         OutputError: a part cannot be written.
     """
@@ -125,19 +123,18 @@ def run_on_ray(
         num_cpus=cpus,
         num_gpus=1 if gpus else None,
     )
-    rows, failures = 0, list[str]()
+    total = PartResult()
     try:
         for row in dataset.iter_rows():
             result: PartResult | Exception = pickle.loads(row["result"])  # noqa: S301 - our worker
             if isinstance(result, Exception):
                 raise result
-            rows += result.rows
-            failures += result.failures
+            total += result
             for line in result.failures:
-                report(line)
-            advance(row["sources"])
-            if stopping():
+                watch.report(line)
+            watch.advance(row["sources"])
+            if watch.stopping:
                 raise Interrupted
     except ray.exceptions.RayError as error:
         raise ClusterError(f"Ray gave up: {error_line(error)}") from error
-    return PartResult(rows, tuple(failures))
+    return total

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import socket
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from functools import partial
 from typing import Any, Final
@@ -14,6 +14,7 @@ from sdpose_core.checkpoints import checkpoint_digest
 from sdpose_core.commands.archive.output import ArchiveOutput, Part
 from sdpose_core.commands.archive.schema import batch_of, error_row, row_of
 from sdpose_core.commands.predict import Estimate, Interrupted, Prediction
+from sdpose_core.commands.watch import Unwatched, Watch
 from sdpose_core.detector.weights import find_detector
 from sdpose_core.estimator import PoseEstimator
 from sdpose_core.io.sources import Source
@@ -74,15 +75,18 @@ def model_digests(pretrained: Mapping[str, Any]) -> dict[str, str]:
 
 @dataclass(frozen=True)
 class PartResult:
-    """What became of a part.
+    """What became of a part, or of several: results add up.
 
     Attributes:
         rows: written, those of failures among them.
         failures: of sources that failed: name and reason in one line each.
     """
 
-    rows: int
-    failures: tuple[str, ...]
+    rows: int = 0
+    failures: tuple[str, ...] = ()
+
+    def __add__(self, other: PartResult) -> PartResult:
+        return PartResult(self.rows + other.rows, self.failures + other.failures)
 
 
 def parts_of(sources: Sequence[Source], run: int, size: int) -> Iterator[Part]:
@@ -146,11 +150,7 @@ def work_on(
     output: ArchiveOutput,
     estimate: Estimate,
     options: ArchiveOptions,
-    *,
-    report: Callable[[str], None] = lambda line: None,
-    advance: Callable[[int], None] = lambda steps: None,
-    expect: Callable[[int], None] = lambda steps: None,
-    stopping: Callable[[], bool] = lambda: False,
+    watch: Watch | None = None,
 ) -> PartResult:
     """Read the sources of a part, find their people and write the part.
 
@@ -159,21 +159,12 @@ def work_on(
         output: where it goes.
         estimate: poses of a batch of images.
         options: batch size and the like.
-        report: told of each source that failed, as one line.
-        advance: told of each image and frame that is done.
-        expect: told how many frames a video has, before its first.
-        stopping: asked between batches; true ends the work with ``Interrupted``.
+        watch: follows the work, and may end it.
 
     Raises:
-        Interrupted: ``stopping`` said so; the sources that were done are written.
+        Interrupted: ``watch`` is stopping; the sources that were done are written.
         OutputError: the part cannot be written.
     """
-    failures: list[str] = []
-
-    def failed(line: str) -> None:
-        failures.append(line)
-        report(line)
-
     interrupted: Interrupted | None = None
     with output.part(part) as file:
         rows = _Rows(file, output)
@@ -182,10 +173,7 @@ def work_on(
             rows,
             options.batch_size,
             None,
-            failed,
-            advance,
-            expect,
-            stopping,
+            watch or Unwatched(),
             TrackingConfig() if options.track else None,
             options.readers,
         )
@@ -198,7 +186,7 @@ def work_on(
         rows.finish()
     if interrupted is not None:
         raise interrupted
-    return PartResult(rows.written, tuple(failures))
+    return PartResult(rows.written, tuple(prediction.failures))
 
 
 def give_up(part: Part, output: ArchiveOutput, reason: str) -> PartResult:

@@ -2,9 +2,7 @@
 
 from __future__ import annotations
 
-import queue
 import threading
-import warnings
 from collections.abc import Callable
 from functools import cache, cached_property
 from pathlib import Path
@@ -14,17 +12,18 @@ import numpy as np
 import openvino as ov
 import torch
 from numpy.typing import NDArray
-from openvino.preprocess import PrePostProcessor
-from torch import Tensor, nn
+from torch import Tensor
 
 from sdpose_core.hardware.backends.folding import folded, folding_pays, has_shuffles
 from sdpose_core.hardware.backends.lanes import Lanes
 from sdpose_core.hardware.openvino_models import (
+    RequestPool,
     cached,
     choose_precision,
     compile_model,
+    convert,
     make_key,
-    traced,
+    pixels_in,
     weights_digest,
 )
 from sdpose_core.model import JointReader, ServedStudent, Student, StudentConfig
@@ -32,8 +31,6 @@ from sdpose_core.vision.heatmaps import MAX_REFINEMENT
 
 PRECISIONS: Final = ("fp32", "bf16")
 ANY_SIZE: Final = -1
-_REVISION: Final = 1
-"""Incremented when the graph changes for the same weights, so that older files are not used."""
 
 
 class OpenVINOBackend:
@@ -106,23 +103,16 @@ class OpenVINOBackend:
 
     def reader(self, module: JointReader) -> Callable[[Tensor], Tensor]:
         """See ``PoseBackend.reader``; the first call compiles it."""
-        requests: queue.SimpleQueue[ov.InferRequest] = queue.SimpleQueue()
 
         @cache
-        def compiled() -> ov.CompiledModel:
+        def requests() -> RequestPool:
             model = _cached_reader(module, self.config, self._cache_folder)
-            return compile_model(model, "fp32", self._threads)
+            return RequestPool(compile_model(model, "fp32", self._threads))
 
         def read(heatmaps: Tensor) -> Tensor:
-            try:
-                request = requests.get_nowait()
-            except queue.Empty:
-                request = compiled().create_infer_request()
-            try:
+            with requests().borrowed() as request:
                 results = request.infer([heatmaps.contiguous().numpy()], share_inputs=True)
                 return torch.from_numpy(results[0].copy())
-            finally:
-                requests.put(request)
 
         return read
 
@@ -173,53 +163,20 @@ def fill_cache(student: Student, cache_folder: Path | None = None) -> None:
 
 def _cached_reader(module: JointReader, config: StudentConfig, folder: Path | None) -> ov.Model:
     shape = (config.keypoints, *config.heatmap_size)
-    key = make_key(
-        joints=weights_digest(module),
-        shape=shape,
-        max_refinement=module.max_refinement,
-        revision=_REVISION,
-    )
-    return cached(key, lambda: _converted(module, shape), folder)
+    key = make_key(joints=weights_digest(module), shape=shape, max_refinement=module.max_refinement)
+    return cached(key, lambda: convert(module, torch.zeros(2, *shape)), folder)
 
 
 def _cached_model(
     student: Student, digest: str, cycles: int, fold: bool, folder: Path | None
 ) -> ov.Model:
-    key = make_key(
-        student=digest,
-        config=student.config.to_dict(),
-        cycles=cycles,
-        folded=fold,
-        revision=_REVISION,
-    )
+    key = make_key(student=digest, config=student.config.to_dict(), cycles=cycles, folded=fold)
     return cached(
-        key, lambda: with_pixels(convert(folded(student) if fold else student, cycles)), folder
+        key, lambda: convert_student(folded(student) if fold else student, cycles), folder
     )
 
 
-def with_pixels(model: ov.Model) -> ov.Model:
-    """A model of ``convert`` that takes ``(B, 256, 192, 3)`` uint8."""
-    steps = PrePostProcessor(model)
-    crops = steps.input()
-    crops.tensor().set_element_type(ov.Type.u8).set_layout(ov.Layout("NHWC"))
-    crops.model().set_layout(ov.Layout("NCHW"))
-    crops.preprocess().convert_element_type(ov.Type.f32)
-    return steps.build()
-
-
-def convert(student: Student, cycles: int) -> ov.Model:
-    """The served pass as an OpenVINO model, ``(B, 3, 256, 192)`` float 0..255 with any B."""
-    return _converted(ServedStudent(student, cycles), (3, *student.config.input_size))
-
-
-def _converted(module: nn.Module, shape: tuple[int, ...]) -> ov.Model:
-    """A module of one float32 input ``(B, *shape)`` with any B."""
-    example = torch.zeros(2, *shape)
-    # Traced here, since the converter's own tracing runs the network several times.
-    with torch.inference_mode(), warnings.catch_warnings():
-        warnings.simplefilter("ignore")
-        return ov.convert_model(
-            traced(module.eval(), example),
-            example_input=example,
-            input=[ov.PartialShape([-1, *shape])],
-        )
+def convert_student(student: Student, cycles: int) -> ov.Model:
+    """The served pass as an OpenVINO model, ``(B, 256, 192, 3)`` uint8 with any B."""
+    example = torch.zeros(2, 3, *student.config.input_size)
+    return pixels_in(convert(ServedStudent(student, cycles), example)).build()

@@ -3,15 +3,13 @@
 from __future__ import annotations
 
 from collections.abc import Callable
-from typing import Final
 
 import torch
 from torch import Tensor
 
+from sdpose_core.hardware.choice import TORCH_PRECISIONS, torch_precision
 from sdpose_core.hardware.cuda_graphs import GraphedCalls
 from sdpose_core.model import JointReader, Student
-
-PRECISIONS: Final = {"fp32": torch.float32, "fp16": torch.float16, "bf16": torch.bfloat16}
 
 
 class TorchBackend:
@@ -20,8 +18,7 @@ class TorchBackend:
     Args:
         student: In float32; it is moved and converted, so pass one that nothing else uses.
         device: Such as ``"cpu"``, ``"cuda"`` or ``"cuda:1"``.
-        precision: ``"fp32"``, ``"fp16"`` or ``"bf16"``; ``"auto"`` is fp16 on a GPU and fp32 on
-            a CPU.
+        precision: As of ``choice.torch_precision``.
         graphs: On a GPU, replay every batch size from a CUDA graph (``cuda_graphs``).
     """
 
@@ -37,17 +34,13 @@ class TorchBackend:
     ) -> None:
         self.device = torch.device(device)
         gpu = self.device.type != "cpu"
-        self.precision = ("fp16" if gpu else "fp32") if precision == "auto" else precision
-        if self.precision not in PRECISIONS:
-            raise ValueError(
-                f"precision {precision!r}: the torch backend has {', '.join(PRECISIONS)}"
-            )
+        self.precision = torch_precision(precision, self.device)
         self.batch_sizes: tuple[int, ...] = (1, 2, 4, 8, 16, 32, 64) if gpu else (1, 2, 4, 8)
         self.pads = gpu
         self.config = student.config
         self._student = student.eval().to(
             device=self.device,
-            dtype=PRECISIONS[self.precision],
+            dtype=TORCH_PRECISIONS[self.precision],
             memory_format=torch.channels_last,  # type: ignore[call-overload]
         )
         self._graphs = gpu and graphs

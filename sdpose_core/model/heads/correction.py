@@ -5,7 +5,6 @@ from __future__ import annotations
 from typing import TYPE_CHECKING, Final
 
 import torch
-import torch.nn.functional as F
 from torch import Tensor, nn
 
 if TYPE_CHECKING:
@@ -62,7 +61,5 @@ class CorrectionHead(nn.Module):
         gate, kernel = answer[..., :1], answer[..., 1:]
         seen = torch.cat((features, dense.to(features.dtype)), dim=1).flatten(2)
         change = (kernel @ seen).reshape(batch, -1, height, width)
-        if change.shape[2:] != heatmaps.shape[2:]:
-            change = F.interpolate(change, heatmaps.shape[2:], mode="bilinear", align_corners=False)
         corrected: Tensor = heatmaps * (1 + gate[..., None]) + change
         return corrected

@@ -6,7 +6,7 @@ next batch overlaps the current step.
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Generator, Iterator
 from contextlib import closing
 from dataclasses import dataclass, fields, replace
 
@@ -16,10 +16,8 @@ from torch import Tensor
 
 from sdpose_core.data.augment import draw_views, render_views
 from sdpose_core.data.batches import CropBatch, SampleStream, iterate_batches
-from sdpose_core.data.disturb import disturb_views, draw_disturbances
 from sdpose_core.data.shards import CropSet, context_regions
-from sdpose_core.skeleton import FLIP_INDICES
-from sdpose_core.train.loop.scoring import resize_views
+from sdpose_core.model import StudentConfig
 from sdpose_core.train.recipe.config import TrainConfig
 from sdpose_core.types import PUBLISHED_VIEW, ViewGeometry
 from sdpose_core.vision.heatmaps import encode
@@ -30,8 +28,8 @@ class StepInputs:
     """Images of one batch and the views drawn for them, all on one device.
 
     ``images`` (B, H, W, 3) uint8 RGB; ``indices`` (B,) of the samples; ``to_image`` (B, 2, 3),
-    ``gain`` and ``lift`` (B,) as in ``Views``; ``disturbances`` as in ``draw_disturbances``;
-    ``joints`` (B, 17, 2) in heatmap pixels; ``confidence`` (B, 17), the weight in the loss.
+    ``gain`` and ``lift`` (B,) as in ``Views``; ``joints`` (B, K, 2) in heatmap pixels;
+    ``confidence`` (B, K), the weight in the loss.
     """
 
     images: Tensor
@@ -39,7 +37,6 @@ class StepInputs:
     to_image: Tensor
     gain: Tensor
     lift: Tensor
-    disturbances: Tensor
     joints: Tensor
     confidence: Tensor
 
@@ -65,20 +62,20 @@ def draw_inputs(
     batch: CropBatch,
     size: tuple[int, int],
     config: TrainConfig,
-    view: ViewGeometry,
+    student: StudentConfig,
     step: int,
     rank: int,
 ) -> StepInputs:
     """The views of one batch, on the host; only ``step`` and ``rank`` decide what is drawn.
 
-    ``size``: width and height of the images; ``view``: the sizes of the student.
+    ``size``: width and height of the images.
     """
     count = len(batch.keypoints)
     rng = np.random.default_rng((config.seed, 2, step, rank))
-    data, weights = config.data, batch.keypoints[..., 2].copy()
+    weights, view = batch.keypoints[..., 2].copy(), student.view
     regions = context_regions(count, size, view)
-    views = draw_views(batch.keypoints, regions, size, data.augment, rng)
-    weights[views.flipped] = weights[views.flipped][:, list(FLIP_INDICES)]
+    views = draw_views(batch.keypoints, regions, size, config.data.augment, rng, student.skeleton)
+    weights[views.flipped] = weights[views.flipped][:, list(student.skeleton.mirror)]
     stride = np.array(view.input_size, np.float32) / np.array(view.heatmap_size, np.float32)
     return StepInputs(
         images=torch.from_numpy(batch.images),
@@ -86,9 +83,8 @@ def draw_inputs(
         to_image=torch.from_numpy(views.to_image),
         gain=torch.from_numpy(views.gain),
         lift=torch.from_numpy(views.lift),
-        disturbances=torch.from_numpy(draw_disturbances(count, data.augment, rng)),
         joints=torch.from_numpy(views.joints / stride),
-        confidence=torch.from_numpy(np.where(weights >= data.minimum_confidence, weights, 0)),
+        confidence=torch.from_numpy(weights),
     )
 
 
@@ -103,18 +99,18 @@ def step_inputs(
     batch_size: int,
     rank: int = 0,
     world: int = 1,
-    view: ViewGeometry = PUBLISHED_VIEW,
+    student: StudentConfig,
     held: Tensor | None = None,
-) -> Iterator[StepInputs]:
+) -> Generator[StepInputs, None, None]:
     """Endless inputs on ``device`` from position ``samples`` of the stream and step ``step`` on.
 
-    ``view``: the sizes of the student; ``held``: the images of all crops (N, H, W, 3), if they are
+    ``student``: its sizes and skeleton; ``held``: the images of all crops (N, H, W, 3), if they are
     already on ``device``.
     """
 
     def make(batch: CropBatch, number: int) -> StepInputs:
         height, width = batch.images.shape[1:3] if held is None else held.shape[1:3]
-        inputs = draw_inputs(batch, (width, height), config, view, step + number, rank)
+        inputs = draw_inputs(batch, (width, height), config, student, step + number, rank)
         return inputs.pinned(device) if device.type == "cuda" else inputs
 
     def placed(inputs: StepInputs) -> StepInputs:
@@ -132,7 +128,7 @@ def step_inputs(
         workers=config.data.workers,
         decode=held is None,
     )
-    with closing(batches):  # type: ignore[type-var]
+    with closing(batches):
         if device.type == "cuda":
             yield from _copied_ahead(batches, placed, device)
         for inputs in batches:
@@ -158,23 +154,12 @@ def _copied_ahead(
 
 
 def render_inputs(
-    inputs: StepInputs,
-    size: tuple[int, int],
-    heatmap: str,
-    view: ViewGeometry = PUBLISHED_VIEW,
+    inputs: StepInputs, view: ViewGeometry = PUBLISHED_VIEW
 ) -> tuple[Tensor, Tensor, Tensor]:
-    """Views (B, 3, *size), targets (B, 17, *heatmap) and weights (B, 17), on the inputs' device.
+    """Views (B, 3, *input), targets (B, K, *heatmap) and weights (B, K), on the inputs' device.
 
-    ``heatmap``: the loss's kind; ``view``: the student's sizes, heatmaps' among them. Does not
-    synchronise: only work on the device.
+    ``view``: the student's sizes. Does not synchronise: only work on the device.
     """
     images = render_views(inputs.images, inputs.to_image, inputs.gain, inputs.lift, view)
-    images = resize_views(disturb_views(images, inputs.disturbances), size)
     target, weights = encode(inputs.joints, inputs.confidence, size=view.heatmap_size)
-    if heatmap == "cross_entropy":
-        # A softmax cannot express "outside": such joints are not trained on.
-        x, y = inputs.joints.unbind(2)
-        height, width = target.shape[2:]
-        inside = (x > -0.5) & (y > -0.5) & (x < width - 0.5) & (y < height - 0.5)
-        weights = weights * inside
     return images.contiguous(memory_format=torch.channels_last), target, weights

@@ -2,13 +2,18 @@
 
 from __future__ import annotations
 
+import ctypes
 import os
+import sys
 
 import torch
 from lightning_fabric import Fabric
 from lightning_fabric.utilities.exceptions import MisconfigurationException
 
 from sdpose_core.train.recipe.config import TrainConfig
+
+_TRIM_THRESHOLD, _TOP_PAD, _MMAP_MAX = -1, -2, -4
+"""Parameters of glibc's mallopt."""
 
 
 def device_kind(accelerator: str) -> str:
@@ -48,10 +53,10 @@ def make_fabric(config: TrainConfig, precision: str) -> Fabric:
             or torchrun started a different number of processes.
     """
     kind = device_kind(config.accelerator)
-    asked = config.devices if isinstance(config.devices, int) else 0
-    if kind == "cuda" and asked > torch.cuda.device_count():
+    requested = config.devices if isinstance(config.devices, int) else 0
+    if kind == "cuda" and requested > torch.cuda.device_count():
         raise ValueError(
-            f"devices: {asked} GPUs requested, this machine has {torch.cuda.device_count()}; "
+            f"devices: {requested} GPUs requested, this machine has {torch.cuda.device_count()}; "
             f"set how many to use with --devices (the rate may need adjusting to the batch)"
         )
     try:
@@ -67,7 +72,7 @@ def make_fabric(config: TrainConfig, precision: str) -> Fabric:
         ) from error
     if torch.distributed.is_torchelastic_launched():
         started = int(os.environ["WORLD_SIZE"])
-        wanted = asked * config.nodes if asked else fabric.world_size
+        wanted = requested * config.nodes if requested else fabric.world_size
         if started != wanted:
             # Otherwise each would train independently, all in one folder.
             raise ValueError(
@@ -77,10 +82,27 @@ def make_fabric(config: TrainConfig, precision: str) -> Fabric:
     return fabric
 
 
-def part() -> None:
-    """Ends what connects the processes of a run; to be called when the last of it is done.
+def close_process_group() -> None:
+    """End the connections between the processes of a run, after its last step.
 
     Without it their threads still run when Python ends, which now and then aborts the process.
     """
     if torch.distributed.is_available() and torch.distributed.is_initialized():
         torch.distributed.destroy_process_group()
+
+
+def keep_freed_memory() -> bool:
+    """Tell glibc to reuse freed memory instead of returning it to the system after each step.
+
+    Activations of one step are freed and allocated again by the next; returning large blocks and
+    having every page cleared again costs a fifth to a third of a CPU step. True if it took effect
+    (glibc only); call before the first step.
+    """
+    if not sys.platform.startswith("linux"):
+        return False
+    mallopt = getattr(ctypes.CDLL(None), "mallopt", None)
+    if mallopt is None:
+        return False
+    settings = ((_MMAP_MAX, 0), (_TRIM_THRESHOLD, 2**31 - 1), (_TOP_PAD, 256 * 2**20))
+    accepted = [mallopt(key, value) == 1 for key, value in settings]
+    return all(accepted)

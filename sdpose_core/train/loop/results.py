@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from pathlib import Path
-from typing import Any
+from typing import Any, Final
 
 import torch
 from lightning_fabric import Fabric
@@ -16,10 +16,8 @@ from sdpose_core.train.optim.ema import WeightAverage
 from sdpose_core.train.recipe.config import TrainConfig
 from sdpose_core.train.recipe.progress import Counters
 
-
-def size_name(size: tuple[int, int]) -> str:
-    """Height and width as used in the names of scores, such as ``"256x192"``."""
-    return f"{size[0]}x{size[1]}"
+OKS: Final = "dev/oks"
+"""Name of the score that decides which student is kept."""
 
 
 def averaged_copy(student: Student, average: WeightAverage | None, device: torch.device) -> Student:
@@ -52,7 +50,7 @@ def run_facts(
     }
 
 
-def refuse_broken_weights(objective: nn.Module, fabric: Fabric, step: int, folder: Path) -> None:
+def reject_broken_weights(objective: nn.Module, fabric: Fabric, step: int, folder: Path) -> None:
     """Raise in every process before broken weights replace good ones.
 
     Raises:
@@ -61,9 +59,9 @@ def refuse_broken_weights(objective: nn.Module, fabric: Fabric, step: int, folde
     tensors = [t for t in objective.state_dict().values() if t.is_floating_point()]
     broken = (~torch.stack([t.isfinite().all() for t in tensors])).any().float()
     if fabric.world_size > 1:
-        heard = fabric.all_reduce(broken, reduce_op="sum")
-        assert isinstance(heard, Tensor)
-        broken = heard
+        received = fabric.all_reduce(broken, reduce_op="sum")
+        assert isinstance(received, Tensor)
+        broken = received
     if broken > 0:
         raise ValueError(
             f"the weights are no longer finite after step {step}; they were not saved. "
@@ -72,22 +70,13 @@ def refuse_broken_weights(objective: nn.Module, fabric: Fabric, step: int, folde
         )
 
 
-def best_kept(folder: Path, size: str) -> float:
-    """The mean OKS of the best student in a run's folder at a size by name, -1 if there is none."""
+def best_kept(folder: Path) -> float:
+    """The mean OKS of the best student in a run's folder, -1 if there is none."""
     scores = training_facts(folder / "best.safetensors").get("scores", {})
-    return float(scores.get(f"dev/oks_{size}", -1.0))
+    return float(scores.get(OKS, -1.0))
 
 
-def score_at(
-    student: Student, dev: DevelopmentSet, size: tuple[int, int], cycles: int | None
-) -> dict[str, float]:
-    """Mean OKS, and the share of people above 0.5, with a backbone that sees ``size``, by name."""
-    pool = student.config.pool
-    served = tuple(side // pool for side in student.config.input_size)
-    seen = None if size == served else size
-    scores = development_score(student, dev, size=seen, cycles=cycles)
-    name = size_name(size)
-    return {
-        f"dev/oks_{name}": float(scores.mean()),
-        f"dev/oks50_{name}": float((scores > 0.5).mean()),
-    }
+def development_scores(student: Student, dev: DevelopmentSet) -> dict[str, float]:
+    """Mean OKS, and the share of people above 0.5, by name."""
+    scores = development_score(student, dev)
+    return {OKS: float(scores.mean()), "dev/oks50": float((scores > 0.5).mean())}

@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import time
 from collections import defaultdict
-from collections.abc import Iterator
+from collections.abc import Generator
 from contextlib import ExitStack
 from pathlib import Path
 from typing import Any
@@ -18,25 +18,28 @@ from torch import Tensor
 
 from sdpose_core.checkpoints import save_student
 from sdpose_core.data.shards import CropSet
-from sdpose_core.model import Student, StudentConfig
-from sdpose_core.train.loop.agreement import Agreement
-from sdpose_core.train.loop.beginning import check_fit, first_student, served_config, stage_size
-from sdpose_core.train.loop.clock import ComputeClock
+from sdpose_core.model import Student
 from sdpose_core.train.loop.feed import StepInputs, render_inputs
-from sdpose_core.train.loop.hardware import choose_precision, device_kind, make_fabric
+from sdpose_core.train.loop.hardware import (
+    choose_precision,
+    device_kind,
+    keep_freed_memory,
+    make_fabric,
+)
+from sdpose_core.train.loop.initialise import check_development, first_student
 from sdpose_core.train.loop.logs import RunLog, progress_line, score_line
-from sdpose_core.train.loop.memory import keep_freed_memory
 from sdpose_core.train.loop.results import (
+    OKS,
     averaged_copy,
     best_kept,
-    refuse_broken_weights,
+    development_scores,
+    reject_broken_weights,
     run_facts,
-    score_at,
-    size_name,
 )
 from sdpose_core.train.loop.samples import Samples
 from sdpose_core.train.loop.scoring import DevelopmentSet
-from sdpose_core.train.loop.state import read_state, write_config, write_state
+from sdpose_core.train.loop.state import read_state, student_of, write_config, write_state
+from sdpose_core.train.loop.synchronise import Agreement, ComputeClock
 from sdpose_core.train.objective.objective import Objective, total
 from sdpose_core.train.optim.ema import WeightAverage
 from sdpose_core.train.optim.optimiser import make_optimiser, set_rate
@@ -49,8 +52,7 @@ class Trainer:
     """One run in one folder; with ``resume`` it continues from the folder's ``state.pt``.
 
     The folder holds ``config.json``, ``log.csv``, ``tensorboard/``, ``state.pt``,
-    ``last.safetensors`` and, once scored, ``best.safetensors`` (the best development score). The
-    student serves at the size of the last stage: crops are averaged down to it.
+    ``last.safetensors`` and, once scored, ``best.safetensors`` (the best development score).
 
     Raises:
         ValueError: the config does not match this machine, its start or the folder's state, or is
@@ -85,14 +87,13 @@ class Trainer:
         if resume:
             self.counters, parts = read_state(folder)
         if "student" in parts:
-            student = Student(StudentConfig.from_dict(parts["student"]))
+            student = Student(student_of(parts))
             self.begun = f"resumes after step {self.counters.step}"
         else:
             student, self.begun = first_student(config)
-        student.config = served_config(student.config, config)
-        held_view = dev.regions.view if dev is not None else None
-        check_fit(config, student.config, held_view, self.fabric.world_size)
-        self.samples = Samples(config, crops, self.fabric, student.config.view)
+        if dev is not None:
+            check_development(student.config, dev.regions.view)
+        self.samples = Samples(config, crops, self.fabric, student.config)
         self.objective = Objective(student.train(), config.loss)
         self.objective.to(memory_format=torch.channels_last)  # type: ignore[call-overload]
         optimiser = make_optimiser(self.objective, config)
@@ -100,24 +101,21 @@ class Trainer:
         ema = config.optimiser.ema
         self.average = WeightAverage(self.objective.student, ema) if ema > 0 else None
         self.log: RunLog | None = None
-        self.stopping = self._wish = False
+        self.stopping = self._stop_requested = False
         if resume:
             try:
                 self._restore(parts)
             except (KeyError, RuntimeError) as error:
-                said = f"{folder}: its state does not match its config ({error})"
-                raise ValueError(said) from error
+                raise ValueError(
+                    f"{folder}: its state does not match its config ({error})"
+                ) from error
 
     def stop(self) -> None:
         """Make the loop end after the current step and save its state; callable from any thread.
 
         ``stopping`` becomes true once all processes know.
         """
-        self._wish = True
-
-    def size_of(self, stage: StageConfig) -> tuple[int, int]:
-        """Height and width of the images that the backbone sees in a stage."""
-        return stage_size(stage, self.student.config)
+        self._stop_requested = True
 
     @property
     def student(self) -> Student:
@@ -132,9 +130,7 @@ class Trainer:
         if parts.get("precision"):
             self.fabric.strategy.precision.load_state_dict(parts["precision"])
         # A process killed between the two files has a better student than its state records.
-        name = size_name(self.size_of(self.config.stages[-1]))
-        if (kept := best_kept(self.folder, name)) > self.counters.best.get(name, -1.0):
-            self.counters.best[name] = kept
+        self.counters.best = max(self.counters.best, best_kept(self.folder))
 
     def run(self, *, stop_after_steps: int | None = None) -> None:
         """Train to the end of the last stage, or for ``stop_after_steps`` steps of this call.
@@ -172,7 +168,7 @@ class Trainer:
             if self.counters.stage < len(self.config.stages):
                 self._save()
         if self.counters.stage >= len(self.config.stages):
-            self._score(self.config.stages[-1], finished=True)
+            self._score(finished=True)
         self._save()
 
     def _run_stage(self, stage: StageConfig, limit: int | None) -> int:
@@ -187,12 +183,12 @@ class Trainer:
         summed = made = 0
         total_samples = stage.batch * fabric.world_size
         while limit is None or made < limit:
-            agreed.before_step(self._wish)
+            agreed.before_step(self._stop_requested)
             if agreed.stopping:
                 self.stopping = True
                 break
             if score_due(config, counters, agreed.seconds, self.samples.stream.pass_length):
-                self._score(stage)
+                self._score()
                 counters.scored_samples = counters.samples
                 counters.stage_scored = saved = agreed.seconds
                 self._save()
@@ -210,7 +206,7 @@ class Trainer:
                 break
             start = time.perf_counter()
             rate = learning_rate(stage, counters.stage_step, progress)
-            terms = self.step(next(inputs), stage, rate)
+            terms = self.step(next(inputs), rate)
             for name, value in terms.items():
                 sums[name] = sums[name] + value.detach()
             summed += 1
@@ -225,24 +221,22 @@ class Trainer:
             if counters.step % config.log_every == 0:
                 self._report(sums, summed, rate, progress)
                 sums, summed = defaultdict(float), 0
-        inputs.close()  # type: ignore[attr-defined]
+        inputs.close()
         ended = (limit is None or made < limit) and not self.stopping
         if ended and counters.stage + 1 < len(config.stages):
-            self._score(stage)
+            self._score()
         return made
 
-    def inputs(self, stage: StageConfig) -> Iterator[StepInputs]:
+    def inputs(self, stage: StageConfig) -> Generator[StepInputs, None, None]:
         """The inputs of the next steps of a stage, from the run's current position."""
         return self.samples.inputs(stage, self.counters.samples, self.counters.step)
 
-    def step(self, inputs: StepInputs, stage: StageConfig, rate: float) -> dict[str, Tensor]:
+    def step(self, inputs: StepInputs, rate: float) -> dict[str, Tensor]:
         """One optimiser step on one batch; returns the loss terms."""
         config = self.config
-        images, target, weights = self.render(inputs, stage)
+        images, target, weights = self.render(inputs)
         set_rate(self.optimiser, rate)
-        own = self.student.config.train_cycles
-        cycles = own if stage.cycles is None else stage.cycles
-        terms: dict[str, Tensor] = self.wrapped(images, target, weights, cycles)
+        terms: dict[str, Tensor] = self.wrapped(images, target, weights)
         loss = total(terms)
         self.optimiser.zero_grad(set_to_none=True)
         self.fabric.backward(loss)
@@ -258,10 +252,9 @@ class Trainer:
             self.average.update(self.student)
         return {"loss": loss, **terms}
 
-    def render(self, inputs: StepInputs, stage: StageConfig) -> tuple[Tensor, Tensor, Tensor]:
+    def render(self, inputs: StepInputs) -> tuple[Tensor, Tensor, Tensor]:
         """Views, targets and weights of one batch."""
-        size, view = self.size_of(stage), self.student.config.view
-        return render_inputs(inputs, size, self.config.loss.heatmap, view)
+        return render_inputs(inputs, self.student.config.view)
 
     def _report(
         self, sums: dict[str, Tensor | float], count: int, rate: float, progress: float
@@ -279,25 +272,20 @@ class Trainer:
         """A copy of the student with the averaged weights, as saved and scored."""
         return averaged_copy(self.student, self.average, self.fabric.device)
 
-    def _score(self, stage: StageConfig, *, finished: bool = False) -> None:
+    def _score(self, *, finished: bool = False) -> None:
         """Score the averaged student and keep the best; only the first process works.
 
         The state must be saved right after, so that it records the student that was kept.
         """
-        refuse_broken_weights(self.objective, self.fabric, self.counters.step, self.folder)
+        reject_broken_weights(self.objective, self.fabric, self.counters.step, self.folder)
         if self.fabric.is_global_zero:
             student = self.averaged_student()
             values: dict[str, float] = {}
             if self.dev is not None:
-                served = self.size_of(self.config.stages[-1])
-                for size in dict.fromkeys((served, self.size_of(stage))):
-                    found = score_at(student, self.dev, size, self.config.score_cycles)
-                    values |= found
-                    name = size_name(size)
-                    if found[f"dev/oks_{name}"] > self.counters.best.get(name, -1.0):
-                        self.counters.best[name] = found[f"dev/oks_{name}"]
-                        if size == served:
-                            self._export(student, "best", values)
+                values = development_scores(student, self.dev)
+                if values[OKS] > self.counters.best:
+                    self.counters.best = values[OKS]
+                    self._export(student, "best", values)
             self._export(student, "last", {**values, "finished": float(finished)})
             self.history.append({"step": float(self.counters.step), **values})
             if self.log is not None and values:
@@ -316,10 +304,11 @@ class Trainer:
         save_student(student, self.folder / f"{name}.safetensors", facts)
 
     def _save(self) -> None:
-        refuse_broken_weights(self.objective, self.fabric, self.counters.step, self.folder)
+        reject_broken_weights(self.objective, self.fabric, self.counters.step, self.folder)
         if self.fabric.is_global_zero:
             parts: dict[str, Any] = {
                 "student": self.student.config.to_dict(),
+                "skeleton": self.student.config.skeleton.to_dict(),
                 "objective": self.objective.state_dict(),
                 "optimiser": self.optimiser.state_dict(),
                 "precision": self.fabric.strategy.precision.state_dict(),

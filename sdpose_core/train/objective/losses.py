@@ -26,58 +26,18 @@ def heatmap_mse(heatmaps: Tensor, target: Tensor, weights: Tensor) -> Tensor:
     return (error * weights).mean()
 
 
-def heatmap_cross_entropy(heatmaps: Tensor, target: Tensor, weights: Tensor) -> Tensor:
-    """Cross-entropy between softmax over each map and the normalised target, weighted mean.
-
-    ``heatmaps`` (B, K, H, W) are logits, ``target`` (B, K, H, W) any non-negative maps, ``weights``
-    (B, K). The sum is divided by the sum of the weights; joints with an all-zero target do not
-    count.
-    """
-    logs = heatmaps.float().flatten(2).log_softmax(dim=2)
-    flat = target.flatten(2)
-    mass = flat.sum(dim=2)
-    entropy = -(logs * flat).sum(dim=2) / mass.clamp_min(1e-6)
-    weights = weights * (mass > 0)
-    return (entropy * weights).sum() / weights.sum().clamp_min(1e-6)
-
-
-def heatmap_loss(kind: str, heatmaps: Tensor, target: Tensor, weights: Tensor) -> Tensor:
-    """The loss that a config names ("mse" or "cross_entropy")."""
-    if kind == "mse":
-        return heatmap_mse(heatmaps, target, weights)
-    return heatmap_cross_entropy(heatmaps, target, weights)
-
-
-def token_distillation(
-    outputs: Sequence[CycleOutput], detach_teacher: bool = False
-) -> tuple[Tensor, Tensor]:
+def token_distillation(outputs: Sequence[CycleOutput]) -> tuple[Tensor, Tensor]:
     """Visual and keypoint token errors, summed over adjacent cycles, not yet weighted.
 
-    Each is a mean over all elements. In the published code the gradient flows into both sides; with
-    ``detach_teacher`` only the earlier cycle learns.
+    Each is a mean over all elements. As in the published code, the gradient flows into both sides.
     """
     visual = keypoint = torch.zeros((), device=outputs[0].heatmaps.device)
     for student, teacher in pairwise(outputs):
-        seen, point = teacher.visual_tokens.float(), teacher.keypoint_tokens.float()
-        if detach_teacher:
-            seen, point = seen.detach(), point.detach()
-        visual = visual + F.mse_loss(student.visual_tokens.float(), seen)
-        keypoint = keypoint + F.mse_loss(student.keypoint_tokens.float(), point)
+        visual = visual + F.mse_loss(student.visual_tokens.float(), teacher.visual_tokens.float())
+        keypoint = keypoint + F.mse_loss(
+            student.keypoint_tokens.float(), teacher.keypoint_tokens.float()
+        )
     return visual, keypoint
-
-
-def heatmap_distillation(kind: str, outputs: Sequence[CycleOutput], weights: Tensor) -> Tensor:
-    """Each cycle's heatmaps learn from the next cycle's, which get no gradient; summed over pairs.
-
-    For "cross_entropy" the teacher's softmax is the target, for "mse" its maps are.
-    """
-    total = torch.zeros((), device=weights.device)
-    for student, teacher in pairwise(outputs):
-        target = teacher.heatmaps.detach().float()
-        if kind == "cross_entropy":
-            target = target.flatten(2).softmax(dim=2).view_as(target)
-        total = total + heatmap_loss(kind, student.heatmaps, target, weights)
-    return total
 
 
 def student_loss(
@@ -87,7 +47,7 @@ def student_loss(
     config: LossConfig,
     first_cycle: int = 1,
 ) -> dict[str, Tensor]:
-    """Every term by name, weighted, without the auxiliary heads; their sum is the loss.
+    """Every term by name, weighted; their sum is the loss.
 
     ``first_cycle``: the number of the first output, 0 where it is the backbone's own. Heatmap terms
     are named by their cycle, ``heatmap_<n>``, the first cycle's ``heatmap``.
@@ -95,15 +55,11 @@ def student_loss(
     terms = {}
     for number, output in enumerate(outputs, start=first_cycle):
         name = "heatmap" if number == 1 else f"heatmap_{number}"
-        terms[name] = heatmap_loss(config.heatmap, output.heatmaps, target, weights)
+        terms[name] = heatmap_mse(output.heatmaps, target, weights)
     # The tokens of cycle 0 have not been through the encoder: there is nothing to distil into.
     encoded = outputs[1 - first_cycle :]
     if len(encoded) > 1 and config.tokens > 0:
-        visual, keypoint = token_distillation(encoded, config.detach_teacher)
+        visual, keypoint = token_distillation(encoded)
         terms["visual_tokens"] = config.tokens * visual
         terms["keypoint_tokens"] = config.tokens * keypoint
-    if len(outputs) > 1 and config.heatmap_distillation > 0:
-        terms["heatmap_distillation"] = config.heatmap_distillation * heatmap_distillation(
-            config.heatmap, outputs, weights
-        )
     return terms

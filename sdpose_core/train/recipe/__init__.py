@@ -1,1 +1,1 @@
-"""What a run is asked to do: its configuration and the recipes by name."""
+"""Configurations of training runs, and the recipes by name."""

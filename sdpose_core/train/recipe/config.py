@@ -4,13 +4,14 @@ from __future__ import annotations
 
 import json
 from collections.abc import Mapping
-from dataclasses import asdict, field, fields
+from dataclasses import asdict, field, fields, replace
 from typing import Any, Literal
 
 from pydantic import ConfigDict, TypeAdapter, ValidationError
 from pydantic.dataclasses import dataclass
 
 from sdpose_core.data.augment import AugmentConfig
+from sdpose_core.messages import first_complaint
 
 _STRICT = ConfigDict(extra="forbid", strict=True)
 
@@ -21,9 +22,8 @@ class DataConfig:
 
     ``shards``: files, folders or globs of tar shards; or ``coco_annotations`` with ``coco_images``:
     a COCO keypoint set as published, packed once into ``coco_cache`` (the run's folder if not
-    given). ``source_weights``: factor of a source's samples; ``human_factor`` of samples labelled
-    by people whose source is not named. ``minimum_confidence``: joints below it are excluded from
-    the loss. ``dev_annotations`` and ``dev_images``: a COCO set to score on while training.
+    given). ``source_weights``: factor of a source's samples, 1 if not named. ``dev_annotations``
+    and ``dev_images``: a COCO set to score on while training.
     ``on_device``: crops are decoded once and held in the device's memory, 289 kB each; ``workers``
     threads then only draw the views. With several processes, each holds all of them.
     """
@@ -33,8 +33,6 @@ class DataConfig:
     coco_images: str | None = None
     coco_cache: str | None = None
     source_weights: Mapping[str, float] = field(default_factory=dict)
-    human_factor: float = 1.0
-    minimum_confidence: float = 0.0
     dev_annotations: str | None = None
     dev_images: str | None = None
     workers: int = 4
@@ -46,19 +44,10 @@ class DataConfig:
 class LossConfig:
     """The terms of the loss; see ``sdpose_core.train.objective.losses``.
 
-    ``heatmap``: "mse" is the published code's, "cross_entropy" compares the softmax over each map
-    with the normalised Gaussian. ``tokens``: weight of the token distillation between cycles.
-    ``detach_teacher``: no gradient into the later cycle. ``heatmap_distillation``: weight of each
-    cycle's heatmaps learning from the next cycle's. ``dense`` and ``stem``: weights of the two
-    training-only heads.
+    ``tokens``: weight of the token distillation between cycles.
     """
 
-    heatmap: Literal["mse", "cross_entropy"] = "mse"
     tokens: float = 5e-6
-    detach_teacher: bool = False
-    heatmap_distillation: float = 0.0
-    dense: float = 0.0
-    stem: float = 0.0
 
 
 @dataclass(frozen=True, config=_STRICT)
@@ -80,25 +69,21 @@ class OptimiserConfig:
 
 @dataclass(frozen=True, config=_STRICT)
 class StageConfig:
-    """One part of a run with its own resolution, batch, length and rate.
+    """One part of a run with its own batch, length and rate.
 
     Length: exactly one of ``steps``, ``epochs`` and ``minutes`` (of computing, pauses left out).
-    ``size`` is the input's height and width (None: the student's), ``batch`` is per process,
-    ``cycles`` (None: the student's own number; 0: its backbone alone, if it has its own heatmaps)
-    how often the encoder runs. ``schedule`` shapes the rate after a linear warm-up of
+    ``batch`` is per process. ``schedule`` shapes the rate after a linear warm-up of
     ``warmup_steps`` from ``rate * warmup_start``: "steps" multiplies by 0.1 at each of
     ``milestones`` (shares of the stage), "hold_cosine" keeps the rate for the share ``hold`` and
-    falls to ``final * rate`` along a cosine, "constant" keeps it.
+    falls to ``final * rate`` along a cosine.
     """
 
-    size: tuple[int, int] | None = None
     batch: int = 64
     steps: int | None = None
     epochs: float | None = None
     minutes: float | None = None
-    cycles: int | None = None
     rate: float = 1e-3
-    schedule: Literal["steps", "hold_cosine", "constant"] = "hold_cosine"
+    schedule: Literal["steps", "hold_cosine"] = "hold_cosine"
     milestones: tuple[float, ...] = (200 / 300, 260 / 300)
     hold: float = 0.5
     final: float = 0.02
@@ -126,15 +111,14 @@ class TrainConfig:
     matching tensors are used.
     ``devices`` is per node; ``batch`` of a stage is per device. ``precision``: "auto" is bf16 where
     the hardware computes in it, float32 elsewhere. A development score every ``evaluate_minutes``
-    of computing, or every ``evaluate_epochs`` where given. ``score_cycles``: the number of cycles
-    whose development score decides which weights are kept (None: the served number; 0: its backbone
-    alone).
+    of computing, or every ``evaluate_epochs`` where given.
     """
 
     name: str = "run"
     student: str = "sdpose-t"
     start: str | None = None
     init: Literal["compact", "published"] = "compact"
+    skeleton: str = "coco17"
     backbone_start: str | None = None
     seed: int = 0
     data: DataConfig = field(default_factory=DataConfig)
@@ -150,15 +134,12 @@ class TrainConfig:
     evaluate_epochs: float | None = None
     checkpoint_minutes: float = 5.0
     log_every: int = 20
-    score_cycles: int | None = None
 
     def __post_init__(self) -> None:
         if not self.stages:
             raise ValueError("a run needs at least one stage")
-        for name, least in (("log_every", 1), ("score_cycles", 0)):
-            value = getattr(self, name)
-            if value is not None and value < least:
-                raise ValueError(f"{name}: expected at least {least}, got {value}")
+        if self.log_every < 1:
+            raise ValueError(f"log_every: expected at least 1, got {self.log_every}")
         if self.evaluate_epochs is not None and self.evaluate_epochs <= 0:
             raise ValueError(f"evaluate_epochs: expected more than 0, got {self.evaluate_epochs}")
 
@@ -176,17 +157,37 @@ class TrainConfig:
             raise ValueError(_sentence(error)) from None
 
 
+def within_minutes(config: TrainConfig, minutes: float) -> TrainConfig:
+    """The recipe shaped to ``minutes`` of computing.
+
+    Stages given in minutes keep their proportions; if none is, every stage gets an equal share.
+    The rate's schedule follows the new length.
+    """
+    if minutes <= 0:
+        raise ValueError(f"minutes: expected more than 0, got {minutes}")
+    lengths = [stage.minutes for stage in config.stages]
+    known = [length for length in lengths if length is not None]
+    if len(known) != len(lengths):
+        known = [1.0] * len(lengths)
+    shares = [length / sum(known) for length in known]
+    stages = tuple(
+        replace(stage, steps=None, epochs=None, minutes=minutes * share)
+        for stage, share in zip(config.stages, shares, strict=True)
+    )
+    return replace(config, stages=stages)
+
+
 def _sentence(error: ValidationError) -> str:
     """The first mistake: where it is, what was expected and what was given."""
     first = error.errors()[0]
-    where = list(first["loc"])
+    place, reason = first_complaint(error)
     if first["type"] == "unexpected_keyword_argument":
+        *tables, name = first["loc"]
         table: Any = TrainConfig()
-        for part in where[:-1]:  # all stages have the same fields
+        for part in tables:  # all stages have the same fields
             table = table[0] if isinstance(part, int) else getattr(table, part)
         known = ", ".join(sorted(each.name for each in fields(table)))
-        place = ".".join(map(str, where[:-1])) or "config"
-        return f"{place}: unknown {where[-1]}; expected {known}"
+        return f"{'.'.join(map(str, tables)) or 'config'}: unknown {name}; expected {known}"
     if first["type"] == "value_error":  # a check of ours, which names the field itself
-        return str(first["ctx"]["error"])
-    return f"{'.'.join(map(str, where)) or 'config'}: {first['msg']}, got {first['input']!r}"
+        return reason
+    return f"{place or 'config'}: {reason}, got {first['input']!r}"

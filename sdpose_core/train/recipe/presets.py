@@ -33,56 +33,25 @@ def _paper(student: str, batch: int) -> TrainConfig:
     )
 
 
-_COMPACT_DATA = DataConfig(
-    human_factor=1.0,
-    source_weights={
-        "coco_train2017_kp": 8.0,
-        "coco_train2017_unl": 3.0,
-        "human_det": 0.5,
-        "lspet": 0.6,  # upside-down athletes are far from typical requests
-    },
-    workers=1,
-    augment=AugmentConfig(
-        shift_probability=0.5,
-        shift=0.06,
-        half_body_probability=0.1,
-        cut=0.3,
-        scale_factor=0.25,
-        rotation=20.0,
-        rotation_probability=0.4,
-        colour=0.15,
-    ),
-)
-_COMPACT_LOSS = LossConfig(heatmap="cross_entropy", dense=1.0, stem=0.3)
-_ADAMW = OptimiserConfig(name="adamw", betas=(0.9, 0.98), weight_decay=0.01, clip=5.0, ema=0.99)
-
-_LITE_DATA = replace(
-    _COMPACT_DATA,
-    source_weights={**_COMPACT_DATA.source_weights, "fashion": 2.0},
-    workers=8,
-    on_device=True,
-    # Mild: with harder views the network became worse (see the rate below).
-    augment=AugmentConfig(
-        shift_probability=0.6,
-        shift=0.08,
-        half_body_probability=0.1,
-        cut=0.2,
-        scale_factor=0.25,
-        rotation=25.0,
-        rotation_probability=0.4,
-        colour=0.15,
-        occlude=0.2,
-        low_resolution=0.2,
-        grey=0.05,
-        tint=0.1,
-    ),
-)
 _LITE = TrainConfig(
     name="lite-gpu",
     student="sdpose-lite",
     backbone_start="sdpose-lite",
-    data=_LITE_DATA,
-    loss=LossConfig(heatmap="mse", tokens=0.0),
+    data=DataConfig(
+        workers=8,
+        on_device=True,
+        # Mild: with harder views the network became worse (see the rate below).
+        augment=AugmentConfig(
+            shift_probability=0.6,
+            shift=0.08,
+            half_body_probability=0.1,
+            scale_factor=0.25,
+            rotation=25.0,
+            rotation_probability=0.4,
+            colour=0.15,
+        ),
+    ),
+    loss=LossConfig(tokens=0.0),
     # The mean over a map's pixels makes gradients small: 0.01 corresponds to 2 for a loss in units
     # of a Gaussian's energy.
     optimiser=OptimiserConfig(
@@ -103,63 +72,21 @@ PRESETS: Final[dict[str, TrainConfig]] = {
     "paper-s-v1": _paper("sdpose-s-v1", 64),
     "paper-s-v2": _paper("sdpose-s-v2", 24),
     "paper-b": _paper("sdpose-b", 32),
-    # An hour or two on a few cores: half-size images to the end (a quarter of the work a crop, so
-    # four times the crops); the student then serves at that size. The second cycle costs a third
-    # more and is learnt within minutes, so it is added once the rate has begun to fall.
-    "compact-cpu": TrainConfig(
-        name="compact-cpu",
-        data=_COMPACT_DATA,
-        loss=_COMPACT_LOSS,
-        optimiser=_ADAMW,
-        stages=(
-            StageConfig(
-                size=(128, 96),
-                batch=64,
-                minutes=82,
-                cycles=1,
-                rate=9e-4,
-                warmup_steps=30,
-                hold=0.3,
-                final=0.35,
-            ),
-            StageConfig(
-                size=(128, 96),
-                batch=64,
-                minutes=25,
-                cycles=2,
-                rate=3.15e-4,
-                warmup_steps=1,
-                hold=0.0,
-            ),
-        ),
-        accelerator="cpu",
-        devices=1,
-    ),
-    # One modern GPU, under half an hour: all cycles, reference augmentation, large batches.
-    "compact-gpu": TrainConfig(
-        name="compact-gpu",
-        data=replace(_COMPACT_DATA, workers=14, augment=AugmentConfig(colour=0.2)),
-        loss=_COMPACT_LOSS,
-        optimiser=replace(_ADAMW, ema=0.999),
-        stages=(
-            StageConfig(
-                size=(128, 96),
-                batch=256,
-                minutes=5,
-                rate=1e-3,
-                warmup_steps=200,
-                schedule="constant",
-            ),
-            StageConfig(batch=256, minutes=20, rate=1e-3, warmup_steps=200, hold=0.3),
-        ),
-        accelerator="gpu",
-        devices=1,
-        evaluate_minutes=2.0,
-        checkpoint_minutes=2.0,
-    ),
     # A quarter of an hour of one modern GPU: fine-tunes the published Lite-HRNet and a transformer
     # that corrects it (1,435 crops/s on one H200).
     "lite-gpu": _LITE,
+    # A few cores: the same for the network that ships, which has no transformer.
+    "lite-cpu": replace(
+        _LITE,
+        name="lite-cpu",
+        start="sdpose-lite",
+        backbone_start=None,
+        data=replace(_LITE.data, workers=1, on_device=False),
+        stages=(StageConfig(batch=32, minutes=60, rate=5e-5, warmup_steps=200, hold=0.25),),
+        accelerator="cpu",
+        evaluate_minutes=10.0,
+        checkpoint_minutes=5.0,
+    ),
 }
 
 

@@ -2,14 +2,14 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass, field
+from dataclasses import dataclass
 
 
 @dataclass
 class Counters:
     """The progress of a run. ``samples`` are global over all processes; ``stage_*`` count from the
     start of the stage; ``scored_samples`` is ``samples`` at the last score, ``stage_scored`` is
-    ``stage_seconds`` then; ``best`` are the best scores so far by input size."""
+    ``stage_seconds`` then; ``best`` is the best score so far, -1 without one."""
 
     stage: int = 0
     step: int = 0
@@ -20,4 +20,4 @@ class Counters:
     stage_seconds: float = 0.0
     scored_samples: int = 0
     stage_scored: float = 0.0
-    best: dict[str, float] = field(default_factory=dict)
+    best: float = -1.0
