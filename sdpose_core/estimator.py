@@ -21,7 +21,7 @@ from sdpose_core.hardware.frames import Frame, Uploader, is_alive
 from sdpose_core.hardware.keypoints import KeypointDecoder
 from sdpose_core.hardware.processes import loading
 from sdpose_core.model import PRESETS, ScoreHead, StudentConfig, ranking_of
-from sdpose_core.skeleton import NUM_KEYPOINTS
+from sdpose_core.skeleton import Skeleton
 from sdpose_core.types import (
     NO_DETECTOR,
     Cycles,
@@ -189,6 +189,11 @@ class PoseEstimator:
         return self.config.view.input_size
 
     @property
+    def skeleton(self) -> Skeleton:
+        """Which keypoints the student finds."""
+        return self.config.skeleton
+
+    @property
     def cycles(self) -> Cycles:
         """How often the student's transformer may run."""
         return self.config.cycles
@@ -254,7 +259,7 @@ class PoseEstimator:
         results = self.pose(crops, flip_test=flip_test, cycles=cycles)
         return [
             self.answered(
-                Poses(points, scores, one.boxes, one.scores),
+                Poses(points, scores, one.boxes, one.scores, skeleton=self.skeleton),
                 (int(frame.shape[1]), int(frame.shape[0])),
                 given=boxes is not None,
                 min_score=min_score,
@@ -296,7 +301,7 @@ class PoseEstimator:
     ) -> list[tuple[Floats, Floats]]:
         """Keypoints of crops from any number of images, in as few batches as possible.
 
-        For each entry of ``crops``: keypoints ``(n, 17, 2)`` in image pixels, scores ``(n, 17)``.
+        For each entry of ``crops``: keypoints ``(n, K, 2)`` in image pixels, scores ``(n, K)``.
         """
         heatmaps = self.heatmaps(crops, flip_test=flip_test, cycles=cycles)
         return self.keypoints(heatmaps, crops)
@@ -307,13 +312,13 @@ class PoseEstimator:
         """The first half of ``pose``: the student's answer.
 
         Returns:
-            ``(N, 17, *heatmap_size)`` float32 on the student's device, for all people in order. A
+            ``(N, K, *heatmap_size)`` float32 on the student's device, for all people in order. A
             GPU may still be computing it.
         """
         pixels = [one.pixels for one in crops if len(one)]
         if not pixels:
             size = self.config.heatmap_size
-            return torch.zeros((0, NUM_KEYPOINTS, *size), device=self.backend.device)
+            return torch.zeros((0, len(self.skeleton), *size), device=self.backend.device)
         people = joined(pixels)
         answers = partial(
             run_in_batches,
@@ -325,7 +330,7 @@ class PoseEstimator:
         if not flip_test:
             return heatmaps
         mirrored = mirror(people, aligned=self.config.aligned_flip)
-        return merge_flip(heatmaps, answers(mirrored))
+        return merge_flip(heatmaps, answers(mirrored), self.skeleton.mirror)
 
     def keypoints(
         self, heatmaps: Tensor, crops: Sequence[PersonCrops]
@@ -333,7 +338,7 @@ class PoseEstimator:
         """The second half of ``pose``: decodes what ``heatmaps`` returned for these crops."""
         counts = [len(one) for one in crops]
         if sum(counts) == 0:
-            empty = np.zeros((0, NUM_KEYPOINTS, 2), np.float32)
+            empty = np.zeros((0, len(self.skeleton), 2), np.float32)
             return [(empty, empty[..., 0]) for _ in crops]
         regions = Regions(
             np.concatenate([one.regions.centres for one in crops]),

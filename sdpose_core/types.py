@@ -12,7 +12,7 @@ from typing import Any, Final, NamedTuple, TypeAlias
 import numpy as np
 from numpy.typing import ArrayLike, NDArray
 
-from sdpose_core.skeleton import NUM_KEYPOINTS
+from sdpose_core.skeleton import COCO17, Skeleton
 
 Image: TypeAlias = NDArray[np.uint8]
 """RGB, uint8, shape ``(height, width, 3)``."""
@@ -188,13 +188,14 @@ class Poses:
     """The people of one image with their keypoints.
 
     Attributes:
-        keypoints: ``(N, 17, 2)`` float32, xy pixels of the image, in the order of
-            ``skeleton.KEYPOINT_NAMES``. They may lie outside the image.
-        keypoint_scores: ``(N, 17)`` float32 in 0..1.
+        keypoints: ``(N, K, 2)`` float32, xy pixels of the image, in the order of
+            ``skeleton.keypoints``. They may lie outside the image.
+        keypoint_scores: ``(N, K)`` float32 in 0..1.
         boxes: ``(N, 4)`` float32, xyxy pixels of the image.
         scores: ``(N,)`` float32 in 0..1, high where a good pose is expected.
         ids: ``(N,)`` int64, who it is over time, 0 where that is not known yet; None without
             tracking.
+        skeleton: Which keypoints these are, K of them.
     """
 
     keypoints: Floats
@@ -202,14 +203,15 @@ class Poses:
     boxes: Floats
     scores: Floats
     ids: NDArray[np.int64] | None = None
+    skeleton: Skeleton = COCO17
 
     def __post_init__(self) -> None:
         people = len(self.boxes)
         if self.ids is not None and self.ids.shape != (people,):
             raise ValueError(f"Poses.ids: expected shape ({people},), got {self.ids.shape}")
         _require(self.boxes, (None, 4), "Poses.boxes")
-        _require(self.keypoints, (people, NUM_KEYPOINTS, 2), "Poses.keypoints")
-        _require(self.keypoint_scores, (people, NUM_KEYPOINTS), "Poses.keypoint_scores")
+        _require(self.keypoints, (people, len(self.skeleton), 2), "Poses.keypoints")
+        _require(self.keypoint_scores, (people, len(self.skeleton)), "Poses.keypoint_scores")
         _require(self.scores, (people,), "Poses.scores")
 
     def __len__(self) -> int:
@@ -229,6 +231,7 @@ class Poses:
             self.boxes[chosen],
             self.scores[chosen],
             None if self.ids is None else self.ids[chosen],
+            self.skeleton,
         )
 
     def first(self, limit: int | None) -> Poses:
@@ -236,13 +239,14 @@ class Poses:
         return self if limit is None else self.select(np.arange(len(self))[:limit])
 
     @classmethod
-    def empty(cls) -> Poses:
+    def empty(cls, skeleton: Skeleton = COCO17) -> Poses:
         """No people: arrays of length 0 in the right shapes."""
         return cls(
-            np.zeros((0, NUM_KEYPOINTS, 2), np.float32),
-            np.zeros((0, NUM_KEYPOINTS), np.float32),
+            np.zeros((0, len(skeleton), 2), np.float32),
+            np.zeros((0, len(skeleton)), np.float32),
             np.zeros((0, 4), np.float32),
             np.zeros((0,), np.float32),
+            skeleton=skeleton,
         )
 
 

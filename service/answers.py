@@ -44,7 +44,7 @@ class Keypoint:
 
 @dataclass(frozen=True, slots=True)
 class Person:
-    """One person, with the 17 COCO keypoints (fewer where `min_keypoint_score` is set)."""
+    """One person, with the keypoints of the student (fewer if `min_keypoint_score` is set)."""
 
     box: Box
     score: float = field(metadata=_SCORE)

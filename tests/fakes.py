@@ -9,6 +9,7 @@ from dataclasses import dataclass, field
 
 import numpy as np
 
+from sdpose_core.skeleton import COCO17, Skeleton
 from sdpose_core.types import Cycles, Detections, Floats, Image, Poses
 from tests.pictures import encoded
 
@@ -43,6 +44,7 @@ class FakeEstimator:
     oddity: float | None = None
     broken: str = ""
     fits: int = 1000
+    skeleton: Skeleton = COCO17
     student_name: str = "fake-student"
     detector_name: str = "fake-detector"
     backend_name: str = "fake"

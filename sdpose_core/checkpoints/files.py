@@ -20,7 +20,8 @@ from sdpose_core.checkpoints.official import config_from_shapes, translate
 from sdpose_core.files.whole_file import whole_file
 from sdpose_core.messages import error_line
 from sdpose_core.model import Student, StudentConfig
-from sdpose_core.skeleton import KEYPOINT_NAMES
+from sdpose_core.skeleton import COCO17, Skeleton, SkeletonError
+from sdpose_core.skeleton.files import skeleton_of
 
 FORMAT: Final = "sdpose-student-1"
 OFFICIAL_SUFFIXES: Final = (".pth", ".pt")
@@ -70,9 +71,11 @@ def save_student(
     metadata = {
         "format": FORMAT,
         "config": json.dumps(student.config.to_dict()),
-        "keypoints": json.dumps(KEYPOINT_NAMES),
+        "keypoints": json.dumps(student.config.skeleton.keypoints),
         "training": json.dumps(dict(training or {})),
     }
+    if student.config.skeleton != COCO17:
+        metadata["skeleton"] = json.dumps(student.config.skeleton.to_dict())
     target = Path(path)
     try:
         with whole_file(target) as partial:
@@ -86,7 +89,7 @@ def read_checkpoint(path: str | os.PathLike[str]) -> Checkpoint:
     """Read either kind of file.
 
     Raises:
-        CheckpointError: the file is missing, truncated, foreign or of another skeleton.
+        CheckpointError: the file is missing, truncated or foreign.
     """
     target = Path(path)
     if not target.is_file():
@@ -119,17 +122,24 @@ def _describe(path: Path, metadata: dict[str, str] | None) -> tuple[StudentConfi
         )
     try:
         described = json.loads(metadata["config"])
-        keypoints = tuple(json.loads(metadata["keypoints"]))
+        skeleton = _skeleton(metadata, path)
         training = json.loads(metadata["training"])
         if not isinstance(described, dict) or not isinstance(training, dict):
             raise ValueError("config and training must be objects")
-        config = StudentConfig.from_dict(described)
+        config = StudentConfig.from_dict(described, skeleton)
     except (KeyError, ValueError, TypeError, ZeroDivisionError, RecursionError) as error:
         raise CheckpointError(f"{path}: its description is damaged ({error})") from error
-    if keypoints != KEYPOINT_NAMES:
-        first = ", ".join(map(str, keypoints[:3]))
-        raise CheckpointError(f"{path}: made for other keypoints ({len(keypoints)}: {first} ...)")
     return config, training
+
+
+def _skeleton(metadata: dict[str, str], path: Path) -> Skeleton:
+    """The described one; a file without a description has names alone, COCO's."""
+    if "skeleton" in metadata:
+        return skeleton_of(json.loads(metadata["skeleton"]), str(path))
+    names = json.loads(metadata["keypoints"])
+    if tuple(names) != COCO17.keypoints:
+        raise SkeletonError(f"{len(names)} keypoints that are not COCO's, and no skeleton")
+    return COCO17
 
 
 def _read_safetensors(path: Path) -> Checkpoint:

@@ -14,7 +14,7 @@ from numpy.typing import NDArray
 from pydantic import ConfigDict
 from torch import Tensor
 
-from sdpose_core.skeleton import FLIP_INDICES, LOWER_BODY, UPPER_BODY
+from sdpose_core.skeleton import COCO17, Skeleton
 from sdpose_core.types import PUBLISHED_VIEW, Regions, ViewGeometry
 from sdpose_core.vision.crops import warp_tensor
 from sdpose_core.vision.geometry import image_to_crop_matrices
@@ -76,7 +76,7 @@ class Views:
     """One training view per sample.
 
     ``to_image`` (B, 2, 3) maps crop pixels (192x256) to pixels of the source image; ``joints`` (B,
-    17, 2) are crop pixels; ``confidence`` (B, 17), both already mirrored where ``flipped`` (B,).
+    17, 2) are crop pixels; ``confidence`` (B, K), both already mirrored where ``flipped`` (B,).
     ``gain`` and ``lift`` (B,) are the colour change: value * gain + lift.
     """
 
@@ -94,11 +94,12 @@ def draw_views(
     image_size: tuple[int, int],
     config: AugmentConfig,
     rng: np.random.Generator,
+    skeleton: Skeleton = COCO17,
 ) -> Views:
     """Draw one view per sample.
 
-    ``keypoints`` (B, 17, 3) x, y, confidence in pixels of images of ``image_size`` (width, height);
-    ``regions`` are the persons' padded 3:4 views in the same pixels.
+    ``keypoints`` (B, K, 3) x, y, confidence in pixels of images of ``image_size`` (width, height);
+    ``regions`` are the persons' padded 3:4 views in the same pixels; ``skeleton`` names the joints.
     """
     count = len(keypoints)
     joints = keypoints[..., :2].astype(np.float64)
@@ -113,7 +114,7 @@ def draw_views(
     flipped = rng.uniform(size=count) < config.flip_probability
     width = image_size[0]
     joints[flipped, :, 0] = width - 1 - joints[flipped, :, 0]
-    swap = list(FLIP_INDICES)
+    swap = list(skeleton.mirror)
     joints[flipped] = joints[flipped][:, swap]
     confidence[flipped] = confidence[flipped][:, swap]
     centres[flipped, 0] = width - 1 - centres[flipped, 0]
@@ -122,7 +123,9 @@ def draw_views(
     wants_upper = rng.uniform(size=count) < config.half_body_upper
     enough = (confidence > 0).sum(axis=1) > config.half_body_joints
     for i in np.flatnonzero(wants_half & enough):
-        half = half_body(joints[i], confidence[i] > 0, bool(wants_upper[i]), config, regions.view)
+        half = half_body(
+            joints[i], confidence[i] > 0, bool(wants_upper[i]), config, regions.view, skeleton
+        )
         if half is not None:
             centres[i], sizes[i] = half
 
@@ -166,14 +169,15 @@ def half_body(
     upper: bool,
     config: AugmentConfig,
     view: ViewGeometry = PUBLISHED_VIEW,
+    skeleton: Skeleton = COCO17,
 ) -> tuple[NDArray[np.float64], NDArray[np.float64]] | None:
-    """Centre (2,) and size (2,) of a view on the upper or lower body; None if too few joints.
+    """Centre (2,) and size (2,) of a view on half of the body; None if there are too few joints.
 
     The chosen half needs more than two visible joints, else the other half is used. The centre is
     the mean of the chosen joints, the size their extent grown to 3:4 and by the padding.
     """
-    top = joints[[j for j in UPPER_BODY if visible[j]]]
-    bottom = joints[[j for j in LOWER_BODY if visible[j]]]
+    top = joints[[j for j in skeleton.upper if visible[j]]]
+    bottom = joints[[j for j in skeleton.lower if visible[j]]]
     take_top = (upper and len(top) > 2) or len(bottom) <= 2
     chosen = top if take_top else bottom
     if len(chosen) < 2:

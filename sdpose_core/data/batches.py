@@ -26,7 +26,7 @@ AHEAD: Final = 3
 class CropBatch:
     """Samples of one batch.
 
-    ``images`` (B, H, W, 3) uint8 RGB; ``keypoints`` (B, 17, 3) in pixels of those images;
+    ``images`` (B, H, W, 3) uint8 RGB; ``keypoints`` (B, K, 3) in pixels of those images;
     ``indices`` (B,), the samples' indices in their set. A batch that is not decoded, since its
     images are already on a device, has B images without pixels.
     """

@@ -15,6 +15,7 @@ from numpy.typing import NDArray
 from sdpose_core.ahead import ahead
 from sdpose_core.data.coco_file import read_coco, warn_once
 from sdpose_core.data.shards import CONTEXT_SIZE, VIEW_SIZE, CropSample, decode_rgb
+from sdpose_core.skeleton import COCO17, Skeleton
 from sdpose_core.types import Image
 from sdpose_core.vision.geometry import regions_from_boxes
 
@@ -23,7 +24,7 @@ from sdpose_core.vision.geometry import regions_from_boxes
 class CocoPerson:
     """One annotated person.
 
-    ``box`` (4,) xyxy in image pixels, clipped to the image; ``keypoints`` (17, 3) x, y, flag
+    ``box`` (4,) xyxy in image pixels, clipped to the image; ``keypoints`` (K, 3) x, y, flag
     (0 unlabelled, 1 hidden, 2 visible); ``area`` of the segment in square pixels.
     """
 
@@ -35,13 +36,17 @@ class CocoPerson:
 
 @dataclass(frozen=True)
 class CocoImage:
-    """One image of a set and its eligible people (not crowd, with a labelled joint)."""
+    """One image of a set and its eligible people (not crowd, with a labelled joint).
+
+    ``skeleton`` names their joints.
+    """
 
     image_id: int
     path: Path
     width: int
     height: int
     people: tuple[CocoPerson, ...]
+    skeleton: Skeleton = COCO17
 
     def read(self) -> Image:
         """The image as RGB uint8 HWC.
@@ -61,13 +66,17 @@ class CocoImage:
         return pixels
 
 
-def load_coco(annotations: Path, images: Path) -> list[CocoImage]:
+def load_coco(
+    annotations: Path, images: Path, skeleton: Skeleton | None = COCO17
+) -> list[CocoImage]:
     """Images of a COCO keypoint set in file order, including those without people.
+
+    Their joints are in the order of ``skeleton`` (``read_coco``).
 
     People: not crowd, at least one labelled joint, a box with area inside the image; how many
     others there are is logged. Raises ``ValueError`` as ``read_coco`` does.
     """
-    file = read_coco(annotations)
+    file = read_coco(annotations, skeleton)
     listed = [
         CocoImage(
             image_id=entry["id"],
@@ -75,6 +84,7 @@ def load_coco(annotations: Path, images: Path) -> list[CocoImage]:
             width=entry["width"],
             height=entry["height"],
             people=(),
+            skeleton=file.skeleton,
         )
         for entry in file.images
     ]
@@ -111,7 +121,7 @@ def _person(annotation: dict[str, Any], width: int, height: int) -> CocoPerson |
     return CocoPerson(
         annotation_id=annotation["said_id"],
         box=np.array([x1, y1, x2, y2], np.float32),
-        keypoints=np.asarray(annotation["keypoints"], np.float32).reshape(17, 3),
+        keypoints=np.asarray(annotation["keypoints"], np.float32).reshape(-1, 3),
         area=annotation["area"],
     )
 
@@ -119,7 +129,7 @@ def _person(annotation: dict[str, Any], width: int, height: int) -> CocoPerson |
 def context_crop(
     image: Image, person: CocoPerson, size: tuple[int, int] = CONTEXT_SIZE
 ) -> tuple[Image, NDArray[np.float32]]:
-    """The person's context crop of ``size`` (width, height) and joints (17, 3) in its pixels.
+    """The person's context crop of ``size`` (width, height) and joints (K, 3) in its pixels.
 
     Confidence is 1 for a labelled joint and 0 for others. Shrinking averages pixels to avoid
     aliasing in small crops of large people.
@@ -146,7 +156,7 @@ def context_crop(
         ]
     )
     crop = cv2.warpAffine(source, matrix, size, flags=cv2.INTER_LINEAR)
-    joints = np.zeros((17, 3), np.float32)
+    joints = np.zeros_like(person.keypoints)
     labelled = person.keypoints[:, 2] > 0
     xy = (person.keypoints[:, :2] - centre) * scale + np.array(size) / 2
     width, height = size
@@ -195,6 +205,7 @@ def _image_samples(
                 source=source,
                 human=True,
                 image_name=image.path.name,
+                names=image.skeleton.keypoints,
             )
         )
     return samples

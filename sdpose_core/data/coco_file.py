@@ -12,14 +12,14 @@ import io
 import json
 import logging
 import math
-import re
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from functools import cache
 from pathlib import Path
 from typing import Any, Final
 
-from sdpose_core.skeleton import KEYPOINT_NAMES, NUM_KEYPOINTS
+from sdpose_core.skeleton import COCO17, Skeleton, name_key
+from sdpose_core.skeleton.files import skeleton_of_category
 
 PERSON: Final = 1
 """COCO's category id of a person, and that of every person here."""
@@ -35,10 +35,11 @@ class CocoFile:
         path: The file, for messages.
         images: Entries with ``id`` (int), ``file_name``, ``width`` and ``height``, in file order.
         people: Annotations of persons with ``id`` (from 1, in file order), ``image_id``, ``bbox``
-            (x, y, width, height), ``area``, ``iscrowd``, ``keypoints`` (51 numbers) and
+            (x, y, width, height), ``area``, ``iscrowd``, ``keypoints`` (3 numbers each) and
             ``num_keypoints``; ``said_id`` is the id in the file.
         numbers: Image ids by ``id_text`` of the id in the file.
         category: The id of persons in the file.
+        skeleton: Which keypoints they have, in its order.
     """
 
     path: Path
@@ -46,6 +47,7 @@ class CocoFile:
     people: tuple[dict[str, Any], ...]
     numbers: Mapping[str, int]
     category: int | str
+    skeleton: Skeleton = COCO17
 
     def truth(self) -> Any:
         """A ``pycocotools.coco.COCO`` of exactly these people, of category ``PERSON``."""
@@ -62,13 +64,15 @@ class CocoFile:
         return truth
 
 
-def read_coco(path: Path) -> CocoFile:
+def read_coco(path: Path, skeleton: Skeleton | None = COCO17) -> CocoFile:
     """Read a COCO keypoint (or person) file.
 
-    People are those of the category named person, of the one with COCO's keypoints, or of the only
-    one. Their joints are put in COCO's order by the names that the category gives; without names
-    they are in it. An ``area`` that is missing or 0 is that of the box, a box without area that of
-    the labelled joints, with a warning.
+    People are those of the category named person, of the one with the keypoints of ``skeleton``, or
+    of the only one. Their joints are put in its order by the names that the category gives; without
+    names they are in it. None: the file's own skeleton, by its category.
+
+    An ``area`` that is missing or 0 is that of the box, a box without area that of the labelled
+    joints, with a warning.
 
     Raises:
         ValueError: not such a file, one of other joints, or an ambiguous one; the message names
@@ -85,10 +89,11 @@ def read_coco(path: Path) -> CocoFile:
             raise ValueError(f"{path}: {name} must be a list")
     images = _images(path, content["images"])
     numbers = {key: image["id"] for key, image in images.items()}
-    category = _person_category(path, content)
-    order = _joint_order(path, content, category)
+    category = _person_category(path, content, skeleton)
+    skeleton = skeleton or _own_skeleton(path, content, category)
+    order = _joint_order(path, content, category, skeleton)
     people = _people(path, content["annotations"], category, numbers, order)
-    return CocoFile(path, tuple(images.values()), tuple(people), numbers, category)
+    return CocoFile(path, tuple(images.values()), tuple(people), numbers, category, skeleton)
 
 
 def _images(path: Path, entries: Sequence[Any]) -> dict[str, dict[str, Any]]:
@@ -173,13 +178,13 @@ def warn_once(sentence: str) -> None:
 
 def _person(entry: Mapping[str, Any], order: Sequence[int]) -> dict[str, Any]:
     box = _finite("bbox", entry["bbox"], 4)
-    keypoints = entry.get("keypoints", [0] * 3 * NUM_KEYPOINTS)
-    if len(keypoints) != 3 * NUM_KEYPOINTS:
+    expected = 3 * len(order)
+    keypoints = entry.get("keypoints", [0] * expected)
+    if len(keypoints) != expected:
         raise ValueError(
-            f"it has {len(keypoints) / 3:g} keypoints of 3 numbers, and a person has "
-            f"{NUM_KEYPOINTS} ({', '.join(KEYPOINT_NAMES[:3])} ...)"
+            f"it has {len(keypoints) / 3:g} keypoints of 3 numbers, and a person has {len(order)}"
         )
-    values = _finite("keypoints", keypoints, 3 * NUM_KEYPOINTS)
+    values = _finite("keypoints", keypoints, expected)
     joints = [values[3 * place : 3 * place + 3] for place in order]
     if min(box[2:]) <= 0:
         box = _around([joint for joint in joints if joint[2] > 0]) or box
@@ -204,29 +209,34 @@ def _around(joints: Sequence[Sequence[float]]) -> list[float]:
     return [min(xs), min(ys), max(xs) - min(xs), max(ys) - min(ys)]
 
 
-def _joint_order(path: Path, content: dict[str, Any], category: int | str) -> Sequence[int]:
-    """Where COCO's joints are in the lists of this file, by the names of its category."""
+def _joint_order(
+    path: Path, content: dict[str, Any], category: int | str, skeleton: Skeleton
+) -> Sequence[int]:
+    """The place of each keypoint in the lists of this file, by the names of its category."""
     listed = content.get("categories") or []
     names = next((_joints(one) for one in listed if one.get("id") == category), [])
     jointed = any(isinstance(one, dict) and "keypoints" in one for one in content["annotations"])
     if not names or not jointed:
-        return range(NUM_KEYPOINTS)
-    where = f"{path}: the keypoints of category {category}"
-    for number, name in enumerate(names):
-        if name not in KEYPOINT_NAMES or name in names[:number]:
-            said = "comes twice" if name in names[:number] else "is none of COCO's"
-            raise ValueError(
-                f"{where}: number {number + 1}, {name!r}, {said}; a person has {NUM_KEYPOINTS}, "
-                f"in any order: {', '.join(KEYPOINT_NAMES)}"
-            )
-    for name in KEYPOINT_NAMES:
-        if name not in names:
-            raise ValueError(f"{where}: {name!r} is missing; a person has {NUM_KEYPOINTS}")
-    return [names.index(name) for name in KEYPOINT_NAMES]
+        return range(len(skeleton))
+    return skeleton.order_in(names, f"{path}: the keypoints of category {category}")
 
 
-def _person_category(path: Path, content: dict[str, Any]) -> int | str:
-    """The id of persons in this file; COCO's where annotations have none."""
+def _own_skeleton(path: Path, content: dict[str, Any], category: int | str) -> Skeleton:
+    """That of the category; COCO's if these are COCO's keypoints in any order."""
+    listed = content.get("categories") or []
+    own: dict[str, Any] = next((one for one in listed if one.get("id") == category), {})
+    if not own.get("keypoints"):
+        return COCO17
+    made = skeleton_of_category(own, f"{path}: category {category}")
+    return COCO17 if _keys(made.keypoints) == _keys(COCO17.keypoints) else made
+
+
+def _keys(names: Iterable[str]) -> set[str]:
+    return {name_key(name) for name in names}
+
+
+def _person_category(path: Path, content: dict[str, Any], skeleton: Skeleton | None) -> int | str:
+    """The id of persons in this file; COCO's if annotations have none."""
     used = {
         entry["category_id"]
         for entry in content["annotations"]
@@ -236,7 +246,12 @@ def _person_category(path: Path, content: dict[str, Any]) -> int | str:
     if not isinstance(listed, list) or not all(isinstance(one, dict) for one in listed):
         raise ValueError(f"{path}: categories must be a list of objects")
     named = [one.get("id") for one in listed if str(one.get("name")).lower() == "person"]
-    jointed = [one.get("id") for one in listed if sorted(_joints(one)) == sorted(KEYPOINT_NAMES)]
+    jointed = [
+        one.get("id")
+        for one in listed
+        if (names := _joints(one))
+        and (skeleton is None or _keys(names) == _keys(skeleton.keypoints))
+    ]
     only = [one.get("id") for one in listed] if len(listed) == 1 else []
     for found in (named, jointed, only, [] if listed else sorted(used, key=str)):
         if len(found) == 1 and isinstance(found[0], int | str):
@@ -245,18 +260,16 @@ def _person_category(path: Path, content: dict[str, Any]) -> int | str:
             break
     if not used or (not listed and PERSON in used):
         return PERSON
-    names = ", ".join(f"{one.get('id')} {one.get('name')}" for one in listed) or "none is listed"
+    categories = ", ".join(f"{one.get('id')} {one.get('name')}" for one in listed)
     raise ValueError(
-        f"{path}: which category is a person ({names})? Name one so, or give one COCO's keypoints"
+        f"{path}: which category is a person ({categories or 'none is listed'})? Name one so, or "
+        "give one COCO's keypoints"
     )
 
 
 def _joints(category: Mapping[str, Any]) -> list[str]:
-    """Names of its joints, written as ours are: ``left_eye`` of "Left Eye"."""
     joints = category.get("keypoints")
-    if not isinstance(joints, Iterable):
-        return []
-    return [re.sub(r"[\s-]+", "_", str(name).strip().lower()) for name in joints]
+    return [str(name) for name in joints] if isinstance(joints, list) else []
 
 
 def id_text(said: object) -> str:

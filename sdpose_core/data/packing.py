@@ -134,7 +134,7 @@ def packed_coco(
         if _described(folder) == wanted:
             return find_shards([folder])
         _clear(folder)
-        found = load_coco(annotations, images)
+        found = load_coco(annotations, images, None)
         total = sum(len(image.people) for image in found)
         if total == 0:
             raise ValueError(

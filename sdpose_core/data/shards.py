@@ -3,9 +3,10 @@
 A shard is a ``.tar`` or ``.tar.gz`` whose members come in pairs ``<key>.webp`` and ``<key>.json``.
 The image is a *context crop*: the person's padded 3:4 view (192x256 pixels) in the middle of a
 larger image (usually 1.4 times as wide and high), so that a training view can be shifted, turned
-and scaled. All images of a run have the same size. The JSON holds ``keypoints`` (17 rows of x, y,
+and scaled. All images of a run have the same size. The JSON holds ``keypoints`` (rows of x, y,
 confidence; x and y in pixels of the context crop, (0, 0) the centre of its top-left pixel;
-confidence 0 = unknown), ``source``, ``label`` ("human" or "pseudo") and ``image``.
+confidence 0 = unknown), ``names`` if they are not COCO's 17, ``source``, ``label`` ("human" or
+"pseudo") and ``image``.
 """
 
 from __future__ import annotations
@@ -16,7 +17,7 @@ import lzma
 import tarfile
 import zlib
 from collections.abc import Iterable, Iterator, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 
 import cv2
@@ -24,6 +25,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from sdpose_core.files.whole_file import PartialFile
+from sdpose_core.skeleton import COCO17, Skeleton
 from sdpose_core.types import PUBLISHED_VIEW, Image, Regions, ViewGeometry
 
 CONTEXT_SIZE = (269, 358)
@@ -48,7 +50,8 @@ VIEW_SIZE = (192.0, 256.0)
 class CropSample:
     """One labelled person: an encoded context crop and its joints.
 
-    ``keypoints`` is (17, 3): x, y in context-crop pixels, confidence 0..1 (0 = unknown).
+    ``keypoints`` is (K, 3): x, y in context-crop pixels, confidence 0..1 (0 = unknown); ``names``
+    are theirs.
     """
 
     key: str
@@ -57,25 +60,28 @@ class CropSample:
     source: str
     human: bool
     image_name: str = ""
+    names: tuple[str, ...] = COCO17.keypoints
 
 
 @dataclass(frozen=True)
 class CropSet:
     """Person crops held encoded in memory; decoding happens per batch.
 
-    ``images`` are encoded images, ``keypoints`` is (N, 17, 3), ``human`` (N,) marks labels made
-    by people.
+    ``images`` are encoded images, ``keypoints`` is (N, K, 3) with its ``names``, ``human`` (N,)
+    marks labels made by people.
     """
 
     images: tuple[bytes, ...]
     keypoints: NDArray[np.float32]
     sources: tuple[str, ...]
     human: NDArray[np.bool_]
+    names: tuple[str, ...] = COCO17.keypoints
 
     def __post_init__(self) -> None:
         count = len(self.images)
-        if self.keypoints.shape != (count, 17, 3):
-            raise ValueError(f"expected keypoints ({count}, 17, 3), got {self.keypoints.shape}")
+        expected = (count, len(self.names), 3)
+        if self.keypoints.shape != expected:
+            raise ValueError(f"expected keypoints {expected}, got {self.keypoints.shape}")
         if len(self.sources) != count or self.human.shape != (count,):
             raise ValueError(
                 f"expected {count} sources and human flags, got {len(self.sources)} "
@@ -102,7 +108,19 @@ class CropSet:
             keypoints=self.keypoints[kept],
             sources=tuple(self.sources[i] for i in kept),
             human=self.human[kept],
+            names=self.names,
         )
+
+    def ordered(self, skeleton: Skeleton) -> CropSet:
+        """The same people with the keypoints of ``skeleton`` in its order.
+
+        Raises:
+            SkeletonError: they have others; names are compared.
+        """
+        if self.names == skeleton.keypoints:
+            return self
+        order = skeleton.order_in(self.names, "the shards")
+        return replace(self, keypoints=self.keypoints[:, order], names=skeleton.keypoints)
 
     @classmethod
     def from_samples(cls, samples: Iterable[CropSample]) -> CropSet:
@@ -115,6 +133,7 @@ class CropSet:
             keypoints=np.stack([s.keypoints for s in held]).astype(np.float32),
             sources=tuple(s.source for s in held),
             human=np.array([s.human for s in held], dtype=bool),
+            names=held[0].names,
         )
 
 
@@ -162,7 +181,7 @@ def read_shard(path: Path) -> Iterator[CropSample]:
     """Samples of one ``.tar`` or ``.tar.gz`` shard, in order; other members are passed over.
 
     Raises ``ValueError`` naming the shard when it breaks off, and the key when an image or its
-    JSON is missing or damaged, the joints are not finite numbers of shape (17, 3), or a
+    JSON is missing or damaged, the joints are not finite numbers of shape (K, 3), or a
     confidence is not 0 to 1.
     """
     try:
@@ -199,12 +218,14 @@ def _sample(path: Path, key: str, picture: bytes, text: bytes) -> CropSample:
     try:
         facts = json.loads(text)
         keypoints = np.asarray(facts["keypoints"], dtype=np.float32)
+        names = tuple(map(str, facts.get("names", COCO17.keypoints)))
     except (ValueError, KeyError, TypeError) as error:
         raise ValueError(f"{path}: {key}: no keypoints can be read ({error})") from error
     if not np.isfinite(keypoints).all():
         raise ValueError(f"{path}: {key}: keypoints are not finite")
-    if keypoints.shape != (17, 3):
-        raise ValueError(f"{path}: {key}: expected keypoints (17, 3), got {keypoints.shape}")
+    if keypoints.shape != (len(names), 3):
+        expected = (len(names), 3)
+        raise ValueError(f"{path}: {key}: expected keypoints {expected}, got {keypoints.shape}")
     confidences = keypoints[:, 2]
     if confidences.min() < 0 or confidences.max() > 1:
         raise ValueError(
@@ -220,6 +241,7 @@ def _sample(path: Path, key: str, picture: bytes, text: bytes) -> CropSample:
         source=str(facts.get("source", "")),
         human=facts.get("label", "human") == "human",
         image_name=str(facts.get("image", "")),
+        names=names,
     )
 
 
@@ -260,7 +282,7 @@ def load_shards(patterns: Sequence[str | Path]) -> CropSet:
 
 
 def _alike(paths: Sequence[Path]) -> Iterator[CropSample]:
-    first: tuple[Path, tuple[int, ...]] | None = None
+    first: tuple[Path, tuple[int, ...], tuple[str, ...]] | None = None
     for path in paths:
         for number, sample in enumerate(read_shard(path)):
             if number == 0:
@@ -268,12 +290,17 @@ def _alike(paths: Sequence[Path]) -> Iterator[CropSample]:
                     size = decode_rgb(sample.image).shape[:2][::-1]
                 except ValueError as error:
                     raise ValueError(f"{path}: {sample.key}: {error}") from error
-                first = first or (path, size)
+                first = first or (path, size, sample.names)
                 if size != first[1]:
                     raise ValueError(
                         f"{path} holds pictures of {size} pixels, {first[0]} of {first[1]}: all "
                         "shards of a run must be of one size"
                     )
+            if first is not None and sample.names != first[2]:
+                raise ValueError(
+                    f"{path}: {sample.key}: has other keypoints than {first[0]}: all shards of a "
+                    "run must have the same"
+                )
             yield sample
 
 
@@ -321,6 +348,8 @@ class ShardWriter:
             "label": "human" if sample.human else "pseudo",
             "image": sample.image_name,
         }
+        if sample.names != COCO17.keypoints:
+            facts["names"] = list(sample.names)
         # WebDataset groups members by the name up to the first dot.
         key = sample.key.replace(".", "_")
         _add(self._tar, f"{key}.webp", sample.image)

@@ -10,7 +10,6 @@ from numpy.typing import NDArray
 
 from sdpose_core.data.coco import CocoImage, CocoPerson
 from sdpose_core.evaluate.results import ImagePoses
-from sdpose_core.skeleton import KEYPOINT_NAMES
 from sdpose_core.vision.oks import joint_similarities
 
 SIZES = (("small", 0.0, 32.0**2), ("medium", 32.0**2, 96.0**2), ("large", 96.0**2, np.inf))
@@ -21,7 +20,7 @@ SIZES = (("small", 0.0, 32.0**2), ("medium", 32.0**2, 96.0**2), ("large", 96.0**
 class PersonScore:
     """One annotated person and its matched pose (None: not found).
 
-    ``similarity`` (17,) are the OKS terms of the joints, nan where unlabelled; ``distance`` (17,)
+    ``similarity`` (K,) are the OKS terms of the joints, nan where unlabelled; ``distance`` (K,)
     the errors in units of the root of the segment's area; ``oks`` their mean, 0 if not found.
     """
 
@@ -39,11 +38,11 @@ class PersonScore:
 
 
 def joint_similarity(
-    keypoints: NDArray[np.float32], person: CocoPerson
+    keypoints: NDArray[np.float32], person: CocoPerson, sigmas: Sequence[float]
 ) -> tuple[NDArray[np.float64], NDArray[np.float64]]:
-    """OKS terms and relative distances (17,) of a pose (17, 2); nan where unlabelled."""
+    """OKS terms and relative distances (K,) of a pose (K, 2); nan where unlabelled."""
     truth = person.keypoints[:, :2]
-    [terms] = joint_similarities(keypoints[None], truth[None], np.array([person.area]))
+    [terms] = joint_similarities(keypoints[None], truth[None], np.array([person.area]), sigmas)
     distance = np.linalg.norm((keypoints - truth).astype(np.float64), axis=1)
     labelled = person.keypoints[:, 2] > 0
     return (
@@ -57,6 +56,7 @@ def score_people(found: Sequence[ImagePoses]) -> list[PersonScore]:
     scored = []
     for entry in found:
         people, poses = entry.image.people, entry.poses
+        sigmas = entry.image.skeleton.sigmas
         pairs = {i: i for i in range(len(people))} if entry.given else _pair(entry)
         for index, person in enumerate(people):
             pose = pairs.get(index)
@@ -66,7 +66,7 @@ def score_people(found: Sequence[ImagePoses]) -> list[PersonScore]:
                 far = np.where(labelled, np.inf, np.nan)
                 scored.append(PersonScore(entry.image, person, None, None, nothing, far))
                 continue
-            similarity, distance = joint_similarity(poses.keypoints[pose], person)
+            similarity, distance = joint_similarity(poses.keypoints[pose], person, sigmas)
             scored.append(
                 PersonScore(
                     entry.image,
@@ -82,8 +82,9 @@ def score_people(found: Sequence[ImagePoses]) -> list[PersonScore]:
 
 def _pair(entry: ImagePoses) -> dict[int, int]:
     """Person index -> pose index, best OKS first, each used once, only where OKS > 0.1."""
+    sigmas = entry.image.skeleton.sigmas
     values = [
-        (float(np.nanmean(joint_similarity(pose, person)[0])), i, j)
+        (float(np.nanmean(joint_similarity(pose, person, sigmas)[0])), i, j)
         for i, person in enumerate(entry.image.people)
         for j, pose in enumerate(entry.poses.keypoints)
     ]
@@ -99,7 +100,7 @@ def by_joint(scored: Sequence[PersonScore]) -> dict[str, dict[str, float]]:
     similarity = np.stack([s.similarity for s in scored])
     distance = np.stack([s.distance for s in scored])
     table = {}
-    for joint, name in enumerate(KEYPOINT_NAMES):
+    for joint, name in enumerate(scored[0].image.skeleton.keypoints):
         known = ~np.isnan(similarity[:, joint])
         count = int(known.sum())
         table[name] = {

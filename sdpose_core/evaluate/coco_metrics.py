@@ -13,6 +13,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from sdpose_core.data.coco_file import PERSON, read_coco
+from sdpose_core.skeleton import COCO17, Skeleton
 
 NAMES = ("AP", "AP50", "AP75", "APm", "APl", "AR", "AR50", "AR75", "ARm", "ARl")
 """The ten metrics of ``COCOeval.summarize`` for keypoints, in its order."""
@@ -44,6 +45,7 @@ def coco_numbers(
     annotations: Path,
     results: Sequence[dict[str, Any]],
     image_ids: Sequence[int],
+    skeleton: Skeleton = COCO17,
     *,
     slices: Mapping[str, Collection[str]] | None = None,
     bootstrap: int = 1000,
@@ -60,10 +62,11 @@ def coco_numbers(
     if not results:
         return CocoNumbers(dict.fromkeys(NAMES, 0.0), None)
     with contextlib.redirect_stdout(io.StringIO()):
-        truth = read_coco(annotations).truth()
+        truth = read_coco(annotations, skeleton).truth()
         run = COCOeval(truth, truth.loadRes(list(results)), "keypoints")
         run.params.imgIds = sorted(image_ids)
         run.params.catIds = [PERSON]
+        run.params.kpt_oks_sigmas = np.array(skeleton.sigmas)
         run.evaluate()
         run.accumulate()
         run.summarize()

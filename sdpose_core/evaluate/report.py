@@ -67,6 +67,7 @@ def evaluate(
         annotations,
         coco_results(found),
         [entry.image.image_id for entry in found],
+        found[0].image.skeleton,
         slices={
             name: {one.person.annotation_id for one in people} for name, people in slices.items()
         },

@@ -13,7 +13,6 @@ from numpy.typing import NDArray
 
 from sdpose_core.data.coco import CocoImage
 from sdpose_core.data.coco_file import PERSON, CocoFile, id_text
-from sdpose_core.skeleton import NUM_KEYPOINTS
 from sdpose_core.types import Detections, Poses
 from sdpose_core.vision.geometry import regions_from_boxes
 from sdpose_core.vision.oks import oks_nms
@@ -76,7 +75,11 @@ def _of_boxes(source: PoseSource, image: CocoImage, known: Detections) -> Poses:
     poses = replace(poses, scores=known.scores * poses.scores)
     areas = regions_from_boxes(poses.boxes).sizes.astype(np.float64).prod(axis=1)
     kept = oks_nms(
-        poses.keypoints.astype(np.float64), poses.scores.astype(np.float64), areas, NMS_THRESHOLD
+        poses.keypoints.astype(np.float64),
+        poses.scores.astype(np.float64),
+        areas,
+        poses.skeleton.sigmas,
+        NMS_THRESHOLD,
     )
     return poses.select(kept)
 
@@ -135,7 +138,7 @@ def coco_results(found: Sequence[ImagePoses]) -> list[dict[str, Any]]:
     for entry in found:
         poses = entry.poses
         joints = np.concatenate([poses.keypoints, poses.keypoint_scores[..., None]], axis=2)
-        flat = joints.reshape(len(poses), 3 * NUM_KEYPOINTS)
+        flat = joints.reshape(len(poses), 3 * len(poses.skeleton))
         for values, score in zip(flat, poses.scores, strict=True):
             rows.append(
                 {

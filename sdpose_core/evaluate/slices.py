@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import itertools
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import Final
@@ -19,8 +20,6 @@ COPY: Final = 0.7
 """OKS to a better scored person from which somebody is nearly a copy."""
 OVERLAP: Final = 0.3
 """Intersection over union with another person's box from which people count as overlapped."""
-VISIBLE: Final = ((1, 4), (5, 8), (9, 12), (13, 17))
-"""Numbers of labelled joints."""
 
 
 @dataclass(frozen=True)
@@ -46,16 +45,24 @@ def slice_people(scored: Sequence[PersonScore]) -> dict[str, list[PersonScore]]:
     """The people of each slice by name; empty slices are left out."""
     slices: dict[str, list[PersonScore]] = {}
     overlapped = _overlapped(scored)
+    counts = joint_counts(len(scored[0].image.skeleton))
     for person in scored:
         area, joints = person.person.area, int((person.person.keypoints[:, 2] > 0).sum())
         [size] = [name for name, low, high in SIZES if low <= area < high]
-        [count] = [f"{low}-{high} joints" for low, high in VISIBLE if low <= joints <= high]
+        [count] = [name for name, low, high in counts if low <= joints <= high]
         apart = "overlapped" if id(person) in overlapped else "apart"
         for name in ("all", size, apart, count):
             slices.setdefault(name, []).append(person)
     order = ["all", *(name for name, *_ in SIZES), "apart", "overlapped"]
-    order += [f"{low}-{high} joints" for low, high in VISIBLE]
+    order += [name for name, *_ in counts]
     return {name: slices[name] for name in order if name in slices}
+
+
+def joint_counts(keypoints: int) -> list[tuple[str, int, int]]:
+    """Quarters of the numbers of labelled joints: name, lowest, highest."""
+    bounds = sorted({keypoints * quarter // 4 for quarter in range(5)})
+    pairs = itertools.pairwise(bounds)
+    return [(f"{low + 1}-{high} joints", low + 1, high) for low, high in pairs]
 
 
 def slice_table(
@@ -106,7 +113,8 @@ def copies(found: Sequence[ImagePoses]) -> float:
         order = np.argsort(-poses.scores, kind="stable")
         points = poses.keypoints[order].astype(np.float64)
         sides = (poses.boxes[order, 2:] - poses.boxes[order, :2]).astype(np.float64)
-        similar = np.tril(oks_matrix(points, sides.prod(axis=1), points, sides.prod(axis=1)), -1)
+        areas = sides.prod(axis=1)
+        similar = np.tril(oks_matrix(points, areas, points, areas, poses.skeleton.sigmas), -1)
         count += int((similar.max(axis=1, initial=0) > COPY).sum())
     return count / total if total else 0.0
 

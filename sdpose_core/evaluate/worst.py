@@ -11,7 +11,7 @@ from numpy.typing import NDArray
 
 from sdpose_core.evaluate.breakdown import PersonScore
 from sdpose_core.io.overlay import save_picture
-from sdpose_core.skeleton import EDGES
+from sdpose_core.skeleton import Skeleton
 
 _TRUTH, _FOUND = (60, 220, 60), (230, 50, 50)
 
@@ -37,11 +37,11 @@ def _view(case: PersonScore) -> NDArray[np.uint8]:
     cut = image[top : int(y2 + margin) + 1, left : int(x2 + margin) + 1]
     scale = max(1.0, 384 / max(cut.shape[:2]))
     view = np.ascontiguousarray(cv2.resize(cut, None, fx=scale, fy=scale), np.uint8)
-    truth = case.person.keypoints
+    truth, skeleton = case.person.keypoints, case.image.skeleton
     corner = np.array([left, top])
-    _draw(view, (truth[:, :2] - corner) * scale, truth[:, 2] > 0, _TRUTH)
+    _draw(view, (truth[:, :2] - corner) * scale, truth[:, 2] > 0, _TRUTH, skeleton)
     if case.keypoints is not None and case.keypoint_scores is not None:
-        _draw(view, (case.keypoints - corner) * scale, case.keypoint_scores > 0, _FOUND)
+        _draw(view, (case.keypoints - corner) * scale, case.keypoint_scores > 0, _FOUND, skeleton)
     return view
 
 
@@ -50,9 +50,10 @@ def _draw(
     points: NDArray[np.floating],
     shown: NDArray[np.bool_],
     colour: tuple[int, int, int],
+    skeleton: Skeleton,
 ) -> None:
     at = [(round(float(x)), round(float(y))) for x, y in np.clip(points, -5000, 5000)]
-    for a, b in EDGES:
+    for a, b in skeleton.edges:
         if shown[a] and shown[b]:
             cv2.line(view, at[a], at[b], colour, 1, cv2.LINE_AA)
     for point, visible in zip(at, shown, strict=True):

@@ -8,7 +8,6 @@ import torch
 from torch import Tensor, nn
 
 from sdpose_core.model import ServedStudent, Student
-from sdpose_core.skeleton import EDGES, KEYPOINT_NAMES
 from sdpose_core.vision.heatmaps import MAX_REFINEMENT, decode_tensor
 
 Layout: TypeAlias = Literal["nchw", "nhwc"]
@@ -16,7 +15,7 @@ LAYOUTS: Final[tuple[Layout, ...]] = ("nchw", "nhwc")
 
 
 class HeatmapNetwork(nn.Module):
-    """``(B, 3, H, W)`` float RGB crops 0..255 to heatmaps ``(B, 17, h, w)``."""
+    """``(B, 3, H, W)`` float RGB crops 0..255 to heatmaps ``(B, K, h, w)``."""
 
     inputs: Final = ("images",)
     outputs: Final = ("heatmaps",)
@@ -39,7 +38,7 @@ class HeatmapNetwork(nn.Module):
 
 
 class KeypointNetwork(nn.Module):
-    """uint8 RGB crops to keypoints ``(B, 17, 2)`` in pixels of the crop and scores ``(B, 17)``.
+    """uint8 RGB crops to keypoints ``(B, K, 2)`` in pixels of the crop and scores ``(B, K)``.
 
     Everything that serving does between the crop and the image: the decoder with its bound, and the
     student's score head, else peaks up to 1.
@@ -92,6 +91,6 @@ def facts_of(student: Student, cycles: int) -> dict[str, Any]:
         "input_size": list(view.input_size),
         "heatmap_size": list(view.heatmap_size),
         "padding": view.padding,
-        "keypoint_names": list(KEYPOINT_NAMES),
-        "skeleton": [list(edge) for edge in EDGES],
+        "keypoint_names": list(student.config.skeleton.keypoints),
+        "skeleton": [list(edge) for edge in student.config.skeleton.edges],
     }

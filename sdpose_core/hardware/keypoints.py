@@ -37,9 +37,9 @@ class KeypointDecoder:
         self._limited = scores is None and max_refinement is not None
 
     def __call__(self, heatmaps: Tensor, regions: Regions) -> tuple[Floats, Floats]:
-        """Keypoints ``(N, 17, 2)`` in image pixels and scores ``(N, 17)``.
+        """Keypoints ``(N, K, 2)`` in image pixels and scores ``(N, K)``.
 
-        ``heatmaps`` ``(N, 17, height, width)``, N at least 1; ``regions`` are their N views.
+        ``heatmaps`` ``(N, K, height, width)``, N at least 1; ``regions`` are their N views.
         """
         if self._batch_sizes is None:
             found = self._read(heatmaps)

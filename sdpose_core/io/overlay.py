@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from functools import lru_cache
 from pathlib import Path
 from typing import Final
 
@@ -10,7 +11,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from sdpose_core.files.whole_file import whole_file
-from sdpose_core.skeleton import EDGES, KEYPOINT_NAMES
+from sdpose_core.skeleton import Skeleton
 from sdpose_core.types import Floats, Image, Poses, check_image
 
 # Red, green and blue, as in our images.
@@ -21,25 +22,21 @@ BOX: Final = (235, 235, 235)
 _RIM: Final = (20, 20, 20)
 _FONT: Final = cv2.FONT_HERSHEY_SIMPLEX
 
-_SIDES: Final = tuple(name.split("_")[0] for name in KEYPOINT_NAMES)
+_COLOURS: Final = {"left": LEFT, "right": RIGHT, "middle": MIDDLE}
 
 
-def _side_of(edge: tuple[int, int]) -> str:
+def _side_of(edge: tuple[int, int], skeleton: Skeleton) -> str:
     """A limb belongs to a side when an end does and the other end is not on the other side."""
-    sides = {_SIDES[end] for end in edge} - {"nose"}
+    sides = {skeleton.sides[end] for end in edge} - {"middle"}
     return sides.pop() if len(sides) == 1 else "middle"
 
 
-_COLOURS: Final = {"left": LEFT, "right": RIGHT, "middle": MIDDLE}
-_LIMBS: Final = {side: [edge for edge in EDGES if _side_of(edge) == side] for side in _COLOURS}
-_JOINTS: Final = {
-    side: [
-        joint
-        for joint, own in enumerate(_SIDES)
-        if own == side or (own == "nose" and side == "middle")
-    ]
-    for side in _COLOURS
-}
+@lru_cache(maxsize=16)
+def _limbs(skeleton: Skeleton) -> dict[str, list[tuple[int, int]]]:
+    return {
+        side: [edge for edge in skeleton.edges if _side_of(edge, skeleton) == side]
+        for side in _COLOURS
+    }
 
 
 def line_width(image: Image) -> int:
@@ -81,17 +78,18 @@ def draw_poses(
     # Half a pixel on, because fractions are cut off.
     people = _drawable(poses.keypoints + 0.5, image)
     shown = poses.keypoint_scores >= min_keypoint_score
+    limbs = _limbs(poses.skeleton)
     for side, colour in _COLOURS.items():
         for points, visible in zip(people, shown, strict=True):
-            for a, b in _LIMBS[side]:
+            for a, b in limbs[side]:
                 if visible[a] and visible[b]:
                     cv2.line(canvas, points[a], points[b], colour, width)
     for side, colour in _COLOURS.items():
         joints = [
             points[joint]
             for points, visible in zip(people, shown, strict=True)
-            for joint in _JOINTS[side]
-            if visible[joint]
+            for joint, own in enumerate(poses.skeleton.sides)
+            if own == side and visible[joint]
         ]
         for reach, shade in ((width + 1, _RIM), (width, colour)):
             for joint in joints:

@@ -6,7 +6,6 @@ from typing import Any
 
 import numpy as np
 
-from sdpose_core.skeleton import KEYPOINT_NAMES
 from sdpose_core.types import Poses
 
 
@@ -16,6 +15,7 @@ def people_json(poses: Poses, min_keypoint_score: float = 0.0) -> list[dict[str,
     Pixels are rounded to 1/1000, scores to 1/10000; keypoints below the minimum are left out.
     People with an id over time have it.
     """
+    names = poses.skeleton.keypoints
     ids = [0] * len(poses) if poses.ids is None else poses.ids.tolist()
     corners = poses.boxes.astype(np.float64)
     boxes = np.concatenate([corners[:, :2], corners[:, 2:] - corners[:, :2]], axis=1)
@@ -27,7 +27,7 @@ def people_json(poses: Poses, min_keypoint_score: float = 0.0) -> list[dict[str,
             "keypoints": [
                 {"name": name, "x": x, "y": y, "score": keypoint_score}
                 for name, (x, y), keypoint_score, kept in zip(
-                    KEYPOINT_NAMES, points, keypoint_scores, above, strict=True
+                    names, points, keypoint_scores, above, strict=True
                 )
                 if kept
             ],

@@ -15,7 +15,7 @@ import numpy as np
 
 from sdpose_core.io.people import people_json, rounded
 from sdpose_core.io.sources import Source
-from sdpose_core.skeleton import EDGES, KEYPOINT_NAMES
+from sdpose_core.skeleton import Skeleton
 from sdpose_core.types import Poses
 
 VISIBLE_SCORE: Final = 0.3
@@ -91,10 +91,10 @@ class JsonLines:
 class Csv:
     """One row a person: image, frame, id over time, box, and x, y, score of every keypoint."""
 
-    def __init__(self, put: Callable[[str], object]) -> None:
+    def __init__(self, put: Callable[[str], object], skeleton: Skeleton) -> None:
         self._put = put
         columns = ["input", "frame", "time_s", "person", "id", "score", "x1", "y1", "x2", "y2"]
-        for name in KEYPOINT_NAMES:
+        for name in skeleton.keypoints:
             columns += [f"{name}_x", f"{name}_y", f"{name}_score"]
         self._row(columns)
 
@@ -131,8 +131,9 @@ class Coco:
     the format, so that the annotations also serve as results.
     """
 
-    def __init__(self, put: Callable[[str], object]) -> None:
+    def __init__(self, put: Callable[[str], object], skeleton: Skeleton) -> None:
         self._put = put
+        self._skeleton = skeleton
         self._images: list[dict[str, Any]] = []
         self._annotations: list[dict[str, Any]] = []
 
@@ -160,7 +161,7 @@ class Coco:
                     "bbox": rounded((x1, y1, x2 - x1, y2 - y1), 3),
                     "area": rounded((x2 - x1) * (y2 - y1), 3),
                     "iscrowd": 0,
-                    "num_keypoints": len(KEYPOINT_NAMES),
+                    "num_keypoints": len(self._skeleton),
                     "keypoints": [number for (x, y), flag in points for number in (x, y, flag)],
                     "keypoint_scores": rounded(poses.keypoint_scores[index], 4),
                     "score": rounded(poses.scores[index], 4),
@@ -192,8 +193,8 @@ class Coco:
             "id": 1,
             "name": "person",
             "supercategory": "person",
-            "keypoints": list(KEYPOINT_NAMES),
-            "skeleton": [[a + 1, b + 1] for a, b in EDGES],
+            "keypoints": list(self._skeleton.keypoints),
+            "skeleton": [[a + 1, b + 1] for a, b in self._skeleton.edges],
         }
         document = {
             "images": self._images,
@@ -208,8 +209,8 @@ def _id(poses: Poses, index: int) -> int:
     return 0 if poses.ids is None else int(poses.ids[index])
 
 
-WRITERS: Final[dict[str, Callable[[Callable[[str], object]], RecordWriter]]] = {
-    "jsonl": JsonLines,
+WRITERS: Final[dict[str, Callable[[Callable[[str], object], Skeleton], RecordWriter]]] = {
+    "jsonl": lambda put, skeleton: JsonLines(put),
     "coco": Coco,
     "csv": Csv,
 }

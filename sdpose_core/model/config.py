@@ -3,11 +3,11 @@
 from __future__ import annotations
 
 import math
-from dataclasses import asdict, dataclass
+from dataclasses import dataclass, fields
 from typing import Any, Final, Literal, get_args
 
 from sdpose_core.model.backbones import BACKBONES, STRIDE
-from sdpose_core.skeleton import NUM_KEYPOINTS
+from sdpose_core.skeleton import COCO17, Skeleton
 from sdpose_core.types import Cycles, ViewGeometry
 
 HeadName = Literal["tokens", "correction"]
@@ -32,6 +32,7 @@ class StudentConfig:
         train_cycles: How often the encoder runs in training, the maximum that can be served. 0:
             there is no transformer, the backbone's heatmaps are the output.
         served_cycles: How often it runs by default; None is the minimum.
+        skeleton: Which keypoints it finds.
         input_size: Height and width of a crop in pixels.
         heatmap_size: Height and width of a heatmap in pixels.
         padding: How much larger than the person's box the crop's view is.
@@ -59,7 +60,7 @@ class StudentConfig:
     heads: int = 8
     mlp_dim: int = 576
     head_dim: int = 384
-    keypoints: int = NUM_KEYPOINTS
+    skeleton: Skeleton = COCO17
     input_size: tuple[int, int] = (256, 192)
     heatmap_size: tuple[int, int] = (64, 48)
     padding: float = 1.25
@@ -123,6 +124,11 @@ class StudentConfig:
             )
 
     @property
+    def keypoints(self) -> int:
+        """How many keypoints it finds: K in the shapes of everything that follows."""
+        return len(self.skeleton)
+
+    @property
     def min_cycles(self) -> int:
         """The minimum number of cycles: 0 if the backbone alone gives heatmaps."""
         return 0 if self.head == "correction" else 1
@@ -151,12 +157,23 @@ class StudentConfig:
         )
 
     def to_dict(self) -> dict[str, Any]:
-        """Plain values, ready for JSON; ``from_dict`` is its inverse."""
-        return asdict(self)
+        """Plain values, ready for JSON; ``from_dict`` is its inverse.
+
+        Of the skeleton the number of keypoints only: a file holds the rest beside the config.
+        """
+        values = {one.name: getattr(self, one.name) for one in fields(self)}
+        return {
+            "keypoints" if name == "skeleton" else name: len(value) if name == "skeleton" else value
+            for name, value in values.items()
+        }
 
     @classmethod
-    def from_dict(cls, values: dict[str, Any]) -> StudentConfig:
+    def from_dict(cls, values: dict[str, Any], skeleton: Skeleton = COCO17) -> StudentConfig:
         """The config written by ``to_dict``, also of an earlier version.
+
+        Args:
+            values: What it wrote.
+            skeleton: The student's, which its file holds beside it.
 
         Raises:
             ValueError: an unknown or invalid field.
@@ -168,10 +185,12 @@ class StudentConfig:
         plain: dict[str, Any] = {
             key: tuple(value) if key in pairs else value
             for key, value in values.items()
-            if key not in FIXED
+            if key not in FIXED and key != "keypoints"
         }
+        if values.get("keypoints", len(skeleton)) != len(skeleton):
+            raise ValueError(f"{values['keypoints']} keypoints, and {len(skeleton)} names")
         try:
-            return cls(**plain)
+            return cls(**plain, skeleton=skeleton)
         except TypeError as error:
             raise ValueError(f"not a student config: {error}") from error
 

@@ -10,7 +10,7 @@ from sdpose_core.vision.heatmaps import decode_tensor
 
 
 class JointReader(nn.Module):
-    """``(N, 17, H, W)`` heatmaps to x, y (heatmap pixels) and score of each joint, ``(N, 17, 3)``.
+    """``(N, K, H, W)`` heatmaps to x, y (heatmap pixels) and score of each joint, ``(N, K, 3)``.
 
     One tensor, so one copy from a GPU.
 

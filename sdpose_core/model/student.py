@@ -22,8 +22,8 @@ class CycleOutput(NamedTuple):
     """The output of one cycle of the transformer.
 
     Attributes:
-        heatmaps: ``(B, 17, 64, 48)``.
-        keypoint_tokens: ``(B, 17, 192)``, the encoder's raw output, no norm.
+        heatmaps: ``(B, K, 64, 48)``.
+        keypoint_tokens: ``(B, K, 192)``, the encoder's raw output, no norm.
         visual_tokens: ``(B, N, 192)``, likewise.
     """
 
@@ -46,7 +46,7 @@ class Student(nn.Module):
     def __init__(self, config: StudentConfig) -> None:
         super().__init__()
         self.config = config
-        self.backbone = BACKBONES[config.backbone].build(config.stage1_planes)
+        self.backbone = BACKBONES[config.backbone].build(config.stage1_planes, config.keypoints)
         channels = int(self.backbone.out_channels)  # type: ignore[arg-type]
         self.corrects = config.head == "correction"
         seen = channels + config.keypoints * self.corrects
@@ -93,7 +93,7 @@ class Student(nn.Module):
                 number (``config.cycles``).
 
         Returns:
-            ``(B, 17, *heatmap_size)`` heatmaps of the last cycle with a peak of about 1 where the
+            ``(B, K, *heatmap_size)`` heatmaps of the last cycle with a peak of about 1 where the
             student is certain.
 
         Raises:
@@ -144,11 +144,11 @@ class Student(nn.Module):
         return outputs
 
     def split(self, tokens: Tensor) -> tuple[Tensor, Tensor]:
-        """Keypoint tokens ``(B, 17, dim)`` and visual tokens ``(B, N, dim)``."""
+        """Keypoint tokens ``(B, K, dim)`` and visual tokens ``(B, N, dim)``."""
         return tokens[:, : self.config.keypoints], tokens[:, self.config.keypoints :]
 
     def embed(self, features: Tensor, own: Tensor | None = None) -> tuple[Tensor, Tensor]:
-        """Tokens ``(B, 17 + N, dim)``, keypoint tokens first, and positions ``(1, N, dim)``.
+        """Tokens ``(B, K + N, dim)``, keypoint tokens first, and positions ``(1, N, dim)``.
 
         ``own``: heatmaps to be corrected. The visual tokens see them, and each keypoint token
         begins with the mean of the visual tokens where its heatmap lies.
@@ -165,7 +165,7 @@ class Student(nn.Module):
         return torch.cat((keypoint, visual), dim=1), positions
 
     def heatmaps(self, tokens: Tensor, features: Tensor, own: Tensor | None) -> Tensor:
-        """``(B, 17 + N, dim)`` tokens to ``(B, 17, *heatmap_size)`` heatmaps."""
+        """``(B, K + N, dim)`` tokens to ``(B, K, *heatmap_size)`` heatmaps."""
         keypoint, visual = self.split(tokens)
         if own is not None:
             return self.head(keypoint, visual, features, own)  # type: ignore[no-any-return]

@@ -7,6 +7,7 @@ cross, their boxes overlap both tracks alike, while their joints do not.
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from dataclasses import dataclass
 from types import SimpleNamespace
 from typing import Any, Final
@@ -15,6 +16,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from sdpose_core.detector.ultralytics_quiet import ultralytics_tasks
+from sdpose_core.skeleton import COCO17
 from sdpose_core.types import Floats, Poses
 from sdpose_core.vision.oks import oks_matrix
 
@@ -37,8 +39,8 @@ NEAR, FAR, SIZES = 0.3, 1.0, 1.5
 about to be given up; and the ratio of heights that may be one person."""
 
 
-TRUNK, SEEN = (5, 6, 11, 12), 0.3
-"""Shoulders and hips, and the score from which they tell where the trunk is."""
+SEEN = 0.3
+"""Score from which shoulders and hips tell where the trunk is."""
 STEADY = 0.1
 """Share of a frame's movement in the expected one."""
 
@@ -59,15 +61,17 @@ class _Seen:
 
 
 class _Track(STrack):  # type: ignore[misc]
-    """A track that remembers the joints of its last detection, (17, 3) x, y, score.
+    """A track that remembers the joints of its last detection, (K, 3) x, y, score.
 
     They are expected to move on as the trunk did: the box swings with arms and legs.
     """
 
-    def __init__(self, xywh: Floats, score: float, cls: float, joints: Floats) -> None:
+    def __init__(
+        self, xywh: Floats, score: float, cls: float, joints: Floats, trunk: Sequence[int]
+    ) -> None:
         super().__init__(xywh, score, cls)
         self._joints = joints
-        self._trunk = _trunk(joints, xywh)
+        self._trunk = _trunk(joints, xywh, trunk)
         self._speed: NDArray[Any] = np.zeros(2)
         self._steps = 0
         self._now = 0
@@ -113,11 +117,11 @@ class _Track(STrack):  # type: ignore[misc]
         self._joints, self._trunk = new_track._joints, new_track._trunk
 
 
-def _trunk(joints: Floats, xywh: Floats) -> NDArray[Any]:
-    """The middle of shoulders and hips (2,), or of the box where they are not seen."""
-    parts = joints[list(TRUNK)]
+def _trunk(joints: Floats, xywh: Floats, trunk: Sequence[int]) -> NDArray[Any]:
+    """The middle of shoulders and hips (2,), or of the box if not all are seen."""
+    parts = joints[list(trunk)]
     weights = np.where(parts[:, 2] >= SEEN, parts[:, 2], 0)
-    if np.count_nonzero(weights) < len(TRUNK):
+    if not trunk or np.count_nonzero(weights) < len(trunk):
         return np.asarray(xywh[:2], np.float64)
     middle: NDArray[Any] = np.average(parts[:, :2].astype(np.float64), axis=0, weights=weights)
     return middle
@@ -147,6 +151,7 @@ class PoseByteTracker(BYTETracker):  # type: ignore[misc]
         )
         self._pose_weight = pose_weight
         self._begun: list[_Track] = []
+        self._skeleton = COCO17
 
     def assign(self, poses: Poses, lost_frames: int) -> Ids:
         """The id of each person, (N,); ``NO_ID`` before the second sighting.
@@ -154,6 +159,7 @@ class PoseByteTracker(BYTETracker):  # type: ignore[misc]
         ``lost_frames`` is for how many frames a person that is not seen keeps the id.
         """
         self.max_frames_lost = lost_frames
+        self._skeleton = poses.skeleton
         corners = poses.boxes
         xywh = np.concatenate(
             [(corners[:, :2] + corners[:, 2:]) / 2, corners[:, 2:] - corners[:, :2]], axis=1
@@ -176,7 +182,7 @@ class PoseByteTracker(BYTETracker):  # type: ignore[misc]
             return []
         indexed = np.c_[results.xywh, np.arange(len(results))]
         return [
-            _Track(xywh, score, kind, joints)
+            _Track(xywh, score, kind, joints, self._skeleton.trunk)
             for xywh, score, kind, joints in zip(
                 indexed, results.conf, results.cls, img, strict=True
             )
@@ -254,7 +260,13 @@ class PoseByteTracker(BYTETracker):  # type: ignore[misc]
         # An uncertain joint says little; none at all would leave nothing to average.
         certain = np.minimum(ours[:, None, :, 2], theirs[None, :, :, 2]) + 1e-3
         alike = oks_matrix(
-            ours[..., :2], areas, theirs[..., :2], others, weights=certain, widen=WIDER
+            ours[..., :2],
+            areas,
+            theirs[..., :2],
+            others,
+            self._skeleton.sigmas,
+            weights=certain,
+            widen=WIDER,
         )
         weight = self._pose_weight
         return (1 - weight) * distances + weight * (1 - alike)

@@ -59,13 +59,13 @@ class JointFilter:
         """The steadied joints of one frame.
 
         Args:
-            points: ``(17, 2)`` xy pixels.
-            scores: ``(17,)`` in 0..1; an uncertain joint moves more slowly.
+            points: ``(K, 2)`` xy pixels.
+            scores: ``(K,)`` in 0..1; an uncertain joint moves more slowly.
             scale: size of the body in pixels.
             time_s: of the frame; not after the frame before, it starts again.
 
         Returns:
-            ``(17, 2)`` xy pixels.
+            ``(K, 2)`` xy pixels.
         """
         seconds = time_s - self._time_s
         self._time_s = time_s

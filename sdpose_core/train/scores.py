@@ -29,7 +29,7 @@ from sdpose_core.data.shards import CropSet, context_regions, load_shards
 from sdpose_core.files.outputs import check_outputs
 from sdpose_core.hardware.backends import PoseBackend, make_backend
 from sdpose_core.model import PersonHead, ScoreHead, Student, StudentConfig
-from sdpose_core.skeleton import FLIP_INDICES
+from sdpose_core.skeleton import Skeleton
 from sdpose_core.train.loop.initialise import without_scores
 from sdpose_core.types import Floats, Regions
 from sdpose_core.vision.crops import crop_image
@@ -51,8 +51,8 @@ TOGETHER = 32
 class ScoreExamples:
     """What decoding left of people, and what was true of them.
 
-    ``points`` (N, 17, 2) heatmap pixels, ``peaks`` (N, 17), ``labelled`` (N, 17) 0 or 1, and
-    ``similarity`` (N, 17), the OKS terms (of no meaning where not labelled).
+    ``points`` (N, K, 2) heatmap pixels, ``peaks`` (N, K), ``labelled`` (N, K) 0 or 1, and
+    ``similarity`` (N, K), the OKS terms (of no meaning where not labelled).
     """
 
     points: Tensor
@@ -80,17 +80,19 @@ def score_examples(
         for number in range(views):
             images, joints = batch.images, batch.keypoints
             if number % 2:
-                images, joints = _mirrored(images, joints)
+                images, joints = _mirrored(images, joints, config.skeleton)
             regions = context_regions(len(images), (width, height), config.view)
             if number:
                 regions = _jittered(regions, rng)
-            parts.append(_examples(backend, images, joints, regions))
+            parts.append(_examples(backend, images, joints, regions, config.skeleton))
     return ScoreExamples(*(torch.cat(part) for part in zip(*parts, strict=True)))
 
 
-def _mirrored(images: NDArray[np.uint8], joints: Floats) -> tuple[NDArray[np.uint8], Floats]:
-    """Images (N, H, W, 3) and joints (N, 17, 3) as a mirror shows them: left becomes right."""
-    swapped = joints[:, list(FLIP_INDICES)].copy()
+def _mirrored(
+    images: NDArray[np.uint8], joints: Floats, skeleton: Skeleton
+) -> tuple[NDArray[np.uint8], Floats]:
+    """Images (N, H, W, 3) and joints (N, K, 3) as a mirror shows them: left becomes right."""
+    swapped = joints[:, list(skeleton.mirror)].copy()
     swapped[..., 0] = images.shape[2] - 1 - swapped[..., 0]
     return np.ascontiguousarray(images[:, :, ::-1]), swapped
 
@@ -104,7 +106,11 @@ def _jittered(regions: Regions, rng: np.random.Generator) -> Regions:
 
 
 def _examples(
-    backend: PoseBackend, images: NDArray[np.uint8], joints: Floats, regions: Regions
+    backend: PoseBackend,
+    images: NDArray[np.uint8],
+    joints: Floats,
+    regions: Regions,
+    skeleton: Skeleton,
 ) -> tuple[Tensor, Tensor, Tensor, Tensor]:
     """The fields of ``ScoreExamples`` for one view of each image."""
     views = zip(images, regions.centres[:, None], regions.sizes[:, None], strict=True)
@@ -114,13 +120,13 @@ def _examples(
     seen = torch.from_numpy(pixels).permute(0, 3, 1, 2).to(backend.device)
     points, peaks = (part.cpu() for part in decode_tensor(backend.run(seen), MAX_REFINEMENT))
     placed = heatmap_to_image(points, regions)
-    similarity = joint_similarities(placed, joints[..., :2], _areas(joints))
+    similarity = joint_similarities(placed, joints[..., :2], _areas(joints), skeleton.sigmas)
     labelled = torch.from_numpy((joints[..., 2] > 0).astype(np.float32))
     return points, peaks, labelled, torch.from_numpy(similarity).float()
 
 
 def _areas(joints: Floats) -> NDArray[np.float64]:
-    """Areas (N,) of people's segments from the extent of their labelled joints (N, 17, 3), in
+    """Areas (N,) of people's segments from the extent of their labelled joints (N, K, 3), in
     square pixels of the joints.
     """
     there = joints[..., 2:] > 0
@@ -308,6 +314,7 @@ def fit_file(
     checkpoint = find_checkpoint(student)
     crops = chosen_people(load_shards(shards), sources)
     network = build_student(checkpoint, student)
+    crops = crops.ordered(network.config.skeleton)
     fitted = with_scores(network, crops, views=views, keep_joints=keep_joints)
     said = f"fitted on {len(crops)} people, {views} views each"
     before = checkpoint.training if keep_joints else _facts(checkpoint.training, said)

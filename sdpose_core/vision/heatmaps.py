@@ -6,6 +6,7 @@ the arrays of CPU backends.
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from functools import lru_cache
 from typing import Final
 
@@ -13,7 +14,6 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from sdpose_core.skeleton import FLIP_INDICES
 from sdpose_core.types import PUBLISHED_VIEW, Floats
 
 HEATMAP_SIGMA: Final = 2.0
@@ -151,16 +151,17 @@ def mirror(crops: Tensor, *, aligned: bool = False) -> Tensor:
     return torch.cat((plain[..., :1], plain[..., :-1]), dim=3) if aligned else plain
 
 
-def unflip(heatmaps: Tensor) -> Tensor:
+def unflip(heatmaps: Tensor, partners: Sequence[int]) -> Tensor:
     """Heatmaps of mirrored crops as those of the crops themselves.
 
-    Mirrored back, left and right joints swapped, then moved right by one column (the first keeps
-    its value): without a half-pixel shift they differ by that much (see ``mirror``).
+    Mirrored back, left and right joints swapped (``partners``: ``Skeleton.mirror``), then moved
+    right by one column (the first keeps its value): without a half-pixel shift they differ by that
+    much (see ``mirror``).
     """
-    back = heatmaps[:, list(FLIP_INDICES)].flip(3)
+    back = heatmaps[:, list(partners)].flip(3)
     return torch.cat((back[..., :1], back[..., :-1]), dim=3)
 
 
-def merge_flip(heatmaps: Tensor, of_mirrored: Tensor) -> Tensor:
-    """The flip test's average; both ``(B, 17, H, W)``."""
-    return (heatmaps + unflip(of_mirrored)) / 2
+def merge_flip(heatmaps: Tensor, of_mirrored: Tensor, partners: Sequence[int]) -> Tensor:
+    """The flip test's average; both ``(B, K, H, W)``, ``partners`` as in ``unflip``."""
+    return (heatmaps + unflip(of_mirrored, partners)) / 2

@@ -2,10 +2,11 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
+
 import numpy as np
 from numpy.typing import NDArray
 
-from sdpose_core.skeleton import OKS_SIGMAS
 from sdpose_core.types import Floats
 
 Doubles = NDArray[np.float64]
@@ -16,6 +17,7 @@ def oks_matrix(
     areas: Doubles,
     others: Doubles,
     other_areas: Doubles,
+    sigmas: Sequence[float],
     *,
     weights: Doubles | None = None,
     widen: float = 1.0,
@@ -26,17 +28,18 @@ def oks_matrix(
     joints, as in the reference's suppression.
 
     Args:
-        keypoints: ``(N, 17, 2)`` xy pixels.
+        keypoints: ``(N, K, 2)`` xy pixels.
         areas: ``(N,)`` square pixels.
-        others: ``(M, 17, 2)``.
+        others: ``(M, K, 2)``.
         other_areas: ``(M,)``.
-        weights: ``(N, M, 17)``, of the joints in the mean; None counts all alike.
+        sigmas: the K tolerances (``Skeleton.sigmas``).
+        weights: ``(N, M, K)``, of the joints in the mean; None counts all alike.
         widen: what sigmas are multiplied with.
 
     Returns:
         ``(N, M)``.
     """
-    variances = (2 * widen * np.array(OKS_SIGMAS)) ** 2
+    variances = (2 * widen * np.array(sigmas)) ** 2
     squared = ((keypoints[:, None] - others[None]) ** 2).sum(axis=3)
     area = (areas[:, None] + other_areas[None]) / 2 + np.spacing(1)
     near: Doubles = np.exp(-squared / variances / area[..., None] / 2)
@@ -44,21 +47,28 @@ def oks_matrix(
 
 
 def joint_similarities(
-    keypoints: Floats | Doubles, others: Floats | Doubles, areas: Doubles
+    keypoints: Floats | Doubles,
+    others: Floats | Doubles,
+    areas: Doubles,
+    sigmas: Sequence[float],
 ) -> Doubles:
-    """OKS terms ``(N, 17)`` of pairs of poses ``(N, 17, 2)``, with areas ``(N,)`` square pixels."""
-    variances = (2 * np.array(OKS_SIGMAS)) ** 2
+    """OKS terms ``(N, K)`` of pairs of poses ``(N, K, 2)``, with areas ``(N,)`` square pixels."""
+    variances = (2 * np.array(sigmas)) ** 2
     squared = ((keypoints - others).astype(np.float64) ** 2).sum(axis=2)
     terms: Doubles = np.exp(-squared / (2 * variances * (areas[:, None] + np.spacing(1))))
     return terms
 
 
 def oks_nms(
-    keypoints: Doubles, scores: Doubles, areas: Doubles, threshold: float = 0.9
+    keypoints: Doubles,
+    scores: Doubles,
+    areas: Doubles,
+    sigmas: Sequence[float],
+    threshold: float = 0.9,
 ) -> NDArray[np.intp]:
     """Indices of the poses kept, best first: any more similar than ``threshold`` to a better one is
     dropped. Shapes as in ``oks_matrix``; ``scores`` (N,)."""
-    similarity = oks_matrix(keypoints, areas, keypoints, areas)
+    similarity = oks_matrix(keypoints, areas, keypoints, areas, sigmas)
     order = np.argsort(-scores, kind="stable")
     kept: list[int] = []
     for index in order:

@@ -141,10 +141,15 @@ def touching(boxes: Floats) -> tuple[NDArray[np.intp], NDArray[np.intp]]:
 def _similar(
     poses: Poses, firsts: NDArray[np.intp], seconds: NDArray[np.intp]
 ) -> NDArray[np.float64]:
-    """OKS terms ``(M, 17)`` of pairs, with the mean area of their boxes."""
+    """OKS terms ``(M, K)`` of pairs, with the mean area of their boxes."""
     areas = (poses.boxes[:, 2:] - poses.boxes[:, :2]).astype(np.float64).prod(axis=1)
     points = poses.keypoints.astype(np.float64)
-    return joint_similarities(points[firsts], points[seconds], (areas[firsts] + areas[seconds]) / 2)
+    return joint_similarities(
+        points[firsts],
+        points[seconds],
+        (areas[firsts] + areas[seconds]) / 2,
+        poses.skeleton.sigmas,
+    )
 
 
 def _persons(

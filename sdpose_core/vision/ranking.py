@@ -8,28 +8,30 @@ from typing import Final
 import numpy as np
 from numpy.typing import NDArray
 
-from sdpose_core.skeleton import NUM_KEYPOINTS
 from sdpose_core.types import Floats, Poses, ViewGeometry
 from sdpose_core.vision.geometry import regions_from_boxes
 
 KEYPOINT_THRESHOLD: Final = 0.2
 """Joints that score less do not count for their person, as in the published protocol."""
-FEATURES: Final = 3 * NUM_KEYPOINTS + 6
-"""Length of ``pose_features``."""
 SMALLEST: Final = 0.01
 BOX: Final = 0.3
 """Power of the box's score: what it says is mostly said by the joints, too."""
 
 
+def feature_count(keypoints: int) -> int:
+    """Length of a person's ``pose_features``."""
+    return 3 * keypoints + 6
+
+
 def pose_features(places: Floats, scores: Floats) -> Floats:
-    """What a person's score is computed from, ``(N, 57)``.
+    """What a person's score is computed from, ``(N, feature_count(K))``.
 
     The joint scores, their logarithms, the scores in order of size; mean and spread of the joints,
     weighted by their scores, and their extent.
 
     Args:
-        places: ``(N, 17, 2)`` joints in units of the view's width and height, 0 in its middle.
-        scores: ``(N, 17)`` of the joints.
+        places: ``(N, K, 2)`` joints in units of the view's width and height, 0 in its middle.
+        scores: ``(N, K)`` of the joints.
     """
     weights = scores[..., None] + SMALLEST
     total = weights.sum(axis=1)
@@ -47,7 +49,7 @@ def pose_features(places: Floats, scores: Floats) -> Floats:
 
 
 def joint_means(scores: Floats, threshold: float = KEYPOINT_THRESHOLD) -> Floats:
-    """Mean of the scores ``(N, 17)`` above ``threshold``, 0 if there are none: ``(N,)``."""
+    """Mean of the scores ``(N, K)`` above ``threshold``, 0 if there are none: ``(N,)``."""
     sure = scores > threshold
     total = np.where(sure, scores, 0).sum(axis=1)
     return np.asarray(total / np.maximum(1, sure.sum(axis=1)), np.float32)

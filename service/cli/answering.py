@@ -9,7 +9,7 @@ from typing import Final
 import numpy as np
 
 from sdpose_core.io.live import TimedImage
-from sdpose_core.skeleton import NUM_KEYPOINTS
+from sdpose_core.skeleton import skeleton_of_names
 from sdpose_core.types import Poses
 from sdpose_core.vision.image_files import encode_jpeg
 from service.answers import PoseAnswer
@@ -79,7 +79,8 @@ def poses_of(answer: PoseAnswer) -> Poses:
     if not people:
         return replace(Poses.empty(), ids=np.zeros(0, np.int64))
     points = np.array([[(k.x, k.y, k.score) for k in one.keypoints] for one in people], np.float32)
-    points = points.reshape(len(people), NUM_KEYPOINTS, 3)
+    skeleton = skeleton_of_names(tuple(point.name for point in people[0].keypoints))
+    points = points.reshape(len(people), len(skeleton), 3)
     boxes = [(b.x, b.y, b.x + b.width, b.y + b.height) for b in (one.box for one in people)]
     return Poses(
         np.ascontiguousarray(points[..., :2]),
@@ -87,4 +88,5 @@ def poses_of(answer: PoseAnswer) -> Poses:
         np.array(boxes, np.float32),
         np.array([one.score for one in people], np.float32),
         np.array([one.id or 0 for one in people], np.int64),
+        skeleton,
     )

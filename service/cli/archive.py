@@ -41,6 +41,7 @@ def predict_archive(
     if on_ray:
         need("ray", "ray")
 
+    from sdpose_core.checkpoints import find_checkpoint
     from sdpose_core.commands.archive.output import ArchiveOutput
     from sdpose_core.commands.archive.schema import archive_schema
     from sdpose_core.commands.archive.work import model_digests, parts_of
@@ -54,7 +55,8 @@ def predict_archive(
         **options.estimate,
         "track": options.track,
     }
-    output = ArchiveOutput(target, archive_schema(made_with))
+    student = find_checkpoint(options.pretrained["student"])
+    output = ArchiveOutput(target, archive_schema(made_with, student.config.skeleton))
     work = partial(_work_on_ray, ray_address, workers) if on_ray else _work_here
     try:
         with output.held():

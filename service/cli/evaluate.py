@@ -21,6 +21,7 @@ if TYPE_CHECKING:
     from sdpose_core.estimator import PoseEstimator
     from sdpose_core.evaluate.report import Evaluation
     from sdpose_core.evaluate.results import PoseSource
+    from sdpose_core.skeleton import Skeleton
     from sdpose_core.types import Poses
     from service.client.rest_client import RestPoseClient
 
@@ -111,13 +112,12 @@ def evaluate(
             _check_place(annotations, images)
             inputs = [annotations, *([boxes] if boxes else ()), Path(student), Path(detector)]
             _hold(closing, output, worst, [*inputs, images])
-            pictures = load_coco(annotations, images)[:limit]
-            known = None if boxes is None else read_boxes(boxes, read_coco(annotations))
             if server is not None:
                 from service.client.rest_client import RestPoseClient
 
                 client = closing.enter_context(RestPoseClient(server, api_key=api_key, tls=tls))
                 title, source_of = server, partial(_from_server, client)
+                skeleton = _skeleton_of(client)
             else:
                 estimator = models.estimator(
                     max_refinement=None if unbounded else MAX_REFINEMENT,
@@ -125,6 +125,9 @@ def evaluate(
                 )
                 title = f"{student} ({estimator.backend_name})"
                 source_of = partial(_local, estimator)
+                skeleton = estimator.skeleton
+            pictures = load_coco(annotations, images, skeleton)[:limit]
+            known = None if boxes is None else read_boxes(boxes, read_coco(annotations, skeleton))
             sources = {
                 f"{title}, {_name(count, flipped)}": source_of(count, flipped)
                 for count in (range(1, cycles + 1) if cycles else [None])
@@ -234,6 +237,13 @@ def _from_server(client: RestPoseClient, cycles: int | None, flip: bool) -> Pose
         return poses_of(answer)
 
     return ask
+
+
+def _skeleton_of(client: RestPoseClient) -> Skeleton:
+    """That of the server's student; tolerances are those of its names (``Skeleton.make``)."""
+    from sdpose_core.skeleton import skeleton_of_names
+
+    return skeleton_of_names(tuple(client.models()["keypoints"]))
 
 
 def _show(console: Console, results: list[Evaluation], boxes: str) -> None:

@@ -34,7 +34,7 @@ def pack(
 
     console = Console()
     try:
-        found = load_coco(annotations, images)
+        found = load_coco(annotations, images, None)
         count = sum(len(image.people) for image in found)
         if count == 0:
             raise ValueError(

@@ -223,7 +223,7 @@ def _to_text(
     try:
         with Sink(Path(output) if output else None) as sink:
             estimator = models.estimator()
-            writer = WRITERS[wanted.value](sink.put)
+            writer = WRITERS[wanted.value](sink.put, estimator.skeleton)
             with progress, stop_on_interrupt(progress.stop):
                 prediction = Prediction(
                     partial(estimator.estimate, **people),

@@ -131,6 +131,13 @@ class RestPoseClient:
         """The image with its poses drawn, as JPEG. Raises `ServiceError`."""
         return self._post("/pose/overlay", [image], ask, timeout_s, None)
 
+    def models(self) -> dict[str, Any]:
+        """What is loaded: the answer of `GET /models`. Raises `ServiceError`."""
+        try:
+            return read_body(checked_body(self._http.get("/models")), dict)
+        except httpx.TransportError as error:
+            raise as_unreached(error) from None
+
     def ready(self) -> bool:
         """Whether the service takes work now."""
         try:
@@ -224,6 +231,13 @@ class AsyncRestPoseClient:
     ) -> bytes:
         """The image with its poses drawn, as JPEG. Raises `ServiceError`."""
         return await self._post("/pose/overlay", [image], ask, timeout_s, None)
+
+    async def models(self) -> dict[str, Any]:
+        """What is loaded: the answer of `GET /models`. Raises `ServiceError`."""
+        try:
+            return read_body(checked_body(await self._http.get("/models")), dict)
+        except httpx.TransportError as error:
+            raise as_unreached(error) from None
 
     async def ready(self) -> bool:
         """Whether the service takes work now."""

@@ -66,6 +66,7 @@ class Decoded:
             poses.keypoint_scores,
             poses.boxes * np.float32(self.reduction),
             poses.scores,
+            skeleton=poses.skeleton,
         )
 
 

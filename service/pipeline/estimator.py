@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Sequence
 from typing import Any, Protocol
 
+from sdpose_core.skeleton import Skeleton
 from sdpose_core.types import Cycles, Detections, Floats, Image, Poses
 
 Frame = Any
@@ -39,6 +40,10 @@ class Estimator(Protocol):
         """Width and height of the crops that the student sees."""
 
     @property
+    def skeleton(self) -> Skeleton:
+        """Which keypoints the student finds, K of them."""
+
+    @property
     def cycles(self) -> Cycles:
         """How often the student's transformer may run."""
 
@@ -65,7 +70,7 @@ class Estimator(Protocol):
     def keypoints(
         self, heatmaps: Heatmaps, crops: Sequence[Crops]
     ) -> Sequence[tuple[Floats, Floats]]:
-        """Per entry keypoints `(n, 17, 2)` in image pixels and scores `(n, 17)`."""
+        """Per entry keypoints `(n, K, 2)` in image pixels and scores `(n, K)`."""
 
     def answered(
         self,

@@ -54,6 +54,7 @@ class PosePipeline:
             str(estimator.device),
         )
         self.input_size = estimator.input_size
+        self.skeleton = estimator.skeleton
         self.cycles = allowed_cycles(estimator.cycles, limits)
         self._estimator = estimator
         self._metrics = metrics
@@ -128,7 +129,7 @@ class PosePipeline:
             image, frame, people = await self._people(
                 source, parameters, boxes, turn, timings, whole=keep_image
             )
-            poses = Poses.empty()
+            poses = Poses.empty(self.skeleton)
             if len(people):
                 with self._pose.expecting():
                     cut = partial(self._crop, frame, people.boxes)
@@ -138,7 +139,13 @@ class PosePipeline:
                 posed = done.value
                 self._note(timings, "pose", posed.pose_s, done.waited_s)
                 self._note(timings, "keypoints", posed.keypoints_s)
-                poses = Poses(posed.keypoints, posed.scores, people.boxes, people.scores)
+                poses = Poses(
+                    posed.keypoints,
+                    posed.scores,
+                    people.boxes,
+                    people.scores,
+                    skeleton=self.skeleton,
+                )
             if not poses.finite:  # a fault of ours, and nothing that JSON could carry
                 raise FloatingPointError("a keypoint or a score is not finite")
             suppress = parameters.suppress

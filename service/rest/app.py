@@ -28,7 +28,7 @@ def create_app(runtime: Runtime) -> FastAPI:
     app = FastAPIOffline(  # /docs with the files of this package in place of a CDN's
         title="SDPose service",
         version=version("sdpose-service"),
-        description="Real-time human pose: 17 named keypoints in pixels for everyone in an image.",
+        description="Real-time human pose: named keypoints in pixels for everyone in an image.",
         favicon_url="data:,",
         redoc_url=None,
         redirect_slashes=False,  # `CallMiddleware` takes a path with and without one

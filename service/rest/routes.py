@@ -11,7 +11,6 @@ from fastapi import APIRouter, Depends, Request, Response
 from prometheus_client import CONTENT_TYPE_LATEST
 from pydantic_core import to_json
 
-from sdpose_core.skeleton import EDGES, KEYPOINT_NAMES
 from sdpose_core.types import Floats
 from service.admission.door import Admission
 from service.admission.ticket import Ticket
@@ -132,8 +131,8 @@ def pose_routes(runtime: Runtime) -> APIRouter:
         pipeline = runtime.pipeline
         return {
             "models": asdict(pipeline.models),
-            "keypoints": KEYPOINT_NAMES,
-            "skeleton": EDGES,
+            "keypoints": pipeline.skeleton.keypoints,
+            "skeleton": pipeline.skeleton.edges,
             "input_size": dict(zip(("width", "height"), pipeline.input_size, strict=True)),
             "cycles": pipeline.cycles._asdict(),
         }

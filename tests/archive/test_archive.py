@@ -27,7 +27,7 @@ from sdpose_core.commands.archive.work import (
 from sdpose_core.commands.predict import Interrupted
 from sdpose_core.files.outputs import OutputError
 from sdpose_core.io.sources import Source, find_sources
-from sdpose_core.skeleton import KEYPOINT_NAMES
+from sdpose_core.skeleton import COCO17
 from sdpose_core.types import Image, Poses
 from tests.archive.makers import SETTINGS, Marks, output_in, picture_files, rows_of, video_file
 
@@ -80,7 +80,7 @@ def test_the_file_says_what_it_is(tmp_path: Path) -> None:
     run(output_in(tmp_path, "out.parquet"), found(*picture_files(tmp_path / "in", 1)))
     metadata = pq.read_schema(tmp_path / "out.parquet").metadata
     assert metadata[b"sdpose.schema_version"] == b"2"
-    assert json.loads(metadata[b"sdpose.keypoints"]) == list(KEYPOINT_NAMES)
+    assert json.loads(metadata[b"sdpose.keypoints"]) == list(COCO17.keypoints)
     assert json.loads(metadata[b"sdpose.settings"]) == SETTINGS
 
 

@@ -20,7 +20,7 @@ from sdpose_core.checkpoints import load_student, save_student, training_facts
 from sdpose_core.data.shards import ShardWriter, load_shards
 from sdpose_core.estimator import PoseEstimator
 from sdpose_core.model import PRESETS, Student
-from sdpose_core.skeleton import KEYPOINT_NAMES
+from sdpose_core.skeleton import COCO17
 from sdpose_core.vision.heatmaps import encode
 from service.cli.main import app
 from service.cli.options import need
@@ -223,7 +223,7 @@ class Mirror(BaseHTTPRequestHandler):
                     "score": 1.0,
                     "keypoints": [
                         {"name": n, "x": values[3 * i], "y": values[3 * i + 1], "score": 0.9}
-                        for i, n in enumerate(KEYPOINT_NAMES)
+                        for i, n in enumerate(COCO17.keypoints)
                     ],
                 }
             )

@@ -25,7 +25,7 @@ from sdpose_core.checkpoints import load_student
 from sdpose_core.export import FORMATS, export, export_student
 from sdpose_core.hardware.backends.torch import TorchBackend
 from sdpose_core.model import Student
-from sdpose_core.skeleton import KEYPOINT_NAMES
+from sdpose_core.skeleton import COCO17
 from sdpose_core.vision.crops import crop_image
 from sdpose_core.vision.geometry import apply_matrices, image_to_crop_matrices, regions_from_boxes
 from sdpose_core.vision.image_files import ImageLimits, decode_image
@@ -148,7 +148,7 @@ def test_the_script_of_the_docs_runs_without_torch(
     estimator = PoseEstimator(TorchBackend(load_student(), "cpu"), scores=load_student().scores)
     [expected] = estimator.estimate([image], [BOXES[:1]])
     found = np.array([[joint["x"], joint["y"]] for joint in person["keypoints"]])
-    assert [joint["name"] for joint in person["keypoints"]] == list(KEYPOINT_NAMES)
+    assert [joint["name"] for joint in person["keypoints"]] == list(COCO17.keypoints)
     assert np.abs(found - expected.keypoints[0]).max() < 0.3  # a rounded tenth, another decoder
 
 

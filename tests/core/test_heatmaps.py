@@ -7,7 +7,7 @@ import torch
 from hypothesis import given
 from hypothesis import strategies as st
 
-from sdpose_core.skeleton import FLIP_INDICES
+from sdpose_core.skeleton import COCO17
 from sdpose_core.vision.heatmaps import decode, decode_tensor, encode, merge_flip, unflip
 
 inner_x = st.floats(3, 44, width=32)
@@ -80,6 +80,6 @@ def test_merging_with_the_mirrored_map_gives_the_map_itself() -> None:
     column w stands for column 47 - w of the other, moved by the one column that unflip undoes."""
     heatmaps = torch.rand(2, 17, 64, 48, generator=torch.Generator().manual_seed(1))
     moved = torch.cat((heatmaps[..., 1:], heatmaps[..., -1:]), dim=3)
-    mirrored = moved.flip(3)[:, list(FLIP_INDICES)]
-    assert torch.equal(unflip(mirrored)[..., 1:], heatmaps[..., 1:])
-    assert torch.allclose(merge_flip(heatmaps, mirrored)[..., 1:], heatmaps[..., 1:])
+    mirrored = moved.flip(3)[:, list(COCO17.mirror)]
+    assert torch.equal(unflip(mirrored, COCO17.mirror)[..., 1:], heatmaps[..., 1:])
+    assert torch.allclose(merge_flip(heatmaps, mirrored, COCO17.mirror)[..., 1:], heatmaps[..., 1:])

@@ -8,7 +8,7 @@ import numpy as np
 import pytest
 
 from sdpose_core.io.overlay import draw_poses, line_width
-from sdpose_core.skeleton import KEYPOINT_NAMES
+from sdpose_core.skeleton import COCO17
 from sdpose_core.types import Image, Poses
 
 
@@ -17,7 +17,7 @@ def _standing(score: float = 0.9) -> Poses:
     points = np.zeros((1, 17, 2), np.float32)
     rows = {"nose": 30, "eye": 20, "ear": 25, "shoulder": 70, "elbow": 110, "wrist": 150}
     rows |= {"hip": 160, "knee": 220, "ankle": 280}
-    for index, name in enumerate(KEYPOINT_NAMES):
+    for index, name in enumerate(COCO17.keypoints):
         side, _, part = name.rpartition("_")
         away = {"eye": 8, "ear": 14}.get(part, 40)
         x = 100 + {"left": away, "right": -away, "": 0}[side]
@@ -55,7 +55,7 @@ def test_the_given_picture_stays_as_it_is() -> None:
 
 def test_uncertain_keypoints_and_their_limbs_are_left_out() -> None:
     poses = _standing()
-    poses.keypoint_scores[0, KEYPOINT_NAMES.index("left_knee")] = 0.2
+    poses.keypoint_scores[0, COCO17.keypoints.index("left_knee")] = 0.2
     drawn = draw_poses(_grey(), poses)
     assert (drawn[190, 140] == 128).all(), "the left thigh"
     assert (drawn[250, 140] == 128).all(), "the left shank"

@@ -10,7 +10,7 @@ import pytest
 import torch
 from numpy.typing import NDArray
 
-from sdpose_core.skeleton import FLIP_INDICES, OKS_SIGMAS, UPPER_BODY
+from sdpose_core.skeleton import COCO17
 from sdpose_core.types import Regions
 from sdpose_core.vision.crops import crop_image, crop_tensor
 from sdpose_core.vision.geometry import (
@@ -35,10 +35,10 @@ def known() -> Facts:
 
 
 def test_skeleton(known: Facts) -> None:
-    pairs = {(left, right) for left, right in enumerate(FLIP_INDICES) if left < right}
+    pairs = {(left, right) for left, right in enumerate(COCO17.mirror) if left < right}
     assert pairs == {tuple(pair) for pair in known["meta/flip_pairs"].tolist()}
-    assert list(OKS_SIGMAS) == known["meta/sigmas"].tolist()
-    assert list(UPPER_BODY) == known["meta/upper_body_ids"].tolist()
+    assert list(COCO17.sigmas) == known["meta/sigmas"].tolist()
+    assert list(COCO17.upper) == known["meta/upper_body_ids"].tolist()
 
 
 def test_boxes_to_views(known: Facts) -> None:
@@ -84,8 +84,10 @@ def test_targets(known: Facts) -> None:
 def test_flip(known: Facts) -> None:
     heatmaps = torch.from_numpy(known["fliptest/heatmap"])
     mirrored = torch.from_numpy(known["fliptest/heatmap_of_flipped_img"])
-    np.testing.assert_array_equal(unflip(mirrored), known["fliptest/back_shifted"])
-    np.testing.assert_allclose(merge_flip(heatmaps, mirrored), known["fliptest/avg"], atol=1e-7)
+    np.testing.assert_array_equal(unflip(mirrored, COCO17.mirror), known["fliptest/back_shifted"])
+    np.testing.assert_allclose(
+        merge_flip(heatmaps, mirrored, COCO17.mirror), known["fliptest/avg"], atol=1e-7
+    )
 
 
 def test_decoding(known: Facts) -> None:
@@ -104,8 +106,8 @@ def test_decoding(known: Facts) -> None:
 def test_oks(known: Facts, case: int) -> None:
     keypoints = known[f"oks/{case:02d}_kpts"][..., :2]
     areas, scores = known[f"oks/{case:02d}_areas"], known[f"oks/{case:02d}_scores"]
-    similarity = oks_matrix(keypoints, areas, keypoints, areas)
+    similarity = oks_matrix(keypoints, areas, keypoints, areas, COCO17.sigmas)
     np.testing.assert_allclose(similarity, known[f"oks/{case:02d}_iou"], atol=1e-6)
     for threshold, name in ((0.9, "keep09"), (0.5, "keep05")):
-        kept = oks_nms(keypoints, scores, areas, threshold)
+        kept = oks_nms(keypoints, scores, areas, COCO17.sigmas, threshold)
         assert kept.tolist() == known[f"oks/{case:02d}_{name}"].tolist()

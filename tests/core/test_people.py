@@ -13,6 +13,7 @@ from ultralytics.utils import ASSETS
 from sdpose_core import PoseEstimator
 from sdpose_core.checkpoints import load_student
 from sdpose_core.detector.load import load_detector
+from sdpose_core.skeleton import COCO17
 from sdpose_core.types import PUBLISHED_VIEW, Floats, Poses
 from sdpose_core.vision.image_files import ImageLimits, decode_image
 from sdpose_core.vision.oks import oks_matrix
@@ -97,7 +98,7 @@ def test_a_doubtful_box_counts_only_with_joints_of_its_own() -> None:
     """It has the sure man's head and shoulders, and the rest where nobody stands."""
     poses = standing((100, 100, 0.9), (100, 100, 0.15))
     poses.keypoints[1, 9:, 1] += 120
-    assert oks_matrix(*pair(poses))[0, 1] < 0.6  # by itself no copy
+    assert oks_matrix(*pair(poses), COCO17.sigmas)[0, 1] < 0.6  # by itself no copy
     found = answered(poses)
     assert len(found) == 2
     assert (found.keypoint_scores[1, :9] == 0).all()

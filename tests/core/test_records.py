@@ -11,7 +11,7 @@ from typing import Any
 import numpy as np
 
 from sdpose_core.io.writers import Coco, Csv, JsonLines, Record
-from sdpose_core.skeleton import KEYPOINT_NAMES
+from sdpose_core.skeleton import COCO17
 from sdpose_core.types import Poses
 
 
@@ -44,7 +44,7 @@ def test_json_lines() -> None:
     person = first["people"][0]
     assert person["box"] == {"x": 10, "y": 20, "width": 30, "height": 60.5}
     assert person["score"] == 0.8765
-    assert [point["name"] for point in person["keypoints"]] == list(KEYPOINT_NAMES)
+    assert [point["name"] for point in person["keypoints"]] == list(COCO17.keypoints)
     assert person["keypoints"][1]["x"] == 2.333
     assert second["people"] == []
     assert (third["frame"], third["time_s"]) == (7, 0.28)
@@ -52,7 +52,7 @@ def test_json_lines() -> None:
 
 def test_csv_has_a_row_a_person() -> None:
     text: list[str] = []
-    writer = Csv(text.append)
+    writer = Csv(text.append, COCO17)
     for record in RECORDS:
         writer.write(record)
     writer.finish()
@@ -70,7 +70,7 @@ def test_csv_has_a_row_a_person() -> None:
 
 def _coco(*records: Record) -> dict[str, Any]:
     text: list[str] = []
-    writer = Coco(text.append)
+    writer = Coco(text.append, COCO17)
     for record in records:
         writer.write(record)
     assert text == []
@@ -86,7 +86,7 @@ def test_coco_file_loads_and_scores_itself_perfectly(tmp_path: Any, capsys: Any)
     document = _coco(*RECORDS)
     (tmp_path / "c.json").write_text(json.dumps(document))
     truth = COCO(str(tmp_path / "c.json"))
-    assert truth.cats[1]["keypoints"] == list(KEYPOINT_NAMES)
+    assert truth.cats[1]["keypoints"] == list(COCO17.keypoints)
     assert [16, 14] in truth.cats[1]["skeleton"]
     assert len(truth.imgs) == 3
     run = COCOeval(truth, truth.loadRes(document["annotations"]), "keypoints")
@@ -103,7 +103,7 @@ def test_ids_over_time_in_every_format() -> None:
     JsonLines(lines.append).write(tracked)
     assert [person.get("id") for person in json.loads(lines[0])["people"]] == [7, None]
     text: list[str] = []
-    Csv(text.append).write(tracked)
+    Csv(text.append, COCO17).write(tracked)
     assert [row["id"] for row in csv.DictReader(io.StringIO("".join(text)))] == ["7", ""]
     assert [one.get("track_id") for one in _coco(tracked)["annotations"]] == [7, None]
 

@@ -10,7 +10,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from sdpose_core.data.shards import CONTEXT_SIZE, CropSample, CropSet
-from sdpose_core.skeleton import EDGES
+from sdpose_core.skeleton import COCO17
 
 # A standing figure in a unit square, x right and y down, left joints on the picture's right.
 FIGURE = np.array(
@@ -29,7 +29,7 @@ def draw(
     shade = rng.integers(20, 90)
     image = np.full((size[1], size[0], 3), shade, np.uint8)
     at = [(round(float(x)), round(float(y))) for x, y in joints]
-    for a, b in EDGES:
+    for a, b in COCO17.edges:
         cv2.line(image, at[a], at[b], (180, 180, 180), 5)
     for number, point in enumerate(at):
         colour = [int(v) for v in np.random.default_rng(number).integers(80, 255, 3)]

@@ -17,7 +17,7 @@ from sdpose_core.data.augment import (
     render_views,
 )
 from sdpose_core.data.shards import CONTEXT_SIZE, VIEW_SIZE, WIDE_CONTEXT_SIZE
-from sdpose_core.skeleton import FLIP_INDICES, LOWER_BODY, UPPER_BODY
+from sdpose_core.skeleton import COCO17
 from sdpose_core.types import Regions
 
 REFERENCE = AugmentConfig()
@@ -87,7 +87,7 @@ def test_flip_maps_x_to_width_minus_one_minus_x_and_swaps_pairs() -> None:
     views = views_of(keypoints, replace(NONE, flip_probability=1.0))
     plain = views_of(keypoints, NONE)
     # The view's centre is mirrored with the picture, so in the crop x -> 192 - x.
-    mirrored = plain.joints[:, list(FLIP_INDICES)]
+    mirrored = plain.joints[:, list(COCO17.mirror)]
     np.testing.assert_allclose(views.joints[..., 0], 192 - mirrored[..., 0], atol=1e-3)
     np.testing.assert_allclose(views.joints[..., 1], mirrored[..., 1], atol=1e-3)
     assert views.confidence[0, 10] == 0.25
@@ -138,7 +138,7 @@ def test_half_body_view_holds_the_chosen_half_with_padding() -> None:
     rng = np.random.default_rng(0)
     joints = rng.uniform(50, 200, (17, 2))
     visible = np.ones(17, bool)
-    for upper, ids in ((True, UPPER_BODY), (False, LOWER_BODY)):
+    for upper, ids in ((True, COCO17.upper), (False, COCO17.lower)):
         found = half_body(joints, visible, upper, REFERENCE)
         assert found is not None
         centre, size = found
@@ -164,7 +164,7 @@ def test_half_body_needs_more_than_eight_joints() -> None:
 
 def test_the_upper_half_is_chosen_with_069() -> None:
     keypoints = np.repeat(people(1), 3000, axis=0)
-    keypoints[:, list(LOWER_BODY), :2] += (60, 90)
+    keypoints[:, list(COCO17.lower), :2] += (60, 90)
     views = views_of(keypoints, replace(NONE, half_body_probability=1.0))
     upper = half_body(keypoints[0, :, :2].astype(float), np.ones(17, bool), True, REFERENCE)
     assert upper is not None

@@ -15,7 +15,7 @@ from sdpose_core.data.coco_file import read_coco
 from sdpose_core.evaluate.detection import read_annotated, tall_recall
 from sdpose_core.evaluate.report import Evaluation, evaluate
 from sdpose_core.evaluate.results import read_boxes
-from sdpose_core.skeleton import KEYPOINT_NAMES
+from sdpose_core.skeleton import COCO17
 from tests.train.people import coco_folder
 from tests.train.test_evaluation import answer, noisy
 
@@ -89,8 +89,8 @@ def dogs(content: Content) -> None:
 
 def alphabetic(content: Content) -> None:
     """Joints in another order, which the category gives, with names as people write them."""
-    order = sorted(range(17), key=lambda place: KEYPOINT_NAMES[place])
-    names = [KEYPOINT_NAMES[place].replace("_", " ").title() for place in order]
+    order = sorted(range(17), key=lambda place: COCO17.keypoints[place])
+    names = [COCO17.keypoints[place].replace("_", " ").title() for place in order]
     content["categories"] = [{"id": 1, "name": "person", "keypoints": names}]
     for annotation in content["annotations"]:
         rows = [annotation["keypoints"][3 * place : 3 * place + 3] for place in order]
@@ -111,7 +111,7 @@ def named(*names: str) -> Change:
         computed_fields,
         category(0, [{"id": 0, "name": "person"}]),
         category(9, [{"id": 9, "name": "Mensch"}]),
-        category(9, [{"id": 9, "name": "x", "keypoints": list(KEYPOINT_NAMES)}, {"id": 1}]),
+        category(9, [{"id": 9, "name": "x", "keypoints": list(COCO17.keypoints)}, {"id": 1}]),
         category(3, None),
         dogs,
     ],
@@ -208,10 +208,10 @@ def twice(name: str, **fields: object) -> Change:
         (first(area=float("inf")), "annotation 10: area holds inf"),
         (first(keypoints=[float("nan")] * 51), "annotation 10: keypoints holds nan"),
         (first(keypoints=[1] * 39), "annotation 10: it has 13 keypoints of 3 numbers, and a pers"),
-        (named("nose", "neck"), "keypoints of category 1: number 2, 'neck', is none of COCO's"),
-        (named("nose", "Nose"), "number 2, 'nose', comes twice"),
-        (named(*KEYPOINT_NAMES[:-1]), "'right_ankle' is missing; a person has 17"),
-        (named(*KEYPOINT_NAMES, "tail"), "number 18, 'tail', is none of COCO's"),
+        (named("nose", "neck"), "keypoints of category 1: number 2, 'neck', is none of coco17's"),
+        (named("nose", "Nose"), "number 2, 'Nose', comes twice"),
+        (named(*COCO17.keypoints[:-1]), "'right_ankle' is missing; expected 17"),
+        (named(*COCO17.keypoints, "tail"), "number 18, 'tail', is none of coco17's"),
         (first(image_id=[3]), "annotation 10: an id is a whole number or a text"),
         (first(image_id=True), "annotation 10: an id is a whole number or a text, not True"),
         (lambda content: content["annotations"].append(7), "annotation number 8 of the list is no"),

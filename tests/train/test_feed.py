@@ -14,11 +14,13 @@ from sdpose_core.data.augment import AugmentConfig
 from sdpose_core.data.batches import SampleStream
 from sdpose_core.data.held import hold
 from sdpose_core.data.shards import CONTEXT_SIZE, CropSet, context_regions
+from sdpose_core.model import PRESETS, StudentConfig
 from sdpose_core.train.loop.feed import StepInputs, render_inputs, step_inputs
 from sdpose_core.train.recipe.config import DataConfig, TrainConfig
-from sdpose_core.types import PUBLISHED_VIEW, ViewGeometry
+from sdpose_core.types import ViewGeometry
 from tests.train.people import crop_set
 
+PAPER = PRESETS["sdpose-t"]
 CONFIG = TrainConfig(seed=5, data=DataConfig(workers=0, augment=AugmentConfig(colour=0.2)))
 CPU = torch.device("cpu")
 
@@ -28,7 +30,7 @@ def some(
     start: int,
     count: int,
     rank: int = 0,
-    view: ViewGeometry = PUBLISHED_VIEW,
+    student: StudentConfig = PAPER,
     crops: CropSet | None = None,
 ) -> list[StepInputs]:
     """``count`` inputs of two samples from step ``start`` on, in a run of two processes."""
@@ -43,7 +45,7 @@ def some(
         batch_size=2,
         rank=rank,
         world=2,
-        view=view,
+        student=student,
         held=hold(crops, CPU) if config.data.on_device else None,
     )
     return list(islice(inputs, count))
@@ -67,11 +69,13 @@ def test_threads_and_a_later_start_change_nothing() -> None:
 
 def test_pictures_on_the_device_give_the_same_views() -> None:
     """Decoded by any thread, and with another view than 3:4."""
-    view = ViewGeometry(input_size=(96, 96), heatmap_size=(24, 24), padding=1.1)
+    student = replace(PAPER, input_size=(96, 96), heatmap_size=(24, 24), padding=1.1)
     held = replace(CONFIG, data=replace(CONFIG.data, on_device=True, workers=2))
-    for one, other in zip(some(CONFIG, 1, 4, view=view), some(held, 1, 4, view=view), strict=True):
+    for one, other in zip(
+        some(CONFIG, 1, 4, student=student), some(held, 1, 4, student=student), strict=True
+    ):
         assert same(one, other)
-        shown = [render_inputs(part, view) for part in (one, other)]
+        shown = [render_inputs(part, student.view) for part in (one, other)]
         assert shown[0][0].shape == (2, 3, 96, 96)
         assert shown[0][1].shape == (2, 17, 24, 24)
         assert all(torch.equal(a, b) for a, b in zip(*shown, strict=True))
@@ -88,8 +92,8 @@ def test_crops_of_two_sizes_are_not_held() -> None:
 def test_the_view_in_a_shard_follows_padding_and_aspect() -> None:
     """A person fills more of a view of less padding; joints stay on their pixels."""
     plain = replace(CONFIG, data=replace(CONFIG.data, augment=AugmentConfig.none()))
-    view = ViewGeometry(input_size=(96, 128), heatmap_size=(24, 32), padding=1.0)
-    (far,), (near,) = some(plain, 0, 1), some(plain, 0, 1, view=view)
+    student = replace(PAPER, input_size=(128, 96), heatmap_size=(32, 24), padding=1.0)
+    (far,), (near,) = some(plain, 0, 1), some(plain, 0, 1, student=student)
     # The middle of the crop is the middle of either heatmap, distances from it are 1.25 / 1.0 in
     # units of the view.
     centre = torch.tensor([24.0, 32.0])

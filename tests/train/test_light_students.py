@@ -84,7 +84,7 @@ def tiny(name: str, **changes: Any) -> TrainConfig:
 
 def test_a_student_of_other_sizes_trains_and_is_scored(tmp_path: Path, small: str) -> None:
     annotations, images = coco_folder(tmp_path / "dev", images=1)
-    dev = DevelopmentSet.load(annotations, images, SMALL.view)
+    dev = DevelopmentSet.load(annotations, images, SMALL)
     assert dev.crops.shape[1:] == (128, 96, 3)
     trainer = Trainer(replace(QUICK, start=small), tmp_path / "run", crop_set(4), dev)
     trainer.run()
@@ -107,7 +107,7 @@ def test_a_student_of_other_sizes_trains_and_is_scored(tmp_path: Path, small: st
 
 def test_a_set_of_other_sizes_is_refused(tmp_path: Path, small: str) -> None:
     annotations, images = coco_folder(tmp_path / "dev", images=1)
-    dev = DevelopmentSet.load(annotations, images)
+    dev = DevelopmentSet.load(annotations, images, PRESETS["sdpose-t"])
     with pytest.raises(ValueError, match=r"cut for ViewGeometry\(input_size=\(192, 256\)"):
         Trainer(replace(QUICK, start=small), tmp_path / "run", crop_set(2), dev)
 

@@ -307,7 +307,7 @@ def test_files_are_on_the_disk_before_they_take_their_names(
 
 def test_half_a_development_set_is_refused(tmp_path: Path) -> None:
     with pytest.raises(ValueError, match="both dev_annotations and dev_images"):
-        load_development(DataConfig(dev_annotations=str(tmp_path / "dev.json")))
+        load_development(DataConfig(dev_annotations=str(tmp_path / "dev.json")), TINY)
 
 
 def test_scores_come_every_so_many_epochs(tmp_path: Path, shallow: str) -> None:
@@ -315,7 +315,7 @@ def test_scores_come_every_so_many_epochs(tmp_path: Path, shallow: str) -> None:
     annotations, images = coco_folder(tmp_path / "dev", images=1)
     stage = replace(QUICK.stages[0], steps=6)
     config = replace(QUICK, start=shallow, stages=(stage,), evaluate_epochs=1)
-    dev = DevelopmentSet.load(annotations, images, TINY.view)
+    dev = DevelopmentSet.load(annotations, images, TINY)
     trainer = Trainer(config, tmp_path / "run", crop_set(4), dev)
     trainer.run()
     assert [entry["step"] for entry in trainer.history] == [2, 4, 6, 6]

@@ -20,7 +20,7 @@ from pydantic.dataclasses import dataclass
 
 from sdpose_core.data.coco import CocoImage
 from sdpose_core.messages import first_complaint
-from sdpose_core.skeleton import NUM_KEYPOINTS
+from sdpose_core.skeleton import COCO17
 from sdpose_core.types import Floats, Image, Poses, ViewGeometry
 from sdpose_core.vision.crops import crop_image
 from sdpose_core.vision.geometry import heatmap_to_image, regions_from_boxes
@@ -187,13 +187,13 @@ class Peer:
             return _simcc(found, count, (width, height), self.description.file)
         [answer] = found[:1]
         if kind == "heatmaps":
-            if answer.ndim != 4 or answer.shape[:2] != (count, NUM_KEYPOINTS):
+            if answer.ndim != 4 or answer.shape[:2] != (count, len(COCO17)):
                 raise _unexpected(self.description, "(B, 17, h, w)", answer.shape)
             points, peaks = decode_tensor(torch.from_numpy(answer.copy()), MAX_REFINEMENT)
             stride = np.array([width, height], np.float32) / answer.shape[:1:-1]
             return points.numpy() * stride.astype(np.float32), peaks.numpy()
         values = answer.reshape(-1, *answer.shape[-2:])
-        if values.shape != (count, NUM_KEYPOINTS, 3):
+        if values.shape != (count, len(COCO17), 3):
             raise _unexpected(self.description, "(B, 17, 3)", answer.shape)
         places = values[..., [1, 0]] if self.description.order == "yxs" else values[..., :2]
         scale = np.array([width, height] if self.description.normalised else [1, 1], np.float32)
@@ -235,7 +235,7 @@ def _with_pixels(model: Any, description: PeerFile) -> Any:
 def _simcc(
     found: list[NDArray[np.float32]], count: int, size: tuple[int, int], file: str
 ) -> tuple[Floats, Floats]:
-    if len(found) != 2 or any(p.ndim != 3 or p.shape[:2] != (count, NUM_KEYPOINTS) for p in found):
+    if len(found) != 2 or any(p.ndim != 3 or p.shape[:2] != (count, len(COCO17)) for p in found):
         raise ValueError(f"{file}: expected two outputs (B, 17, bins), got {_shapes(found)}")
     points, tops = [], []
     for logits, side in zip(found, size, strict=True):

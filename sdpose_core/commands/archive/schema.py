@@ -11,7 +11,7 @@ One row is an image, a frame of a video, or a source that failed:
 ``width``   of the image, pixels; null in a row that is an error
 ``height``  of the image, pixels; null in a row that is an error
 ``people``  of each ``id`` over time (null without tracking), ``score``, ``box`` (``x`` and ``y`` of
-            its top left corner, ``width``, ``height``; pixels) and 17 ``keypoints`` (``x``, ``y``,
+            its top left corner, ``width``, ``height``; pixels) and ``keypoints`` (``x``, ``y``,
             ``score``) in the order that the metadata names; null in a row that is an error
 ``error``   why there are no results of the source, or not all frames of a video; else null
 ==========  =====================================================================================
@@ -29,7 +29,7 @@ import pyarrow as pa
 
 from sdpose_core.io.sources import Source
 from sdpose_core.io.writers import Record
-from sdpose_core.skeleton import KEYPOINT_NAMES
+from sdpose_core.skeleton import COCO17, Skeleton
 
 SCHEMA_VERSION: Final = 2
 
@@ -61,7 +61,7 @@ class SchemaError(ValueError):
     """A Parquet file that is not of this kind, version or making; the message is one sentence."""
 
 
-def archive_schema(settings: Mapping[str, Any]) -> pa.Schema:
+def archive_schema(settings: Mapping[str, Any], skeleton: Skeleton = COCO17) -> pa.Schema:
     """The schema of a file whose results were made with `settings` (names and JSON values).
 
     Of a setting ``x`` that has an ``x_sha256`` beside it only the latter must stay the same.
@@ -70,7 +70,7 @@ def archive_schema(settings: Mapping[str, Any]) -> pa.Schema:
         _COLUMNS,
         metadata={
             _VERSION_KEY: str(SCHEMA_VERSION).encode(),
-            b"sdpose.keypoints": json.dumps(KEYPOINT_NAMES).encode(),
+            b"sdpose.keypoints": json.dumps(skeleton.keypoints).encode(),
             _SETTINGS_KEY: json.dumps(dict(settings), sort_keys=True).encode(),
         },
     )

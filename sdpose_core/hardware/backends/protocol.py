@@ -37,7 +37,7 @@ class PoseBackend(Protocol):
             cycles: How often the transformer runs; None is the student's own number.
 
         Returns:
-            ``(B, 17, 64, 48)`` float32 on ``device``, peaks of about 1 where the student is sure.
+            ``(B, K, 64, 48)`` float32 on ``device``, peaks of about 1 where the student is sure.
         """
         ...
 

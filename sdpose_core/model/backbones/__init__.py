@@ -2,7 +2,7 @@
 
 A backbone takes normalised images ``(B, 3, H, W)`` and returns a feature map
 ``(B, out_channels, ceil(H / STRIDE), ceil(W / STRIDE))``. One with ``own_heatmaps`` also has a
-method ``heatmaps`` that makes ``(B, 17, ...)`` heatmaps of the same size from that map.
+method ``heatmaps`` that makes ``(B, K, ...)`` heatmaps of the same size from that map.
 """
 
 from __future__ import annotations
@@ -24,16 +24,16 @@ class Backbone(NamedTuple):
     """An entry of ``BACKBONES``.
 
     Attributes:
-        build: Makes the module from the config's ``stage1_planes``.
+        build: Makes the module from the config's ``stage1_planes`` and number of keypoints.
         own_heatmaps: Whether it has its own heatmaps, so that a student may run without a cycle.
     """
 
-    build: Callable[[int], nn.Module]
+    build: Callable[[int, int], nn.Module]
     own_heatmaps: bool = False
 
 
 BACKBONES: Final[dict[str, Backbone]] = {
-    "stemnet": Backbone(lambda planes: StemNet()),
-    "hrnet-w32": Backbone(HRNetW32),
-    "lite-hrnet": Backbone(lambda planes: LiteHRNet(), own_heatmaps=True),
+    "stemnet": Backbone(lambda planes, keypoints: StemNet()),
+    "hrnet-w32": Backbone(lambda planes, keypoints: HRNetW32(planes)),
+    "lite-hrnet": Backbone(lambda planes, keypoints: LiteHRNet(keypoints), own_heatmaps=True),
 }

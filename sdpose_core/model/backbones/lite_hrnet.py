@@ -10,8 +10,6 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
-from sdpose_core.skeleton import NUM_KEYPOINTS
-
 WIDTHS = (40, 80, 160, 320)
 """Channels of the branches, from a quarter of the image size down to a thirty-second."""
 MODULES = (2, 4, 2)
@@ -134,7 +132,7 @@ class LiteHRNet(nn.Module):
     The heatmaps are Gaussians with a peak of about 0.9 on a clear joint.
     """
 
-    def __init__(self, keypoints: int = NUM_KEYPOINTS) -> None:
+    def __init__(self, keypoints: int) -> None:
         super().__init__()
         self.stem = Stem()
         self.first = nn.ModuleList(separable(STEM_CHANNELS, WIDTHS[i], i + 1) for i in range(2))
@@ -166,5 +164,5 @@ class LiteHRNet(nn.Module):
         return x
 
     def heatmaps(self, features: Tensor) -> Tensor:
-        """``(B, 40, H/4, W/4)`` to ``(B, 17, H/4, W/4)``."""
+        """``(B, 40, H/4, W/4)`` to ``(B, K, H/4, W/4)``."""
         return self.final(features)  # type: ignore[no-any-return]

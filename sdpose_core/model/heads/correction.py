@@ -45,13 +45,13 @@ class CorrectionHead(nn.Module):
     def forward(
         self, keypoint: Tensor, visual: Tensor, features: Tensor, heatmaps: Tensor
     ) -> Tensor:
-        """Corrected heatmaps ``(B, 17, H, W)``.
+        """Corrected heatmaps ``(B, K, H, W)``.
 
         Args:
-            keypoint: ``(B, 17, dim)`` tokens.
+            keypoint: ``(B, K, dim)`` tokens.
             visual: ``(B, rows * columns, dim)`` tokens.
             features: ``(B, C, rows * p1, columns * p2)``.
-            heatmaps: ``(B, 17, H, W)``, the backbone's own.
+            heatmaps: ``(B, K, H, W)``, the backbone's own.
         """
         batch, _, height, width = features.shape
         (p1, p2), rows, columns = self.patch, height // self.patch[0], width // self.patch[1]

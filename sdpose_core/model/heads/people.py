@@ -9,7 +9,7 @@ import torch
 from torch import Tensor, nn
 
 from sdpose_core.types import Floats, Poses
-from sdpose_core.vision.ranking import FEATURES, PersonRanking, mean_scores
+from sdpose_core.vision.ranking import PersonRanking, feature_count, mean_scores
 
 if TYPE_CHECKING:
     from sdpose_core.model.config import StudentConfig
@@ -27,17 +27,18 @@ class PersonHead(nn.Module):
 
     def __init__(self, config: StudentConfig) -> None:
         super().__init__()
-        self.register_buffer("mean", torch.zeros(FEATURES))
-        self.register_buffer("scale", torch.ones(FEATURES))
+        features = feature_count(config.keypoints)
+        self.register_buffer("mean", torch.zeros(features))
+        self.register_buffer("scale", torch.ones(features))
         self.layers = nn.Sequential(
-            nn.Linear(FEATURES, config.person_width),
+            nn.Linear(features, config.person_width),
             nn.ReLU(),
             nn.Linear(config.person_width, 1),
         )
         self.requires_grad_(False)
 
     def forward(self, features: Tensor) -> Tensor:
-        """Logits ``(N,)`` of the OKS that people with these ``features`` (N, 57) will reach."""
+        """Logits ``(N,)`` of the OKS that people will reach, from their ``pose_features``."""
         values: Tensor = self.layers((features - self.mean) / self.scale)
         return values[:, 0]
 

@@ -15,7 +15,7 @@ SMALLEST_PEAK = 1e-3
 
 
 class ScoreHead(nn.Module):
-    """A small perceptron on a person's decoded heatmaps: 17 peaks and 17 positions.
+    """A small perceptron on a person's decoded heatmaps: K peaks and K positions.
 
     A peak alone says little about a joint that is cut off or hidden; the other joints indicate
     where it would be. It runs after decoding, so that it costs a few microseconds per person and no
@@ -48,18 +48,18 @@ class ScoreHead(nn.Module):
         return torch.cat((peaks, peaks.clamp_min(SMALLEST_PEAK).log(), places), dim=1)
 
     def logits(self, points: Tensor, peaks: Tensor) -> tuple[Tensor, Tensor]:
-        """Logits ``(N, 17)`` of a joint being labelled in COCO's sense, and of a labelled one's
+        """Logits ``(N, K)`` of a joint being labelled in COCO's sense, and of a labelled one's
         OKS term.
 
         Args:
-            points: ``(N, 17, 2)`` xy in heatmap pixels.
-            peaks: ``(N, 17)`` of the heatmaps before decoding's blur.
+            points: ``(N, K, 2)`` xy in heatmap pixels.
+            peaks: ``(N, K)`` of the heatmaps before decoding's blur.
         """
         values = self.layers((self.features(points, peaks) - self.mean) / self.scale)
         return values[:, : self.keypoints], values[:, self.keypoints :]
 
     def forward(self, points: Tensor, peaks: Tensor) -> Tensor:
-        """Scores ``(N, 17)``: the probability that a joint is present times that it is placed
+        """Scores ``(N, K)``: the probability that a joint is present times that it is placed
         correctly.
 
         Arguments as for ``logits``. A map without a peak scores 0.

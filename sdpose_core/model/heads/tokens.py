@@ -11,7 +11,7 @@ if TYPE_CHECKING:
 
 
 def token_head(config: StudentConfig) -> nn.Sequential:
-    """``(B, 17, dim)`` keypoint tokens to ``(B, 17, height * width)``, row by row."""
+    """``(B, K, dim)`` keypoint tokens to ``(B, K, height * width)``, row by row."""
     height, width = config.heatmap_size
     return nn.Sequential(
         nn.LayerNorm(config.embed_dim),

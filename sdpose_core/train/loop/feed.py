@@ -17,7 +17,7 @@ from torch import Tensor
 from sdpose_core.data.augment import draw_views, render_views
 from sdpose_core.data.batches import CropBatch, SampleStream, iterate_batches
 from sdpose_core.data.shards import CropSet, context_regions
-from sdpose_core.skeleton import FLIP_INDICES
+from sdpose_core.model import StudentConfig
 from sdpose_core.train.recipe.config import TrainConfig
 from sdpose_core.types import PUBLISHED_VIEW, ViewGeometry
 from sdpose_core.vision.heatmaps import encode
@@ -28,8 +28,8 @@ class StepInputs:
     """Images of one batch and the views drawn for them, all on one device.
 
     ``images`` (B, H, W, 3) uint8 RGB; ``indices`` (B,) of the samples; ``to_image`` (B, 2, 3),
-    ``gain`` and ``lift`` (B,) as in ``Views``; ``joints`` (B, 17, 2) in heatmap pixels;
-    ``confidence`` (B, 17), the weight in the loss.
+    ``gain`` and ``lift`` (B,) as in ``Views``; ``joints`` (B, K, 2) in heatmap pixels;
+    ``confidence`` (B, K), the weight in the loss.
     """
 
     images: Tensor
@@ -62,20 +62,20 @@ def draw_inputs(
     batch: CropBatch,
     size: tuple[int, int],
     config: TrainConfig,
-    view: ViewGeometry,
+    student: StudentConfig,
     step: int,
     rank: int,
 ) -> StepInputs:
     """The views of one batch, on the host; only ``step`` and ``rank`` decide what is drawn.
 
-    ``size``: width and height of the images; ``view``: the sizes of the student.
+    ``size``: width and height of the images.
     """
     count = len(batch.keypoints)
     rng = np.random.default_rng((config.seed, 2, step, rank))
-    weights = batch.keypoints[..., 2].copy()
+    weights, view = batch.keypoints[..., 2].copy(), student.view
     regions = context_regions(count, size, view)
-    views = draw_views(batch.keypoints, regions, size, config.data.augment, rng)
-    weights[views.flipped] = weights[views.flipped][:, list(FLIP_INDICES)]
+    views = draw_views(batch.keypoints, regions, size, config.data.augment, rng, student.skeleton)
+    weights[views.flipped] = weights[views.flipped][:, list(student.skeleton.mirror)]
     stride = np.array(view.input_size, np.float32) / np.array(view.heatmap_size, np.float32)
     return StepInputs(
         images=torch.from_numpy(batch.images),
@@ -99,18 +99,18 @@ def step_inputs(
     batch_size: int,
     rank: int = 0,
     world: int = 1,
-    view: ViewGeometry = PUBLISHED_VIEW,
+    student: StudentConfig,
     held: Tensor | None = None,
 ) -> Generator[StepInputs, None, None]:
     """Endless inputs on ``device`` from position ``samples`` of the stream and step ``step`` on.
 
-    ``view``: the sizes of the student; ``held``: the images of all crops (N, H, W, 3), if they are
+    ``student``: its sizes and skeleton; ``held``: the images of all crops (N, H, W, 3), if they are
     already on ``device``.
     """
 
     def make(batch: CropBatch, number: int) -> StepInputs:
         height, width = batch.images.shape[1:3] if held is None else held.shape[1:3]
-        inputs = draw_inputs(batch, (width, height), config, view, step + number, rank)
+        inputs = draw_inputs(batch, (width, height), config, student, step + number, rank)
         return inputs.pinned(device) if device.type == "cuda" else inputs
 
     def placed(inputs: StepInputs) -> StepInputs:
@@ -156,7 +156,7 @@ def _copied_ahead(
 def render_inputs(
     inputs: StepInputs, view: ViewGeometry = PUBLISHED_VIEW
 ) -> tuple[Tensor, Tensor, Tensor]:
-    """Views (B, 3, *input), targets (B, 17, *heatmap) and weights (B, 17), on the inputs' device.
+    """Views (B, 3, *input), targets (B, K, *heatmap) and weights (B, K), on the inputs' device.
 
     ``view``: the student's sizes. Does not synchronise: only work on the device.
     """

@@ -14,8 +14,9 @@ from torch import Tensor, nn
 
 from sdpose_core.checkpoints import find_checkpoint, load_student, trained_path
 from sdpose_core.model import PRESETS, Student, StudentConfig
+from sdpose_core.skeleton import find_skeleton
 from sdpose_core.train.recipe.config import TrainConfig
-from sdpose_core.types import PUBLISHED_VIEW, ViewGeometry
+from sdpose_core.types import ViewGeometry
 
 
 def first_student(config: TrainConfig) -> tuple[Student, str]:
@@ -26,10 +27,6 @@ def first_student(config: TrainConfig) -> tuple[Student, str]:
             ``config.student``, or a ``backbone_start`` that cannot be read or has no matching
             tensor.
     """
-    if config.student not in PRESETS:
-        raise ValueError(
-            f"unknown student {config.student!r}: expected one of {', '.join(PRESETS)}"
-        )
     if config.start:
         student = without_scores(load_student(config.start))
         if student.config.name != config.student:
@@ -38,7 +35,7 @@ def first_student(config: TrainConfig) -> tuple[Student, str]:
                 f"{config.student!r}: give a start of the same student, or change the config's"
             )
         return student, f"starts from {Path(config.start).name}"
-    student = Student(replace(PRESETS[config.student], score_width=0, person_width=0))
+    student = Student(first_config(config))
     source = "starts from random weights"
     if config.init == "published":
         published_init(student)
@@ -51,13 +48,16 @@ def first_student(config: TrainConfig) -> tuple[Student, str]:
     return student, source
 
 
-def first_view(config: TrainConfig) -> ViewGeometry:
-    """The sizes of the student that ``first_student`` makes; raises ``ValueError`` as it does."""
+def first_config(config: TrainConfig) -> StudentConfig:
+    """The shape of the student that ``first_student`` makes; raises ``ValueError`` as it does."""
     if config.start:
-        return find_checkpoint(config.start).config.view
+        return find_checkpoint(config.start).config
     if config.student not in PRESETS:
-        return PUBLISHED_VIEW  # ``first_student`` will raise
-    return PRESETS[config.student].view
+        raise ValueError(
+            f"unknown student {config.student!r}: expected one of {', '.join(PRESETS)}"
+        )
+    skeleton = find_skeleton(config.skeleton)
+    return replace(PRESETS[config.student], skeleton=skeleton, score_width=0, person_width=0)
 
 
 def without_scores(student: Student) -> Student:

@@ -7,13 +7,13 @@ from pathlib import Path
 
 from sdpose_core.data.packing import packed_coco
 from sdpose_core.data.shards import CropSet, load_shards
+from sdpose_core.model import StudentConfig
 from sdpose_core.train.loop.hardware import is_first_process
-from sdpose_core.train.loop.initialise import first_view
+from sdpose_core.train.loop.initialise import first_config
 from sdpose_core.train.loop.scoring import DevelopmentSet
-from sdpose_core.train.loop.state import read_view
+from sdpose_core.train.loop.state import read_state, student_of
 from sdpose_core.train.loop.trainer import Trainer
 from sdpose_core.train.recipe.config import DataConfig, TrainConfig
-from sdpose_core.types import PUBLISHED_VIEW, ViewGeometry
 
 
 def _silent(line: str) -> None:
@@ -34,17 +34,15 @@ def load_crops(data: DataConfig, folder: Path, say: Callable[[str], None] = _sil
     raise ValueError("no training data: give data.shards, or data.coco_annotations and coco_images")
 
 
-def load_development(
-    data: DataConfig, view: ViewGeometry = PUBLISHED_VIEW
-) -> DevelopmentSet | None:
-    """The development set named by a config, cut for a student of ``view``, or None.
+def load_development(data: DataConfig, student: StudentConfig) -> DevelopmentSet | None:
+    """The development set named by a config, cut for a student, or None.
 
     Raises ``ValueError`` if only one of its two settings is given.
     """
     if bool(data.dev_annotations) != bool(data.dev_images):
         raise ValueError("a development set needs both dev_annotations and dev_images")
     if data.dev_annotations and data.dev_images:
-        return DevelopmentSet.load(Path(data.dev_annotations), Path(data.dev_images), view)
+        return DevelopmentSet.load(Path(data.dev_annotations), Path(data.dev_images), student)
     return None
 
 
@@ -63,6 +61,6 @@ def prepare(
     # The first process alone scores; COCO's validation set would take a gigabyte in each.
     dev = None
     if is_first_process():
-        view = read_view(folder) if resume else first_view(config)
-        dev = load_development(config.data, view)
+        student = student_of(read_state(folder)[1]) if resume else first_config(config)
+        dev = load_development(config.data, student)
     return Trainer(config, folder, crops, dev, resume=resume)

@@ -9,23 +9,24 @@ from lightning_fabric import Fabric
 from sdpose_core.data.batches import SampleStream, sample_weights
 from sdpose_core.data.held import hold
 from sdpose_core.data.shards import CropSet
+from sdpose_core.model import StudentConfig
 from sdpose_core.train.loop.feed import StepInputs, step_inputs
 from sdpose_core.train.recipe.config import StageConfig, TrainConfig
-from sdpose_core.types import ViewGeometry
 
 
 class Samples:
-    """The training samples of a run; ``view`` are its student's sizes.
+    """The training samples of a run; ``student`` has its sizes and skeleton.
 
     Raises:
-        ValueError: invalid weights, or crops that do not fit into the device's memory.
+        ValueError: invalid weights, other keypoints than the student's, or crops that do not fit
+            into the device's memory.
     """
 
     def __init__(
-        self, config: TrainConfig, crops: CropSet, fabric: Fabric, view: ViewGeometry
+        self, config: TrainConfig, crops: CropSet, fabric: Fabric, student: StudentConfig
     ) -> None:
-        self.crops = crops
-        self._config, self._fabric, self._view = config, fabric, view
+        self.crops = crops = crops.ordered(student.skeleton)
+        self._config, self._fabric, self._student = config, fabric, student
         data = config.data
         self.stream = SampleStream(sample_weights(crops, data.source_weights), config.seed)
         self._held = hold(crops, fabric.device, data.workers) if data.on_device else None
@@ -44,6 +45,6 @@ class Samples:
             batch_size=stage.batch,
             rank=self._fabric.global_rank,
             world=self._fabric.world_size,
-            view=self._view,
+            student=self._student,
             held=self._held,
         )

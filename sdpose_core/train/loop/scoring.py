@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -10,8 +11,9 @@ import torch
 from numpy.typing import NDArray
 
 from sdpose_core.data.coco import load_coco
-from sdpose_core.model import Student
-from sdpose_core.types import PUBLISHED_VIEW, Regions, ViewGeometry
+from sdpose_core.model import Student, StudentConfig
+from sdpose_core.skeleton import COCO17, Skeleton
+from sdpose_core.types import Regions
 from sdpose_core.vision.crops import crop_image
 from sdpose_core.vision.geometry import heatmap_to_image, regions_from_boxes
 from sdpose_core.vision.heatmaps import decode_tensor
@@ -29,22 +31,22 @@ class DevelopmentSet:
     regions: Regions
     keypoints: NDArray[np.float32]
     areas: NDArray[np.float64]
+    skeleton: Skeleton = COCO17
 
     @classmethod
-    def load(
-        cls, annotations: Path, images: Path, view: ViewGeometry = PUBLISHED_VIEW
-    ) -> DevelopmentSet:
-        """Cut every annotated person of a COCO set for a student of ``view``.
+    def load(cls, annotations: Path, images: Path, student: StudentConfig) -> DevelopmentSet:
+        """Cut every annotated person of a COCO set for a student, joints in its order.
 
         Raises:
             ValueError: not a COCO set, or one without people.
             OSError: an image that cannot be read.
         """
+        view = student.view
         crops: list[NDArray[np.uint8]] = []
         regions: list[Regions] = []
         keypoints: list[NDArray[np.float32]] = []
         areas: list[float] = []
-        for image in load_coco(annotations, images):
+        for image in load_coco(annotations, images, student.skeleton):
             if not image.people:
                 continue
             views = regions_from_boxes(np.stack([p.box for p in image.people]), view)
@@ -65,6 +67,7 @@ class DevelopmentSet:
             ),
             keypoints=np.stack(keypoints),
             areas=np.array(areas, np.float64),
+            skeleton=student.skeleton,
         )
 
     def __len__(self) -> int:
@@ -72,15 +75,18 @@ class DevelopmentSet:
 
 
 def object_keypoint_similarity(
-    points: NDArray[np.float32], truth: NDArray[np.float32], areas: NDArray[np.float64]
+    points: NDArray[np.float32],
+    truth: NDArray[np.float32],
+    areas: NDArray[np.float64],
+    sigmas: Sequence[float],
 ) -> NDArray[np.float64]:
     """OKS of each person with its own annotation: (N,), over labelled joints.
 
-    ``points`` (N, 17, 2) and ``truth`` (N, 17, 3) in pixels of the same image, ``areas`` (N,) in
-    its square pixels.
+    ``points`` (N, K, 2) and ``truth`` (N, K, 3) in pixels of the same image, ``areas`` (N,) in
+    its square pixels; ``sigmas`` are the K tolerances.
     """
     labelled = truth[..., 2] > 0
-    terms = joint_similarities(points, truth[..., :2], areas)
+    terms = joint_similarities(points, truth[..., :2], areas, sigmas)
     return np.asarray((terms * labelled).sum(axis=1) / np.maximum(1, labelled.sum(axis=1)))
 
 
@@ -102,4 +108,4 @@ def development_score(
         points.append(decode_tensor(maps)[0].cpu().numpy())
     student.train(was_training)
     placed = heatmap_to_image(np.concatenate(points), held.regions)
-    return object_keypoint_similarity(placed, held.keypoints, held.areas)
+    return object_keypoint_similarity(placed, held.keypoints, held.areas, held.skeleton.sigmas)

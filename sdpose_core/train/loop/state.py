@@ -11,10 +11,11 @@ from typing import Any
 import torch
 
 from sdpose_core.files.whole_file import whole_file
-from sdpose_core.model import StudentConfig
+from sdpose_core.model import PRESETS, StudentConfig
+from sdpose_core.skeleton import COCO17
+from sdpose_core.skeleton.files import skeleton_of
 from sdpose_core.train.recipe.config import TrainConfig
 from sdpose_core.train.recipe.progress import Counters
-from sdpose_core.types import PUBLISHED_VIEW, ViewGeometry
 
 STATE_NAME = "state.pt"
 CONFIG_NAME = "config.json"
@@ -65,7 +66,10 @@ def read_state(folder: Path) -> tuple[Counters, dict[str, Any]]:
         raise ValueError(f"{path}: not a readable state of a run ({error})") from error
 
 
-def read_view(folder: Path) -> ViewGeometry:
-    """The sizes of the student whose run a folder holds; raises as ``read_state`` does."""
-    student = read_state(folder)[1].get("student")
-    return StudentConfig.from_dict(student).view if student else PUBLISHED_VIEW
+def student_of(parts: dict[str, Any]) -> StudentConfig:
+    """The student in the parts of a state; SDPose-T's if they hold none."""
+    if "student" not in parts:
+        return PRESETS["sdpose-t"]
+    skeleton = parts.get("skeleton")
+    own = skeleton_of(skeleton, "the state of the run") if skeleton else COCO17
+    return StudentConfig.from_dict(parts["student"], own)

@@ -18,7 +18,7 @@ from torch import Tensor
 
 from sdpose_core.checkpoints import save_student
 from sdpose_core.data.shards import CropSet
-from sdpose_core.model import Student, StudentConfig
+from sdpose_core.model import Student
 from sdpose_core.train.loop.feed import StepInputs, render_inputs
 from sdpose_core.train.loop.hardware import (
     choose_precision,
@@ -38,7 +38,7 @@ from sdpose_core.train.loop.results import (
 )
 from sdpose_core.train.loop.samples import Samples
 from sdpose_core.train.loop.scoring import DevelopmentSet
-from sdpose_core.train.loop.state import read_state, write_config, write_state
+from sdpose_core.train.loop.state import read_state, student_of, write_config, write_state
 from sdpose_core.train.loop.synchronise import Agreement, ComputeClock
 from sdpose_core.train.objective.objective import Objective, total
 from sdpose_core.train.optim.ema import WeightAverage
@@ -87,13 +87,13 @@ class Trainer:
         if resume:
             self.counters, parts = read_state(folder)
         if "student" in parts:
-            student = Student(StudentConfig.from_dict(parts["student"]))
+            student = Student(student_of(parts))
             self.begun = f"resumes after step {self.counters.step}"
         else:
             student, self.begun = first_student(config)
         if dev is not None:
             check_development(student.config, dev.regions.view)
-        self.samples = Samples(config, crops, self.fabric, student.config.view)
+        self.samples = Samples(config, crops, self.fabric, student.config)
         self.objective = Objective(student.train(), config.loss)
         self.objective.to(memory_format=torch.channels_last)  # type: ignore[call-overload]
         optimiser = make_optimiser(self.objective, config)
@@ -308,6 +308,7 @@ class Trainer:
         if self.fabric.is_global_zero:
             parts: dict[str, Any] = {
                 "student": self.student.config.to_dict(),
+                "skeleton": self.student.config.skeleton.to_dict(),
                 "objective": self.objective.state_dict(),
                 "optimiser": self.optimiser.state_dict(),
                 "precision": self.fabric.strategy.precision.state_dict(),

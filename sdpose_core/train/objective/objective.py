@@ -30,7 +30,7 @@ class Objective(nn.Module):
     def forward(self, images: Tensor, target: Tensor, weights: Tensor) -> dict[str, Tensor]:
         """Loss terms by name; their sum is the loss.
 
-        ``images`` (B, 3, H, W) RGB 0..255, ``target`` (B, 17, *heatmap_size), ``weights`` (B, 17).
+        ``images`` (B, 3, H, W) RGB 0..255, ``target`` (B, K, *heatmap_size), ``weights`` (B, K).
         """
         first = self.student.config.min_cycles
         outputs = cycle_outputs(self.student, images)

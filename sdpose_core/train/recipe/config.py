@@ -118,6 +118,7 @@ class TrainConfig:
     student: str = "sdpose-t"
     start: str | None = None
     init: Literal["compact", "published"] = "compact"
+    skeleton: str = "coco17"
     backbone_start: str | None = None
     seed: int = 0
     data: DataConfig = field(default_factory=DataConfig)
