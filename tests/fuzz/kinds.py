@@ -38,7 +38,7 @@ from service.cameras.settings import CameraFileError, read_camera_file
 from service.errors import ErrorCode, ServiceError
 from service.pipeline.decoding import ImageDecoder
 from service.scheduling.budget import ByteBudget
-from tests.fakes import marked_image
+from tests.fakes import PNG
 from tests.fuzz import values
 from tests.fuzz.damage import damaged
 from tests.pictures import animated_gif, corners, encoded, jpeg_with_orientation
@@ -160,7 +160,6 @@ def _http(kind: str) -> Callable[[], contextlib.AbstractContextManager[Reader]]:
 
 
 def _multipart() -> Kind:
-    png = encoded(marked_image(5), "PNG")
 
     def form(*parts: tuple[str, bytes]) -> bytes:
         body = b""
@@ -169,7 +168,7 @@ def _multipart() -> Kind:
             body += value + b"\r\n"
         return body + b"--edge--\r\n"
 
-    image = ('name="image"; filename="a.png"', png)
+    image = ('name="image"; filename="a.png"', PNG)
     seeds = (
         form(image),
         form(image, image, ('name="boxes"', b"[[[1, 1, 6, 6]], null]")),
@@ -179,7 +178,7 @@ def _multipart() -> Kind:
 
 
 def _json_bodies() -> Kind:
-    text = base64.b64encode(encoded(marked_image(5), "PNG")).decode()
+    text = base64.b64encode(PNG).decode()
     values: list[object] = [
         {"image": text, "max_people": 2, "min_score": 0.5, "cycles": 1},
         {"image": [text, f"data:image/png;base64,{text}"], "boxes": [[[1, 1, 6, 6]], None]},
@@ -189,13 +188,12 @@ def _json_bodies() -> Kind:
 
 
 def _messages() -> Kind:
-    png = encoded(marked_image(5), "PNG")
     options = pose_pb2.PoseOptions(max_people=2, min_score=0.5, cycles=1)
     box = pose_pb2.Box(x=1, y=1, width=5, height=5)
     seeds = (
-        pose_pb2.EstimatePoseRequest(image=png, options=options).SerializeToString(),
+        pose_pb2.EstimatePoseRequest(image=PNG, options=options).SerializeToString(),
         pose_pb2.EstimatePoseRequest(
-            image=png, boxes=pose_pb2.Boxes(boxes=[box, box])
+            image=PNG, boxes=pose_pb2.Boxes(boxes=[box, box])
         ).SerializeToString(),
     )
 

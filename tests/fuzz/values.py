@@ -27,13 +27,11 @@ from protos.sdpose.v1 import pose_pb2
 from service.errors import ErrorCode
 from service.parameters import PoseParameters
 from service.streams.settings import StreamSettings
-from tests.fakes import marked_image
-from tests.pictures import encoded
+from tests.fakes import PNG
 from tests.service.processes import a_process, free_port, resident
 
 Reader = tuple[Callable[[bytes], str], Callable[[], int]]
 
-PNG = encoded(marked_image(5), "PNG")
 _BASE64 = base64.b64encode(PNG).decode()
 _OPTIONS = [*PoseParameters.model_fields, "boxes", "colour", ""]
 _SETTINGS = [*StreamSettings.model_fields, "options", "colour"]

@@ -29,7 +29,7 @@ from service.client import (
 from service.client.requests import Ask
 from service.rest.errors import problem
 from tests.fakes import PNG, FakeEstimator
-from tests.service.conftest import rejected, serving, wait_until
+from tests.service.conftest import ONCE, rejected, serving, wait_until
 
 pytestmark = pytest.mark.anyio
 
@@ -170,10 +170,9 @@ def test_what_is_asked_reaches_the_wire() -> None:
 
 
 def test_nobody_listens() -> None:
-    once = Retry(attempts=1)
     with (
-        RestPoseClient("http://127.0.0.1:9", retry=once) as rest,
-        GrpcPoseClient("127.0.0.1:9", retry=once) as rpc,
+        RestPoseClient("http://127.0.0.1:9", retry=ONCE) as rest,
+        GrpcPoseClient("127.0.0.1:9", retry=ONCE) as rpc,
     ):
         assert not rest.ready()
         for client in (rest, rpc):
@@ -210,9 +209,8 @@ def test_what_a_proxy_says_for_a_while_is_tried_again(status: int) -> None:
     ids=str,
 )
 def test_an_answer_that_is_not_ours(answer: httpx.Response, code: ErrorCode) -> None:
-    once = Retry(attempts=1)
     with (
-        RestPoseClient(retry=once, transport=httpx.MockTransport(lambda _: answer)) as client,
+        RestPoseClient(retry=ONCE, transport=httpx.MockTransport(lambda _: answer)) as client,
         pytest.raises(ServiceError, match="not ours") as refused,
     ):
         client.estimate(PNG)

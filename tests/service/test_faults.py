@@ -29,13 +29,12 @@ from sdpose_core.vision.image_files import ImageLimits, decode_image
 from service.client import ErrorCode, GrpcPoseClient, RestPoseClient, Retry, ServiceError
 from service.pipeline.decoding import ImageDecoder
 from tests.fakes import PNG, FakeEstimator, OutOfMemoryError, marked_png
-from tests.service.conftest import Service, rejected, serving, until_metrics_have, wait_until
+from tests.service.conftest import ONCE, Service, rejected, serving, until_metrics_have, wait_until
 from tests.service.processes import ROOT, a_process, free_port, metrics_of, until
 from tests.service.stream_clients import Over, over_grpc, over_websocket
 from tests.train.people import crop_samples
 
 pytestmark = pytest.mark.anyio
-ONCE = Retry(attempts=1)
 
 
 async def answers(service: Service, many: int) -> list[object]:

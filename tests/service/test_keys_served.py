@@ -12,9 +12,7 @@ from opentelemetry.sdk.trace import TracerProvider
 from opentelemetry.sdk.trace.export import SimpleSpanProcessor
 from opentelemetry.sdk.trace.export.in_memory_span_exporter import InMemorySpanExporter
 
-from service.access.keys import (
-    digest_of,
-)
+from service.access.keys import digest_of
 from service.client import (
     Ask,
     AsyncGrpcPoseClient,
@@ -25,9 +23,9 @@ from service.client import (
 )
 from service.rpc.server import SERVICE_NAME
 from service.telemetry.tracing import OpenTelemetryTracer
-from tests.fakes import FakeEstimator
-from tests.service.conftest import Service, rejected, serving, until_metrics_have, wait_until
-from tests.service.keys import KEY, ONCE, PNG, table, written
+from tests.fakes import PNG, FakeEstimator
+from tests.service.conftest import ONCE, Service, rejected, serving, until_metrics_have, wait_until
+from tests.service.keys import KEY, table, written
 from tests.service.stream_clients import Over, end_of, over_grpc, over_websocket, people_of
 
 pytestmark = pytest.mark.anyio

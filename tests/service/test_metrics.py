@@ -20,10 +20,3 @@ def test_gpu_is_read_anew_at_every_scrape() -> None:
         if line.startswith("sdpose_gpu_memory_used_bytes{")
     )
     assert second > first
-
-
-def test_registries_are_apart() -> None:
-    one, other = Metrics(), Metrics()
-    one.request("rest_pose", "ok", 0.1, None)
-    assert b'outcome="ok"' in one.exposition()
-    assert b'outcome="ok"' not in other.exposition()

@@ -2,8 +2,6 @@
 
 from __future__ import annotations
 
-import math
-
 import pytest
 
 from service.client.grpc_messages import options_from
@@ -129,16 +127,10 @@ def test_bad_boxes(text: str, images: int) -> None:
 
 @pytest.mark.parametrize("text", ["[" * 100_000, "[[1, 2, 4, 8]," * 1000, "[" + "0," * 1000 + "0]"])
 def test_boxes_are_counted_before_they_are_built(text: str) -> None:
-    with pytest.raises(ServiceError) as refused:
+    with rejected(ErrorCode.PAYLOAD_TOO_LARGE, field="boxes"):
         parse_boxes(text, 1, 10)
-    assert (refused.value.code, refused.value.field) == (ErrorCode.PAYLOAD_TOO_LARGE, "boxes")
 
 
 def test_too_many_boxes() -> None:
     with rejected(ErrorCode.PAYLOAD_TOO_LARGE):
         check_caller_boxes([[0, 0, 1, 1]] * 11, 10)
-
-
-def test_not_a_number() -> None:
-    with rejected(ErrorCode.INVALID_ARGUMENT):
-        check_caller_boxes([[0, 0, math.nan, 1]], 10)

@@ -24,18 +24,16 @@ from service.client import (
     AsyncWebSocketPoseClient,
     ErrorCode,
     GrpcPoseClient,
-    Retry,
     ServiceError,
 )
 from service.process import StartError
 from service.settings import SettingsError, load_settings
 from service.tls import ClientTls, TlsError, TlsFiles, WatchedFiles
 from tests.fakes import PNG, FakeEstimator
-from tests.service.conftest import Service, rejected, serving, wait_until
+from tests.service.conftest import ONCE, Service, rejected, serving, wait_until
 from tests.service.processes import ROOT
 
 pytestmark = pytest.mark.anyio
-ONCE = Retry(attempts=1)
 
 
 @dataclass(frozen=True)
@@ -249,11 +247,6 @@ async def test_metrics_on_a_port_of_their_own() -> None:
         for path in ("/pose", "/models", "/docs", "/admin/reload", "/"):
             assert (await service.http.post(f"{operator}{path}")).status_code == 404
     assert service.running.result().status == 0
-
-
-async def test_metrics_are_where_they_were_without_that_setting() -> None:
-    async with serving(FakeEstimator()) as service:
-        assert (await service.http.get("/metrics")).status_code == 200
 
 
 async def test_the_clients_say_what_they_trust(authority: Authority) -> None:
