@@ -4,10 +4,9 @@ from __future__ import annotations
 
 import asyncio
 import json
-import threading
 from collections.abc import Iterator
 from dataclasses import replace
-from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
+from http.server import BaseHTTPRequestHandler
 from pathlib import Path
 from typing import Any, ClassVar
 from urllib.parse import parse_qs, urlsplit
@@ -17,15 +16,15 @@ import torch
 from typer.testing import CliRunner
 
 from sdpose_core.checkpoints import load_student, save_student, training_facts
-from sdpose_core.data.shards import ShardWriter, load_shards
+from sdpose_core.data.shards import load_shards
 from sdpose_core.estimator import PoseEstimator
 from sdpose_core.model import PRESETS, Student
 from sdpose_core.skeleton import KEYPOINT_NAMES
-from sdpose_core.vision.heatmaps import encode
 from service.cli.main import app
 from service.cli.options import need
 from tests.service.conftest import serving
-from tests.train.people import coco_folder, crop_samples, crop_set
+from tests.sites import serving_by
+from tests.train.people import coco_folder, constant_student, crop_samples, crop_set, write_shards
 from tests.train.test_training import logged, share_of_correct_keypoints
 
 RECIPE = """
@@ -128,9 +127,7 @@ steps = 30
 @pytest.mark.slow("trains until it fits, 1 min")
 def test_a_few_steps_on_shards_overfit_eight_crops(tmp_path: Path) -> None:
     """The embedded student, which has seen photographs only, to drawn figures."""
-    with ShardWriter(tmp_path / "shards", per_shard=5) as writer:
-        for sample in crop_samples(8):
-            writer.write(sample)
+    write_shards(tmp_path / "shards", crop_samples(8), per_shard=5)
     recipe, run, crops = tmp_path / "overfit.toml", tmp_path / "run", crop_set(8)
     recipe.write_text(OVERFIT)
     # 10 crop pixels are a seventh of a figure's torso.
@@ -180,19 +177,6 @@ def test_what_the_detector_is_measured_on_is_read_first(tmp_path: Path) -> None:
 def test_what_is_not_installed_is_named() -> None:
     with pytest.raises(ValueError, match=r"needs nowhere_to_be: pip install -e '\.\[train\]'"):
         need("train", "json", "nowhere_to_be")
-
-
-def constant_student(path: Path, x: float, y: float) -> Path:
-    """A student that answers with the same place for every joint, heatmap pixels."""
-    student = Student(replace(PRESETS["sdpose-t"], depth=1))
-    maps, _ = encode(torch.tensor([[[x, y]]]), torch.ones(1, 1))
-    last = student.head[-1]
-    assert isinstance(last, torch.nn.Linear)
-    with torch.no_grad():
-        last.weight.zero_()
-        last.bias.copy_(maps.flatten())
-    save_student(student, path)
-    return path
 
 
 class Mirror(BaseHTTPRequestHandler):
@@ -252,13 +236,8 @@ def mirror(tmp_path: Path) -> Iterator[tuple[str, Path, Path]]:
     annotations, images = coco_folder(tmp_path / "set", images=1)
     Mirror.people = json.loads(annotations.read_text())["annotations"]
     Mirror.asked = []
-    server = ThreadingHTTPServer(("127.0.0.1", 0), Mirror)
-    thread = threading.Thread(target=server.serve_forever, daemon=True)
-    thread.start()
-    yield f"http://127.0.0.1:{server.server_port}", annotations, images
-    server.shutdown()
-    server.server_close()
-    thread.join()
+    with serving_by(Mirror) as server:
+        yield server.url, annotations, images
 
 
 @pytest.mark.parametrize("detector", ["given", "embedded"])

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import json
 import os
-import subprocess
 import sys
 from pathlib import Path
 from typing import Any
@@ -17,6 +16,7 @@ from sdpose_core.detector import DetectorError, load_detector
 from sdpose_core.detector.embed import write_embedded
 from sdpose_core.detector.weights import find_detector, read_metadata
 from sdpose_core.embedded import DETECTOR
+from tests.commands import run_command
 from tests.core.detectors import COCO_START, random_model, save_pt
 
 
@@ -171,11 +171,11 @@ load_detector(sys.argv[1], device="cpu", backend="torch")
 load_detector(device="cpu", backend="openvino")
 assert "torchvision" not in sys.modules
 """
-    run = subprocess.run(
-        [sys.executable, "-c", script, str(pt)],
-        capture_output=True,
-        text=True,
-        check=False,
+    run = run_command(
+        sys.executable,
+        "-c",
+        script,
+        pt,
         env={**os.environ, "YOLO_CONFIG_DIR": str(tmp_path), "XDG_CACHE_HOME": str(tmp_path)},
     )
     assert run.returncode == 0, run.stderr

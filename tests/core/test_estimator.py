@@ -10,7 +10,6 @@ import numpy as np
 import pytest
 import torch
 from torch import Tensor
-from ultralytics.utils import ASSETS
 
 from sdpose_core import PoseEstimator, Poses
 from sdpose_core.checkpoints import load_student
@@ -18,26 +17,10 @@ from sdpose_core.estimator import USUAL_ASPECTS
 from sdpose_core.hardware.backends import make_backend
 from sdpose_core.hardware.backends.torch import TorchBackend
 from sdpose_core.hardware.batches import split_batch
-from sdpose_core.model import JointReader
+from sdpose_core.model import PRESETS, JointReader, StudentConfig
 from sdpose_core.types import Detections, Image
 from sdpose_core.vision.geometry import image_to_heatmap, regions_from_boxes
 from sdpose_core.vision.heatmaps import encode
-
-
-def read(name: str) -> Image:
-    bgr = cv2.imread(str(ASSETS / name))
-    assert bgr is not None
-    return np.ascontiguousarray(bgr[..., ::-1])
-
-
-@pytest.fixture(scope="module")
-def bus() -> Image:
-    return read("bus.jpg")
-
-
-@pytest.fixture(scope="module")
-def zidane() -> Image:
-    return read("zidane.jpg")
 
 
 @pytest.fixture(scope="module")
@@ -53,8 +36,10 @@ class BrightSpot:
     precision = "fp32"
     pads = False
 
-    def __init__(self, sizes: tuple[int, ...] = (1, 2, 4)) -> None:
-        self.batch_sizes = sizes
+    batch_sizes = (1, 2, 4)
+
+    def __init__(self, config: StudentConfig = PRESETS["sdpose-t"]) -> None:
+        self.config = config
         self.seen: list[int] = []
         self.cycles: list[int] = []
 
@@ -62,13 +47,16 @@ class BrightSpot:
         return module
 
     def run(self, crops: Tensor, cycles: int = 1) -> Tensor:
+        assert tuple(crops.shape[2:]) == self.config.input_size
         self.seen.append(len(crops))
         self.cycles.append(cycles)
-        light = crops.float().mean(dim=1).flatten(1)
-        place = light.argmax(dim=1)
-        spots = torch.stack((place % 192, place // 192), dim=1).float() / 4
+        place = crops.float().mean(dim=1).flatten(1).argmax(dim=1)
+        height, width = self.config.input_size
+        step = height / self.config.heatmap_size[0]
+        spots = torch.stack((place % width, place // width), dim=1).float() / step
         joints = spots[:, None].expand(-1, 17, -1)
-        return encode(joints, torch.ones(len(crops), 17))[0]
+        size = self.config.view.heatmap_size
+        return encode(joints, torch.ones(len(crops), 17), size=size)[0]
 
 
 class TwoPeople:

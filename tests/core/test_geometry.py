@@ -2,13 +2,11 @@
 
 from __future__ import annotations
 
-import cv2
 import numpy as np
 import pytest
 import torch
 from hypothesis import given, settings
 from hypothesis import strategies as st
-from ultralytics.utils import ASSETS
 
 from sdpose_core.types import check_boxes
 from sdpose_core.vision.crops import crop_image, crop_tensor, warp_tensor
@@ -21,6 +19,7 @@ from sdpose_core.vision.geometry import (
     regions_from_boxes,
     window_around,
 )
+from tests.pictures import photograph
 
 coordinate = st.floats(-3000, 3000, width=32)
 side = st.floats(1, 4000, width=32)
@@ -127,9 +126,7 @@ def test_device_crops_agree_with_opencv(seed: int, box: list[float]) -> None:
 
 @pytest.mark.parametrize("name", ["bus.jpg", "zidane.jpg"])
 def test_device_crops_of_photographs_agree_with_opencv(name: str) -> None:
-    bgr = cv2.imread(str(ASSETS / name))
-    assert bgr is not None
-    image = np.ascontiguousarray(bgr[..., ::-1])
+    image = photograph(name)
     height, width = image.shape[:2]
     inside, over_the_border = [100, 150, 380, 600], [width - 300, height - 500, width + 60, height]
     regions = regions_from_boxes([inside, over_the_border, [0, 0, width, height]])

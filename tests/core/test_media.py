@@ -20,6 +20,7 @@ from sdpose_core.io.video import VideoReader, VideoWriter
 from sdpose_core.types import Image
 from tests.core.test_images import HEIC
 from tests.pictures import corners, encoded, jpeg_with_orientation
+from tests.videos import encoded_video, flat_video
 
 
 def _frame(number: int, height: int = 48, width: int = 64) -> Image:
@@ -28,10 +29,12 @@ def _frame(number: int, height: int = 48, width: int = 64) -> Image:
 
 
 def _video(path: Path, frames: int = 20, height: int = 48, width: int = 64) -> Path:
-    with VideoWriter(path, Fraction(10)) as writer:
-        for number in range(frames):
-            writer.write(_frame(number, height, width))
-    return path
+    return flat_video(path, frames, rate=10, height=height, width=width)
+
+
+def _noise(count: int, side: int) -> list[Image]:
+    images = np.random.default_rng(0).integers(0, 256, (count, side, side, 3), dtype=np.uint8)
+    return list(images)
 
 
 def _names(folder: Path, *inputs: str) -> list[str]:
@@ -174,20 +177,9 @@ def test_a_video_is_known_by_its_content(
 
 def test_times_count_from_the_first_frame_and_the_last_keeps_its_duration(tmp_path: Path) -> None:
     """Uneven frames of a clock that starts at 1.6 s, read, written and read again."""
-    import av
-
     at = [1600, 1633, 1700, 2400, 2650]
     path = tmp_path / "v.mkv"
-    with av.open(str(path), "w") as container:
-        stream = container.add_stream("libx264", rate=30)
-        stream.width, stream.height, stream.pix_fmt = 64, 48, "yuv420p"
-        stream.codec_context.time_base = Fraction(1, 1000)
-        for number, ms in enumerate(at):
-            image = np.full((48, 64, 3), 40 * number, np.uint8)
-            frame = av.VideoFrame.from_ndarray(image, format="rgb24")
-            frame.pts, frame.time_base = ms, Fraction(1, 1000)
-            container.mux(stream.encode(frame))
-        container.mux(stream.encode(None))
+    encoded_video(str(path), map(_frame, range(len(at))), rate=30, times_ms=at)
     with VideoReader(path) as reader:
         frames = list(reader)
     expected = [(ms - at[0]) / 1000 for ms in at]
@@ -207,16 +199,9 @@ def test_times_count_from_the_first_frame_and_the_last_keeps_its_duration(tmp_pa
 
 def test_a_clock_that_begins_again_goes_on(tmp_path: Path) -> None:
     """Recordings joined end to end, the second of them longer."""
-    import av
-
     for name, count in (("a.ts", 6), ("b.ts", 9)):
-        with av.open(str(tmp_path / name), "w", format="mpegts") as container:
-            stream = container.add_stream("libx264", rate=12)
-            stream.width, stream.height, stream.pix_fmt = 64, 48, "yuv420p"
-            for _ in range(count):
-                image = np.zeros((48, 64, 3), np.uint8)
-                container.mux(stream.encode(av.VideoFrame.from_ndarray(image, format="rgb24")))
-            container.mux(stream.encode(None))
+        images = [_frame(0)] * count
+        encoded_video(str(tmp_path / name), images, rate=12, format="mpegts")
     both = tmp_path / "both.ts"
     both.write_bytes((tmp_path / "a.ts").read_bytes() + (tmp_path / "b.ts").read_bytes())
     with VideoReader(both) as reader:
@@ -260,21 +245,11 @@ def test_the_default_track_is_read_and_a_cover_is_none(tmp_path: Path) -> None:
 
 
 def test_damage_in_the_middle_costs_what_is_damaged(tmp_path: Path) -> None:
-    import av
-
     path = tmp_path / "v.mp4"
-    random = np.random.default_rng(0)
-    with av.open(str(path), "w") as container:
-        stream = container.add_stream("libx264", rate=15)
-        stream.width, stream.height, stream.pix_fmt = 128, 128, "yuv420p"
-        stream.codec_context.gop_size = 5
-        for _ in range(30):
-            noise = random.integers(0, 256, (128, 128, 3), dtype=np.uint8)
-            container.mux(stream.encode(av.VideoFrame.from_ndarray(noise, format="rgb24")))
-        container.mux(stream.encode(None))
+    encoded_video(str(path), _noise(30, 128), rate=15, gop_size=5)
     data = bytearray(path.read_bytes())
     start = data.find(b"mdat") + len(data) // 3
-    data[start : start + 400] = random.bytes(400)
+    data[start : start + 400] = np.random.default_rng(0).bytes(400)
     path.write_bytes(data)
     seen = []
     with VideoReader(path) as reader, contextlib.suppress(BrokenVideo):
@@ -355,17 +330,8 @@ def test_sound_alone_is_no_video(tmp_path: Path) -> None:
 
 def test_a_damaged_video_gives_what_came_before(tmp_path: Path) -> None:
     # A stream whose index is not at the end survives being cut.
-    import av
-
     path = tmp_path / "v.mkv"
-    random = np.random.default_rng(0)
-    with av.open(str(path), "w") as container:
-        stream = container.add_stream("libx264", rate=10)
-        stream.width, stream.height, stream.pix_fmt = 64, 48, "yuv420p"
-        for _ in range(30):
-            noise = random.integers(0, 256, (48, 64, 3), dtype=np.uint8)
-            container.mux(stream.encode(av.VideoFrame.from_ndarray(noise, format="rgb24")))
-        container.mux(stream.encode(None))
+    encoded_video(str(path), _noise(30, 64))
     data = bytearray(path.read_bytes())
     data[len(data) // 2 :] = bytes(len(data) - len(data) // 2)
     path.write_bytes(data)

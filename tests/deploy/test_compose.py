@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import re
-import subprocess
 import sys
 from pathlib import Path
 from typing import Any
@@ -12,6 +11,7 @@ import pytest
 import yaml
 
 from service.settings import Settings
+from tests.commands import run_command
 from tools.lock import ROOT
 
 _FILE = ROOT / "docker-compose.yml"
@@ -21,16 +21,11 @@ _OURS = ["sdpose", "sdpose-second", "sdpose-cpu"]
 
 
 def test_fits_the_schema_of_the_compose_specification() -> None:
-    done = subprocess.run(
-        [
-            Path(sys.executable).parent / "check-jsonschema",
-            "--builtin-schema",
-            "vendor.compose-spec",
-            _FILE,
-        ],
-        capture_output=True,
-        text=True,
-        check=False,
+    done = run_command(
+        Path(sys.executable).parent / "check-jsonschema",
+        "--builtin-schema",
+        "vendor.compose-spec",
+        _FILE,
     )
     assert done.returncode == 0, done.stdout
 

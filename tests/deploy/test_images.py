@@ -6,7 +6,6 @@ import http.server
 import re
 import subprocess
 import sys
-import threading
 from collections.abc import Iterator, Sequence
 from importlib.metadata import PackageNotFoundError, requires
 from importlib.util import module_from_spec, spec_from_file_location
@@ -17,6 +16,8 @@ import pytest
 from packaging.requirements import Requirement
 from packaging.utils import canonicalize_name
 
+from tests.commands import run_command
+from tests.sites import serving_by
 from tools.deployment.processes import free_ports
 from tools.lock import (
     CPU_LOCK,
@@ -38,12 +39,7 @@ _DOCKERFILE = (ROOT / "Dockerfile").read_text()
 
 
 def test_hadolint_finds_nothing() -> None:
-    done = subprocess.run(
-        [_BIN / "hadolint", "--failure-threshold", "style", ROOT / "Dockerfile"],
-        capture_output=True,
-        text=True,
-        check=False,
-    )
+    done = run_command(_BIN / "hadolint", "--failure-threshold", "style", ROOT / "Dockerfile")
     assert (done.returncode, done.stdout) == (0, "")
 
 
@@ -218,13 +214,8 @@ class _Ready(http.server.BaseHTTPRequestHandler):
 
 @pytest.fixture
 def ready_port() -> Iterator[int]:
-    server = http.server.HTTPServer(("127.0.0.1", 0), _Ready)
-    thread = threading.Thread(target=server.serve_forever)
-    thread.start()
-    yield server.server_port
-    server.shutdown()
-    thread.join()
-    server.server_close()
+    with serving_by(_Ready) as server:
+        yield server.server_port
 
 
 @pytest.fixture(scope="module")

@@ -4,8 +4,6 @@ from __future__ import annotations
 
 import json
 import re
-import shutil
-import subprocess
 from pathlib import Path
 
 import pytest
@@ -14,6 +12,7 @@ from prometheus_client.metrics_core import Metric
 
 from service.telemetry.metrics import Metrics
 from service.telemetry.observers import SHED_REASONS
+from tests.commands import need, run_command
 from tools.deployment.prometheus import (
     DASHBOARD,
     ROOT,
@@ -92,8 +91,7 @@ def test_panels_do_not_overlap_and_use_the_provisioned_source() -> None:
 
 @pytest.mark.parametrize("requests", ["_x30", "7x30"], ids=["none yet", "none any more"])
 def test_panels_of_one_number_say_zero_where_nothing_happens(tmp_path: Path, requests: str) -> None:
-    if shutil.which("promtool") is None:
-        pytest.skip("promtool (Debian's prometheus) is not installed")
+    need("promtool")
     zero = {"Requests", "Our errors", "Work given up", "Processes ready"}
     asked = [
         {
@@ -113,9 +111,7 @@ def test_panels_of_one_number_say_zero_where_nothing_happens(tmp_path: Path, req
     }
     path = tmp_path / "panels.test.yml"
     path.write_text(yaml.safe_dump({"tests": [test]}))
-    done = subprocess.run(
-        ["promtool", "test", "rules", str(path)], capture_output=True, text=True, check=False
-    )
+    done = run_command("promtool", "test", "rules", path)
     assert done.returncode == 0, done.stdout + done.stderr
 
 
@@ -152,12 +148,11 @@ def test_every_reason_for_dropped_work_is_explained() -> None:
 
 
 def test_promtool_accepts_the_rules_and_their_tests(tmp_path: Path) -> None:
-    if shutil.which("promtool") is None:
-        pytest.skip("promtool (Debian's prometheus) is not installed")
+    need("promtool")
     config = fit_config(tmp_path, ["127.0.0.1:8000"], "127.0.0.1:9090", quick=False)
     for command in (
         ["promtool", "check", "config", str(config)],
         ["promtool", "test", "rules", str(tmp_path / "alerts.test.yml")],
     ):
-        done = subprocess.run(command, capture_output=True, text=True, check=False)
+        done = run_command(*command)
         assert done.returncode == 0, done.stdout + done.stderr

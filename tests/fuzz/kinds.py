@@ -28,7 +28,7 @@ from protos.sdpose.v1 import pose_pb2
 from sdpose_core.checkpoints import CheckpointError, read_checkpoint, save_student
 from sdpose_core.data.coco import load_coco
 from sdpose_core.data.coco_file import read_coco
-from sdpose_core.data.shards import ShardWriter, load_shards
+from sdpose_core.data.shards import load_shards
 from sdpose_core.detector.protocol import DetectorError
 from sdpose_core.detector.weights import read_safetensors
 from sdpose_core.model import Student, StudentConfig
@@ -43,7 +43,7 @@ from tests.fuzz import values
 from tests.fuzz.damage import damaged
 from tests.pictures import animated_gif, corners, encoded, jpeg_with_orientation
 from tests.service.processes import a_process, free_port, resident
-from tests.train.people import coco_folder, crop_samples
+from tests.train.people import coco_folder, crop_samples, write_shards
 
 Try = Callable[[bytes], str]
 """Gives one input to its reader; the answer in a word. Anything that it raises is a fault."""
@@ -276,15 +276,10 @@ def _detectors() -> Kind:
 def _shards() -> Kind:
     seeds = []
     with tempfile.TemporaryDirectory() as folder:
-        with ShardWriter(Path(folder)) as writer:
-            for sample in crop_samples(3):
-                writer.write(sample)
-        (path,) = writer.paths
-        seeds.append(path.read_bytes())
-        with ShardWriter(Path(folder) / "small") as writer:
-            for sample in crop_samples(2):
-                writer.write(replace(sample, image=encoded(corners(), "JPEG")))
-        seeds.append(writer.paths[0].read_bytes())
+        small = [replace(one, image=encoded(corners(), "JPEG")) for one in crop_samples(2)]
+        for name, samples in (("large", crop_samples(3)), ("small", small)):
+            (path,) = write_shards(Path(folder) / name, samples)
+            seeds.append(path.read_bytes())
     packed = io.BytesIO()
     with tarfile.open(fileobj=packed, mode="w:gz") as tar:
         info = tarfile.TarInfo("a.json")

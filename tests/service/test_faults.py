@@ -23,16 +23,16 @@ from ultralytics.utils import ASSETS
 
 from sdpose_core import PoseEstimator
 from sdpose_core.checkpoints import CheckpointError, load_student
-from sdpose_core.data.shards import ShardWriter
 from sdpose_core.embedded import embedded_path
-from sdpose_core.vision.image_files import ImageLimits, decode_image
 from service.client import ErrorCode, GrpcPoseClient, RestPoseClient, Retry, ServiceError
 from service.pipeline.decoding import ImageDecoder
+from tests.commands import run_command
 from tests.fakes import PNG, FakeEstimator, OutOfMemoryError, marked_png
+from tests.pictures import photograph
 from tests.service.conftest import ONCE, Service, rejected, serving, until_metrics_have, wait_until
 from tests.service.processes import ROOT, a_process, free_port, metrics_of, until
 from tests.service.stream_clients import Over, over_grpc, over_websocket
-from tests.train.people import crop_samples
+from tests.train.people import crop_samples, write_shards
 
 pytestmark = pytest.mark.anyio
 
@@ -329,9 +329,7 @@ steps = 2
 
 def test_a_full_disk_for_a_training_run(tmp_path: Path) -> None:
     (tmp_path / "recipe.toml").write_text(_RECIPE)
-    with ShardWriter(tmp_path / "shards", per_shard=4) as writer:
-        for sample in crop_samples(4):
-            writer.write(sample)
+    write_shards(tmp_path / "shards", crop_samples(4), per_shard=4)
     run = tmp_path / "run"
     told(
         on_a_small_disk(
@@ -362,12 +360,17 @@ def test_damaged_weights_are_one_sentence(damage: str, tmp_path: Path) -> None:
 def test_damaged_weights_end_the_start_with_that_sentence(tmp_path: Path) -> None:
     (tmp_path / "text.safetensors").write_bytes(b"no weights")
     words = ["serve", "--student", "text.safetensors", "--log-format", "json"]
-    done = subprocess.run(
-        [sys.executable, "-m", "sdpose_core", *words, "--http-port", "0", "--grpc-port", "0"],
+    done = run_command(
+        sys.executable,
+        "-m",
+        "sdpose_core",
+        *words,
+        "--http-port",
+        "0",
+        "--grpc-port",
+        "0",
         cwd=tmp_path,
         env={**os.environ, "PYTHONPATH": str(ROOT)},
-        capture_output=True,
-        text=True,
     )
     assert done.returncode == 1, done.stderr
     last = json.loads(done.stderr.splitlines()[-1])
@@ -382,7 +385,7 @@ def test_a_model_file_that_is_replaced_while_it_serves(backend: str, tmp_path: P
     file = tmp_path / "student.safetensors"
     shutil.copy(embedded_path("sdpose-lite"), file)
     estimator = PoseEstimator.from_pretrained(str(file), device="cpu", backend=backend)
-    image = decode_image((ASSETS / "zidane.jpg").read_bytes(), ImageLimits())
+    image = photograph("zidane.jpg")
     (before,) = estimator.estimate([image])
     with file.open("r+b") as opened:
         opened.write(bytes(4096))

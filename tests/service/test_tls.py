@@ -5,7 +5,6 @@ from __future__ import annotations
 import asyncio
 import io
 import os
-import shutil
 import ssl
 import subprocess
 import sys
@@ -29,6 +28,7 @@ from service.client import (
 from service.process import StartError
 from service.settings import SettingsError, load_settings
 from service.tls import ClientTls, TlsError, TlsFiles, WatchedFiles
+from tests.commands import need, run_command
 from tests.fakes import PNG, FakeEstimator
 from tests.service.conftest import ONCE, Service, rejected, serving, wait_until
 from tests.service.processes import ROOT
@@ -44,8 +44,7 @@ class Authority:
 
     @classmethod
     def made(cls, folder: Path) -> Authority:
-        if shutil.which("openssl") is None:
-            pytest.skip("openssl is not installed")
+        need("openssl")
         folder.mkdir(exist_ok=True)
         names = "-subj /CN=test-ca -addext basicConstraints=critical,CA:TRUE"
         names += " -addext keyUsage=critical,keyCertSign"  # which Python 3.13 and newer want
@@ -290,9 +289,7 @@ async def test_commands_reach_an_encrypted_service(authority: Authority, tmp_pat
     def streamed(*options: object) -> subprocess.CompletedProcess[str]:
         command = [sys.executable, "-m", "sdpose_core", "stream", frames, "--json", "-", *options]
         environment = {**os.environ, "COLUMNS": "200"}
-        return subprocess.run(
-            [str(each) for each in command], capture_output=True, text=True, env=environment
-        )
+        return run_command(*command, env=environment)
 
     def flat(options: dict[str, Any]) -> list[object]:
         return [each for pair in options.items() for each in pair]
