@@ -273,7 +273,6 @@ def test_what_was_measured_before_a_failure_is_kept(
 
 
 def test_the_real_service_gives_what_its_student_gives_here(tmp_path: Path) -> None:
-    """Over a real port, with given boxes: the same numbers as the same estimator in process."""
     annotations, images = coco_folder(tmp_path / "set", images=2)
     student = constant_student(tmp_path / "middle.safetensors", 24, 34)
     common = ["evaluate", annotations, images, "--no-flip", "--cycles", 2, "--bootstrap", 0]

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
-from concurrent.futures import ThreadPoolExecutor
 
 import cv2
 import numpy as np
@@ -11,7 +10,7 @@ import pytest
 import torch
 from torch import Tensor
 
-from sdpose_core import PoseEstimator, Poses
+from sdpose_core import PoseEstimator
 from sdpose_core.checkpoints import load_student
 from sdpose_core.estimator import USUAL_ASPECTS
 from sdpose_core.hardware.backends import make_backend
@@ -269,11 +268,6 @@ def test_real_people_are_found(estimator: PoseEstimator, bus: Image, zidane: Ima
     assert ((on_bus.keypoint_scores >= 0) & (on_bus.keypoint_scores <= 1)).all()
 
 
-def test_an_empty_picture_has_nobody(estimator: PoseEstimator) -> None:
-    [poses] = estimator.estimate([np.full((120, 160, 3), 127, np.uint8)])
-    assert len(poses) == 0
-
-
 def test_options_change_little_and_only_what_they_should(
     estimator: PoseEstimator, bus: Image
 ) -> None:
@@ -328,21 +322,3 @@ def test_unknown_backends_and_devices_are_refused() -> None:
         make_backend(student, "openvino", precision="int4")
     with pytest.raises(ValueError, match="torch backend has"):
         make_backend(student, "torch", "cpu", "int4")
-
-
-def test_threads_never_see_each_others_people(
-    estimator: PoseEstimator, bus: Image, zidane: Image
-) -> None:
-    half = np.ascontiguousarray(bus[:, :400])
-    pictures = [bus, zidane, half, np.ascontiguousarray(zidane[:, ::-1])]
-    alone = [estimator.estimate([picture], max_people=2)[0] for picture in pictures]
-
-    def work(number: int) -> tuple[int, Poses]:
-        which = number % len(pictures)
-        return which, estimator.estimate([pictures[which]], max_people=2)[0]
-
-    with ThreadPoolExecutor(4) as pool:
-        for which, poses in pool.map(work, range(12)):
-            expected = alone[which]
-            np.testing.assert_allclose(poses.boxes, expected.boxes, atol=0.5)
-            np.testing.assert_allclose(poses.keypoints, expected.keypoints, atol=1)

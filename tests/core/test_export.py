@@ -96,7 +96,6 @@ def test_an_exported_student_gives_the_same_heatmaps(kind: str, tmp_path: Path) 
 def test_keypoints_are_those_of_the_service(
     kind: str, layout: str, exported: Callable[[str, str], Path]
 ) -> None:
-    """Real people, any batch size, against the whole estimator."""
     student = load_student()
     image = photograph("bus.jpg")
     estimator = PoseEstimator(TorchBackend(load_student(), "cpu"), scores=load_student().scores)

@@ -89,8 +89,9 @@ def test_unusable_boxes_are_refused(wrong: list[object]) -> None:
 
 
 def test_no_boxes_give_no_crops() -> None:
-    regions = regions_from_boxes(np.zeros((0, 4)))
-    assert crop_image(np.zeros((5, 5, 3), np.uint8), regions).shape == (0, 256, 192, 3)
+    regions, image = regions_from_boxes(np.zeros((0, 4))), np.zeros((5, 5, 3), np.uint8)
+    assert crop_image(image, regions).shape == (0, 256, 192, 3)
+    assert crop_tensor(torch.from_numpy(image), regions).shape[0] == 0
 
 
 @pytest.mark.parametrize(("x", "y"), [(20, 30), (75, 110), (50, 60)])
@@ -166,8 +167,3 @@ def test_the_window_is_no_larger_than_needed() -> None:
     assert 0 < left < 300
     assert 0 < top < 380
     assert (right - left) * (bottom - top) < 150 * 150
-
-
-def test_no_boxes_give_no_device_crops() -> None:
-    regions = regions_from_boxes(np.zeros((0, 4)))
-    assert crop_tensor(torch.zeros((5, 5, 3), dtype=torch.uint8), regions).shape[0] == 0

@@ -70,6 +70,8 @@ def test_our_processes_need_no_disk_and_have_time_to_finish(name: str) -> None:
     # After the drain: answers on their way, threads, traces.
     assert grace >= Settings.model_fields["drain_seconds"].default + 5
     assert service["networks"]["default"]["aliases"] == ["sdpose"]
+    built = rf"^FROM \S+ AS {service['build']['target']}$"
+    assert re.search(built, (ROOT / "Dockerfile").read_text(), re.MULTILINE)
 
 
 def test_gpu_processes_reserve_one_gpu_each() -> None:
@@ -81,12 +83,6 @@ def test_gpu_processes_reserve_one_gpu_each() -> None:
         taken += device["device_ids"]
     assert len(set(taken)) == 2
     assert "devices" not in str(_SERVICES["sdpose-cpu"]["deploy"])
-
-
-@pytest.mark.parametrize("name", _OURS)
-def test_targets_are_in_the_dockerfile(name: str) -> None:
-    target = _SERVICES[name]["build"]["target"]
-    assert re.search(rf"^FROM \S+ AS {target}$", (ROOT / "Dockerfile").read_text(), re.MULTILINE)
 
 
 def test_the_environment_file_names_only_what_compose_reads() -> None:

@@ -46,15 +46,8 @@ def _asked(expression: str) -> set[str]:
     return set(re.findall(r"\b(?:sdpose_\w+|process_\w+|up|ALERTS)\b", bare))
 
 
-def test_the_dashboard_asks_for_metrics_that_exist(existing: set[str]) -> None:
-    for panel in panels():
-        asked = _asked(panel.expression)
-        assert asked, panel
-        assert asked <= existing, panel
-
-
-def test_the_alerts_ask_for_metrics_that_exist(existing: set[str]) -> None:
-    for name, expression in alert_rules():
+def test_dashboard_and_alerts_ask_for_metrics_that_exist(existing: set[str]) -> None:
+    for name, expression in [*((each.title, each.expression) for each in panels()), *alert_rules()]:
         asked = _asked(expression)
         assert asked, name
         assert asked <= existing, name
@@ -134,7 +127,6 @@ def test_every_metric_is_explained_with_what_to_do(existing: set[str]) -> None:
 
 
 def test_every_reason_for_dropped_work_is_explained() -> None:
-    """Of the metric, of the alert on it, and in the words of the metric itself."""
     operations, deployment = (
         (ROOT / "docs" / name).read_text() for name in ("operations.md", "deployment.md")
     )

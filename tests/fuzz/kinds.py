@@ -8,7 +8,6 @@ import io
 import json
 import random
 import resource
-import subprocess
 import tarfile
 import tempfile
 import warnings
@@ -42,7 +41,7 @@ from tests.fakes import PNG
 from tests.fuzz import values
 from tests.fuzz.damage import damaged
 from tests.pictures import animated_gif, corners, encoded, jpeg_with_orientation
-from tests.service.processes import a_process, free_port, resident
+from tests.service.processes import resident
 from tests.train.people import coco_folder, crop_samples, write_shards
 
 Try = Callable[[bytes], str]
@@ -126,19 +125,13 @@ _CALLERS_FAULT = {
 }
 
 
-@contextmanager
-def _service() -> Iterator[tuple[subprocess.Popen[bytes], int, int]]:
-    """Over a fake, in a process of its own: what it serves in is not what it is tried from."""
-    http_port, grpc_port = free_port(), free_port()
-    bounds = {"SDPOSE_MAX_IMAGE_MB": "0.2", "SDPOSE_MAX_REQUEST_MB": "0.5"}
-    with a_process(http_port, grpc_port, **bounds) as running:
-        yield running, http_port, grpc_port
+BOUNDS = {"SDPOSE_MAX_IMAGE_MB": "0.2", "SDPOSE_MAX_REQUEST_MB": "0.5"}
 
 
 def _http(kind: str) -> Callable[[], contextlib.AbstractContextManager[Reader]]:
     @contextmanager
     def opened() -> Iterator[Reader]:
-        with _service() as (running, port, _), httpx.Client() as client:
+        with values.service(**BOUNDS) as (pid, port, _, _), httpx.Client() as client:
             url = f"http://127.0.0.1:{port}/pose"
 
             def read(data: bytes) -> str:
@@ -154,7 +147,7 @@ def _http(kind: str) -> Callable[[], contextlib.AbstractContextManager[Reader]]:
                 assert own or code in _CALLERS_FAULT, f"{answer.status_code}: {answer.text}"
                 return code
 
-            yield read, partial(resident, running.pid)
+            yield read, partial(resident, pid)
 
     return opened
 
@@ -200,7 +193,7 @@ def _messages() -> Kind:
     @contextmanager
     def opened() -> Iterator[Reader]:
         with (
-            _service() as (running, _, port),
+            values.service(**BOUNDS) as (pid, _, port, _),
             grpc.insecure_channel(f"127.0.0.1:{port}") as channel,
         ):
             call = channel.unary_unary("/sdpose.v1.PoseService/EstimatePose")
@@ -212,12 +205,11 @@ def _messages() -> Kind:
                     refusal = error
                 else:
                     return "ok"
-                given = dict(refusal.trailing_metadata() or ())
-                code = given.get("sdpose-error-code", refusal.code().name)
+                code = values.code_of(refusal)
                 assert code in _CALLERS_FAULT, f"{refusal.code()}: {refusal.details()}"
-                return str(code)
+                return code
 
-            yield read, partial(resident, running.pid)
+            yield read, partial(resident, pid)
 
     return Kind(seeds, opened)
 

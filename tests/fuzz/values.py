@@ -166,11 +166,14 @@ def _read_back(data: bytes) -> tuple[Any, ...]:
 
 
 @contextmanager
-def _service() -> Iterator[tuple[int, int, int, Callable[[], None]]]:
-    """Process, ports, and a check that it has written no line about a fault of its own."""
+def service(**settings: str) -> Iterator[tuple[int, int, int, Callable[[], None]]]:
+    """Over a fake, in a process of its own: what it serves in is not what it is tried from.
+
+    Gives the process, its ports, and a check that it wrote no line about a fault of its own.
+    """
     http_port, grpc_port = free_port(), free_port()
     with tempfile.TemporaryFile() as log:
-        settings = {"SDPOSE_LOG_LEVEL": "error", "SDPOSE_CAMERA_ADDRESSES": "rtsp://127.0.0.1:9/*"}
+        settings |= {"SDPOSE_LOG_LEVEL": "error", "SDPOSE_CAMERA_ADDRESSES": "rtsp://127.0.0.1:9/*"}
         with a_process(http_port, grpc_port, stderr=log.fileno(), **settings) as running:
             seen = os.fstat(log.fileno()).st_size
 
@@ -188,7 +191,7 @@ def _service() -> Iterator[tuple[int, int, int, Callable[[], None]]]:
 
 @contextmanager
 def rest_reader() -> Iterator[Reader]:
-    with _service() as (pid, port, _, clean):
+    with service() as (pid, port, _, clean):
         client = http.client.HTTPConnection("127.0.0.1", port, timeout=20)
 
         def ask(method: str, path: str, body: bytes = b"", **headers: str) -> tuple[int, bytes]:
@@ -246,7 +249,7 @@ def rest_reader() -> Iterator[Reader]:
 
 @contextmanager
 def socket_reader() -> Iterator[Reader]:
-    with _service() as (pid, port, _, clean), contextlib.ExitStack() as stack:
+    with service() as (pid, port, _, clean), contextlib.ExitStack() as stack:
         kept: list[ClientConnection] = []
 
         def stream(query: str = "") -> ClientConnection:
@@ -295,7 +298,7 @@ def socket_reader() -> Iterator[Reader]:
 
 @contextmanager
 def rpc_reader() -> Iterator[Reader]:
-    with _service() as (pid, _, port, clean), grpc.insecure_channel(f"127.0.0.1:{port}") as channel:
+    with service() as (pid, _, port, clean), grpc.insecure_channel(f"127.0.0.1:{port}") as channel:
         single = channel.unary_unary("/sdpose.v1.PoseService/EstimatePose", _bytes_of)
         several = channel.stream_stream("/sdpose.v1.PoseService/StreamPose", _bytes_of)
         watch = channel.unary_stream("/sdpose.v1.PoseService/WatchCamera", _bytes_of)
@@ -337,12 +340,17 @@ def rpc_reader() -> Iterator[Reader]:
                 clean()
                 return "ok"
             clean()
-            told = dict(refusal.trailing_metadata() or ())
-            code = told.get("sdpose-error-code", refusal.code().name)
+            code = code_of(refusal)
             assert code in _REFUSED, f"{refusal.code()}: {refusal.details()}"
-            return str(code)
+            return code
 
         yield read, partial(resident, pid)
+
+
+def code_of(refusal: grpc.RpcError) -> str:
+    """The error code of ours, else the status of gRPC."""
+    told = dict(refusal.trailing_metadata() or ())
+    return str(told.get("sdpose-error-code", refusal.code().name))
 
 
 def _bytes_of(message: Any) -> bytes:

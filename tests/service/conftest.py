@@ -15,6 +15,9 @@ from typing import Any, TypeVar
 import httpx
 import pytest
 from grpc.aio import Channel, insecure_channel
+from opentelemetry.sdk.trace import TracerProvider
+from opentelemetry.sdk.trace.export import SimpleSpanProcessor
+from opentelemetry.sdk.trace.export.in_memory_span_exporter import InMemorySpanExporter
 
 from service.client import AsyncGrpcPoseClient, AsyncRestPoseClient, Retry
 from service.errors import ErrorCode, ServiceError
@@ -26,8 +29,8 @@ from service.runtime.state import State
 from service.scheduling.owner_thread import OwnerThread
 from service.settings import Settings, load_settings
 from service.telemetry.logs import configure_logs
-from service.telemetry.tracing import Tracer
-from tests.fakes import FakeEstimator
+from service.telemetry.tracing import OpenTelemetryTracer, Tracer
+from tests.fakes import PNG, FakeEstimator
 from tests.service.doubler import Stand
 
 T = TypeVar("T")
@@ -80,6 +83,13 @@ def quiet_settings(**overrides: object) -> Settings:
     patience = {"default_deadline_ms": 300_000, "max_deadline_ms": 300_000}
     assert overrides.keys() <= Settings.model_fields.keys()  # an unknown name would do nothing
     return load_settings(**{**ports, **patience, **overrides})
+
+
+def traced() -> tuple[OpenTelemetryTracer, InMemorySpanExporter]:
+    """A tracer, and the spans that it has written."""
+    seen, provider = InMemorySpanExporter(), TracerProvider()
+    provider.add_span_processor(SimpleSpanProcessor(seen))
+    return OpenTelemetryTracer(provider), seen
 
 
 @asynccontextmanager
@@ -143,6 +153,13 @@ def rejected(
         yield raised
     assert raised.value.code is code, raised.value
     assert field in (None, raised.value.field)
+
+
+async def both_refuse(service: Service, code: ErrorCode) -> None:
+    """Expects that both front ends answer an image so."""
+    for front in (service.rest, service.grpc):
+        with rejected(code):
+            await front.estimate(PNG)
 
 
 async def wait_until(condition: Callable[[], object]) -> None:

@@ -285,17 +285,6 @@ async def test_what_is_not_finite_is_a_fault_of_ours(
 
 
 @pytest.mark.parametrize("front", BOTH)
-async def test_keys(front: str) -> None:
-    async with serving(FakeEstimator(), api_keys="one, two", api_key="two") as service:
-        assert (await ask(service, front, PNG)).people
-    for wrong in (None, "three", "onetwo"):
-        async with serving(FakeEstimator(), api_keys="one,two", api_key=wrong) as service:
-            with rejected(ErrorCode.UNAUTHENTICATED):
-                await ask(service, front, PNG)
-            assert await service.rest.ready()
-
-
-@pytest.mark.parametrize("front", BOTH)
 async def test_request_id_comes_back(service: Service, front: str) -> None:
     assert (await ask(service, front, PNG, request_id="my-id.7")).request_id == "my-id.7"
     made = (await ask(service, front, PNG)).request_id

@@ -29,7 +29,15 @@ from service.pipeline.decoding import ImageDecoder
 from tests.commands import run_command
 from tests.fakes import PNG, FakeEstimator, OutOfMemoryError, marked_png
 from tests.pictures import photograph
-from tests.service.conftest import ONCE, Service, rejected, serving, until_metrics_have, wait_until
+from tests.service.conftest import (
+    ONCE,
+    Service,
+    both_refuse,
+    rejected,
+    serving,
+    until_metrics_have,
+    wait_until,
+)
 from tests.service.processes import ROOT, a_process, free_port, metrics_of, until
 from tests.service.stream_clients import Over, over_grpc, over_websocket
 from tests.train.people import crop_samples, write_shards
@@ -120,9 +128,7 @@ async def test_a_stuck_decode_pool_fails_livez_and_holds_no_one_up(
     async with serving(FakeEstimator(), default_deadline_ms=150, stall_seconds=3600) as service:
         usual = service.runtime.settings
         with stuck(monkeypatch):
-            for front in (service.rest, service.grpc):
-                with rejected(ErrorCode.DEADLINE_EXCEEDED):
-                    await front.estimate(PNG)
+            await both_refuse(service, ErrorCode.DEADLINE_EXCEEDED)
             service.runtime.settings = usual.model_copy(update={"stall_seconds": 0.1})
             answer = await service.http.get("/livez")
             assert answer.status_code == 503

@@ -53,13 +53,6 @@ async def test_a_body_without_announced_length_is_bounded() -> None:
         assert_problem(response, 413, "payload_too_large")
 
 
-async def test_client_gone_while_it_sends(service: Service) -> None:
-    writer = await half_a_request(service)
-    writer.close()
-    await writer.wait_closed()
-    assert 'outcome="client_gone"' in await outcome_of_the_only_request(service)
-
-
 async def test_body_that_does_not_arrive(fake: FakeEstimator) -> None:
     async with serving(fake, max_deadline_ms=100) as service:
         writer = await half_a_request(service)
@@ -99,15 +92,6 @@ async def test_a_request_alone_always_fits(fake: FakeEstimator) -> None:
             assert (
                 await service.http.post("/pose", files={"image": ("a", large)})
             ).status_code == 200
-
-
-async def test_a_body_that_breaks_off_is_given_back(service: Service) -> None:
-    writer = await half_a_request(service)
-    await wait_until(lambda: service.runtime.bodies.used)
-    writer.close()
-    await writer.wait_closed()
-    await outcome_of_the_only_request(service)
-    assert service.runtime.bodies.used == 0
 
 
 def test_a_bomb_takes_no_memory() -> None:

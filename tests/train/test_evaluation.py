@@ -39,6 +39,12 @@ from tests.train.people import changing, coco_folder, constant_student
 Change = Callable[[NDArray[np.float32], np.random.Generator], NDArray[np.float32]]
 
 
+def coco_set(folder: Path, images: int = 4) -> tuple[Path, list[CocoImage]]:
+    """The file of drawn people, and what is read from it."""
+    annotations, pictures = coco_folder(folder, images)
+    return annotations, load_coco(annotations, pictures)
+
+
 def boxes_of(image: CocoImage) -> NDArray[np.float32]:
     return np.stack([p.box for p in image.people]).astype(np.float32)
 
@@ -72,8 +78,7 @@ def noisy(keypoints: NDArray[np.float32], rng: np.random.Generator) -> NDArray[n
 
 
 def test_the_truth_scores_one(tmp_path: Path) -> None:
-    annotations, folder = coco_folder(tmp_path)
-    images = load_coco(annotations, folder)
+    annotations, images = coco_set(tmp_path)
     result, scored = evaluate(
         "truth", images, annotations, answer(exact), given_boxes=True, bootstrap=20
     )
@@ -95,8 +100,7 @@ def test_numbers_are_those_of_pycocotools(tmp_path: Path) -> None:
     from pycocotools.coco import COCO
     from pycocotools.cocoeval import COCOeval
 
-    annotations, folder = coco_folder(tmp_path, images=12)
-    images = load_coco(annotations, folder)
+    annotations, images = coco_set(tmp_path, 12)
     found = run(images, answer(noisy, lambda rng: rng.uniform(0.3, 1)), given_boxes=True)
     results = coco_results(found)
     numbers = coco_numbers(annotations, results, [i.image_id for i in images], bootstrap=200)
@@ -114,8 +118,7 @@ def test_numbers_are_those_of_pycocotools(tmp_path: Path) -> None:
 
 
 def test_a_source_must_answer_every_box(tmp_path: Path) -> None:
-    annotations, folder = coco_folder(tmp_path, images=1)
-    images = load_coco(annotations, folder)
+    _, images = coco_set(tmp_path, 1)
     with pytest.raises(ValueError, match="got 0 poses for 2 boxes"):
         run(images, lambda *_: Poses.empty(), given_boxes=True)
     known = {images[0].image_id: Detections(boxes_of(images[0]), np.ones(2, np.float32))}
@@ -124,8 +127,7 @@ def test_a_source_must_answer_every_box(tmp_path: Path) -> None:
 
 
 def test_bootstrap_repeats_with_its_seed(tmp_path: Path) -> None:
-    annotations, folder = coco_folder(tmp_path, images=6)
-    images = load_coco(annotations, folder)
+    annotations, images = coco_set(tmp_path, 6)
     results = coco_results(run(images, answer(noisy), given_boxes=True))
     ids = [i.image_id for i in images]
     first, second = (coco_numbers(annotations, results, ids, bootstrap=50) for _ in range(2))
@@ -134,8 +136,7 @@ def test_bootstrap_repeats_with_its_seed(tmp_path: Path) -> None:
 
 
 def test_nothing_found_scores_nothing(tmp_path: Path) -> None:
-    annotations, folder = coco_folder(tmp_path, images=2)
-    images = load_coco(annotations, folder)
+    annotations, images = coco_set(tmp_path, 2)
     result, scored = evaluate(
         "blind", images, annotations, lambda *_: Poses.empty(), given_boxes=False
     )
