@@ -33,6 +33,8 @@ class Request(http.server.BaseHTTPRequestHandler):
             self.server.answer(self)  # type: ignore[attr-defined]
         self.close_connection = True
 
+    do_POST = do_GET
+
     def begin(self) -> int:
         """Where the client wants to begin."""
         return int(self.headers.get("Range", "bytes=0-")[6:-1])

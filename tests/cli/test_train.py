@@ -6,9 +6,8 @@ import asyncio
 import json
 from collections.abc import Iterator
 from dataclasses import replace
-from http.server import BaseHTTPRequestHandler
 from pathlib import Path
-from typing import Any, ClassVar
+from typing import Any
 from urllib.parse import parse_qs, urlsplit
 
 import pytest
@@ -23,7 +22,7 @@ from sdpose_core.skeleton import KEYPOINT_NAMES
 from service.cli.main import app
 from service.cli.options import need
 from tests.service.conftest import serving
-from tests.sites import serving_by
+from tests.sites import Request, served
 from tests.train.people import coco_folder, constant_student, crop_samples, crop_set, write_shards
 from tests.train.test_training import logged, share_of_correct_keypoints
 
@@ -179,72 +178,52 @@ def test_what_is_not_installed_is_named() -> None:
         need("train", "json", "nowhere_to_be")
 
 
-class Mirror(BaseHTTPRequestHandler):
-    """A server that knows one picture's people: it answers each box with its annotation."""
+class Mirror:
+    """Answers `POST /pose` for a picture whose people it knows: each box with its annotation."""
 
-    people: ClassVar[list[dict[str, Any]]] = []
-    asked: ClassVar[list[dict[str, list[str]]]] = []
-    knows_flip: ClassVar[bool] = True
+    def __init__(self, people: list[dict[str, Any]]) -> None:
+        self.people = people
+        self.asked: list[dict[str, list[str]]] = []
+        self.knows_flip = True
 
-    def do_POST(self) -> None:
-        """Answer ``POST /pose`` in the form of the service."""
-        self.rfile.read(int(self.headers["Content-Length"]))
-        query = parse_qs(urlsplit(self.path).query)
+    def __call__(self, request: Request) -> None:
+        request.rfile.read(int(request.headers["Content-Length"]))
+        query = parse_qs(urlsplit(request.path).query)
         self.asked.append(query)
         if "flip_test" in query and not self.knows_flip:
-            self.send_error(500)
+            request.send_error(500)
             return
-        boxes = json.loads(query["boxes"][0]) if "boxes" in query else None
+        boxes = json.loads(query["boxes"][0]) if "boxes" in query else []
         answers = []
         for person in self.people:
-            x, y, width, height = person["bbox"]
-            values = person["keypoints"]
-            answers.append(
-                {
-                    "box": boxes.pop(0)
-                    if boxes
-                    else {"x": x, "y": y, "width": width, "height": height},
-                    "score": 1.0,
-                    "keypoints": [
-                        {"name": n, "x": values[3 * i], "y": values[3 * i + 1], "score": 0.9}
-                        for i, n in enumerate(KEYPOINT_NAMES)
-                    ],
-                }
+            box = dict(zip(("x", "y", "width", "height"), person["bbox"], strict=True))
+            rows = zip(
+                KEYPOINT_NAMES, person["keypoints"][0::3], person["keypoints"][1::3], strict=True
             )
-        body = json.dumps(
-            {
-                "people": answers,
-                "image": {"width": 420, "height": 300},
-                "timings_ms": {},
-                "models": {},
-                "request_id": "r",
-            }
-        ).encode()
-        self.send_response(200)
-        self.send_header("Content-Type", "application/json")
-        self.send_header("Content-Length", str(len(body)))
-        self.end_headers()
-        self.wfile.write(body)
-
-    def log_message(self, format: str, *args: object) -> None:
-        """Nothing on the terminal."""
+            points = [{"name": name, "x": x, "y": y, "score": 0.9} for name, x, y in rows]
+            shown = boxes.pop(0) if boxes else box
+            answers.append({"box": shown, "score": 1.0, "keypoints": points})
+        image = {"width": 420, "height": 300}
+        body = {"people": answers, "image": image, "timings_ms": {}, "models": {}}
+        data = json.dumps({**body, "request_id": "r"}).encode()
+        request.head(Content_Type="application/json", Content_Length=len(data))
+        request.wfile.write(data)
 
 
 @pytest.fixture
-def mirror(tmp_path: Path) -> Iterator[tuple[str, Path, Path]]:
-    """URL of a running ``Mirror`` and the set that it knows."""
+def mirror(tmp_path: Path) -> Iterator[tuple[Mirror, str, Path, Path]]:
+    """A ``Mirror`` with its URL, and the set that it knows."""
     annotations, images = coco_folder(tmp_path / "set", images=1)
-    Mirror.people = json.loads(annotations.read_text())["annotations"]
-    Mirror.asked = []
-    with serving_by(Mirror) as server:
-        yield server.url, annotations, images
+    made = Mirror(json.loads(annotations.read_text())["annotations"])
+    with served(made) as address:
+        yield made, address.removesuffix("/a.jpg"), annotations, images
 
 
 @pytest.mark.parametrize("detector", ["given", "embedded"])
 def test_a_running_server_is_measured_by_the_same_protocol(
-    mirror: tuple[str, Path, Path], tmp_path: Path, detector: str
+    mirror: tuple[Mirror, str, Path, Path], tmp_path: Path, detector: str
 ) -> None:
-    url, annotations, images = mirror
+    made, url, annotations, images = mirror
     report = tmp_path / "report.json"
     sdpose(
         *("evaluate", annotations, images, "--server", url, "--detector", detector),
@@ -254,17 +233,17 @@ def test_a_running_server_is_measured_by_the_same_protocol(
     assert plain["coco"]["AP"] == pytest.approx(1)
     assert plain["mean_oks"] == pytest.approx(1, abs=1e-4)
     assert flipped["title"] == f"{url}, flip test"
-    first, second = Mirror.asked
+    first, second = made.asked
     assert ("boxes" in first) == (detector == "given")
     assert "flip_test" not in first
     assert second["flip_test"] == ["true"]
 
 
 def test_what_was_measured_before_a_failure_is_kept(
-    mirror: tuple[str, Path, Path], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+    mirror: tuple[Mirror, str, Path, Path], tmp_path: Path
 ) -> None:
-    url, *data = mirror
-    monkeypatch.setattr(Mirror, "knows_flip", False)
+    made, url, *data = mirror
+    made.knows_flip = False
     words = ["evaluate", *data, "--server", url, "--bootstrap", 0, "--output", tmp_path / "r.json"]
     done = CliRunner().invoke(app, [str(w) for w in words])
     assert done.exit_code == 2

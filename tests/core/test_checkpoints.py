@@ -154,6 +154,7 @@ BAD: dict[str, Callable[[Path, Path], bytes]] = {
     "text.safetensors": lambda *_: b"this is not a checkpoint",
     "text.pth": lambda *_: b"this is not a checkpoint",
     "empty.safetensors": lambda *_: b"",
+    "holed.safetensors": lambda saved, _: saved.read_bytes()[:8] + bytes(64),
     "empty.pth": lambda *_: b"",
     "foreign.safetensors": lambda *_: save({"weight": torch.zeros(2)}),
     "foreign.pth": lambda *_: _saved({"state_dict": {"conv.weight": torch.zeros(1)}}),

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import http.server
 import re
 import subprocess
 import sys
@@ -11,13 +10,14 @@ from importlib.metadata import PackageNotFoundError, requires
 from importlib.util import module_from_spec, spec_from_file_location
 from pathlib import Path
 from types import ModuleType
+from urllib.parse import urlsplit
 
 import pytest
 from packaging.requirements import Requirement
 from packaging.utils import canonicalize_name
 
 from tests.commands import run_command
-from tests.sites import serving_by
+from tests.sites import Request, served
 from tools.deployment.processes import free_ports
 from tools.lock import (
     CPU_LOCK,
@@ -198,21 +198,19 @@ def test_trimming_takes_what_serving_never_loads(tmp_path: Path, target: str) ->
     assert left == (kept if target == "cpu" else kept | other)
 
 
-class _Ready(http.server.BaseHTTPRequestHandler):
-    status = 200
-
-    def do_GET(self) -> None:
-        self.send_response(self.status if self.path == "/readyz" else 404)
-        self.end_headers()
-
-    def log_message(self, format: str, *args: object) -> None:
-        """Nothing."""
+@pytest.fixture
+def statuses() -> list[int]:
+    """What `/readyz` answers; the last one counts."""
+    return [200]
 
 
 @pytest.fixture
-def ready_port() -> Iterator[int]:
-    with serving_by(_Ready) as server:
-        yield server.server_port
+def ready_port(statuses: list[int]) -> Iterator[int]:
+    def answer(request: Request) -> None:
+        request.head(statuses[-1] if request.path == "/readyz" else 404)
+
+    with served(answer) as address:
+        yield int(urlsplit(address).port or 0)
 
 
 @pytest.fixture(scope="module")
@@ -226,10 +224,10 @@ def healthcheck() -> ModuleType:
 
 
 def test_the_health_check_tells_ready_from_not_ready(
-    healthcheck: ModuleType, ready_port: int, monkeypatch: pytest.MonkeyPatch
+    healthcheck: ModuleType, ready_port: int, statuses: list[int]
 ) -> None:
     assert healthcheck.healthy("127.0.0.1", ready_port)
-    monkeypatch.setattr(_Ready, "status", 503)
+    statuses.append(503)
     assert not healthcheck.healthy("127.0.0.1", ready_port)
     assert not healthcheck.healthy("127.0.0.1", free_ports(1)[0])
 

@@ -22,7 +22,6 @@ import torch
 from ultralytics.utils import ASSETS
 
 from sdpose_core import PoseEstimator
-from sdpose_core.checkpoints import CheckpointError, load_student
 from sdpose_core.embedded import embedded_path
 from service.client import ErrorCode, GrpcPoseClient, RestPoseClient, Retry, ServiceError
 from service.pipeline.decoding import ImageDecoder
@@ -345,22 +344,6 @@ def test_a_full_disk_for_a_training_run(tmp_path: Path) -> None:
     assert not [path for path in run.rglob("*") if path.suffix in (".safetensors", ".pt")], (
         "no half a checkpoint that a later run would take up"
     )
-
-
-@pytest.mark.parametrize("damage", ["half", "text", "empty", "flipped"])
-def test_damaged_weights_are_one_sentence(damage: str, tmp_path: Path) -> None:
-    good = embedded_path("sdpose-lite").read_bytes()
-    contents = {
-        "half": good[: len(good) // 2],
-        "text": b"no weights",
-        "empty": b"",
-        "flipped": good[:8] + bytes(64) + good[72:],
-    }
-    file = tmp_path / f"{damage}.safetensors"
-    file.write_bytes(contents[damage])
-    with pytest.raises(CheckpointError, match=file.name) as refused:
-        load_student(str(file))
-    assert "\n" not in str(refused.value)
 
 
 def test_damaged_weights_end_the_start_with_that_sentence(tmp_path: Path) -> None:

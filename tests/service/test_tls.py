@@ -71,6 +71,16 @@ class Authority:
             context.load_cert_chain(*shown)
         return context
 
+    def rpc_client(
+        self, target: str, shown: tuple[Path, Path] | None = None
+    ) -> AsyncGrpcPoseClient:
+        """A client that trusts this one, and shows a certificate."""
+        pair = None if shown is None else (shown[1].read_bytes(), shown[0].read_bytes())
+        ca = self.ca.read_bytes()
+        return AsyncGrpcPoseClient(
+            target, root_certificates=ca, client_certificate=pair, retry=ONCE
+        )
+
 
 def _openssl(folder: Path, command: str) -> None:
     subprocess.run(["openssl", *command.split()], cwd=folder, check=True, capture_output=True)
@@ -92,16 +102,10 @@ async def people(
 ) -> list[int]:
     """Those that REST, gRPC and a WebSocket find."""
     context = authority.trusting(shown)
-    pair = None if shown is None else (shown[1].read_bytes(), shown[0].read_bytes())
     found = []
     async with AsyncRestPoseClient(service.url, tls=context, retry=ONCE) as rest:
         found.append(len((await rest.estimate(PNG)).people))
-    async with AsyncGrpcPoseClient(
-        service.target,
-        root_certificates=authority.ca.read_bytes(),
-        client_certificate=pair,
-        retry=ONCE,
-    ) as rpc:
+    async with authority.rpc_client(service.target, shown) as rpc:
         found.append(len((await rpc.estimate(PNG)).people))
     websocket = AsyncWebSocketPoseClient(service.url, tls=context)
     async for answer in websocket.stream([PNG]):
@@ -150,11 +154,7 @@ async def test_mutual_tls_wants_a_certificate_on_every_way(authority: Authority)
             async with httpx.AsyncClient(verify=authority.trusting(shown)) as http:
                 with pytest.raises(httpx.TransportError):
                     await http.get(f"{service.url}/livez")
-            pair = None if shown is None else (shown[1].read_bytes(), shown[0].read_bytes())
-            ca = authority.ca.read_bytes()
-            async with AsyncGrpcPoseClient(
-                service.target, root_certificates=ca, client_certificate=pair, retry=ONCE
-            ) as rpc:
+            async with authority.rpc_client(service.target, shown) as rpc:
                 with pytest.raises(ServiceError):
                     await rpc.estimate(PNG, timeout_s=5)
         async with httpx.AsyncClient() as probe:  # for orchestrators, which show none
