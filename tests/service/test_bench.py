@@ -106,7 +106,7 @@ def test_tables_of_a_short_run() -> None:
 def test_core_command_prints_a_table(tmp_path: Path) -> None:
     """A preset is timed with random weights and its row says so; a file with its own."""
     own = tmp_path / "own.safetensors"
-    save_student(Student(replace(PRESETS["sdpose-t"], depth=1, pool=2)), own)
+    save_student(Student(replace(PRESETS["sdpose-t"], depth=1)), own)
     arguments = ["--variants", f"sdpose-lite:0,sdpose-t,{own}:2", "--backends", "torch"]
     outcome = CliRunner().invoke(
         app, ["bench", "core", *arguments, "--batches", "1,2", "--rounds", "1", "--seconds", "0.1"]

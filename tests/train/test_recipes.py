@@ -66,7 +66,6 @@ def test_a_file_changes_a_preset(tmp_path: Path) -> None:
         ("[[stages]]\nepochs = 0", "stage.epochs"),
         ("[[stages]]\nminutes = -1", "stage.minutes"),
         ("log_every = 0", "log_every"),
-        ("[view_labels]\nmirrored = true", "config: unknown view_labels"),
         ("[[stages]]\nsteps = 1\nmilestones = 128", "milestones"),
         ("[data.augment]\nflip_probability = 2.0", "augment.flip"),
         ('seed = "x"', "seed"),
