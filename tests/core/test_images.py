@@ -124,12 +124,6 @@ def test_animation_gives_its_first_frame() -> None:
     assert_corners(decode_image(animated_gif(), LIMITS))
 
 
-def test_one_pixel() -> None:
-    assert decode_image(encoded(np.full((1, 1, 3), 9, np.uint8), "PNG"), LIMITS).tolist() == [
-        [[9, 9, 9]]
-    ]
-
-
 @pytest.mark.parametrize("kind", ["JPEG", "PNG", "WEBP", "GIF", "AVIF", "BMP", "TIFF"])
 @pytest.mark.parametrize("kept", [0.05, 0.5, 0.9])
 def test_truncated(kind: str, kept: float) -> None:

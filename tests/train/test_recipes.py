@@ -9,8 +9,8 @@ from pathlib import Path
 
 import pytest
 import torch
-from sdpose_core.train.loop.agreement import ComputeClock
 
+from sdpose_core.train.loop.synchronise import ComputeClock
 from sdpose_core.train.optim.ema import WeightAverage
 from sdpose_core.train.optim.schedule import learning_rate, stage_progress
 from sdpose_core.train.recipe.config import StageConfig, TrainConfig, within_minutes
