@@ -8,8 +8,10 @@ import zlib
 
 import numpy as np
 from PIL import Image as PillowImage
+from ultralytics.utils import ASSETS
 
 from sdpose_core.types import Image
+from sdpose_core.vision.image_files import ImageLimits, decode_image
 
 # Four corners that tell apart all eight orientations.
 RED, GREEN, BLUE, WHITE = (255, 0, 0), (0, 255, 0), (0, 0, 255), (255, 255, 255)
@@ -70,6 +72,11 @@ def png_bomb(width: int = 30_000, height: int = 30_000) -> bytes:
         + chunk(b"IDAT", zlib.compress(bytes(width)))
         + chunk(b"IEND", b"")
     )
+
+
+def photograph(name: str) -> Image:
+    """One of ultralytics' photographs, `bus.jpg` or `zidane.jpg`."""
+    return decode_image((ASSETS / name).read_bytes(), ImageLimits())
 
 
 def animated_gif() -> bytes:

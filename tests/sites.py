@@ -6,6 +6,18 @@ import http.server
 import threading
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager, suppress
+from functools import partial
+from pathlib import Path
+
+
+class Server(http.server.ThreadingHTTPServer):
+    """One on a free port of this machine."""
+
+    answer: Answer
+
+    @property
+    def url(self) -> str:
+        return f"http://127.0.0.1:{self.server_port}"
 
 
 class Request(http.server.BaseHTTPRequestHandler):
@@ -20,6 +32,8 @@ class Request(http.server.BaseHTTPRequestHandler):
         with suppress(OSError):  # the reader left
             self.server.answer(self)  # type: ignore[attr-defined]
         self.close_connection = True
+
+    do_POST = do_GET
 
     def begin(self) -> int:
         """Where the client wants to begin."""
@@ -48,14 +62,33 @@ Answer = Callable[[Request], None]
 
 
 @contextmanager
-def served(answer: Answer) -> Iterator[str]:
-    server = http.server.ThreadingHTTPServer(("127.0.0.1", 0), Request)
-    server.answer = answer  # type: ignore[attr-defined]
+def serving_by(handler: Callable[..., http.server.BaseHTTPRequestHandler]) -> Iterator[Server]:
+    """A server of this machine whose requests a handler answers."""
+    server = Server(("127.0.0.1", 0), handler)
     thread = threading.Thread(target=server.serve_forever, args=(0.01,))
     thread.start()
     try:
-        yield f"http://127.0.0.1:{server.server_port}/a.jpg"
+        yield server
     finally:
         server.shutdown()
         thread.join()
         server.server_close()
+
+
+@contextmanager
+def served(answer: Answer) -> Iterator[str]:
+    with serving_by(Request) as server:
+        server.answer = answer
+        yield f"{server.url}/a.jpg"
+
+
+@contextmanager
+def served_folder(folder: Path) -> Iterator[str]:
+    """A web server over a folder."""
+    with serving_by(partial(_Quiet, directory=str(folder))) as server:
+        yield server.url
+
+
+class _Quiet(http.server.SimpleHTTPRequestHandler):
+    def log_message(self, *_: object) -> None:
+        pass

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import dataclass, field
-from fractions import Fraction
 from pathlib import Path
 from typing import Any
 
@@ -13,7 +12,6 @@ import pyarrow.parquet as pq
 
 from sdpose_core.commands.archive.output import ArchiveOutput
 from sdpose_core.commands.archive.schema import archive_schema
-from sdpose_core.io.video import VideoWriter
 from sdpose_core.types import Image, Poses
 from tests.fakes import marked_image
 from tests.pictures import encoded
@@ -28,14 +26,6 @@ def picture_files(folder: Path, count: int) -> list[Path]:
     for number, path in enumerate(paths):
         path.write_bytes(encoded(marked_image(number, width=40 + number % 50), "PNG"))
     return paths
-
-
-def video_file(path: Path, frames: int) -> Path:
-    """25 frames a second."""
-    with VideoWriter(path, Fraction(25)) as writer:
-        for number in range(frames):
-            writer.write(np.full((64, 96, 3), 9 * number % 200, np.uint8))
-    return path
 
 
 def output_in(folder: Path, name: str) -> ArchiveOutput:

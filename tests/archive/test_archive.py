@@ -29,7 +29,8 @@ from sdpose_core.files.outputs import OutputError
 from sdpose_core.io.sources import Source, find_sources
 from sdpose_core.skeleton import COCO17
 from sdpose_core.types import Image, Poses
-from tests.archive.makers import SETTINGS, Marks, output_in, picture_files, rows_of, video_file
+from tests.archive.makers import SETTINGS, Marks, output_in, picture_files, rows_of
+from tests.videos import flat_video
 
 
 def run(
@@ -95,7 +96,7 @@ def test_a_folder_of_parts(tmp_path: Path) -> None:
 
 def test_videos_have_rows_a_frame_with_time_and_ids(tmp_path: Path) -> None:
     (tmp_path / "in").mkdir()
-    video_file(tmp_path / "in" / "clip.mp4", frames=7)
+    flat_video(tmp_path / "in" / "clip.mp4", frames=7)
     picture_files(tmp_path / "in", 2)
     output = output_in(tmp_path, "out.parquet")
     marks = Marks()
@@ -113,7 +114,7 @@ def test_bad_files_are_rows_with_an_error(tmp_path: Path) -> None:
     paths = picture_files(tmp_path / "in", 3)
     paths[1].write_bytes(b"no picture")
     cut = tmp_path / "in" / "cut.mp4"
-    video_file(cut, frames=30)
+    flat_video(cut, frames=30)
     cut.write_bytes(cut.read_bytes()[:200])
     gone = found(*paths, cut)
     paths[2].unlink()
@@ -197,7 +198,7 @@ def test_failed_inputs_are_tried_again_if_wanted(tmp_path: Path, target: str) ->
     whole = paths[1].read_bytes()
     for path in (paths[1], paths[4]):
         path.write_bytes(b"no picture")
-    cut = video_file(tmp_path / "in" / "cut.ts", frames=30)
+    cut = flat_video(tmp_path / "in" / "cut.ts", frames=30)
     content = cut.read_bytes()
     cut.write_bytes(content[: len(content) // 2])
     output = output_in(tmp_path, target)
@@ -250,7 +251,7 @@ def test_a_stop_keeps_what_is_whole(tmp_path: Path, target: str) -> None:
 
 
 def test_a_stop_in_a_video_leaves_no_half_of_it(tmp_path: Path) -> None:
-    video_file(tmp_path / "clip.mp4", frames=30)
+    flat_video(tmp_path / "clip.mp4", frames=30)
     output = output_in(tmp_path, "out/")
     with pytest.raises(Interrupted):
         run(output, found(tmp_path / "clip.mp4"), estimate=Marks(stop_after=10))

@@ -2,11 +2,8 @@
 
 from __future__ import annotations
 
-import functools
-import http.server
 import logging
 import socket
-import threading
 from collections.abc import Iterator
 from pathlib import Path
 
@@ -24,8 +21,10 @@ from sdpose_core.commands.archive.schema import archive_schema
 from sdpose_core.files.outputs import OutputError
 from sdpose_core.io import remote
 from sdpose_core.io.sources import find_sources, read_list
-from tests.archive.makers import SETTINGS, Marks, picture_files, rows_of, video_file
+from tests.archive.makers import SETTINGS, Marks, picture_files, rows_of
 from tests.archive.test_archive import run
+from tests.sites import served_folder
+from tests.videos import flat_video
 
 pytestmark = pytest.mark.slow("a local S3, 1 min")
 BUCKET = "pictures"
@@ -88,7 +87,7 @@ def s3_rows(address: str, key: str) -> list[dict[str, object]]:
 
 def test_a_prefix_of_a_store_to_a_file_on_disk(store: boto3.client, tmp_path: Path) -> None:
     filled(store, tmp_path / "in", 9)
-    store.upload_file(str(video_file(tmp_path / "clip.mp4", 5)), BUCKET, "in/below/clip.mp4")
+    store.upload_file(str(flat_video(tmp_path / "clip.mp4", 5)), BUCKET, "in/below/clip.mp4")
     store.put_object(Bucket=BUCKET, Key="in/notes.txt", Body=b"no picture")
     sources, problems = find_sources([f"s3://{BUCKET}/in"])
     assert (len(sources), problems) == (10, [])
@@ -168,25 +167,14 @@ def test_what_a_store_refuses_is_a_sentence(
 def site(tmp_path: Path) -> Iterator[tuple[str, Path]]:
     folder = tmp_path / "site"
     folder.mkdir()
-
-    class Quiet(http.server.SimpleHTTPRequestHandler):
-        def log_message(self, *_: object) -> None:
-            pass
-
-    handler = functools.partial(Quiet, directory=str(folder))
-    server = http.server.ThreadingHTTPServer(("127.0.0.1", 0), handler)
-    thread = threading.Thread(target=server.serve_forever)
-    thread.start()
-    yield f"http://127.0.0.1:{server.server_port}", folder
-    server.shutdown()
-    thread.join()
-    server.server_close()
+    with served_folder(folder) as address:
+        yield address, folder
 
 
 def test_a_list_of_addresses_with_dead_links(site: tuple[str, Path], tmp_path: Path) -> None:
     address, folder = site
     picture_files(folder, 5)
-    video_file(folder / "clip.mp4", 4)
+    flat_video(folder / "clip.mp4", 4)
     with socket.create_server(("127.0.0.1", 0)) as closed:
         nobody = closed.getsockname()[1]
     lines = [

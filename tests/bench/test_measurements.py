@@ -2,7 +2,10 @@
 
 from __future__ import annotations
 
+import subprocess
 import threading
+from collections.abc import Iterator
+from contextlib import contextmanager
 from pathlib import Path
 
 import cv2
@@ -51,11 +54,16 @@ def test_detectors_are_measured_and_timed(tmp_path: Path) -> None:
     assert str(wrong.exception).startswith("--shape round: square, fitted or both")
 
 
+@contextmanager
+def a_server(**environment: str) -> Iterator[tuple[Server, subprocess.Popen[bytes]]]:
+    ports = free_port(), free_port()
+    with a_process(*ports, **environment) as running:
+        yield Server("127.0.0.1", *ports, running.pid), running
+
+
 @pytest.mark.slow("measures a service for seconds")
 def test_a_soak_finds_no_answer_lost_where_none_is() -> None:
-    http_port, grpc_port = free_port(), free_port()
-    with a_process(http_port, grpc_port) as running:
-        server = Server("127.0.0.1", http_port, grpc_port, running.pid)
+    with a_server() as (server, _):
         seen = run_soak(server, [JPEG], [JPEG], 6.0, lambda _: None, every_s=0.5)
     assert seen.lost == []
     assert seen.outcomes["ok"] > 0
@@ -73,9 +81,7 @@ def test_a_soak_finds_no_answer_lost_where_none_is() -> None:
 @pytest.mark.slow("measures a service for seconds")
 def test_a_soak_counts_what_is_lost() -> None:
     """Of a service that ends in the middle."""
-    http_port, grpc_port = free_port(), free_port()
-    with a_process(http_port, grpc_port) as running:
-        server = Server("127.0.0.1", http_port, grpc_port, running.pid)
+    with a_server() as (server, running):
         threading.Timer(1.0, running.kill).start()
         seen = run_soak(server, [JPEG], [JPEG], 3.0, lambda _: None, every_s=0.2)
     assert seen.lost
@@ -84,9 +90,7 @@ def test_a_soak_counts_what_is_lost() -> None:
 
 @pytest.mark.slow("measures a service for seconds")
 def test_an_overload_is_refused_and_over_soon() -> None:
-    http_port, grpc_port = free_port(), free_port()
-    with a_process(http_port, grpc_port, SLOW_S="0.02", SDPOSE_MAX_QUEUE_MS="200") as running:
-        server = Server("127.0.0.1", http_port, grpc_port, running.pid)
+    with a_server(SLOW_S="0.02", SDPOSE_MAX_QUEUE_MS="200") as (server, _):
         run = run_overload(server, [JPEG], 4.0, 3.0, lambda _: None)
     hard = run.between(run.begin_s, run.end_s)
     assert {each.status for each in hard} == {200, 429}
@@ -101,17 +105,6 @@ def test_the_plot_of_an_overload(tmp_path: Path) -> None:
     run = Run(5.0, 2.0, 3.0, 7.0, answers)
     draw(run, tmp_path / "plot.png")
     assert (tmp_path / "plot.png").read_bytes().startswith(b"\x89PNG")
-
-
-def test_cycles_command_refuses_a_student_without_them(monkeypatch: pytest.MonkeyPatch) -> None:
-    """Before it starts a service, which would only say that it ended."""
-    monkeypatch.setattr("tools.bench.cycles.several", None)
-    outcome = CliRunner().invoke(command("cycles"), [])
-    assert isinstance(outcome.exception, ValueError)
-    assert str(outcome.exception) == (
-        "SDPOSE_STUDENT: sdpose-lite runs 0 cycles and this measures 1 to 2: "
-        "name a checkpoint that has them"
-    )
 
 
 @pytest.mark.slow("times networks, 1 min")

@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 import subprocess
 import sys
+from collections.abc import Callable
 from pathlib import Path
 
 import pytest
@@ -22,7 +23,8 @@ from sdpose_core.embedded import (
     embedded_path,
 )
 from sdpose_core.model import PRESETS, Student, StudentConfig
-from service.cli.main import app, main
+from service.cli.main import app
+from tests.cli.conftest import Done
 from tests.core.parity import official_state
 
 
@@ -43,20 +45,12 @@ def count_parameters(network: torch.nn.Module) -> int:
 
 
 @pytest.mark.parametrize("name", PRESETS)
-def test_listed_costs_are_those_of_the_network(name: str) -> None:
-    cost = COSTS[name]
-    assert count_gmacs(PRESETS[name]) == pytest.approx(
-        (cost.gmacs, cost.gmacs_no_attention), abs=1e-3
-    )
-    assert count_parameters(Student(PRESETS[name])) == cost.parameters
-
-
-def test_listed_costs_are_those_of_the_embedded_networks() -> None:
-    embedded = [name for name in PRESETS if embedded_path(name) is not None]
+def test_listed_costs_are_those_of_the_networks(name: str) -> None:
     assert list(COSTS) == list(PRESETS)
-    for name in embedded:
-        config = find_checkpoint(name).config
-        cost = EMBEDDED_COSTS.get(name, COSTS[name])
+    listed = [(PRESETS[name], COSTS[name])]
+    if embedded_path(name) is not None:
+        listed.append((find_checkpoint(name).config, EMBEDDED_COSTS.get(name, COSTS[name])))
+    for config, cost in listed:
         assert count_parameters(Student(config)) == cost.parameters
         assert count_gmacs(config) == pytest.approx((cost.gmacs, cost.gmacs_no_attention), abs=1e-3)
 
@@ -105,31 +99,17 @@ def test_an_official_file_is_converted_once(tmp_path: Path) -> None:
     assert target.read_bytes() == before
 
 
-def test_a_wrong_file_ends_with_one_sentence(
-    tmp_path: Path, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
+def test_a_file_and_a_student_that_are_not_there_end_with_one_sentence(
+    tmp_path: Path, sdpose: Callable[..., Done]
 ) -> None:
-    target = str(tmp_path / "out.safetensors")
-    monkeypatch.setattr("sys.argv", ["sdpose", "convert", str(tmp_path / "no.pth"), target])
-    with pytest.raises(SystemExit) as ended:
-        main()
-    assert ended.value.code == 2
-    assert capsys.readouterr().err.endswith("no.pth: no such file\n")
-
-
-def test_a_student_without_weights_ends_with_one_sentence(
-    tmp_path: Path, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
-) -> None:
-    target = tmp_path / "out.onnx"
-    monkeypatch.setattr(
-        "sys.argv", ["sdpose", "export", "--output", str(target), "--student", "sdpose-t"]
-    )
-    with pytest.raises(SystemExit) as ended:
-        main()
-    assert ended.value.code == 2
-    said = capsys.readouterr().err
-    assert said.startswith("sdpose: sdpose-t: this package has no trained weights for it")
-    assert said.count("\n") == 1
-    assert not target.exists()
+    done = sdpose("convert", tmp_path / "no.pth", tmp_path / "out.safetensors")
+    assert done.returncode == 2
+    assert done.stderr.endswith("no.pth: no such file\n")
+    done = sdpose("export", "--output", tmp_path / "out.onnx", "--student", "sdpose-t")
+    assert done.returncode == 2
+    assert done.stderr.startswith("sdpose: sdpose-t: this package has no trained weights for it")
+    assert done.stderr.count("\n") == 1
+    assert list(tmp_path.iterdir()) == []
 
 
 def test_a_missing_set_says_where_it_is_from(tmp_path: Path) -> None:

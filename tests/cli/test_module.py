@@ -2,13 +2,14 @@
 
 from __future__ import annotations
 
-import subprocess
 import sys
 from pathlib import Path
 
+from tests.commands import run_command
+
 
 def _help_of(*command: str) -> str:
-    done = subprocess.run(command, capture_output=True, text=True)
+    done = run_command(*command)
     text = done.stdout + done.stderr  # click prints a help that was not asked for as an error
     assert "Traceback" not in text
     return text

@@ -6,7 +6,6 @@ import hashlib
 import json
 import os
 import shutil
-import subprocess
 from collections.abc import Callable
 from pathlib import Path
 
@@ -15,7 +14,7 @@ import pytest
 from sdpose_core.checkpoints import trained_path
 from sdpose_core.files.outputs import only_run
 from tests.cli.conftest import Done
-from tests.cli.test_predict import SDPOSE
+from tests.commands import SDPOSE, run_command
 from tests.pictures import corners, encoded
 from tests.train.people import coco_folder
 
@@ -94,13 +93,7 @@ def test_no_output_takes_the_place_of_an_input(words: str, inputs: Path, sdpose:
 def test_standard_input_is_an_input_too(inputs: Path) -> None:
     before = _state(inputs)
     with (inputs / "photo.png").open("rb") as photo:
-        done = subprocess.run(
-            [*SDPOSE, "predict", "-", "-o", inputs / "photo.png"],
-            stdin=photo,
-            capture_output=True,
-            text=True,
-            check=False,
-        )
+        done = run_command(*SDPOSE, "predict", "-", "-o", inputs / "photo.png", stdin=photo)
     assert done.returncode == 2
     assert "would replace" in done.stderr
     assert _state(inputs) == before

@@ -8,11 +8,9 @@ import shlex
 import shutil
 import signal
 import subprocess
-import sys
 import time
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field
-from fractions import Fraction
 from pathlib import Path
 from typing import Any
 
@@ -23,14 +21,14 @@ from PIL import Image as PillowImage
 from sdpose_core.commands.predict import Interrupted, Prediction, drawings_in
 from sdpose_core.files.outputs import OutputError
 from sdpose_core.io.sources import find_sources
-from sdpose_core.io.video import VideoReader, VideoWriter
+from sdpose_core.io.video import VideoReader
 from sdpose_core.io.writers import JsonLines
 from sdpose_core.tracking import TrackingConfig
 from sdpose_core.types import Image, Poses
 from tests.cli.conftest import Done
+from tests.commands import SDPOSE, run_command
 from tests.pictures import corners, encoded
-
-SDPOSE = (sys.executable, "-c", "from service.cli.main import main; main()")
+from tests.videos import flat_video
 
 
 def _one_person(image: Image) -> Poses:
@@ -109,13 +107,6 @@ def _picture(path: Path, width: int = 48) -> Path:
     return path
 
 
-def _video(path: Path, frames: int = 7) -> Path:
-    with VideoWriter(path, Fraction(25)) as writer:
-        for number in range(frames):
-            writer.write(np.full((64, 96, 3), 9 * number % 200, np.uint8))
-    return path
-
-
 def test_pictures_go_in_batches_and_come_out_in_order(tmp_path: Path) -> None:
     paths = [_picture(tmp_path / f"{number}.png", 40 + number) for number in range(7)]
     run = Run()
@@ -131,32 +122,21 @@ def test_bad_files_are_reported_and_skipped(tmp_path: Path) -> None:
     _picture(tmp_path / "a.png")
     (tmp_path / "b.png").write_bytes(b"no picture")
     (tmp_path / "c.mp4").write_bytes(b"no video")
+    broken = encoded(corners(), "AVIF").replace(b"iloc", b"ilox")  # libavif: a RuntimeError
+    (tmp_path / "e.avif").write_bytes(broken)
     _picture(tmp_path / "d.png")
     run = Run()
     lines = run.over(tmp_path)
     assert [Path(line["input"]).name for line in lines] == ["a.png", "d.png"]
-    assert run.failures == 2
-    assert [report.split(": ")[0] for report in run.reports] == [
-        str(tmp_path / "b.png"),
-        str(tmp_path / "c.mp4"),
-    ]
-
-
-def test_a_file_that_breaks_inside_the_decoder_is_skipped_too(tmp_path: Path) -> None:
-    """libavif speaks up by a RuntimeError."""
-    whole = encoded(corners(), "AVIF")
-    (tmp_path / "a.avif").write_bytes(whole.replace(b"iloc", b"ilox"))
-    _picture(tmp_path / "b.png")
-    run = Run()
-    lines = run.over(tmp_path)
-    assert [Path(line["input"]).name for line in lines] == ["b.png"]
-    assert run.failures == 1
-    assert "a.avif: the image does not decode" in run.reports[0]
+    assert run.failures == 3
+    bad = [str(tmp_path / name) for name in ("b.png", "c.mp4", "e.avif")]
+    assert [report.split(": ")[0] for report in run.reports] == bad
+    assert "e.avif: the image does not decode" in run.reports[2]
 
 
 def test_video_frames_are_numbered(tmp_path: Path) -> None:
     _picture(tmp_path / "a.png")
-    _video(tmp_path / "v.mp4")
+    flat_video(tmp_path / "v.mp4", 7)
     _picture(tmp_path / "w.png")
     run = Run()
     lines = run.over(tmp_path)
@@ -169,8 +149,8 @@ def test_video_frames_are_numbered(tmp_path: Path) -> None:
 
 def test_people_of_a_video_have_ids_which_begin_anew_with_the_next(tmp_path: Path) -> None:
     _picture(tmp_path / "a.png")
-    _video(tmp_path / "v.mp4")
-    _video(tmp_path / "w.mp4", 3)
+    flat_video(tmp_path / "v.mp4", 7)
+    flat_video(tmp_path / "w.mp4", 3)
     ids = [
         [person.get("id") for person in line["people"]]
         for line in Run(tracking=TrackingConfig(), odd=frozenset({4})).over(tmp_path)
@@ -181,7 +161,7 @@ def test_people_of_a_video_have_ids_which_begin_anew_with_the_next(tmp_path: Pat
 def test_drawings_have_a_place_each(tmp_path: Path) -> None:
     for name in ("a/1.jpg", "a/deep/1.png", "b/1.jpg", "b/2.webp"):
         _picture(tmp_path / "in" / name)
-    _video(tmp_path / "in" / "b" / "v.mp4")
+    flat_video(tmp_path / "in" / "b" / "v.mp4", 7)
     out = tmp_path / "out"
     run = Run(drawings=out)
     run.over(tmp_path / "in" / "a", tmp_path / "in" / "b")
@@ -200,7 +180,7 @@ def test_drawings_have_a_place_each(tmp_path: Path) -> None:
 
 
 def test_a_drawing_never_replaces_its_source(tmp_path: Path) -> None:
-    picture, video = _picture(tmp_path / "a.png"), _video(tmp_path / "v.mp4")
+    picture, video = _picture(tmp_path / "a.png"), flat_video(tmp_path / "v.mp4", 7)
     before = picture.read_bytes(), video.read_bytes()
     run = Run(drawings=tmp_path)
     with pytest.raises(OutputError, match=r"a\.png: results would replace this input"):
@@ -210,7 +190,7 @@ def test_a_drawing_never_replaces_its_source(tmp_path: Path) -> None:
 
 
 def test_a_failing_drawing_ends_only_the_drawing(tmp_path: Path) -> None:
-    _video(tmp_path / "v.mp4")
+    flat_video(tmp_path / "v.mp4", 7)
     blocked = tmp_path / "out"
     blocked.write_text("a file where the folder should be")
     run = Run(drawings=blocked)
@@ -224,7 +204,7 @@ def test_a_failing_drawing_ends_only_the_drawing(tmp_path: Path) -> None:
 def test_what_is_not_finite_is_told_and_left_out(tmp_path: Path) -> None:
     _picture(tmp_path / "a.png", 40)
     _picture(tmp_path / "b.png", 41)
-    _video(tmp_path / "v.mp4")
+    flat_video(tmp_path / "v.mp4", 7)
     run = Run(drawings=tmp_path / "out", odd=frozenset({1, 4}))
     lines = run.over(tmp_path)
     assert [line["input"].rpartition("/")[2] for line in lines] == ["a.png"] + ["v.mp4"] * 6
@@ -236,7 +216,7 @@ def test_what_is_not_finite_is_told_and_left_out(tmp_path: Path) -> None:
 
 
 def test_stop_between_batches(tmp_path: Path) -> None:
-    _video(tmp_path / "v.mp4")
+    flat_video(tmp_path / "v.mp4", 7)
     run = Run(stop_after=1, drawings=tmp_path / "out")
     with pytest.raises(Interrupted):
         run.over(tmp_path / "v.mp4")
@@ -318,7 +298,7 @@ def test_nothing_to_do_and_wrong_names(
 
 @pytest.mark.parametrize("to_file", [True, False])
 def test_interrupt_leaves_whole_lines(to_file: bool, tmp_path: Path) -> None:
-    video = _video(tmp_path / "v.mp4", frames=600)
+    video = flat_video(tmp_path / "v.mp4", 600)
     out = tmp_path / "out.jsonl"
     command = [*SDPOSE, "predict", str(video), "--batch-size", "1"]
     command += ["--backend", "torch", *(["--output", str(out)] if to_file else [])]
@@ -344,11 +324,8 @@ def test_interrupt_leaves_whole_lines(to_file: bool, tmp_path: Path) -> None:
 
 def test_a_reader_that_leaves_early_is_no_error(photographs: Path) -> None:
     command = shlex.join([*SDPOSE, "predict", str(photographs), "--batch-size", "1"])
-    run = subprocess.run(
-        ["bash", "-c", f"{command} --backend torch | head -c 10; echo ${{PIPESTATUS[0]}}"],
-        capture_output=True,
-        text=True,
-        check=False,
+    run = run_command(
+        "bash", "-c", f"{command} --backend torch | head -c 10; echo ${{PIPESTATUS[0]}}"
     )
     assert run.stdout.endswith("141\n")
     assert "Traceback" not in run.stderr

@@ -11,13 +11,12 @@ import torch
 from typer.testing import CliRunner
 
 from sdpose_core.checkpoints import save_student
-from sdpose_core.data.shards import ShardWriter
 from sdpose_core.model import PRESETS, Student
 from sdpose_core.train.loop.state import read_state
 from sdpose_core.train.loop.trainer import Trainer
 from service.cli.console import stop_on_interrupt
 from service.cli.main import app
-from tests.train.people import crop_samples
+from tests.train.people import crop_samples, write_shards
 
 RECIPE = """
 accelerator = "cpu"
@@ -36,9 +35,7 @@ def test_a_signal_ends_after_the_step_and_saves(
     torch.manual_seed(0)
     start = tmp_path / "shallow.safetensors"
     save_student(Student(replace(PRESETS["sdpose-t"], depth=1)), start)
-    with ShardWriter(tmp_path / "shards") as writer:
-        for sample in crop_samples(2):
-            writer.write(sample)
+    write_shards(tmp_path / "shards", crop_samples(2))
     (tmp_path / "run.toml").write_text(RECIPE)
     step = Trainer.step
 

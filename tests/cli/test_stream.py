@@ -31,9 +31,8 @@ from service.cli.console import LineFile, SinkError
 from service.cli.window import open_window
 from tests.cameras import camera
 from tests.cli.conftest import Done
+from tests.commands import SDPOSE, run_command
 from tests.sites import served
-
-SDPOSE = (sys.executable, "-c", "from service.cli.main import main; main()")
 
 
 @pytest.fixture(scope="module")
@@ -48,12 +47,7 @@ def clip(tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 
 def sdpose_stream(*arguments: object) -> subprocess.CompletedProcess[str]:
-    return subprocess.run(
-        [*SDPOSE, "stream", *map(str, arguments)],
-        capture_output=True,
-        text=True,
-        check=False,
-    )
+    return run_command(*SDPOSE, "stream", *arguments)
 
 
 def test_a_recording_gives_ids_lines_a_drawing_and_a_summary(clip: Path, tmp_path: Path) -> None:

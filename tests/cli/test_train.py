@@ -4,12 +4,10 @@ from __future__ import annotations
 
 import asyncio
 import json
-import threading
 from collections.abc import Iterator
 from dataclasses import replace
-from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 from pathlib import Path
-from typing import Any, ClassVar
+from typing import Any
 from urllib.parse import parse_qs, urlsplit
 
 import pytest
@@ -17,15 +15,15 @@ import torch
 from typer.testing import CliRunner
 
 from sdpose_core.checkpoints import load_student, save_student, training_facts
-from sdpose_core.data.shards import ShardWriter, load_shards
+from sdpose_core.data.shards import load_shards
 from sdpose_core.estimator import PoseEstimator
 from sdpose_core.model import PRESETS, Student
 from sdpose_core.skeleton import COCO17
-from sdpose_core.vision.heatmaps import encode
 from service.cli.main import app
 from service.cli.options import need
 from tests.service.conftest import serving
-from tests.train.people import coco_folder, crop_samples, crop_set
+from tests.sites import Request, served
+from tests.train.people import coco_folder, constant_student, crop_samples, crop_set, write_shards
 from tests.train.test_training import logged, share_of_correct_keypoints
 
 RECIPE = """
@@ -128,9 +126,7 @@ steps = 30
 @pytest.mark.slow("trains until it fits, 1 min")
 def test_a_few_steps_on_shards_overfit_eight_crops(tmp_path: Path) -> None:
     """The embedded student, which has seen photographs only, to drawn figures."""
-    with ShardWriter(tmp_path / "shards", per_shard=5) as writer:
-        for sample in crop_samples(8):
-            writer.write(sample)
+    write_shards(tmp_path / "shards", crop_samples(8), per_shard=5)
     recipe, run, crops = tmp_path / "overfit.toml", tmp_path / "run", crop_set(8)
     recipe.write_text(OVERFIT)
     # 10 crop pixels are a seventh of a figure's torso.
@@ -182,90 +178,61 @@ def test_what_is_not_installed_is_named() -> None:
         need("train", "json", "nowhere_to_be")
 
 
-def constant_student(path: Path, x: float, y: float) -> Path:
-    """A student that answers with the same place for every joint, heatmap pixels."""
-    student = Student(replace(PRESETS["sdpose-t"], depth=1))
-    maps, _ = encode(torch.tensor([[[x, y]]]), torch.ones(1, 1))
-    last = student.head[-1]
-    assert isinstance(last, torch.nn.Linear)
-    with torch.no_grad():
-        last.weight.zero_()
-        last.bias.copy_(maps.flatten())
-    save_student(student, path)
-    return path
+class Mirror:
+    """Answers `POST /pose` for a picture whose people it knows: each box with its annotation.
 
+    And `GET /models`, with COCO's keypoints.
+    """
 
-class Mirror(BaseHTTPRequestHandler):
-    """A server that knows one picture's people: it answers each box with its annotation."""
+    def __init__(self, people: list[dict[str, Any]]) -> None:
+        self.people = people
+        self.asked: list[dict[str, list[str]]] = []
+        self.knows_flip = True
 
-    people: ClassVar[list[dict[str, Any]]] = []
-    asked: ClassVar[list[dict[str, list[str]]]] = []
-    knows_flip: ClassVar[bool] = True
-
-    def do_POST(self) -> None:
-        """Answer ``POST /pose`` in the form of the service."""
-        self.rfile.read(int(self.headers["Content-Length"]))
-        query = parse_qs(urlsplit(self.path).query)
+    def __call__(self, request: Request) -> None:
+        if request.path == "/models":
+            self._send(request, {"keypoints": COCO17.keypoints})
+            return
+        request.rfile.read(int(request.headers["Content-Length"]))
+        query = parse_qs(urlsplit(request.path).query)
         self.asked.append(query)
         if "flip_test" in query and not self.knows_flip:
-            self.send_error(500)
+            request.send_error(500)
             return
-        boxes = json.loads(query["boxes"][0]) if "boxes" in query else None
+        boxes = json.loads(query["boxes"][0]) if "boxes" in query else []
         answers = []
         for person in self.people:
-            x, y, width, height = person["bbox"]
-            values = person["keypoints"]
-            answers.append(
-                {
-                    "box": boxes.pop(0)
-                    if boxes
-                    else {"x": x, "y": y, "width": width, "height": height},
-                    "score": 1.0,
-                    "keypoints": [
-                        {"name": n, "x": values[3 * i], "y": values[3 * i + 1], "score": 0.9}
-                        for i, n in enumerate(COCO17.keypoints)
-                    ],
-                }
+            box = dict(zip(("x", "y", "width", "height"), person["bbox"], strict=True))
+            rows = zip(
+                COCO17.keypoints, person["keypoints"][0::3], person["keypoints"][1::3], strict=True
             )
-        body = json.dumps(
-            {
-                "people": answers,
-                "image": {"width": 420, "height": 300},
-                "timings_ms": {},
-                "models": {},
-                "request_id": "r",
-            }
-        ).encode()
-        self.send_response(200)
-        self.send_header("Content-Type", "application/json")
-        self.send_header("Content-Length", str(len(body)))
-        self.end_headers()
-        self.wfile.write(body)
+            points = [{"name": name, "x": x, "y": y, "score": 0.9} for name, x, y in rows]
+            shown = boxes.pop(0) if boxes else box
+            answers.append({"box": shown, "score": 1.0, "keypoints": points})
+        image = {"width": 420, "height": 300}
+        body = {"people": answers, "image": image, "timings_ms": {}, "models": {}}
+        self._send(request, {**body, "request_id": "r"})
 
-    def log_message(self, format: str, *args: object) -> None:
-        """Nothing on the terminal."""
+    def _send(self, request: Request, body: dict[str, Any]) -> None:
+        data = json.dumps(body).encode()
+        request.head(Content_Type="application/json", Content_Length=len(data))
+        request.wfile.write(data)
 
 
 @pytest.fixture
-def mirror(tmp_path: Path) -> Iterator[tuple[str, Path, Path]]:
-    """URL of a running ``Mirror`` and the set that it knows."""
+def mirror(tmp_path: Path) -> Iterator[tuple[Mirror, str, Path, Path]]:
+    """A ``Mirror`` with its URL, and the set that it knows."""
     annotations, images = coco_folder(tmp_path / "set", images=1)
-    Mirror.people = json.loads(annotations.read_text())["annotations"]
-    Mirror.asked = []
-    server = ThreadingHTTPServer(("127.0.0.1", 0), Mirror)
-    thread = threading.Thread(target=server.serve_forever, daemon=True)
-    thread.start()
-    yield f"http://127.0.0.1:{server.server_port}", annotations, images
-    server.shutdown()
-    server.server_close()
-    thread.join()
+    made = Mirror(json.loads(annotations.read_text())["annotations"])
+    with served(made) as address:
+        yield made, address.removesuffix("/a.jpg"), annotations, images
 
 
 @pytest.mark.parametrize("detector", ["given", "embedded"])
 def test_a_running_server_is_measured_by_the_same_protocol(
-    mirror: tuple[str, Path, Path], tmp_path: Path, detector: str
+    mirror: tuple[Mirror, str, Path, Path], tmp_path: Path, detector: str
 ) -> None:
-    url, annotations, images = mirror
+    made, url, annotations, images = mirror
     report = tmp_path / "report.json"
     sdpose(
         *("evaluate", annotations, images, "--server", url, "--detector", detector),
@@ -275,17 +242,17 @@ def test_a_running_server_is_measured_by_the_same_protocol(
     assert plain["coco"]["AP"] == pytest.approx(1)
     assert plain["mean_oks"] == pytest.approx(1, abs=1e-4)
     assert flipped["title"] == f"{url}, flip test"
-    first, second = Mirror.asked
+    first, second = made.asked
     assert ("boxes" in first) == (detector == "given")
     assert "flip_test" not in first
     assert second["flip_test"] == ["true"]
 
 
 def test_what_was_measured_before_a_failure_is_kept(
-    mirror: tuple[str, Path, Path], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+    mirror: tuple[Mirror, str, Path, Path], tmp_path: Path
 ) -> None:
-    url, *data = mirror
-    monkeypatch.setattr(Mirror, "knows_flip", False)
+    made, url, *data = mirror
+    made.knows_flip = False
     words = ["evaluate", *data, "--server", url, "--bootstrap", 0, "--output", tmp_path / "r.json"]
     done = CliRunner().invoke(app, [str(w) for w in words])
     assert done.exit_code == 2
@@ -294,7 +261,6 @@ def test_what_was_measured_before_a_failure_is_kept(
 
 
 def test_the_real_service_gives_what_its_student_gives_here(tmp_path: Path) -> None:
-    """Over a real port, with given boxes: the same numbers as the same estimator in process."""
     annotations, images = coco_folder(tmp_path / "set", images=2)
     student = constant_student(tmp_path / "middle.safetensors", 24, 34)
     common = ["evaluate", annotations, images, "--no-flip", "--cycles", 2, "--bootstrap", 0]

@@ -31,11 +31,6 @@ def _lite() -> Student:
 
 
 @pytest.fixture(scope="module")
-def cache(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    return tmp_path_factory.mktemp("openvino")
-
-
-@pytest.fixture(scope="module")
 def crops() -> Tensor:
     generator = torch.Generator().manual_seed(1)
     return torch.randint(0, 256, (8, 3, 256, 192), generator=generator, dtype=torch.uint8)

@@ -6,7 +6,6 @@ import threading
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 
-import cv2
 import numpy as np
 import pytest
 import torch
@@ -17,17 +16,6 @@ from sdpose_core.types import Detections, Image
 from tests.core.detectors import random_model, save_pt
 
 
-def _photograph(name: str) -> Image:
-    from ultralytics.utils import ASSETS
-
-    return np.asarray(cv2.cvtColor(cv2.imread(str(ASSETS / name)), cv2.COLOR_BGR2RGB), np.uint8)
-
-
-@pytest.fixture(scope="module")
-def cache(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    return tmp_path_factory.mktemp("openvino")
-
-
 @pytest.fixture(
     scope="module", params=["torch fp32", "openvino fp32", "openvino int8"], ids=lambda p: p
 )
@@ -36,16 +24,6 @@ def detector(request: pytest.FixtureRequest, cache: Path) -> YoloPersonDetector:
     return load_detector(
         device="cpu", backend=backend, precision=precision, cache_folder=cache, input_size=320
     )
-
-
-@pytest.fixture(scope="module")
-def bus() -> Image:
-    return _photograph("bus.jpg")
-
-
-@pytest.fixture(scope="module")
-def zidane() -> Image:
-    return _photograph("zidane.jpg")
 
 
 def _close(one: Detections, other: Detections, pixels: float = 2.0, scores: float = 0.02) -> None:
@@ -212,13 +190,3 @@ def test_converted_model_is_kept_and_a_damaged_one_replaced(
     [kept] = folder.iterdir()
     kept.write_text("<net")
     assert [load(), load()] == [2, 2]
-
-
-def test_no_writable_cache_is_no_obstacle(tmp_path: Path) -> None:
-    path = save_pt(random_model("yolov8n", {0: "person"}), tmp_path / "d.pt")
-    blocked = tmp_path / "file"
-    blocked.write_text("not a folder")
-    detector = load_detector(
-        path, device="cpu", backend="openvino", cache_folder=blocked, input_size=64
-    )
-    assert detector.detect([np.zeros((32, 32, 3), np.uint8)])[0].boxes.shape == (0, 4)

@@ -3,15 +3,12 @@
 from __future__ import annotations
 
 import shutil
-import subprocess
 import sys
 from pathlib import Path
 
-import cv2
 import numpy as np
 import pytest
 import torch
-from ultralytics.utils import ASSETS
 
 from sdpose_core import PoseEstimator
 from sdpose_core.detector import DetectorError, load_detector
@@ -20,6 +17,8 @@ from sdpose_core.detector.weights import EMBEDDED_INT8_PATH
 from sdpose_core.embedded import DETECTOR
 from sdpose_core.hardware import openvino_models
 from sdpose_core.types import Floats
+from tests.commands import run_command
+from tests.pictures import photograph
 from tools import quantise_detector
 
 
@@ -34,7 +33,7 @@ def _overlaps(one: Floats, other: Floats) -> Floats:
 
 @pytest.mark.parametrize("name", ["bus.jpg", "zidane.jpg"])
 def test_finds_the_people_that_fp32_finds(name: str) -> None:
-    image = np.asarray(cv2.imread(str(ASSETS / name), cv2.IMREAD_COLOR_RGB), np.uint8)
+    image = photograph(name)
     exact, quantised = (
         load_detector(device="cpu", backend="openvino", precision=precision).detect([image])[0]
         for precision in ("fp32", "int8")
@@ -125,9 +124,7 @@ from sdpose_core.detector import load_detector
 load_detector(device="cpu", precision="int8")
 assert "ultralytics" not in sys.modules
 """
-    run = subprocess.run(
-        [sys.executable, "-c", script], capture_output=True, text=True, check=False
-    )
+    run = run_command(sys.executable, "-c", script)
     assert run.returncode == 0, run.stderr
 
 

@@ -62,12 +62,6 @@ def test_fitted_canvas_is_the_smallest_that_holds_the_image(
         assert 0 <= room - side < 32
 
 
-def test_landscape_needs_no_square() -> None:
-    assert canvas_for((720, 1280), 640, square=False) == (384, 640)
-    assert canvas_for((1280, 720), 640, square=False) == (640, 384)
-    assert canvas_for((720, 1280), 640, square=True) == (640, 640)
-
-
 @pytest.mark.parametrize("size", [(100, 150), (300, 97), (640, 640), (1300, 900)])
 def test_a_lit_rectangle_lands_where_its_box_says(size: tuple[int, int]) -> None:
     image = np.zeros((*size, 3), np.uint8)

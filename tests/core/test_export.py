@@ -5,7 +5,6 @@ from __future__ import annotations
 import functools
 import json
 import re
-import subprocess
 import sys
 from collections.abc import Callable
 from dataclasses import replace
@@ -28,8 +27,9 @@ from sdpose_core.model import Student
 from sdpose_core.skeleton import COCO17
 from sdpose_core.vision.crops import crop_image
 from sdpose_core.vision.geometry import apply_matrices, image_to_crop_matrices, regions_from_boxes
-from sdpose_core.vision.image_files import ImageLimits, decode_image
+from tests.commands import run_command
 from tests.core.parity import filled_student
+from tests.pictures import photograph
 
 ROOT = Path(__file__).parents[2]
 NAMES = {"onnx": "student.onnx", "openvino": "student.xml", "torchscript": "student.torchscript"}
@@ -96,9 +96,8 @@ def test_an_exported_student_gives_the_same_heatmaps(kind: str, tmp_path: Path) 
 def test_keypoints_are_those_of_the_service(
     kind: str, layout: str, exported: Callable[[str, str], Path]
 ) -> None:
-    """Real people, any batch size, against the whole estimator."""
     student = load_student()
-    image = decode_image((ASSETS / "bus.jpg").read_bytes(), ImageLimits())
+    image = photograph("bus.jpg")
     estimator = PoseEstimator(TorchBackend(load_student(), "cpu"), scores=load_student().scores)
     # Before the last step: a file sees a crop and does not know where the image ends.
     [(points, joint_scores)] = estimator.pose([estimator.crop(image, BOXES)])
@@ -136,15 +135,17 @@ def test_the_script_of_the_docs_runs_without_torch(
     assert len([line for line in script.splitlines() if line.strip()]) <= 40
     (tmp_path / "pose.py").write_text("import sys; sys.modules['torch'] = None\n" + script)
     box = [str(side) for side in BOXES[0]]
-    done = subprocess.run(
-        [sys.executable, "pose.py", str(exported("onnx", "nchw")), str(ASSETS / "bus.jpg"), *box],
+    done = run_command(
+        sys.executable,
+        "pose.py",
+        str(exported("onnx", "nchw")),
+        ASSETS / "bus.jpg",
+        *box,
         cwd=tmp_path,
-        capture_output=True,
-        text=True,
         check=True,
     )
     [person] = json.loads(done.stdout)["people"]
-    image = decode_image((ASSETS / "bus.jpg").read_bytes(), ImageLimits())
+    image = photograph("bus.jpg")
     estimator = PoseEstimator(TorchBackend(load_student(), "cpu"), scores=load_student().scores)
     [expected] = estimator.estimate([image], [BOXES[:1]])
     found = np.array([[joint["x"], joint["y"]] for joint in person["keypoints"]])

@@ -7,8 +7,7 @@ import torch
 from hypothesis import given
 from hypothesis import strategies as st
 
-from sdpose_core.skeleton import COCO17
-from sdpose_core.vision.heatmaps import decode, decode_tensor, encode, merge_flip, unflip
+from sdpose_core.vision.heatmaps import decode, decode_tensor, encode
 
 inner_x = st.floats(3, 44, width=32)
 inner_y = st.floats(3, 60, width=32)
@@ -73,13 +72,3 @@ def test_decoding_a_batch_is_decoding_each_alone() -> None:
         alone, score = decode_tensor(heatmaps[index : index + 1])
         torch.testing.assert_close(alone[0], points[index], rtol=0, atol=1e-4)
         assert torch.equal(score[0], scores[index])
-
-
-def test_merging_with_the_mirrored_map_gives_the_map_itself() -> None:
-    """A network that sees the mirrored person perfectly answers with the mirrored map, whose
-    column w stands for column 47 - w of the other, moved by the one column that unflip undoes."""
-    heatmaps = torch.rand(2, 17, 64, 48, generator=torch.Generator().manual_seed(1))
-    moved = torch.cat((heatmaps[..., 1:], heatmaps[..., -1:]), dim=3)
-    mirrored = moved.flip(3)[:, list(COCO17.mirror)]
-    assert torch.equal(unflip(mirrored, COCO17.mirror)[..., 1:], heatmaps[..., 1:])
-    assert torch.allclose(merge_flip(heatmaps, mirrored, COCO17.mirror)[..., 1:], heatmaps[..., 1:])

@@ -2,14 +2,9 @@
 
 from __future__ import annotations
 
-import http.server
 import io
 import threading
 import time
-from collections.abc import Iterator
-from contextlib import contextmanager
-from fractions import Fraction
-from functools import partial
 from pathlib import Path
 
 import numpy as np
@@ -17,9 +12,10 @@ import pytest
 
 from sdpose_core.io.live import LiveSource, is_live, is_recording
 from sdpose_core.io.problems import MediaError
-from sdpose_core.io.video import VideoReader, VideoWriter
+from sdpose_core.io.video import VideoReader
 from tests.cameras import camera
-from tests.sites import Request, served
+from tests.sites import Request, served, served_folder
+from tests.videos import encoded_video, flat_video
 
 
 def test_what_is_live() -> None:
@@ -31,16 +27,9 @@ def test_what_is_live() -> None:
 
 def test_an_address_with_an_end_is_a_recording(tmp_path: Path) -> None:
     """Known by its length, or by its duration where it comes in chunks; a playlist is none."""
-    import av
-
     path = tmp_path / "v.mp4"
-    with av.open(str(path), "w", options={"movflags": "faststart"}) as container:
-        stream = container.add_stream("libx264", rate=10)
-        stream.width, stream.height, stream.pix_fmt = 64, 48, "yuv420p"
-        for _ in range(20):
-            image = np.zeros((48, 64, 3), np.uint8)
-            container.mux(stream.encode(av.VideoFrame.from_ndarray(image, format="rgb24")))
-        container.mux(stream.encode(None))
+    images = [np.zeros((48, 64, 3), np.uint8)] * 20
+    encoded_video(str(path), images, options={"movflags": "faststart"})
     data = path.read_bytes()
 
     def answer(request: Request) -> None:
@@ -125,16 +114,10 @@ def test_leaving_ends_the_reader() -> None:
         assert threading.active_count() == before + 1, "only the camera's own"
 
 
-RECORDED = Fraction(25)
-
-
 @pytest.mark.parametrize("kind", ["m3u8", "ffconcat", "sdp", "mpd"])
 def test_what_leads_elsewhere_is_opened_by_no_reader(tmp_path: Path, kind: str) -> None:
     """From a file, from an address, and as a camera; the recording it names is one that is read."""
-    video = tmp_path / "secret.mp4"
-    with VideoWriter(video, RECORDED) as writer:
-        for number in range(8):
-            writer.write(np.full((48, 64, 3), number, np.uint8))
+    video = flat_video(tmp_path / "secret.mp4", 8)
     with VideoReader(video) as reader:
         assert sum(1 for _ in reader) == 8
     lists = {
@@ -163,8 +146,7 @@ def test_a_name_that_ffmpeg_would_take_for_a_list_is_a_file(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.chdir(tmp_path)
-    with VideoWriter(Path("a.mp4"), RECORDED) as writer:
-        writer.write(np.zeros((48, 64, 3), np.uint8))
+    flat_video(Path("a.mp4"), 1)
     for name in ("concat:a.mp4", "a%03d.mp4", "http:a.mp4"):
         Path("a.mp4").rename(name)
         with VideoReader(Path(name)) as reader:
@@ -172,22 +154,3 @@ def test_a_name_that_ffmpeg_would_take_for_a_list_is_a_file(
         Path(name).rename("a.mp4")
     with pytest.raises(MediaError):
         VideoReader(Path("concat:a.mp4"))
-
-
-@contextmanager
-def served_folder(folder: Path) -> Iterator[str]:
-    """A web server over a folder."""
-    handler = partial(QuietHandler, directory=str(folder))
-    with http.server.ThreadingHTTPServer(("127.0.0.1", 0), handler) as server:
-        thread = threading.Thread(target=server.serve_forever)
-        thread.start()
-        try:
-            yield f"http://127.0.0.1:{server.server_port}"
-        finally:
-            server.shutdown()
-            thread.join()
-
-
-class QuietHandler(http.server.SimpleHTTPRequestHandler):
-    def log_message(self, *_: object) -> None:
-        pass

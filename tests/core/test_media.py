@@ -19,7 +19,8 @@ from sdpose_core.io.sources import Source, find_sources, read_picture
 from sdpose_core.io.video import VideoReader, VideoWriter
 from sdpose_core.types import Image
 from tests.core.test_images import HEIC
-from tests.pictures import corners, encoded, jpeg_with_orientation
+from tests.pictures import corners, encoded
+from tests.videos import encoded_video, flat_video
 
 
 def _frame(number: int, height: int = 48, width: int = 64) -> Image:
@@ -28,16 +29,12 @@ def _frame(number: int, height: int = 48, width: int = 64) -> Image:
 
 
 def _video(path: Path, frames: int = 20, height: int = 48, width: int = 64) -> Path:
-    with VideoWriter(path, Fraction(10)) as writer:
-        for number in range(frames):
-            writer.write(_frame(number, height, width))
-    return path
+    return flat_video(path, frames, rate=10, height=height, width=width)
 
 
-def _names(folder: Path, *inputs: str) -> list[str]:
-    sources, problems = find_sources([str(folder / one) for one in inputs])
-    assert problems == []
-    return [str(source.place) for source in sources]
+def _noise(count: int, side: int) -> list[Image]:
+    images = np.random.default_rng(0).integers(0, 256, (count, side, side, 3), dtype=np.uint8)
+    return list(images)
 
 
 @pytest.fixture
@@ -48,25 +45,22 @@ def folder(tmp_path: Path) -> Path:
     return tmp_path
 
 
-def test_folder_means_what_is_below_it_sorted(folder: Path) -> None:
-    assert _names(folder, "") == ["[x].jpg", "a.PNG", "b.jpg", "deep/c.webp", "deep/v.mp4"]
-
-
-def test_globs(folder: Path) -> None:
-    assert _names(folder, "*.jpg") == ["[x].jpg", "b.jpg"]
-    assert _names(folder, "**/*") == ["[x].jpg", "a.PNG", "b.jpg", "c.webp", "v.mp4"]
-
-
-def test_a_name_that_exists_is_no_glob(folder: Path) -> None:
-    assert _names(folder, "[x].jpg") == ["[x].jpg"]
-
-
-def test_order_is_kept_and_a_file_comes_once(folder: Path) -> None:
-    assert _names(folder, "b.jpg", "a.PNG", "*.jpg") == ["b.jpg", "a.PNG", "[x].jpg"]
-
-
-def test_a_file_given_by_name_needs_no_known_suffix(folder: Path) -> None:
-    assert _names(folder, "notes.txt") == ["notes.txt"]
+@pytest.mark.parametrize(
+    ("inputs", "found"),
+    [
+        ([""], ["[x].jpg", "a.PNG", "b.jpg", "deep/c.webp", "deep/v.mp4"]),
+        (["*.jpg"], ["[x].jpg", "b.jpg"]),
+        (["**/*"], ["[x].jpg", "a.PNG", "b.jpg", "c.webp", "v.mp4"]),
+        (["[x].jpg"], ["[x].jpg"]),
+        (["b.jpg", "a.PNG", "*.jpg"], ["b.jpg", "a.PNG", "[x].jpg"]),
+        (["notes.txt"], ["notes.txt"]),
+    ],
+    ids=["folder", "glob", "deep glob", "a name, no glob", "in order, once", "any suffix"],
+)
+def test_what_inputs_mean(folder: Path, inputs: list[str], found: list[str]) -> None:
+    sources, problems = find_sources([str(folder / one) for one in inputs])
+    assert problems == []
+    assert [str(source.place) for source in sources] == found
 
 
 def test_inputs_that_mean_nothing_are_told(folder: Path) -> None:
@@ -103,13 +97,6 @@ def test_what_a_folder_holds_and_is_not_read_is_told(folder: Path) -> None:
     unnamed = folder / "heic"
     unnamed.write_bytes(HEIC)
     assert not find_sources([str(unnamed)])[0][0].is_video, "FFmpeg would read its first tile"
-
-
-def test_pictures_come_upright(tmp_path: Path) -> None:
-    (tmp_path / "p.jpg").write_bytes(jpeg_with_orientation(6))
-    read = read_picture(find_sources([str(tmp_path)])[0][0])
-    assert read.shape == corners().shape
-    assert np.abs(read.astype(int) - corners()).max() < 12
 
 
 def test_standard_input_is_what_comes_from_it(monkeypatch: pytest.MonkeyPatch) -> None:
@@ -174,20 +161,9 @@ def test_a_video_is_known_by_its_content(
 
 def test_times_count_from_the_first_frame_and_the_last_keeps_its_duration(tmp_path: Path) -> None:
     """Uneven frames of a clock that starts at 1.6 s, read, written and read again."""
-    import av
-
     at = [1600, 1633, 1700, 2400, 2650]
     path = tmp_path / "v.mkv"
-    with av.open(str(path), "w") as container:
-        stream = container.add_stream("libx264", rate=30)
-        stream.width, stream.height, stream.pix_fmt = 64, 48, "yuv420p"
-        stream.codec_context.time_base = Fraction(1, 1000)
-        for number, ms in enumerate(at):
-            image = np.full((48, 64, 3), 40 * number, np.uint8)
-            frame = av.VideoFrame.from_ndarray(image, format="rgb24")
-            frame.pts, frame.time_base = ms, Fraction(1, 1000)
-            container.mux(stream.encode(frame))
-        container.mux(stream.encode(None))
+    encoded_video(str(path), map(_frame, range(len(at))), rate=30, times_ms=at)
     with VideoReader(path) as reader:
         frames = list(reader)
     expected = [(ms - at[0]) / 1000 for ms in at]
@@ -207,16 +183,9 @@ def test_times_count_from_the_first_frame_and_the_last_keeps_its_duration(tmp_pa
 
 def test_a_clock_that_begins_again_goes_on(tmp_path: Path) -> None:
     """Recordings joined end to end, the second of them longer."""
-    import av
-
     for name, count in (("a.ts", 6), ("b.ts", 9)):
-        with av.open(str(tmp_path / name), "w", format="mpegts") as container:
-            stream = container.add_stream("libx264", rate=12)
-            stream.width, stream.height, stream.pix_fmt = 64, 48, "yuv420p"
-            for _ in range(count):
-                image = np.zeros((48, 64, 3), np.uint8)
-                container.mux(stream.encode(av.VideoFrame.from_ndarray(image, format="rgb24")))
-            container.mux(stream.encode(None))
+        images = [_frame(0)] * count
+        encoded_video(str(tmp_path / name), images, rate=12, format="mpegts")
     both = tmp_path / "both.ts"
     both.write_bytes((tmp_path / "a.ts").read_bytes() + (tmp_path / "b.ts").read_bytes())
     with VideoReader(both) as reader:
@@ -260,21 +229,11 @@ def test_the_default_track_is_read_and_a_cover_is_none(tmp_path: Path) -> None:
 
 
 def test_damage_in_the_middle_costs_what_is_damaged(tmp_path: Path) -> None:
-    import av
-
     path = tmp_path / "v.mp4"
-    random = np.random.default_rng(0)
-    with av.open(str(path), "w") as container:
-        stream = container.add_stream("libx264", rate=15)
-        stream.width, stream.height, stream.pix_fmt = 128, 128, "yuv420p"
-        stream.codec_context.gop_size = 5
-        for _ in range(30):
-            noise = random.integers(0, 256, (128, 128, 3), dtype=np.uint8)
-            container.mux(stream.encode(av.VideoFrame.from_ndarray(noise, format="rgb24")))
-        container.mux(stream.encode(None))
+    encoded_video(str(path), _noise(30, 128), rate=15, gop_size=5)
     data = bytearray(path.read_bytes())
     start = data.find(b"mdat") + len(data) // 3
-    data[start : start + 400] = random.bytes(400)
+    data[start : start + 400] = np.random.default_rng(0).bytes(400)
     path.write_bytes(data)
     seen = []
     with VideoReader(path) as reader, contextlib.suppress(BrokenVideo):
@@ -311,17 +270,6 @@ def test_odd_sides_lose_a_row_and_a_column(tmp_path: Path) -> None:
         assert next(iter(reader)).image.shape == (48, 64, 3)
 
 
-def test_an_unfinished_video_leaves_nothing(tmp_path: Path) -> None:
-    def fail() -> None:
-        with VideoWriter(tmp_path / "v.mp4", Fraction(10)) as writer:
-            writer.write(_frame(0))
-            raise KeyError
-
-    with pytest.raises(KeyError):
-        fail()
-    assert list(tmp_path.iterdir()) == []
-
-
 def test_a_frame_without_size_does_not_encode(tmp_path: Path) -> None:
     with (
         pytest.raises(MediaError, match="cannot be written"),
@@ -355,17 +303,8 @@ def test_sound_alone_is_no_video(tmp_path: Path) -> None:
 
 def test_a_damaged_video_gives_what_came_before(tmp_path: Path) -> None:
     # A stream whose index is not at the end survives being cut.
-    import av
-
     path = tmp_path / "v.mkv"
-    random = np.random.default_rng(0)
-    with av.open(str(path), "w") as container:
-        stream = container.add_stream("libx264", rate=10)
-        stream.width, stream.height, stream.pix_fmt = 64, 48, "yuv420p"
-        for _ in range(30):
-            noise = random.integers(0, 256, (48, 64, 3), dtype=np.uint8)
-            container.mux(stream.encode(av.VideoFrame.from_ndarray(noise, format="rgb24")))
-        container.mux(stream.encode(None))
+    encoded_video(str(path), _noise(30, 64))
     data = bytearray(path.read_bytes())
     data[len(data) // 2 :] = bytes(len(data) - len(data) // 2)
     path.write_bytes(data)

@@ -8,11 +8,10 @@ import cv2
 import numpy as np
 import pytest
 import torch
-from torch import Tensor
 
 from sdpose_core import PoseEstimator
-from sdpose_core.model import PRESETS, JointReader, Student, StudentConfig
-from sdpose_core.vision.heatmaps import encode
+from sdpose_core.model import PRESETS, Student, StudentConfig
+from tests.core.test_estimator import BrightSpot
 
 SMALL = replace(
     PRESETS["sdpose-t"],
@@ -22,33 +21,6 @@ SMALL = replace(
     padding=1.6,
 )
 LONG = replace(PRESETS["sdpose-t"], input_size=(256, 128), heatmap_size=(64, 32), patch_size=(4, 4))
-
-
-class BrightSpot:
-    """Answers every joint with the brightest place of the crop, at the sizes of ``config``."""
-
-    name = "torch"
-    device = torch.device("cpu")
-    precision = "fp32"
-    pads = False
-    batch_sizes = (1, 2, 4)
-
-    def __init__(self, config: StudentConfig) -> None:
-        self.config = config
-
-    def reader(self, module: JointReader) -> JointReader:
-        return module
-
-    def run(self, crops: Tensor, cycles: int | None = None) -> Tensor:
-        assert tuple(crops.shape[2:]) == self.config.input_size
-        light = crops.float().mean(dim=1).flatten(1)
-        width = crops.shape[3]
-        place = light.argmax(dim=1)
-        step = self.config.input_size[0] / self.config.heatmap_size[0]
-        spots = torch.stack((place % width, place // width), dim=1).float() / step
-        joints = spots[:, None].expand(-1, 17, -1)
-        size = self.config.view.heatmap_size
-        return encode(joints, torch.ones(len(crops), 17), size=size)[0]
 
 
 @pytest.mark.parametrize(
@@ -92,6 +64,9 @@ def test_the_aligned_mirror_takes_the_flip_tests_shift_away() -> None:
         ({"backbone": "resnet"}, "unknown backbone"),
         ({"head": "correction"}, "its own heatmaps"),
         ({"served_cycles": 9}, "cycles: expected 1 to 3"),
+        ({"patch_size": (5, 3)}, "patch_size"),
+        ({"heads": 7}, "embed_dim"),
+        ({"depth": 0}, "depth"),
     ],
 )
 def test_sizes_that_do_not_fit_are_refused(wrong: dict[str, object], said: str) -> None:

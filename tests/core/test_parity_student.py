@@ -10,11 +10,10 @@ from sdpose_core.checkpoints.official import config_from_shapes, translate
 from sdpose_core.model import PAPER, PRESETS, Student
 from tests.core.parity import facts, filled_student, network_input, official_state, recorded
 
-VARIANTS = PAPER
 TOLERANCE = 2e-5
 
 
-@pytest.mark.parametrize("variant", VARIANTS)
+@pytest.mark.parametrize("variant", PAPER)
 def test_parameter_and_key_counts_are_those_of_the_paper(variant: str) -> None:
     expected = facts(variant)
     student = Student(PRESETS[variant])
@@ -24,7 +23,7 @@ def test_parameter_and_key_counts_are_those_of_the_paper(variant: str) -> None:
     assert parameters + student.pos_embedding.numel() == expected["parameters"]["total"]
 
 
-@pytest.mark.parametrize("variant", VARIANTS)
+@pytest.mark.parametrize("variant", PAPER)
 def test_every_cycle_agrees_with_the_reference(variant: str) -> None:
     expected = facts(variant)
     student = filled_student(variant)
@@ -44,7 +43,7 @@ def test_every_cycle_agrees_with_the_reference(variant: str) -> None:
             assert abs(float(tensor.std(correction=0)) - numbers["std"]) < TOLERANCE * largest
 
 
-@pytest.mark.parametrize("variant", VARIANTS)
+@pytest.mark.parametrize("variant", PAPER)
 def test_variant_is_told_from_shapes(variant: str) -> None:
     assert config_from_shapes(translate(official_state(PRESETS[variant]))) == PRESETS[variant]
 

@@ -8,7 +8,6 @@ from dataclasses import replace
 import numpy as np
 import pytest
 import torch
-from ultralytics.utils import ASSETS
 
 from sdpose_core import PoseEstimator
 from sdpose_core.checkpoints import load_student
@@ -19,18 +18,12 @@ from sdpose_core.vision.image_files import ImageLimits, decode_image
 from sdpose_core.vision.oks import oks_matrix
 from sdpose_core.vision.people import each_once, people_of, persons, touching, without_outside
 from sdpose_core.vision.ranking import PersonRanking, mean_scores, pose_features
+from tests.pictures import photograph
+from tests.train.people import FIGURE
 from tools.lock import ROOT
 from tools.pictures import EXAMPLE, IMAGES, PEOPLE, answers, overlay, sheet
 
 SIZE = (640, 480)
-# Joints of a standing person in its box of height 1, as on the page of a drawing lesson.
-FIGURE = np.array(
-    [
-        (0.5, 0.1), (0.53, 0.08), (0.47, 0.08), (0.57, 0.1), (0.43, 0.1), (0.65, 0.25),
-        (0.35, 0.25), (0.75, 0.4), (0.25, 0.4), (0.8, 0.55), (0.2, 0.55), (0.6, 0.55),
-        (0.4, 0.55), (0.62, 0.75), (0.38, 0.75), (0.63, 0.95), (0.37, 0.95),
-    ]
-)  # fmt: skip
 
 
 def standing(*people: tuple[float, float, float], joints: float = 0.8) -> Poses:
@@ -165,7 +158,7 @@ def test_the_persons_score_is_the_heads_of_the_student() -> None:
 
 def test_two_men_are_two_people() -> None:
     """On a photograph whose detections overlap; nothing beyond its edge is likely."""
-    image = decode_image((ASSETS / "zidane.jpg").read_bytes(), ImageLimits())
+    image = photograph("zidane.jpg")
     [poses] = PoseEstimator.from_pretrained().estimate([image])
     assert len(poses) == 2
     height, width = image.shape[:2]

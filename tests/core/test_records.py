@@ -10,7 +10,7 @@ from typing import Any
 
 import numpy as np
 
-from sdpose_core.io.writers import Coco, Csv, JsonLines, Record
+from sdpose_core.io.writers import WRITERS, Record
 from sdpose_core.skeleton import COCO17
 from sdpose_core.types import Poses
 
@@ -29,12 +29,17 @@ RECORDS = (
 )
 
 
-def test_json_lines() -> None:
-    lines: list[str] = []
-    writer = JsonLines(lines.append)
-    for record in RECORDS:
+def _written(kind: str, *records: Record) -> list[str]:
+    text: list[str] = []
+    writer = WRITERS[kind](text.append, COCO17)
+    for record in records:
         writer.write(record)
     writer.finish()
+    return text
+
+
+def test_json_lines() -> None:
+    lines = _written("jsonl", *RECORDS)
     assert len(lines) == 3
     assert all(line.endswith("\n") and line.count("\n") == 1 for line in lines)
     first, second, third = (json.loads(line) for line in lines)
@@ -51,12 +56,7 @@ def test_json_lines() -> None:
 
 
 def test_csv_has_a_row_a_person() -> None:
-    text: list[str] = []
-    writer = Csv(text.append, COCO17)
-    for record in RECORDS:
-        writer.write(record)
-    writer.finish()
-    rows = list(csv.DictReader(io.StringIO("".join(text))))
+    rows = list(csv.DictReader(io.StringIO("".join(_written("csv", *RECORDS)))))
     assert [(row["input"], row["frame"], row["person"]) for row in rows] == [
         ("dir/a,b.jpg", "", "0"),
         ("dir/a,b.jpg", "", "1"),
@@ -69,13 +69,8 @@ def test_csv_has_a_row_a_person() -> None:
 
 
 def _coco(*records: Record) -> dict[str, Any]:
-    text: list[str] = []
-    writer = Coco(text.append, COCO17)
-    for record in records:
-        writer.write(record)
-    assert text == []
-    writer.finish()
-    document: dict[str, Any] = json.loads("".join(text))
+    (text,) = _written("coco", *records)
+    document: dict[str, Any] = json.loads(text)
     return document
 
 
@@ -99,12 +94,10 @@ def test_coco_file_loads_and_scores_itself_perfectly(tmp_path: Any, capsys: Any)
 
 def test_ids_over_time_in_every_format() -> None:
     tracked = Record("v.mp4", 64, 48, replace(_poses(2), ids=np.array([7, 0])), 3, 0.1)
-    lines: list[str] = []
-    JsonLines(lines.append).write(tracked)
-    assert [person.get("id") for person in json.loads(lines[0])["people"]] == [7, None]
-    text: list[str] = []
-    Csv(text.append, COCO17).write(tracked)
-    assert [row["id"] for row in csv.DictReader(io.StringIO("".join(text)))] == ["7", ""]
+    (line,) = _written("jsonl", tracked)
+    assert [person.get("id") for person in json.loads(line)["people"]] == [7, None]
+    text = "".join(_written("csv", tracked))
+    assert [row["id"] for row in csv.DictReader(io.StringIO(text))] == ["7", ""]
     assert [one.get("track_id") for one in _coco(tracked)["annotations"]] == [7, None]
 
 

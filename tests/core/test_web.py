@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import io
 import threading
-from fractions import Fraction
 from pathlib import Path
 
 import numpy as np
@@ -13,10 +12,11 @@ import pytest
 from sdpose_core.io import remote, web
 from sdpose_core.io.problems import MediaError
 from sdpose_core.io.sources import find_sources, read_list, read_picture
-from sdpose_core.io.video import VideoReader, VideoWriter
+from sdpose_core.io.video import VideoReader
 from sdpose_core.io.web import WebFile
 from tests.pictures import corners, encoded
 from tests.sites import Answer, Request, served
+from tests.videos import flat_video
 
 DATA = np.random.default_rng(0).bytes(300_000)
 
@@ -176,10 +176,7 @@ def test_seeking(ranges: bool) -> None:
 
 
 def test_a_video_whose_index_is_at_the_end_of_a_server_without_ranges(tmp_path: Path) -> None:
-    with VideoWriter(tmp_path / "v.mp4", Fraction(10)) as writer:
-        for number in range(20):
-            writer.write(np.full((48, 64, 3), 8 * number, np.uint8))
-    data = (tmp_path / "v.mp4").read_bytes()
+    data = flat_video(tmp_path / "v.mp4", 20).read_bytes()
 
     def plain(request: Request) -> None:
         request.head(Content_Length=len(data))

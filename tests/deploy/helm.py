@@ -10,7 +10,6 @@ from __future__ import annotations
 
 import asyncio
 import json
-import subprocess
 import sys
 import tempfile
 import threading
@@ -19,6 +18,8 @@ from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 from pathlib import Path
 from typing import Any
 from urllib.parse import urlsplit
+
+from tests.commands import run_command
 
 LIBRARY = Path(sys.prefix) / "helm"
 NAMESPACE = "pose"
@@ -64,7 +65,7 @@ def install(chart: Path, values: dict[str, Any], release: str = "test") -> Insta
     """Install a chart with these values."""
     asked = json.dumps({"chart": str(chart), "values": values, "release": release})
     command = [sys.executable, "-m", "tests.deploy.helm"]
-    done = subprocess.run(command, input=asked, capture_output=True, text=True)
+    done = run_command(*command, input=asked)
     assert done.returncode == 0, done.stderr
     return Installed(**json.loads(done.stdout.splitlines()[-1]))
 

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import re
-import subprocess
 import sys
 from pathlib import Path
 from typing import Any
@@ -12,6 +11,7 @@ import pytest
 import yaml
 
 from service.settings import Settings
+from tests.commands import run_command
 from tools.lock import ROOT
 
 _FILE = ROOT / "docker-compose.yml"
@@ -21,16 +21,11 @@ _OURS = ["sdpose", "sdpose-second", "sdpose-cpu"]
 
 
 def test_fits_the_schema_of_the_compose_specification() -> None:
-    done = subprocess.run(
-        [
-            Path(sys.executable).parent / "check-jsonschema",
-            "--builtin-schema",
-            "vendor.compose-spec",
-            _FILE,
-        ],
-        capture_output=True,
-        text=True,
-        check=False,
+    done = run_command(
+        Path(sys.executable).parent / "check-jsonschema",
+        "--builtin-schema",
+        "vendor.compose-spec",
+        _FILE,
     )
     assert done.returncode == 0, done.stdout
 
@@ -75,6 +70,8 @@ def test_our_processes_need_no_disk_and_have_time_to_finish(name: str) -> None:
     # After the drain: answers on their way, threads, traces.
     assert grace >= Settings.model_fields["drain_seconds"].default + 5
     assert service["networks"]["default"]["aliases"] == ["sdpose"]
+    built = rf"^FROM \S+ AS {service['build']['target']}$"
+    assert re.search(built, (ROOT / "Dockerfile").read_text(), re.MULTILINE)
 
 
 def test_gpu_processes_reserve_one_gpu_each() -> None:
@@ -86,12 +83,6 @@ def test_gpu_processes_reserve_one_gpu_each() -> None:
         taken += device["device_ids"]
     assert len(set(taken)) == 2
     assert "devices" not in str(_SERVICES["sdpose-cpu"]["deploy"])
-
-
-@pytest.mark.parametrize("name", _OURS)
-def test_targets_are_in_the_dockerfile(name: str) -> None:
-    target = _SERVICES[name]["build"]["target"]
-    assert re.search(rf"^FROM \S+ AS {target}$", (ROOT / "Dockerfile").read_text(), re.MULTILINE)
 
 
 def test_the_environment_file_names_only_what_compose_reads() -> None:

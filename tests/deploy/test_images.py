@@ -2,21 +2,22 @@
 
 from __future__ import annotations
 
-import http.server
 import re
 import subprocess
 import sys
-import threading
 from collections.abc import Iterator, Sequence
 from importlib.metadata import PackageNotFoundError, requires
 from importlib.util import module_from_spec, spec_from_file_location
 from pathlib import Path
 from types import ModuleType
+from urllib.parse import urlsplit
 
 import pytest
 from packaging.requirements import Requirement
 from packaging.utils import canonicalize_name
 
+from tests.commands import run_command
+from tests.sites import Request, served
 from tools.deployment.processes import free_ports
 from tools.lock import (
     CPU_LOCK,
@@ -38,12 +39,7 @@ _DOCKERFILE = (ROOT / "Dockerfile").read_text()
 
 
 def test_hadolint_finds_nothing() -> None:
-    done = subprocess.run(
-        [_BIN / "hadolint", "--failure-threshold", "style", ROOT / "Dockerfile"],
-        capture_output=True,
-        text=True,
-        check=False,
-    )
+    done = run_command(_BIN / "hadolint", "--failure-threshold", "style", ROOT / "Dockerfile")
     assert (done.returncode, done.stdout) == (0, "")
 
 
@@ -131,15 +127,12 @@ class TestLock:
         (wanted,) = (line for line in _wanted(extras) if line.name == name)
         assert str(wanted.specifier) == f"=={pins(lock)[name]}"
 
-    def test_holds_pins_only(self, lock: Path, extras: Sequence[str]) -> None:
+    def test_holds_each_pin_once_and_nothing_else(self, lock: Path, extras: Sequence[str]) -> None:
         lines = [line for line in lock.read_text().splitlines() if not line.startswith("#")]
         # No index, no address, no build of one index alone such as 2.13.0+cpu.
         kept = re.compile(r"[\w.-]+==[\w.]+( ; [^;]+)?")
         assert [line for line in lines if not kept.fullmatch(line)] == []
-
-    def test_is_one_for_every_python(self, lock: Path, extras: Sequence[str]) -> None:
-        lines = [line for line in lock.read_text().splitlines() if "==" in line]
-        assert len(lines) == len(pins(lock))
+        assert len(lines) == len(pins(lock)), "one list for every Python"
 
 
 def test_both_images_run_the_same_versions() -> None:
@@ -205,26 +198,19 @@ def test_trimming_takes_what_serving_never_loads(tmp_path: Path, target: str) ->
     assert left == (kept if target == "cpu" else kept | other)
 
 
-class _Ready(http.server.BaseHTTPRequestHandler):
-    status = 200
-
-    def do_GET(self) -> None:
-        self.send_response(self.status if self.path == "/readyz" else 404)
-        self.end_headers()
-
-    def log_message(self, format: str, *args: object) -> None:
-        """Nothing."""
+@pytest.fixture
+def statuses() -> list[int]:
+    """What `/readyz` answers; the last one counts."""
+    return [200]
 
 
 @pytest.fixture
-def ready_port() -> Iterator[int]:
-    server = http.server.HTTPServer(("127.0.0.1", 0), _Ready)
-    thread = threading.Thread(target=server.serve_forever)
-    thread.start()
-    yield server.server_port
-    server.shutdown()
-    thread.join()
-    server.server_close()
+def ready_port(statuses: list[int]) -> Iterator[int]:
+    def answer(request: Request) -> None:
+        request.head(statuses[-1] if request.path == "/readyz" else 404)
+
+    with served(answer) as address:
+        yield int(urlsplit(address).port or 0)
 
 
 @pytest.fixture(scope="module")
@@ -238,10 +224,10 @@ def healthcheck() -> ModuleType:
 
 
 def test_the_health_check_tells_ready_from_not_ready(
-    healthcheck: ModuleType, ready_port: int, monkeypatch: pytest.MonkeyPatch
+    healthcheck: ModuleType, ready_port: int, statuses: list[int]
 ) -> None:
     assert healthcheck.healthy("127.0.0.1", ready_port)
-    monkeypatch.setattr(_Ready, "status", 503)
+    statuses.append(503)
     assert not healthcheck.healthy("127.0.0.1", ready_port)
     assert not healthcheck.healthy("127.0.0.1", free_ports(1)[0])
 

@@ -4,8 +4,6 @@ from __future__ import annotations
 
 import json
 import re
-import shutil
-import subprocess
 from functools import cache
 from pathlib import Path
 from typing import Any
@@ -19,6 +17,7 @@ pytest.importorskip("kubernetes_validate", reason="comes with `make test-all`")
 import kubernetes_validate
 
 from service.settings import Settings
+from tests.commands import need, run_command
 from tests.deploy.helm import LIBRARY, NAMESPACE, Installed, install
 from tools.lock import ROOT
 
@@ -318,8 +317,7 @@ def for_pods(rule: dict[str, Any]) -> str:
 
 
 def test_the_queries_on_prometheus(tmp_path: Path) -> None:
-    if shutil.which("promtool") is None:
-        pytest.skip("promtool (Debian's prometheus) is not installed")
+    need("promtool")
 
     def waits(pod: str, stage: str, le: str, each_10_s: int) -> dict[str, str]:
         labels = f'namespace="{NAMESPACE}",service="test-sdpose-metrics",pod="{pod}"'
@@ -353,7 +351,7 @@ def test_the_queries_on_prometheus(tmp_path: Path) -> None:
         for series, query, samples in tests
     ]
     path.write_text(yaml.safe_dump({"tests": cases}))
-    done = subprocess.run(["promtool", "test", "rules", str(path)], capture_output=True, text=True)
+    done = run_command("promtool", "test", "rules", path)
     assert done.returncode == 0, done.stdout + done.stderr
 
 

@@ -76,7 +76,6 @@ def test_where_a_licence_is_found(given: list[tuple[str, str]], told: str) -> No
 
 @pytest.mark.slow("reads every package, 1 min")
 def test_the_bill_of_materials(tmp_path: Path) -> None:
-    """As `make sbom` writes it, and as the image carries it."""
     bill = tmp_path / "sbom.json"
     command = [sys.executable, "-m", "cyclonedx_py", "environment", sys.executable]
     subprocess.run([*command, "--output-file", str(bill)], check=True, capture_output=True)

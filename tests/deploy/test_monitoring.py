@@ -4,8 +4,6 @@ from __future__ import annotations
 
 import json
 import re
-import shutil
-import subprocess
 from pathlib import Path
 
 import pytest
@@ -14,6 +12,7 @@ from prometheus_client.metrics_core import Metric
 
 from service.telemetry.metrics import Metrics
 from service.telemetry.observers import SHED_REASONS
+from tests.commands import need, run_command
 from tools.deployment.prometheus import (
     DASHBOARD,
     ROOT,
@@ -47,15 +46,8 @@ def _asked(expression: str) -> set[str]:
     return set(re.findall(r"\b(?:sdpose_\w+|process_\w+|up|ALERTS)\b", bare))
 
 
-def test_the_dashboard_asks_for_metrics_that_exist(existing: set[str]) -> None:
-    for panel in panels():
-        asked = _asked(panel.expression)
-        assert asked, panel
-        assert asked <= existing, panel
-
-
-def test_the_alerts_ask_for_metrics_that_exist(existing: set[str]) -> None:
-    for name, expression in alert_rules():
+def test_dashboard_and_alerts_ask_for_metrics_that_exist(existing: set[str]) -> None:
+    for name, expression in [*((each.title, each.expression) for each in panels()), *alert_rules()]:
         asked = _asked(expression)
         assert asked, name
         assert asked <= existing, name
@@ -92,8 +84,7 @@ def test_panels_do_not_overlap_and_use_the_provisioned_source() -> None:
 
 @pytest.mark.parametrize("requests", ["_x30", "7x30"], ids=["none yet", "none any more"])
 def test_panels_of_one_number_say_zero_where_nothing_happens(tmp_path: Path, requests: str) -> None:
-    if shutil.which("promtool") is None:
-        pytest.skip("promtool (Debian's prometheus) is not installed")
+    need("promtool")
     zero = {"Requests", "Our errors", "Work given up", "Processes ready"}
     asked = [
         {
@@ -113,9 +104,7 @@ def test_panels_of_one_number_say_zero_where_nothing_happens(tmp_path: Path, req
     }
     path = tmp_path / "panels.test.yml"
     path.write_text(yaml.safe_dump({"tests": [test]}))
-    done = subprocess.run(
-        ["promtool", "test", "rules", str(path)], capture_output=True, text=True, check=False
-    )
+    done = run_command("promtool", "test", "rules", path)
     assert done.returncode == 0, done.stdout + done.stderr
 
 
@@ -138,7 +127,6 @@ def test_every_metric_is_explained_with_what_to_do(existing: set[str]) -> None:
 
 
 def test_every_reason_for_dropped_work_is_explained() -> None:
-    """Of the metric, of the alert on it, and in the words of the metric itself."""
     operations, deployment = (
         (ROOT / "docs" / name).read_text() for name in ("operations.md", "deployment.md")
     )
@@ -152,12 +140,11 @@ def test_every_reason_for_dropped_work_is_explained() -> None:
 
 
 def test_promtool_accepts_the_rules_and_their_tests(tmp_path: Path) -> None:
-    if shutil.which("promtool") is None:
-        pytest.skip("promtool (Debian's prometheus) is not installed")
+    need("promtool")
     config = fit_config(tmp_path, ["127.0.0.1:8000"], "127.0.0.1:9090", quick=False)
     for command in (
         ["promtool", "check", "config", str(config)],
         ["promtool", "test", "rules", str(tmp_path / "alerts.test.yml")],
     ):
-        done = subprocess.run(command, capture_output=True, text=True, check=False)
+        done = run_command(*command)
         assert done.returncode == 0, done.stdout + done.stderr

@@ -3,13 +3,12 @@
 from __future__ import annotations
 
 import re
-import shutil
-import subprocess
 from pathlib import Path
 
 import pytest
 import yaml
 
+from tests.commands import need, run_command
 from tools.deployment.front import NGINX, fit_nginx
 from tools.lock import ROOT
 
@@ -20,15 +19,13 @@ _HOST = (NGINX / "upstreams-host.conf").read_text()
 
 def _test(folder: Path, main: Path) -> None:
     command = ["nginx", "-t", "-p", str(folder), "-c", str(main)]
-    done = subprocess.run(command, capture_output=True, text=True, check=False)
+    done = run_command(*command)
     assert done.returncode == 0, done.stderr
 
 
 @pytest.fixture
 def fitted(tmp_path: Path) -> Path:
-    for program in ("nginx", "openssl"):
-        if shutil.which(program) is None:
-            pytest.skip(f"{program} is not installed")
+    need("nginx", "openssl")
     return fit_nginx(tmp_path, 8443, [(8000, 8001), (8010, 8011)])
 
 

@@ -13,6 +13,7 @@ from pathlib import Path
 import pytest
 from packaging.specifiers import SpecifierSet
 
+from tests.commands import run_command
 from tools import set_up
 from tools.lock import PYTHONS, ROOT
 
@@ -21,14 +22,7 @@ _FINDER = ROOT / "tools" / "find_python.sh"
 
 def _find(folder: Path, *arguments: str) -> subprocess.CompletedProcess[str]:
     """The choice with the programs of `folder` alone on PATH."""
-    return subprocess.run(
-        ["/bin/sh", _FINDER, *arguments],
-        cwd=folder,
-        env={"PATH": str(folder)},
-        capture_output=True,
-        text=True,
-        check=False,
-    )
+    return run_command("/bin/sh", _FINDER, *arguments, cwd=folder, env={"PATH": str(folder)})
 
 
 def _program(path: Path, script: str) -> Path:
@@ -145,13 +139,8 @@ def test_make_ends_with_the_sentence(tmp_path: Path) -> None:
     for name in ("Makefile", "pyproject.toml", "tools/find_python.sh", "tools/set_up.py"):
         (tmp_path / name).parent.mkdir(exist_ok=True)
         shutil.copy(ROOT / name, tmp_path / name)
-    done = subprocess.run(
-        ["make", "setup", "PYTHON=/nowhere/python"],
-        cwd=tmp_path,
-        env={"PATH": os.environ["PATH"]},
-        capture_output=True,
-        text=True,
-        check=False,
+    done = run_command(
+        "make", "setup", "PYTHON=/nowhere/python", cwd=tmp_path, env={"PATH": os.environ["PATH"]}
     )
     assert done.returncode == 2
     assert "PYTHON=/nowhere/python is no Python that runs" in done.stderr

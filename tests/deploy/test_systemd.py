@@ -3,13 +3,13 @@
 from __future__ import annotations
 
 import re
-import shutil
 import subprocess
 from pathlib import Path
 
 import pytest
 
 from service.settings import Settings
+from tests.commands import need, run_command
 from tools.lock import ROOT
 
 UNIT = ROOT / "deploy" / "systemd" / "sdpose.service"
@@ -17,11 +17,8 @@ _COMMAND = "/opt/sdpose/venv/bin/sdpose"
 
 
 def analyze(*words: object) -> subprocess.CompletedProcess[str]:
-    if shutil.which("systemd-analyze") is None:
-        pytest.skip("systemd-analyze (systemd) is not installed")
-    return subprocess.run(
-        ["systemd-analyze", "--no-pager", *map(str, words)], capture_output=True, text=True
-    )
+    need("systemd-analyze")
+    return run_command("systemd-analyze", "--no-pager", *words)
 
 
 @pytest.fixture

@@ -8,7 +8,6 @@ import io
 import json
 import random
 import resource
-import subprocess
 import tarfile
 import tempfile
 import warnings
@@ -28,7 +27,7 @@ from protos.sdpose.v1 import pose_pb2
 from sdpose_core.checkpoints import CheckpointError, read_checkpoint, save_student
 from sdpose_core.data.coco import load_coco
 from sdpose_core.data.coco_file import read_coco
-from sdpose_core.data.shards import ShardWriter, load_shards
+from sdpose_core.data.shards import load_shards
 from sdpose_core.detector.protocol import DetectorError
 from sdpose_core.detector.weights import read_safetensors
 from sdpose_core.model import Student, StudentConfig
@@ -38,12 +37,12 @@ from service.cameras.settings import CameraFileError, read_camera_file
 from service.errors import ErrorCode, ServiceError
 from service.pipeline.decoding import ImageDecoder
 from service.scheduling.budget import ByteBudget
-from tests.fakes import marked_image
+from tests.fakes import PNG
 from tests.fuzz import values
 from tests.fuzz.damage import damaged
 from tests.pictures import animated_gif, corners, encoded, jpeg_with_orientation
-from tests.service.processes import a_process, free_port, resident
-from tests.train.people import coco_folder, crop_samples
+from tests.service.processes import resident
+from tests.train.people import coco_folder, crop_samples, write_shards
 
 Try = Callable[[bytes], str]
 """Gives one input to its reader; the answer in a word. Anything that it raises is a fault."""
@@ -126,19 +125,13 @@ _CALLERS_FAULT = {
 }
 
 
-@contextmanager
-def _service() -> Iterator[tuple[subprocess.Popen[bytes], int, int]]:
-    """Over a fake, in a process of its own: what it serves in is not what it is tried from."""
-    http_port, grpc_port = free_port(), free_port()
-    bounds = {"SDPOSE_MAX_IMAGE_MB": "0.2", "SDPOSE_MAX_REQUEST_MB": "0.5"}
-    with a_process(http_port, grpc_port, **bounds) as running:
-        yield running, http_port, grpc_port
+BOUNDS = {"SDPOSE_MAX_IMAGE_MB": "0.2", "SDPOSE_MAX_REQUEST_MB": "0.5"}
 
 
 def _http(kind: str) -> Callable[[], contextlib.AbstractContextManager[Reader]]:
     @contextmanager
     def opened() -> Iterator[Reader]:
-        with _service() as (running, port, _), httpx.Client() as client:
+        with values.service(**BOUNDS) as (pid, port, _, _), httpx.Client() as client:
             url = f"http://127.0.0.1:{port}/pose"
 
             def read(data: bytes) -> str:
@@ -154,13 +147,12 @@ def _http(kind: str) -> Callable[[], contextlib.AbstractContextManager[Reader]]:
                 assert own or code in _CALLERS_FAULT, f"{answer.status_code}: {answer.text}"
                 return code
 
-            yield read, partial(resident, running.pid)
+            yield read, partial(resident, pid)
 
     return opened
 
 
 def _multipart() -> Kind:
-    png = encoded(marked_image(5), "PNG")
 
     def form(*parts: tuple[str, bytes]) -> bytes:
         body = b""
@@ -169,7 +161,7 @@ def _multipart() -> Kind:
             body += value + b"\r\n"
         return body + b"--edge--\r\n"
 
-    image = ('name="image"; filename="a.png"', png)
+    image = ('name="image"; filename="a.png"', PNG)
     seeds = (
         form(image),
         form(image, image, ('name="boxes"', b"[[[1, 1, 6, 6]], null]")),
@@ -179,7 +171,7 @@ def _multipart() -> Kind:
 
 
 def _json_bodies() -> Kind:
-    text = base64.b64encode(encoded(marked_image(5), "PNG")).decode()
+    text = base64.b64encode(PNG).decode()
     values: list[object] = [
         {"image": text, "max_people": 2, "min_score": 0.5, "cycles": 1},
         {"image": [text, f"data:image/png;base64,{text}"], "boxes": [[[1, 1, 6, 6]], None]},
@@ -189,20 +181,19 @@ def _json_bodies() -> Kind:
 
 
 def _messages() -> Kind:
-    png = encoded(marked_image(5), "PNG")
     options = pose_pb2.PoseOptions(max_people=2, min_score=0.5, cycles=1)
     box = pose_pb2.Box(x=1, y=1, width=5, height=5)
     seeds = (
-        pose_pb2.EstimatePoseRequest(image=png, options=options).SerializeToString(),
+        pose_pb2.EstimatePoseRequest(image=PNG, options=options).SerializeToString(),
         pose_pb2.EstimatePoseRequest(
-            image=png, boxes=pose_pb2.Boxes(boxes=[box, box])
+            image=PNG, boxes=pose_pb2.Boxes(boxes=[box, box])
         ).SerializeToString(),
     )
 
     @contextmanager
     def opened() -> Iterator[Reader]:
         with (
-            _service() as (running, _, port),
+            values.service(**BOUNDS) as (pid, _, port, _),
             grpc.insecure_channel(f"127.0.0.1:{port}") as channel,
         ):
             call = channel.unary_unary("/sdpose.v1.PoseService/EstimatePose")
@@ -214,12 +205,11 @@ def _messages() -> Kind:
                     refusal = error
                 else:
                     return "ok"
-                given = dict(refusal.trailing_metadata() or ())
-                code = given.get("sdpose-error-code", refusal.code().name)
+                code = values.code_of(refusal)
                 assert code in _CALLERS_FAULT, f"{refusal.code()}: {refusal.details()}"
-                return str(code)
+                return code
 
-            yield read, partial(resident, running.pid)
+            yield read, partial(resident, pid)
 
     return Kind(seeds, opened)
 
@@ -278,15 +268,10 @@ def _detectors() -> Kind:
 def _shards() -> Kind:
     seeds = []
     with tempfile.TemporaryDirectory() as folder:
-        with ShardWriter(Path(folder)) as writer:
-            for sample in crop_samples(3):
-                writer.write(sample)
-        (path,) = writer.paths
-        seeds.append(path.read_bytes())
-        with ShardWriter(Path(folder) / "small") as writer:
-            for sample in crop_samples(2):
-                writer.write(replace(sample, image=encoded(corners(), "JPEG")))
-        seeds.append(writer.paths[0].read_bytes())
+        small = [replace(one, image=encoded(corners(), "JPEG")) for one in crop_samples(2)]
+        for name, samples in (("large", crop_samples(3)), ("small", small)):
+            (path,) = write_shards(Path(folder) / name, samples)
+            seeds.append(path.read_bytes())
     packed = io.BytesIO()
     with tarfile.open(fileobj=packed, mode="w:gz") as tar:
         info = tarfile.TarInfo("a.json")

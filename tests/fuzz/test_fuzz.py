@@ -39,7 +39,6 @@ def test_the_shares_make_a_whole() -> None:
 
 
 def test_a_fault_is_found(monkeypatch: pytest.MonkeyPatch) -> None:
-    """A kind that does not exist ends its process, and that is told."""
     outcome = run("nonsense", range(3))
     assert outcome.tried == 0
     assert len(told(outcome)) == 1

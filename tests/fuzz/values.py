@@ -27,13 +27,11 @@ from protos.sdpose.v1 import pose_pb2
 from service.errors import ErrorCode
 from service.parameters import PoseParameters
 from service.streams.settings import StreamSettings
-from tests.fakes import marked_image
-from tests.pictures import encoded
+from tests.fakes import PNG
 from tests.service.processes import a_process, free_port, resident
 
 Reader = tuple[Callable[[bytes], str], Callable[[], int]]
 
-PNG = encoded(marked_image(5), "PNG")
 _BASE64 = base64.b64encode(PNG).decode()
 _OPTIONS = [*PoseParameters.model_fields, "boxes", "colour", ""]
 _SETTINGS = [*StreamSettings.model_fields, "options", "colour"]
@@ -168,11 +166,14 @@ def _read_back(data: bytes) -> tuple[Any, ...]:
 
 
 @contextmanager
-def _service() -> Iterator[tuple[int, int, int, Callable[[], None]]]:
-    """Process, ports, and a check that it has written no line about a fault of its own."""
+def service(**settings: str) -> Iterator[tuple[int, int, int, Callable[[], None]]]:
+    """Over a fake, in a process of its own: what it serves in is not what it is tried from.
+
+    Gives the process, its ports, and a check that it wrote no line about a fault of its own.
+    """
     http_port, grpc_port = free_port(), free_port()
     with tempfile.TemporaryFile() as log:
-        settings = {"SDPOSE_LOG_LEVEL": "error", "SDPOSE_CAMERA_ADDRESSES": "rtsp://127.0.0.1:9/*"}
+        settings |= {"SDPOSE_LOG_LEVEL": "error", "SDPOSE_CAMERA_ADDRESSES": "rtsp://127.0.0.1:9/*"}
         with a_process(http_port, grpc_port, stderr=log.fileno(), **settings) as running:
             seen = os.fstat(log.fileno()).st_size
 
@@ -190,7 +191,7 @@ def _service() -> Iterator[tuple[int, int, int, Callable[[], None]]]:
 
 @contextmanager
 def rest_reader() -> Iterator[Reader]:
-    with _service() as (pid, port, _, clean):
+    with service() as (pid, port, _, clean):
         client = http.client.HTTPConnection("127.0.0.1", port, timeout=20)
 
         def ask(method: str, path: str, body: bytes = b"", **headers: str) -> tuple[int, bytes]:
@@ -248,7 +249,7 @@ def rest_reader() -> Iterator[Reader]:
 
 @contextmanager
 def socket_reader() -> Iterator[Reader]:
-    with _service() as (pid, port, _, clean), contextlib.ExitStack() as stack:
+    with service() as (pid, port, _, clean), contextlib.ExitStack() as stack:
         kept: list[ClientConnection] = []
 
         def stream(query: str = "") -> ClientConnection:
@@ -297,7 +298,7 @@ def socket_reader() -> Iterator[Reader]:
 
 @contextmanager
 def rpc_reader() -> Iterator[Reader]:
-    with _service() as (pid, _, port, clean), grpc.insecure_channel(f"127.0.0.1:{port}") as channel:
+    with service() as (pid, _, port, clean), grpc.insecure_channel(f"127.0.0.1:{port}") as channel:
         single = channel.unary_unary("/sdpose.v1.PoseService/EstimatePose", _bytes_of)
         several = channel.stream_stream("/sdpose.v1.PoseService/StreamPose", _bytes_of)
         watch = channel.unary_stream("/sdpose.v1.PoseService/WatchCamera", _bytes_of)
@@ -339,12 +340,17 @@ def rpc_reader() -> Iterator[Reader]:
                 clean()
                 return "ok"
             clean()
-            told = dict(refusal.trailing_metadata() or ())
-            code = told.get("sdpose-error-code", refusal.code().name)
+            code = code_of(refusal)
             assert code in _REFUSED, f"{refusal.code()}: {refusal.details()}"
-            return str(code)
+            return code
 
         yield read, partial(resident, pid)
+
+
+def code_of(refusal: grpc.RpcError) -> str:
+    """The error code of ours, else the status of gRPC."""
+    told = dict(refusal.trailing_metadata() or ())
+    return str(told.get("sdpose-error-code", refusal.code().name))
 
 
 def _bytes_of(message: Any) -> bytes:

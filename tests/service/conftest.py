@@ -15,6 +15,9 @@ from typing import Any, TypeVar
 import httpx
 import pytest
 from grpc.aio import Channel, insecure_channel
+from opentelemetry.sdk.trace import TracerProvider
+from opentelemetry.sdk.trace.export import SimpleSpanProcessor
+from opentelemetry.sdk.trace.export.in_memory_span_exporter import InMemorySpanExporter
 
 from service.client import AsyncGrpcPoseClient, AsyncRestPoseClient, Retry
 from service.errors import ErrorCode, ServiceError
@@ -26,11 +29,12 @@ from service.runtime.state import State
 from service.scheduling.owner_thread import OwnerThread
 from service.settings import Settings, load_settings
 from service.telemetry.logs import configure_logs
-from service.telemetry.tracing import Tracer
-from tests.fakes import FakeEstimator
-from tests.service.doubler import Doubler, Ear
+from service.telemetry.tracing import OpenTelemetryTracer, Tracer
+from tests.fakes import PNG, FakeEstimator
+from tests.service.doubler import Stand
 
 T = TypeVar("T")
+ONCE = Retry(attempts=1)
 
 
 @pytest.fixture(scope="session", autouse=True)
@@ -81,6 +85,13 @@ def quiet_settings(**overrides: object) -> Settings:
     return load_settings(**{**ports, **patience, **overrides})
 
 
+def traced() -> tuple[OpenTelemetryTracer, InMemorySpanExporter]:
+    """A tracer, and the spans that it has written."""
+    seen, provider = InMemorySpanExporter(), TracerProvider()
+    provider.add_span_processor(SimpleSpanProcessor(seen))
+    return OpenTelemetryTracer(provider), seen
+
+
 @asynccontextmanager
 async def serving(
     estimator: Estimator | Build,
@@ -114,13 +125,12 @@ async def serving(
     scheme = "https" if addresses.encrypted else "http"
     url = f"{scheme}://{addresses.host}:{addresses.http_port}"
     target = f"{addresses.host}:{addresses.grpc_port}"
-    once = Retry(attempts=1)
     headers = {"X-API-Key": api_key} if api_key else None
     no_certificates = ssl.SSLContext(ssl.PROTOCOL_TLS_CLIENT)  # to read them takes a while
     try:
         async with (
-            AsyncRestPoseClient(url, api_key=api_key, retry=once) as rest,
-            AsyncGrpcPoseClient(target, api_key=api_key, retry=once) as rpc,
+            AsyncRestPoseClient(url, api_key=api_key, retry=ONCE) as rest,
+            AsyncGrpcPoseClient(target, api_key=api_key, retry=ONCE) as rpc,
             httpx.AsyncClient(
                 base_url=url, headers=headers, timeout=100, verify=no_certificates
             ) as http,
@@ -136,12 +146,20 @@ async def serving(
 
 @contextmanager
 def rejected(
-    code: ErrorCode, match: str | None = None
+    code: ErrorCode, match: str | None = None, field: str | None = None
 ) -> Iterator[pytest.ExceptionInfo[ServiceError]]:
-    """Expects that the block raises a `ServiceError` of this code."""
+    """Expects that the block raises a `ServiceError` of this code, and of this field if given."""
     with pytest.raises(ServiceError, match=match) as raised:
         yield raised
     assert raised.value.code is code, raised.value
+    assert field in (None, raised.value.field)
+
+
+async def both_refuse(service: Service, code: ErrorCode) -> None:
+    """Expects that both front ends answer an image so."""
+    for front in (service.rest, service.grpc):
+        with rejected(code):
+            await front.estimate(PNG)
 
 
 async def wait_until(condition: Callable[[], object]) -> None:
@@ -199,13 +217,8 @@ def worker() -> Iterator[OwnerThread]:
 
 
 @pytest.fixture
-def doubler() -> Doubler:
-    return Doubler()
-
-
-@pytest.fixture
-def ear() -> Ear:
-    return Ear()
+def stand(worker: OwnerThread) -> Stand:
+    return Stand(worker)
 
 
 @pytest.fixture

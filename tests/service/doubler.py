@@ -12,23 +12,17 @@ from service.scheduling.owner_thread import OwnerThread
 
 
 class Doubler:
-    """Doubles numbers; notes every batch; can be held, poisoned, killed or made to miscount."""
+    """Doubles numbers; notes every batch; can be held or made to miscount."""
 
     def __init__(self) -> None:
         self.batches: list[tuple[list[int], Hashable]] = []
         self.gate = threading.Event()
         self.gate.set()
-        self.poison: set[int] = set()
-        self.deadly: set[int] = set()
         self.short: set[int] = set()
 
     def __call__(self, items: Sequence[int], group: Hashable) -> list[int]:
         assert self.gate.wait(100)
         self.batches.append((list(items), group))
-        if self.deadly.intersection(items):
-            raise SystemExit
-        if self.poison.intersection(items):
-            raise ValueError(f"poisoned batch {list(items)}")
         results = [2 * item for item in items]
         return results[1:] if self.short.intersection(items) else results
 
@@ -55,23 +49,25 @@ class Ear:
         self.sheds.append(reason)
 
 
-def batcher(
-    doubler: Doubler,
-    worker: OwnerThread,
-    ear: Ear,
-    *,
-    max_cost: int = 4,
-    max_wait_s: float = 0.0,
-    max_queue_cost: int = 100,
-) -> Batcher[int, int]:
-    limits = BatchLimits(max_cost, max_wait_s, max_queue_cost)
-    return Batcher("double", doubler, worker=worker, limits=limits, observer=ear)
+class Stand:
+    """Makes batchers of a doubler on one thread, with an ear."""
 
+    def __init__(self, worker: OwnerThread) -> None:
+        self.doubler, self.ear = Doubler(), Ear()
+        self._worker = worker
 
-async def held(box: Batcher[int, int], doubler: Doubler) -> asyncio.Task[object]:
-    """Closes the gate and puts one item behind it, so that the next ones queue."""
-    doubler.gate.clear()
-    task: asyncio.Task[object] = asyncio.create_task(box.submit(1000))
-    await asyncio.sleep(0)
-    await asyncio.sleep(0)
-    return task
+    def box(
+        self, *, max_cost: int = 4, max_wait_s: float = 0.0, max_queue_cost: int = 100
+    ) -> Batcher[int, int]:
+        limits = BatchLimits(max_cost, max_wait_s, max_queue_cost)
+        return Batcher(
+            "double", self.doubler, worker=self._worker, limits=limits, observer=self.ear
+        )
+
+    async def held(self, box: Batcher[int, int]) -> asyncio.Task[object]:
+        """Closes the gate and puts one item behind it, so that the next ones queue."""
+        self.doubler.gate.clear()
+        task: asyncio.Task[object] = asyncio.create_task(box.submit(1000))
+        await asyncio.sleep(0)
+        await asyncio.sleep(0)
+        return task

@@ -5,13 +5,8 @@ from __future__ import annotations
 from pathlib import Path
 
 from service.access.keys import Key, digest_of, entry
-from service.client import Retry
-from tests.fakes import marked_image
-from tests.pictures import encoded
 
-PNG = encoded(marked_image(0x010203), "PNG")
 KEY = "sdp_a-key-for-tests"
-ONCE = Retry(attempts=1)
 
 
 def a_key(name: str = "a", key: str = KEY, **limits: object) -> Key:

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import subprocess
 import sys
 from pathlib import Path
 
@@ -15,6 +14,7 @@ from ray.serve.schema import ServeDeploySchema
 from typer.testing import CliRunner
 
 from service.ray.app import GRPC_SERVICER, build_app
+from tests.commands import run_command
 from tools.bench.__main__ import command
 
 ROOT = Path(__file__).parents[2]
@@ -23,9 +23,7 @@ ROOT = Path(__file__).parents[2]
 @pytest.mark.slow("starts Ray Serve twice, 2 min")
 def test_the_bench_asks_both() -> None:
     words = ["ray-serve", "--rounds", "1", "--seconds", "0.5", "--clients", "2"]
-    done = subprocess.run(
-        [sys.executable, "-m", "tools.bench", *words], capture_output=True, text=True, cwd=ROOT
-    )
+    done = run_command(sys.executable, "-m", "tools.bench", *words, cwd=ROOT)
     assert done.returncode == 0, done.stderr
     rows = [line.split("|") for line in done.stdout.splitlines() if line.startswith("| ")]
     measured = [row for row in rows if row[2].strip() == "2"]

@@ -6,23 +6,8 @@ import threading
 
 import pytest
 
-from service.errors import ErrorCode, ServiceError
+from service.errors import ServiceError
 from service.scheduling.budget import ByteBudget
-from tests.service.conftest import rejected
-
-
-def test_each_refusal_is_told_once() -> None:
-    told: list[str] = []
-    budget = ByteBudget(10, "letters", lambda: told.append("refused"))
-    budget.take(8)
-    for refused in (budget.check, budget.take):
-        with rejected(ErrorCode.OVERLOADED, match="too many letters"):
-            refused(3)
-    assert told == ["refused", "refused"]
-    budget.check(2)
-    budget.take(2)
-    budget.take(5, held=10)  # alone, so it always fits
-    assert (budget.used, len(told)) == (15, 2)
 
 
 def test_memory_can_be_given_back_while_a_refusal_is_told() -> None:

@@ -7,7 +7,7 @@ import asyncio
 import pytest
 from structlog.testing import capture_logs
 
-from service.errors import INTERNAL_MESSAGE, ErrorCode, ServiceError, invalid_argument
+from service.errors import INTERNAL_MESSAGE, ServiceError, invalid_argument
 from service.telemetry.calls import Calls, current_call
 from service.telemetry.metrics import Metrics
 from service.telemetry.tracing import SilentTracer
@@ -64,19 +64,6 @@ def test_a_good_call_is_counted_and_knows_itself() -> None:
     assert stand.counted("ok") == 1
     with pytest.raises(LookupError):
         current_call()
-
-
-def test_an_outcome_that_the_front_end_knows_better_stays() -> None:
-    stand = Stand()
-
-    def late() -> None:
-        with stand.calls.open("POST /pose", HEADERS.get, "rest_pose") as call:
-            call.outcome = ErrorCode.DEADLINE_EXCEEDED.value
-            raise asyncio.CancelledError
-
-    with pytest.raises(asyncio.CancelledError):
-        late()
-    assert stand.counted("deadline_exceeded") == 1
 
 
 def test_what_is_no_api_is_not_counted() -> None:

@@ -9,7 +9,6 @@ import threading
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager, suppress
 
-import av
 import numpy as np
 import pytest
 
@@ -17,6 +16,7 @@ from sdpose_core.io.live import LiveSource
 from sdpose_core.io.problems import MediaError
 from service.cameras.addresses import AddressRules, safe_route
 from service.errors import ServiceError
+from tests.videos import encoded_video
 
 
 @pytest.mark.parametrize(
@@ -133,13 +133,8 @@ def described(request: bytes) -> bytes:
 def pictures() -> bytes:
     """A second of video in an MPEG transport stream, as RTP packets between the answers."""
     file = io.BytesIO()
-    with av.open(file, "w", format="mpegts") as container:
-        stream = container.add_stream("mpeg2video", rate=25)
-        stream.width, stream.height, stream.pix_fmt = 64, 48, "yuv420p"
-        for number in range(25):
-            image = np.full((48, 64, 3), 10 * number, np.uint8)
-            container.mux(stream.encode(av.VideoFrame.from_ndarray(image, format="rgb24")))
-        container.mux(stream.encode(None))
+    images = [np.full((48, 64, 3), 10 * number, np.uint8) for number in range(25)]
+    encoded_video(file, images, codec="mpeg2video", rate=25, format="mpegts")
     data, packets = file.getvalue(), b""
     for number, start in enumerate(range(0, len(data), 1316)):
         packet = struct.pack(">BBHII", 0x80, 33, number, number, 7) + data[start : start + 1316]

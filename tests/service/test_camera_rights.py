@@ -18,7 +18,7 @@ from tests.cameras import camera
 from tests.fakes import FakeEstimator
 from tests.service.conftest import Service, serving, until_metrics_have
 from tests.service.keys import table, written
-from tests.service.test_cameras import LOCAL, until
+from tests.service.test_cameras import LOCAL, camera_file, until
 
 pytestmark = pytest.mark.anyio
 CAMERAS = 'scopes = ["pose", "cameras"]\n'
@@ -44,8 +44,7 @@ async def watched(
         table("other", "other", CAMERAS),
         table("boss", "boss", 'scopes = ["cameras", "admin"]\n'),
     )
-    file = tmp_path / "cameras.toml"
-    file.write_text(f'[[camera]]\nname = "hall"\naddress = "{address}"\n')
+    file = camera_file(tmp_path, hall=address)
     async with serving(
         FakeEstimator(people=1),
         key_file=key_file,
@@ -187,8 +186,7 @@ async def test_what_a_key_had_ends_with_it(key_file: Path, tmp_path: Path, addre
 async def test_without_keys_a_camera_is_of_its_address_and_those_of_the_file_stay(
     tmp_path: Path, address: str
 ) -> None:
-    file = tmp_path / "cameras.toml"
-    file.write_text(f'[[camera]]\nname = "hall"\naddress = "{address}"\n')
+    file = camera_file(tmp_path, hall=address)
     async with serving(FakeEstimator(), camera_file=file, camera_addresses=LOCAL) as service:
         assert (
             await service.http.post("/cameras", json={"name": "door", "address": address})
@@ -206,13 +204,7 @@ async def test_a_password_is_in_no_answer_and_no_log_line(
     host = address.partition("@")[2]
     secret = f"http://{user}@{host}?user=me&pwd=s3cret%21#s3cret"
     broken = f"http://{user}@127.0.0.1:9/a?token=s3cret"
-    file = tmp_path / "cameras.toml"
-    file.write_text(
-        "".join(
-            f'[[camera]]\nname = "{name}"\naddress = "{one}"\n'
-            for name, one in (("hall", secret), ("broken", broken))
-        )
-    )
+    file = camera_file(tmp_path, hall=secret, broken=broken)
     async with serving(FakeEstimator(), camera_file=file, camera_addresses=LOCAL) as service:
         answers = [await service.http.get("/cameras")]
         await until(service.http, "broken", state="broken")

@@ -48,6 +48,16 @@ async def sse(answer: httpx.Response) -> AsyncIterator[tuple[str, dict[str, Any]
             yield name, json.loads(value)
 
 
+def camera_file(folder: Path, **addresses: str) -> Path:
+    """A file of cameras by their names."""
+    file = folder / "cameras.toml"
+    tables = (
+        f'[[camera]]\nname = "{name}"\naddress = "{one}"\n' for name, one in addresses.items()
+    )
+    file.write_text("".join(tables))
+    return file
+
+
 async def until(client: httpx.AsyncClient, name: str, **wanted: object) -> dict[str, Any]:
     """The camera's JSON as soon as it has these values."""
     async with asyncio.timeout(100):
@@ -264,9 +274,7 @@ async def test_those_of_the_file_are_read_from_the_start_and_end_with_the_servic
     fake: FakeEstimator, tmp_path: Path
 ) -> None:
     with camera(10_000) as address:
-        file = tmp_path / "cameras.toml"
-        file.write_text(f'[[camera]]\nname = "door"\naddress = "{address}"\nfps = 50\n')
-        async with serving(fake, camera_file=file) as service:
+        async with serving(fake, camera_file=camera_file(tmp_path, door=address)) as service:
             await until(service.http, "door", state="live")
             async with service.http.stream("GET", "/cameras/door/events") as events:
                 coming = sse(events)

@@ -29,7 +29,7 @@ from service.client import (
 from service.client.requests import Ask
 from service.rest.errors import problem
 from tests.fakes import PNG, FakeEstimator
-from tests.service.conftest import rejected, serving, wait_until
+from tests.service.conftest import ONCE, rejected, serving, wait_until
 
 pytestmark = pytest.mark.anyio
 
@@ -84,9 +84,13 @@ def overloaded() -> ServiceError:
 FAST = Retry(attempts=3, first_s=0.01, longest_s=0.02)
 
 
+def asking(moody: Moody, retry: Retry = FAST, **more: Any) -> RestPoseClient:
+    return RestPoseClient(retry=retry, transport=httpx.MockTransport(moody.http), **more)
+
+
 def test_rest_tries_again_when_overloaded() -> None:
     moody = Moody(overloaded(), ServiceError(ErrorCode.UNAVAILABLE, "later"))
-    with RestPoseClient(retry=FAST, transport=httpx.MockTransport(moody.http)) as client:
+    with asking(moody) as client:
         assert client.estimate(PNG).request_id == "r"
     assert moody.asked == 3
 
@@ -101,10 +105,7 @@ async def test_async_rest_tries_again_when_overloaded() -> None:
 
 def test_gives_up_after_the_last_try() -> None:
     moody = Moody(*(overloaded() for _ in range(5)))
-    with (
-        RestPoseClient(retry=FAST, transport=httpx.MockTransport(moody.http)) as client,
-        pytest.raises(ServiceError) as refused,
-    ):
+    with asking(moody) as client, pytest.raises(ServiceError) as refused:
         client.estimate(PNG)
     assert refused.value.code is ErrorCode.OVERLOADED
     assert moody.asked == 3
@@ -121,7 +122,7 @@ def pauses(monkeypatch: pytest.MonkeyPatch) -> list[float]:
 
 def test_waits_as_long_as_it_is_told(pauses: list[float]) -> None:
     moody = Moody(overloaded())  # over REST that says Retry-After: 1
-    with RestPoseClient(transport=httpx.MockTransport(moody.http)) as client:
+    with asking(moody, Retry()) as client:
         client.estimate(PNG)
     assert pauses == [1.0]
     assert moody.asked == 2
@@ -129,11 +130,7 @@ def test_waits_as_long_as_it_is_told(pauses: list[float]) -> None:
 
 def test_a_pause_beyond_the_deadline_is_not_begun(pauses: list[float]) -> None:
     moody = Moody(ServiceError(ErrorCode.OVERLOADED, "later", retry_after_s=100))
-    retry = Retry(longest_s=100)
-    with (
-        RestPoseClient(retry=retry, transport=httpx.MockTransport(moody.http)) as client,
-        pytest.raises(ServiceError),
-    ):
+    with asking(moody, Retry(longest_s=100)) as client, pytest.raises(ServiceError):
         client.estimate(PNG, timeout_s=99)
     assert pauses == []
     assert moody.asked == 1
@@ -141,10 +138,7 @@ def test_a_pause_beyond_the_deadline_is_not_begun(pauses: list[float]) -> None:
 
 def test_other_errors_are_not_tried_again() -> None:
     moody = Moody(ServiceError(ErrorCode.INVALID_IMAGE, "broken"))
-    with (
-        RestPoseClient(retry=FAST, transport=httpx.MockTransport(moody.http)) as client,
-        pytest.raises(ServiceError, match="broken"),
-    ):
+    with asking(moody) as client, pytest.raises(ServiceError, match="broken"):
         client.estimate(PNG)
     assert moody.asked == 1
 
@@ -152,9 +146,7 @@ def test_other_errors_are_not_tried_again() -> None:
 def test_what_is_asked_reaches_the_wire() -> None:
     moody = Moody()
     asked = Ask(boxes=[Box(1, 2, 3, 4)], max_people=3, flip_test=True, cycles=0)
-    with RestPoseClient(
-        api_key="key", retry=FAST, transport=httpx.MockTransport(moody.http)
-    ) as client:
+    with asking(moody, api_key="key") as client:
         client.estimate(PNG, asked, timeout_s=2, request_id="mine")
     (request,) = moody.requests
     assert dict(request.url.params) | {"deadline_ms": ""} == {
@@ -170,10 +162,9 @@ def test_what_is_asked_reaches_the_wire() -> None:
 
 
 def test_nobody_listens() -> None:
-    once = Retry(attempts=1)
     with (
-        RestPoseClient("http://127.0.0.1:9", retry=once) as rest,
-        GrpcPoseClient("127.0.0.1:9", retry=once) as rpc,
+        RestPoseClient("http://127.0.0.1:9", retry=ONCE) as rest,
+        GrpcPoseClient("127.0.0.1:9", retry=ONCE) as rpc,
     ):
         assert not rest.ready()
         for client in (rest, rpc):
@@ -210,9 +201,8 @@ def test_what_a_proxy_says_for_a_while_is_tried_again(status: int) -> None:
     ids=str,
 )
 def test_an_answer_that_is_not_ours(answer: httpx.Response, code: ErrorCode) -> None:
-    once = Retry(attempts=1)
     with (
-        RestPoseClient(retry=once, transport=httpx.MockTransport(lambda _: answer)) as client,
+        RestPoseClient(retry=ONCE, transport=httpx.MockTransport(lambda _: answer)) as client,
         pytest.raises(ServiceError, match="not ours") as refused,
     ):
         client.estimate(PNG)
@@ -292,8 +282,6 @@ async def test_sync_grpc_tries_again() -> None:
 
 
 async def test_sync_clients_in_threads(fake: FakeEstimator) -> None:
-    """Both blocking clients against the real front ends."""
-
     def run(ask: Callable[[], object], results: list[object]) -> threading.Thread:
         thread = threading.Thread(target=lambda: results.append(ask()))
         thread.start()

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 from collections.abc import Iterator
+from typing import Any
 
 import httpx
 import pytest
@@ -43,9 +44,26 @@ CHECKS = [
 ]
 
 
+def try_operation(operation: Any, mode: GenerationMode, tried: list[str], count: int) -> None:
+    """So many requests of one operation, always the same; notes its path."""
+
+    @given(case=operation.as_strategy(generation_mode=mode))
+    @settings(
+        max_examples=count,
+        deadline=None,
+        derandomize=True,
+        database=None,
+        suppress_health_check=list(HealthCheck),
+    )
+    def answers_as_documented(case: schemathesis.Case) -> None:
+        tried.append(case.operation.path)
+        case.call_and_validate(checks=CHECKS)
+
+    answers_as_documented()
+
+
 @pytest.mark.parametrize("mode", list(GenerationMode))
 def test_no_request_is_a_fault_of_ours(url: str, mode: GenerationMode) -> None:
-    """Requests that follow the document, and requests that break it."""
     schema = schemathesis.openapi.from_url(f"{url}/openapi.json")
     tried: list[str] = []
     for result in schema.get_all_operations():
@@ -53,19 +71,7 @@ def test_no_request_is_a_fault_of_ours(url: str, mode: GenerationMode) -> None:
         if mode is GenerationMode.NEGATIVE and not operation.body:
             continue  # without parameters there is nothing to break
 
-        @given(case=operation.as_strategy(generation_mode=mode))
-        @settings(
-            max_examples=30,
-            deadline=None,
-            derandomize=True,
-            database=None,
-            suppress_health_check=list(HealthCheck),
-        )
-        def answers_as_documented(case: schemathesis.Case) -> None:
-            tried.append(case.operation.path)
-            case.call_and_validate(checks=CHECKS)
-
-        answers_as_documented()
+        try_operation(operation, mode, tried, 30)
     with_body = {"/pose", "/pose/overlay", "/cameras", "/admin/reload"}
     others = {"/models", "/livez", "/readyz", "/metrics", *_OF_A_CAMERA}
     assert set(tried) == (with_body | others if mode is GenerationMode.POSITIVE else with_body)

@@ -12,21 +12,18 @@ from statistics import median
 
 import pytest
 
-from service.client import AsyncGrpcPoseClient, AsyncRestPoseClient, Retry
+from service.client import AsyncGrpcPoseClient, AsyncRestPoseClient
 from service.errors import ErrorCode, ServiceError
 from service.scheduling.budget import ByteBudget
 from service.scheduling.fair_queue import FairOrder
-from service.scheduling.owner_thread import OwnerThread
 from service.scheduling.shares import FairBound
 from service.scheduling.turns import Turn
 from service.scheduling.work_pool import WorkPool
-from tests.fakes import FakeEstimator, marked_image
-from tests.pictures import encoded
-from tests.service.conftest import Service, serving
-from tests.service.doubler import Doubler, Ear, batcher, held
+from tests.fakes import PNG, FakeEstimator
+from tests.service.conftest import ONCE, Service, serving
+from tests.service.doubler import Stand
 
 pytestmark = pytest.mark.anyio
-PNG = encoded(marked_image(0x010203), "PNG")
 
 
 @pytest.mark.parametrize(
@@ -95,33 +92,29 @@ def test_who_comes_late_owes_nothing_and_is_owed_nothing() -> None:
     assert order.start("gone") <= order.start("old")
 
 
-async def test_a_batcher_goes_round_by_share_within_a_priority(
-    doubler: Doubler, worker: OwnerThread, ear: Ear
-) -> None:
-    box = batcher(doubler, worker, ear, max_cost=2)
-    first = await held(box, doubler)
+async def test_a_batcher_goes_round_by_share_within_a_priority(stand: Stand) -> None:
+    box = stand.box(max_cost=2)
+    first = await stand.held(box)
     asked = [(item, "flood", 1) for item in range(6)]
     asked += [(10, "a", 1), (11, "a", 1), (20, "b", 1), (30, "flood", 0)]
     rest = []
     for item, share, priority in asked:
         rest.append(asyncio.create_task(box.submit(item, turn=Turn(share, priority))))
         await asyncio.sleep(0)
-    doubler.gate.set()
+    stand.doubler.gate.set()
     await asyncio.gather(first, *rest)
-    order = [item for items, _ in doubler.batches[1:] for item in items]
+    order = [item for items, _ in stand.doubler.batches[1:] for item in items]
     assert order == [30, 0, 10, 20, 1, 11, 2, 3, 4, 5]
 
 
-async def test_a_full_batcher_still_takes_who_has_nothing_there(
-    doubler: Doubler, worker: OwnerThread, ear: Ear
-) -> None:
-    box = batcher(doubler, worker, ear, max_queue_cost=10)
-    first = await held(box, doubler)
+async def test_a_full_batcher_still_takes_who_has_nothing_there(stand: Stand) -> None:
+    box = stand.box(max_queue_cost=10)
+    first = await stand.held(box)
     flood = [asyncio.create_task(box.submit(item, turn=Turn("flood"))) for item in range(12)]
     await asyncio.sleep(0)
     small = asyncio.create_task(box.submit(100, turn=Turn("small")))
     await asyncio.sleep(0)
-    doubler.gate.set()
+    stand.doubler.gate.set()
     assert (await small).value == 200
     told = await asyncio.gather(first, *flood, return_exceptions=True)
     refused = [error for error in told if isinstance(error, ServiceError)]
@@ -129,19 +122,17 @@ async def test_a_full_batcher_still_takes_who_has_nothing_there(
     assert {error.code for error in refused} == {ErrorCode.OVERLOADED}
 
 
-async def test_a_forecast_counts_only_what_goes_before(
-    doubler: Doubler, worker: OwnerThread, ear: Ear
-) -> None:
-    box = batcher(doubler, worker, ear, max_cost=1)
+async def test_a_forecast_counts_only_what_goes_before(stand: Stand) -> None:
+    box = stand.box(max_cost=1)
     box._seconds_per_batch = 1.0
-    first = await held(box, doubler)
+    first = await stand.held(box)
     flood = [asyncio.create_task(box.submit(item, turn=Turn("flood"))) for item in range(9)]
     await asyncio.sleep(0)
     due = time.monotonic() + 4
     small = asyncio.create_task(box.submit(100, turn=Turn("small", deadline=due)))
     with pytest.raises(ServiceError, match="too long for this deadline"):
         await box.submit(9, turn=Turn("flood", deadline=due))
-    doubler.gate.set()
+    stand.doubler.gate.set()
     assert (await small).value == 200
     await asyncio.gather(first, *flood)
 
@@ -212,7 +203,7 @@ async def flooding(
 
 
 async def slow_one(fake: FakeEstimator, service: Service, key: str, waits: list[int]) -> None:
-    async with AsyncRestPoseClient(service.url, api_key=key, retry=Retry(attempts=1)) as client:
+    async with AsyncRestPoseClient(service.url, api_key=key, retry=ONCE) as client:
         for _ in range(8):
             before = len(fake.detected)
             await client.estimate(PNG)
@@ -231,8 +222,7 @@ async def test_ten_slow_clients_beside_one_that_floods() -> None:
     async with serving(fake, api_keys=",".join([*keys, "flood"]), **limits, **hour) as service:
         stop = asyncio.Event()
         waits, flood_waits, refused = list[int](), list[int](), list[ServiceError]()
-        once = Retry(attempts=1)
-        async with AsyncGrpcPoseClient(service.target, api_key="flood", retry=once) as client:
+        async with AsyncGrpcPoseClient(service.target, api_key="flood", retry=ONCE) as client:
             flood = [
                 asyncio.create_task(flooding(fake, client, stop, flood_waits, refused))
                 for _ in range(80)

@@ -22,20 +22,26 @@ import torch
 from ultralytics.utils import ASSETS
 
 from sdpose_core import PoseEstimator
-from sdpose_core.checkpoints import CheckpointError, load_student
-from sdpose_core.data.shards import ShardWriter
 from sdpose_core.embedded import embedded_path
-from sdpose_core.vision.image_files import ImageLimits, decode_image
 from service.client import ErrorCode, GrpcPoseClient, RestPoseClient, Retry, ServiceError
 from service.pipeline.decoding import ImageDecoder
+from tests.commands import run_command
 from tests.fakes import PNG, FakeEstimator, OutOfMemoryError, marked_png
-from tests.service.conftest import Service, rejected, serving, until_metrics_have, wait_until
+from tests.pictures import photograph
+from tests.service.conftest import (
+    ONCE,
+    Service,
+    both_refuse,
+    rejected,
+    serving,
+    until_metrics_have,
+    wait_until,
+)
 from tests.service.processes import ROOT, a_process, free_port, metrics_of, until
 from tests.service.stream_clients import Over, over_grpc, over_websocket
-from tests.train.people import crop_samples
+from tests.train.people import crop_samples, write_shards
 
 pytestmark = pytest.mark.anyio
-ONCE = Retry(attempts=1)
 
 
 async def answers(service: Service, many: int) -> list[object]:
@@ -121,9 +127,7 @@ async def test_a_stuck_decode_pool_fails_livez_and_holds_no_one_up(
     async with serving(FakeEstimator(), default_deadline_ms=150, stall_seconds=3600) as service:
         usual = service.runtime.settings
         with stuck(monkeypatch):
-            for front in (service.rest, service.grpc):
-                with rejected(ErrorCode.DEADLINE_EXCEEDED):
-                    await front.estimate(PNG)
+            await both_refuse(service, ErrorCode.DEADLINE_EXCEEDED)
             service.runtime.settings = usual.model_copy(update={"stall_seconds": 0.1})
             answer = await service.http.get("/livez")
             assert answer.status_code == 503
@@ -329,9 +333,7 @@ steps = 2
 
 def test_a_full_disk_for_a_training_run(tmp_path: Path) -> None:
     (tmp_path / "recipe.toml").write_text(_RECIPE)
-    with ShardWriter(tmp_path / "shards", per_shard=4) as writer:
-        for sample in crop_samples(4):
-            writer.write(sample)
+    write_shards(tmp_path / "shards", crop_samples(4), per_shard=4)
     run = tmp_path / "run"
     told(
         on_a_small_disk(
@@ -343,31 +345,20 @@ def test_a_full_disk_for_a_training_run(tmp_path: Path) -> None:
     )
 
 
-@pytest.mark.parametrize("damage", ["half", "text", "empty", "flipped"])
-def test_damaged_weights_are_one_sentence(damage: str, tmp_path: Path) -> None:
-    good = embedded_path("sdpose-lite").read_bytes()
-    contents = {
-        "half": good[: len(good) // 2],
-        "text": b"no weights",
-        "empty": b"",
-        "flipped": good[:8] + bytes(64) + good[72:],
-    }
-    file = tmp_path / f"{damage}.safetensors"
-    file.write_bytes(contents[damage])
-    with pytest.raises(CheckpointError, match=file.name) as refused:
-        load_student(str(file))
-    assert "\n" not in str(refused.value)
-
-
 def test_damaged_weights_end_the_start_with_that_sentence(tmp_path: Path) -> None:
     (tmp_path / "text.safetensors").write_bytes(b"no weights")
     words = ["serve", "--student", "text.safetensors", "--log-format", "json"]
-    done = subprocess.run(
-        [sys.executable, "-m", "sdpose_core", *words, "--http-port", "0", "--grpc-port", "0"],
+    done = run_command(
+        sys.executable,
+        "-m",
+        "sdpose_core",
+        *words,
+        "--http-port",
+        "0",
+        "--grpc-port",
+        "0",
         cwd=tmp_path,
         env={**os.environ, "PYTHONPATH": str(ROOT)},
-        capture_output=True,
-        text=True,
     )
     assert done.returncode == 1, done.stderr
     last = json.loads(done.stderr.splitlines()[-1])
@@ -382,7 +373,7 @@ def test_a_model_file_that_is_replaced_while_it_serves(backend: str, tmp_path: P
     file = tmp_path / "student.safetensors"
     shutil.copy(embedded_path("sdpose-lite"), file)
     estimator = PoseEstimator.from_pretrained(str(file), device="cpu", backend=backend)
-    image = decode_image((ASSETS / "zidane.jpg").read_bytes(), ImageLimits())
+    image = photograph("zidane.jpg")
     (before,) = estimator.estimate([image])
     with file.open("r+b") as opened:
         opened.write(bytes(4096))

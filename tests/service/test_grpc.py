@@ -4,7 +4,8 @@ from __future__ import annotations
 
 import asyncio
 import logging
-from collections.abc import AsyncIterator, Callable
+from collections.abc import AsyncIterator, Callable, Iterator
+from contextlib import contextmanager
 from pathlib import Path
 
 import grpc
@@ -51,6 +52,13 @@ async def test_a_call_is_announced_until_its_message_is_there(
     assert len(steps) == 2
 
 
+@contextmanager
+def refused_as(code: ErrorCode) -> Iterator[None]:
+    with pytest.raises(grpc.aio.AioRpcError) as refused:
+        yield
+    assert error_from(refused.value).code is code
+
+
 def sized(number: int, content: bytes) -> bytes:
     """A field of protobuf with a length."""
     head = b""
@@ -82,15 +90,13 @@ async def test_a_message_is_measured_before_it_is_built(
     if code is None:
         await call
         return
-    with pytest.raises(grpc.aio.AioRpcError) as refused:
+    with refused_as(code):
         await call
-    assert error_from(refused.value).code is code
     streamed = service.channel.stream_stream("/sdpose.v1.PoseService/StreamPose")
     # Boxes are the fifth field of a stream's message.
     sent = streamed(iter([message.replace(b"\x1a", b"\x2a", 65)]))
-    with pytest.raises(grpc.aio.AioRpcError) as refused:
+    with refused_as(code):
         await sent.read()
-    assert error_from(refused.value).code is code
 
 
 @pytest.mark.parametrize(

@@ -8,13 +8,8 @@ from pathlib import Path
 
 import pytest
 from grpc_health.v1 import health_pb2, health_pb2_grpc
-from opentelemetry.sdk.trace import TracerProvider
-from opentelemetry.sdk.trace.export import SimpleSpanProcessor
-from opentelemetry.sdk.trace.export.in_memory_span_exporter import InMemorySpanExporter
 
-from service.access.keys import (
-    digest_of,
-)
+from service.access.keys import digest_of
 from service.client import (
     Ask,
     AsyncGrpcPoseClient,
@@ -24,10 +19,17 @@ from service.client import (
     ServiceError,
 )
 from service.rpc.server import SERVICE_NAME
-from service.telemetry.tracing import OpenTelemetryTracer
-from tests.fakes import FakeEstimator
-from tests.service.conftest import Service, rejected, serving, until_metrics_have, wait_until
-from tests.service.keys import KEY, ONCE, PNG, table, written
+from tests.fakes import PNG, FakeEstimator
+from tests.service.conftest import (
+    ONCE,
+    Service,
+    rejected,
+    serving,
+    traced,
+    until_metrics_have,
+    wait_until,
+)
+from tests.service.keys import KEY, table, written
 from tests.service.stream_clients import Over, end_of, over_grpc, over_websocket, people_of
 
 pytestmark = pytest.mark.anyio
@@ -147,9 +149,12 @@ async def test_a_stream_ends_when_its_key_is_taken_back(key_file: Path, over: Ov
         assert (await end_of(stream)).error.code is ErrorCode.UNAUTHENTICATED
 
 
-async def test_a_key_is_in_no_log_line(key_file: Path, debug_logs: io.StringIO) -> None:
-    written(key_file, table("kiosk"))
-    async with serving(FakeEstimator(), key_file=key_file, api_keys="plain-secret") as service:
+async def test_a_key_is_in_no_log_line_and_no_trace(
+    key_file: Path, debug_logs: io.StringIO
+) -> None:
+    tracer, seen = traced()
+    settings = {"key_file": written(key_file, table("kiosk")), "api_keys": "plain-secret"}
+    async with serving(FakeEstimator(), tracer=tracer, **settings) as service:
         for front in FRONT_ENDS:
             await ask(service, front, KEY)
             for wrong in ("a-wrong-secret", None):
@@ -159,9 +164,12 @@ async def test_a_key_is_in_no_log_line(key_file: Path, debug_logs: io.StringIO) 
         await service.http.get("/models", headers={"X-API-Key": KEY})
         await until_metrics_have(service, 'sdpose_key_requests_total{key="kiosk",outcome="ok"} 3.0')
     lines = debug_logs.getvalue()
-    assert KEY not in lines
-    assert "secret" not in lines
-    assert digest_of(KEY).hex() not in lines
+    spans = [span.to_json() for span in seen.get_finished_spans()]
+    assert len(spans) > 10
+    for text in (lines, *spans):
+        assert KEY not in text
+        assert "secret" not in text
+        assert digest_of(KEY).hex() not in text
     calls = [json.loads(line) for line in lines.splitlines() if '"event": "call"' in line]
     assert {call.get("key") for call in calls} >= {"kiosk", None}
 
@@ -180,22 +188,3 @@ async def test_health_is_open_where_keys_are_set(key_file: Path) -> None:
         stub = health_pb2_grpc.HealthStub(service.channel)
         answer = await stub.Check(health_pb2.HealthCheckRequest(service=SERVICE_NAME))
         assert answer.status == health_pb2.HealthCheckResponse.SERVING
-
-
-async def test_a_key_is_in_no_trace(key_file: Path) -> None:
-    seen = InMemorySpanExporter()
-    provider = TracerProvider()
-    provider.add_span_processor(SimpleSpanProcessor(seen))
-    settings = {"key_file": written(key_file, table("kiosk")), "api_keys": "plain-secret"}
-    tracer = OpenTelemetryTracer(provider)
-    async with serving(FakeEstimator(), tracer=tracer, **settings) as service:
-        for front in FRONT_ENDS:
-            await ask(service, front, KEY)
-            with pytest.raises(ServiceError):
-                await ask(service, front, "a-wrong-secret")
-    spans = [span.to_json() for span in seen.get_finished_spans()]
-    assert len(spans) > 10
-    for text in spans:
-        assert KEY not in text
-        assert "secret" not in text
-        assert digest_of(KEY).hex() not in text

@@ -15,6 +15,7 @@ from service.client import AsyncGrpcPoseClient, AsyncRestPoseClient
 from service.errors import ServiceError
 from tests.fakes import PNG, FakeEstimator
 from tests.service.conftest import Service, serving, wait_until
+from tests.service.processes import resident
 from tests.service.stream_clients import over_grpc, over_websocket
 
 pytestmark = [
@@ -80,19 +81,14 @@ async def test_streams_leave_nothing_after_500_connects() -> None:
             await _stream_round(service, number)
         await asyncio.sleep(0.2)
         tasks, files = len(asyncio.all_tasks()), len(os.listdir(_FILES))
-        memory = _resident_kib()
+        memory = resident(os.getpid())
         for number in range(250):
             await _stream_round(service, number)
         assert await _settled(service, tasks) <= tasks
         assert len(os.listdir(_FILES)) <= files + 2
         assert service.runtime.metrics.streams_active._value.get() == 0
         assert len(service.runtime.streams._resumable) <= service.runtime.settings.max_streams
-        assert _resident_kib() < memory + 30 * 1024
-
-
-def _resident_kib() -> int:
-    status = Path("/proc/self/status").read_text()
-    return int(status.split("VmRSS:")[1].split()[0])
+        assert resident(os.getpid()) < memory + 30 * 2**20
 
 
 async def test_32_streams_share_the_worker() -> None:

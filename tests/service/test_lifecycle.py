@@ -29,6 +29,7 @@ from service.runtime.state import State
 from service.settings import Settings
 from tests.fakes import PNG, FakeEstimator
 from tests.service.conftest import (
+    both_refuse,
     in_the_model,
     quiet_settings,
     rejected,
@@ -97,9 +98,7 @@ async def test_lost_worker_fails_livez_and_requests(fake: FakeEstimator) -> None
     fake.fatal = frozenset({0x010203})
     async with serving(fake) as service:
         assert (await service.http.get("/livez")).status_code == 200
-        for front in (service.rest, service.grpc):
-            with rejected(ErrorCode.UNAVAILABLE):
-                await front.estimate(PNG)  # type: ignore[attr-defined]
+        await both_refuse(service, ErrorCode.UNAVAILABLE)
         for path in ("/livez", "/readyz"):
             head = await service.http.head(path)
             assert (head.status_code, head.content) == (503, b"")
@@ -122,9 +121,7 @@ async def test_a_lost_device_fails_livez_and_requests(
         await service.rest.estimate(PNG)
         before = len(quiet_logs.getvalue())
         fake.broken = stage
-        for front in (service.rest, service.grpc):
-            with rejected(ErrorCode.UNAVAILABLE):
-                await front.estimate(PNG)  # type: ignore[attr-defined]
+        await both_refuse(service, ErrorCode.UNAVAILABLE)
         for path in ("/livez", "/readyz"):
             response = await service.http.get(path)
             assert response.status_code == 503
@@ -198,9 +195,7 @@ async def test_drain_finishes_what_is_queued(fake: FakeEstimator) -> None:
         readyz = await service.http.get("/readyz")
         assert readyz.status_code == 503
         assert "draining" in readyz.json()["detail"]
-        for front in (service.rest, service.grpc):
-            with rejected(ErrorCode.UNAVAILABLE):
-                await front.estimate(PNG)  # type: ignore[attr-defined]
+        await both_refuse(service, ErrorCode.UNAVAILABLE)
         fake.gate.set()
         answers = await asyncio.gather(*in_flight)
         assert all(answer.people for answer in answers)

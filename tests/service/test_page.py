@@ -266,13 +266,17 @@ async def test_a_webcam_copied_into_a_page_of_another_origin(
 
 
 @in_browser
-async def test_a_copied_video(chromium: Browser, estimator: PoseEstimator, tmp_path: Path) -> None:
+async def test_a_video_and_its_copied_code(
+    chromium: Browser, estimator: PoseEstimator, tmp_path: Path
+) -> None:
     async with page_of(chromium, estimator, max_cycles=1) as (_, page):
         if not await page.evaluate("document.createElement('video').canPlayType('video/mp4')"):
             pytest.skip("this chromium plays no mp4")
         await page.locator("#file").set_input_files(PAN)
         await expect(page.get_by_role("status")).to_contain_text("answers a second")
         await expect(page.get_by_role("button", name="Copy as curl")).to_be_hidden()
+        await expect(page.get_by_role("button", name="Stop")).to_be_hidden()
+        assert (await json_of(page))["people"]
         code = {name: await copied(page, name) for name in COPIED_AS[1:]}
 
         running = await in_console(page, code["JavaScript"])
@@ -327,21 +331,6 @@ async def test_copied_code_with_a_key_and_a_certificate(
 
 
 @in_browser
-async def test_the_page_runs_the_files_of_the_package(
-    chromium: Browser, fake: FakeEstimator
-) -> None:
-    async with serving(fake) as service, window(chromium) as context:
-        page = await context.new_page()
-        scripts: set[str] = set()
-        page.on("request", lambda request: scripts.add(request.url.removeprefix(service.url)))
-        await page.goto(service.url)
-        await expect(page.locator("#models")).to_contain_text("fake-student")
-        package = {f"/web/client/{path.name}" for path in (WEB / "client").glob("*.js")}
-        own = {"/web/page.js", "/web/snippets.js"}
-        assert {script for script in scripts if script.endswith(".js")} == package | own
-
-
-@in_browser
 async def test_webcam_goes_on_when_the_connection_breaks(
     chromium: Browser, fake: FakeEstimator
 ) -> None:
@@ -357,17 +346,6 @@ async def test_webcam_goes_on_when_the_connection_breaks(
         first, again = opened  # by one name, so that a balancer finds the same process
         assert first == again
         assert re.search(r"/pose/stream\?stream=[a-z0-9-]{20,}$", first)
-
-
-@in_browser
-async def test_a_video_file(chromium: Browser, estimator: PoseEstimator) -> None:
-    async with page_of(chromium, estimator, max_cycles=1) as (_, page):
-        if not await page.evaluate("document.createElement('video').canPlayType('video/mp4')"):
-            pytest.skip("this chromium plays no mp4")
-        await page.locator("#file").set_input_files(PAN)
-        await expect(page.get_by_role("status")).to_contain_text("answers a second")
-        await expect(page.get_by_role("button", name="Stop")).to_be_hidden()
-        assert (await json_of(page))["people"]
 
 
 @in_browser
@@ -460,18 +438,23 @@ async def test_by_keyboard_by_name_and_on_a_phone(chromium: Browser, fake: FakeE
 
 
 @in_browser
-async def test_page_and_documentation_need_no_other_host(
+async def test_page_and_documentation_need_the_files_of_the_package_and_no_other_host(
     chromium: Browser, fake: FakeEstimator
 ) -> None:
     async with serving(fake) as service, window(chromium) as context:
         page = await context.new_page()
-        hosts: set[str] = set()
-        page.on("request", lambda request: hosts.add("/".join(request.url.split("/")[:3])))
+        asked: set[str] = set()
+        page.on("request", lambda request: asked.add(request.url))
         await page.goto(service.url)
         await expect(page.locator("#models")).to_contain_text("fake-student")
+        package = {f"/web/client/{path.name}" for path in (WEB / "client").glob("*.js")}
+        scripts = {url.removeprefix(service.url) for url in asked if url.endswith(".js")}
+        assert scripts == package | {"/web/page.js", "/web/snippets.js"}
         await page.goto(f"{service.url}/docs")
         await expect(page.locator(".opblock").first).to_be_visible()
-        assert {host for host in hosts if not host.startswith("data:")} == {service.url}
+        assert {"/".join(url.split("/")[:3]) for url in asked if url[:5] != "data:"} == {
+            service.url
+        }
 
 
 @in_browser

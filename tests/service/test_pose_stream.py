@@ -10,7 +10,6 @@ import pytest
 from sdpose_core.tracking.pace import LONGEST_S, Pace
 from sdpose_core.types import Floats
 from service.client import PoseAnswer, ServiceError, StreamAnswer
-from service.errors import ErrorCode
 from service.parameters import PoseParameters
 from service.pipeline.results import ModelNames, PoseResult
 from service.scheduling.budget import ByteBudget
@@ -253,9 +252,3 @@ def test_trackers_are_kept_for_a_while_and_not_too_many() -> None:
     assert kept.take("b") is None, "a token serves once at a time"
     now = 10.5
     assert kept.take("c") is None
-
-
-def test_settings_are_told_by_name() -> None:
-    with pytest.raises(ServiceError) as wrong:
-        parse_stream_settings({"options": {"deadline_ms": 5}})
-    assert (wrong.value.code, wrong.value.field) == (ErrorCode.INVALID_ARGUMENT, "deadline_ms")

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import shutil
-import subprocess
 import sys
 from pathlib import Path
 
@@ -11,6 +10,7 @@ import pytest
 
 from protos.sdpose.v1 import pose_pb2
 from service.rpc.servicer import PoseServicer
+from tests.commands import run_command
 
 ROOT = Path(__file__).resolve().parents[2]
 RELEASED = ROOT / "protos/released.txtpb"
@@ -22,9 +22,7 @@ def buf(*arguments: str, cwd: Path = ROOT) -> str:
     command = str(beside_python) if beside_python.exists() else shutil.which("buf")
     if command is None:
         pytest.skip("buf is not installed (extra dev)")
-    done = subprocess.run(
-        [command, *arguments], cwd=cwd, capture_output=True, text=True, check=False
-    )
+    done = run_command(command, *arguments, cwd=cwd)
     return done.stdout + done.stderr
 
 

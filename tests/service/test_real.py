@@ -75,7 +75,6 @@ async def test_boxes_and_options_agree(
 async def test_batched_with_others_nobody_gets_anothers_people(
     real: Service, estimator: PoseEstimator, pictures: list[bytes]
 ) -> None:
-    """Concurrent requests for different people of the two pictures, through both front ends."""
     boxes: list[tuple[int, Box, Poses]] = []
     for number, picture in enumerate(pictures):
         image = decode_image(picture, ImageLimits())

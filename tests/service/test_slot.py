@@ -26,10 +26,6 @@ async def assert_closed_as_idle(slot: FrameSlot) -> None:
             await slot.take()
 
 
-async def test_a_slot_without_frames_is_closed() -> None:
-    await assert_closed_as_idle(slot_of())
-
-
 async def test_a_slot_whose_sender_falls_silent_is_closed() -> None:
     slot = slot_of()
     slot.offer(only := Frame(b"one", 1))
@@ -45,14 +41,6 @@ async def test_a_slow_consumer_is_not_idle() -> None:
     slot.offer(second := Frame(b"two", 2))
     await asyncio.sleep(2 * IDLE_S)
     assert await slot.take() is second
-
-
-async def test_a_finished_slot_is_not_idle() -> None:
-    slot = slot_of()
-    slot.offer(last := Frame(b"last", 1))
-    slot.finish()
-    assert await slot.take() is last
-    assert await slot.take() is None
 
 
 async def test_a_frame_at_the_moment_of_the_end_still_counts() -> None:

@@ -74,6 +74,7 @@ async def test_bad_parameters(service: Service, query: str, name: str) -> None:
         ('{"config": 5}', "config"),
         ('{"config": {"colour": 5}}', "colour"),
         ('{"config": {"options": 5}}', "options"),
+        ('{"config": {"options": {"deadline_ms": 5}}}', "deadline_ms"),
         ('{"config": {"drop": "all"}}', "drop"),
         ('{"config": {"detect_every": 0}}', "detect_every"),
         ('{"frame": {"sequence": -1}}', "sequence"),

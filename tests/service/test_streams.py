@@ -37,8 +37,6 @@ from tests.service.stream_clients import (
 
 pytestmark = [pytest.mark.anyio, pytest.mark.parametrize("over", [over_grpc, over_websocket])]
 
-BAD_ARGUMENT = (grpc.StatusCode.INVALID_ARGUMENT, 1008)
-
 
 def failed(answer: StreamAnswer) -> ServiceError:
     assert isinstance(answer.outcome, ServiceError)
@@ -49,6 +47,13 @@ async def until_ended(service: Service, stream: Stream, outcome: str) -> None:
     await until_metrics_have(service, "sdpose_streams_active 0.0")
     line = f'sdpose_requests_total{{api="{stream.api}",outcome="{outcome}"}} 1.0'
     await until_metrics_have(service, line)
+
+
+async def assert_bad(stream: Stream, field: str, message: str = "") -> None:
+    end = await end_of(stream)
+    assert end.status in (grpc.StatusCode.INVALID_ARGUMENT, 1008)
+    assert (end.error.code, end.error.field) == (ErrorCode.INVALID_ARGUMENT, field)
+    assert message in end.error.message
 
 
 async def at_the_gate(fake: FakeEstimator) -> None:
@@ -149,9 +154,7 @@ async def test_settings_come_first(service: Service, fake: FakeEstimator, over: 
         (person,) = people_of(await stream.answer())
         assert len(person.keypoints) == 3
         await stream.configure(settings)
-        end = await end_of(stream)
-    assert end.status in BAD_ARGUMENT
-    assert (end.error.code, end.error.field) == (ErrorCode.INVALID_ARGUMENT, "config")
+        await assert_bad(stream, "config")
 
 
 @pytest.mark.parametrize(
@@ -166,10 +169,7 @@ async def test_bad_settings_end_the_stream(
     service: Service, over: Over, config: dict[str, Any], field: str, message: str
 ) -> None:
     async with over(service, **config) as stream:
-        end = await end_of(stream)
-    assert end.status in BAD_ARGUMENT
-    assert (end.error.code, end.error.field) == (ErrorCode.INVALID_ARGUMENT, field)
-    assert message in end.error.message
+        await assert_bad(stream, field, message)
 
 
 async def test_frame_that_no_cycle_count_fits(service: Service, over: Over) -> None:
@@ -189,9 +189,7 @@ async def test_numbers_rise_from_the_callers_first(
         await stream.send(marked_png(2))
         assert (await stream.answer()).sequence == first + 1
         await stream.send(marked_png(3), sequence=first + 1)
-        end = await end_of(stream)
-    assert end.status in BAD_ARGUMENT
-    assert (end.error.code, end.error.field) == (ErrorCode.INVALID_ARGUMENT, "sequence")
+        await assert_bad(stream, "sequence")
 
 
 async def test_no_number_comes_after_the_largest(service: Service, over: Over) -> None:
@@ -199,7 +197,7 @@ async def test_no_number_comes_after_the_largest(service: Service, over: Over) -
         await stream.send(marked_png(1), sequence=2**64 - 1)
         assert (await stream.answer()).sequence == 2**64 - 1
         await stream.send(marked_png(2))
-        assert (await end_of(stream)).error.field == "sequence"
+        await assert_bad(stream, "sequence")
 
 
 async def test_message_far_over_the_limit(over: Over) -> None:

@@ -5,7 +5,6 @@ from __future__ import annotations
 import asyncio
 import io
 import os
-import shutil
 import ssl
 import subprocess
 import sys
@@ -24,18 +23,17 @@ from service.client import (
     AsyncWebSocketPoseClient,
     ErrorCode,
     GrpcPoseClient,
-    Retry,
     ServiceError,
 )
 from service.process import StartError
 from service.settings import SettingsError, load_settings
 from service.tls import ClientTls, TlsError, TlsFiles, WatchedFiles
+from tests.commands import need, run_command
 from tests.fakes import PNG, FakeEstimator
-from tests.service.conftest import Service, rejected, serving, wait_until
+from tests.service.conftest import ONCE, Service, rejected, serving, wait_until
 from tests.service.processes import ROOT
 
 pytestmark = pytest.mark.anyio
-ONCE = Retry(attempts=1)
 
 
 @dataclass(frozen=True)
@@ -46,8 +44,7 @@ class Authority:
 
     @classmethod
     def made(cls, folder: Path) -> Authority:
-        if shutil.which("openssl") is None:
-            pytest.skip("openssl is not installed")
+        need("openssl")
         folder.mkdir(exist_ok=True)
         names = "-subj /CN=test-ca -addext basicConstraints=critical,CA:TRUE"
         names += " -addext keyUsage=critical,keyCertSign"  # which Python 3.13 and newer want
@@ -74,6 +71,16 @@ class Authority:
             context.load_cert_chain(*shown)
         return context
 
+    def rpc_client(
+        self, target: str, shown: tuple[Path, Path] | None = None
+    ) -> AsyncGrpcPoseClient:
+        """A client that trusts this one, and shows a certificate."""
+        pair = None if shown is None else (shown[1].read_bytes(), shown[0].read_bytes())
+        ca = self.ca.read_bytes()
+        return AsyncGrpcPoseClient(
+            target, root_certificates=ca, client_certificate=pair, retry=ONCE
+        )
+
 
 def _openssl(folder: Path, command: str) -> None:
     subprocess.run(["openssl", *command.split()], cwd=folder, check=True, capture_output=True)
@@ -95,16 +102,10 @@ async def people(
 ) -> list[int]:
     """Those that REST, gRPC and a WebSocket find."""
     context = authority.trusting(shown)
-    pair = None if shown is None else (shown[1].read_bytes(), shown[0].read_bytes())
     found = []
     async with AsyncRestPoseClient(service.url, tls=context, retry=ONCE) as rest:
         found.append(len((await rest.estimate(PNG)).people))
-    async with AsyncGrpcPoseClient(
-        service.target,
-        root_certificates=authority.ca.read_bytes(),
-        client_certificate=pair,
-        retry=ONCE,
-    ) as rpc:
+    async with authority.rpc_client(service.target, shown) as rpc:
         found.append(len((await rpc.estimate(PNG)).people))
     websocket = AsyncWebSocketPoseClient(service.url, tls=context)
     async for answer in websocket.stream([PNG]):
@@ -153,11 +154,7 @@ async def test_mutual_tls_wants_a_certificate_on_every_way(authority: Authority)
             async with httpx.AsyncClient(verify=authority.trusting(shown)) as http:
                 with pytest.raises(httpx.TransportError):
                     await http.get(f"{service.url}/livez")
-            pair = None if shown is None else (shown[1].read_bytes(), shown[0].read_bytes())
-            ca = authority.ca.read_bytes()
-            async with AsyncGrpcPoseClient(
-                service.target, root_certificates=ca, client_certificate=pair, retry=ONCE
-            ) as rpc:
+            async with authority.rpc_client(service.target, shown) as rpc:
                 with pytest.raises(ServiceError):
                     await rpc.estimate(PNG, timeout_s=5)
         async with httpx.AsyncClient() as probe:  # for orchestrators, which show none
@@ -251,11 +248,6 @@ async def test_metrics_on_a_port_of_their_own() -> None:
     assert service.running.result().status == 0
 
 
-async def test_metrics_are_where_they_were_without_that_setting() -> None:
-    async with serving(FakeEstimator()) as service:
-        assert (await service.http.get("/metrics")).status_code == 200
-
-
 async def test_the_clients_say_what_they_trust(authority: Authority) -> None:
     """Both kinds of gRPC client, for images and streams."""
     ca = authority.ca.read_bytes()
@@ -297,9 +289,7 @@ async def test_commands_reach_an_encrypted_service(authority: Authority, tmp_pat
     def streamed(*options: object) -> subprocess.CompletedProcess[str]:
         command = [sys.executable, "-m", "sdpose_core", "stream", frames, "--json", "-", *options]
         environment = {**os.environ, "COLUMNS": "200"}
-        return subprocess.run(
-            [str(each) for each in command], capture_output=True, text=True, env=environment
-        )
+        return run_command(*command, env=environment)
 
     def flat(options: dict[str, Any]) -> list[object]:
         return [each for pair in options.items() for each in pair]

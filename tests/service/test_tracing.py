@@ -8,14 +8,12 @@ import threading
 
 import pytest
 from opentelemetry.sdk.trace import SpanProcessor, TracerProvider
-from opentelemetry.sdk.trace.export import SimpleSpanProcessor
-from opentelemetry.sdk.trace.export.in_memory_span_exporter import InMemorySpanExporter
 
 from protos.sdpose.v1 import pose_pb2
 from service.process import StartError, run_service
 from service.telemetry.tracing import OpenTelemetryTracer, SilentTracer, make_tracer
 from tests.fakes import PNG, FakeEstimator
-from tests.service.conftest import quiet_settings, serving
+from tests.service.conftest import quiet_settings, serving, traced
 
 pytestmark = pytest.mark.anyio
 
@@ -25,10 +23,8 @@ PARENT = f"00-{TRACE:032x}-b7ad6b7169203331-01"
 
 @pytest.mark.parametrize("front", ["rest", "grpc"])
 async def test_one_span_a_stage_in_the_callers_trace(front: str) -> None:
-    seen = InMemorySpanExporter()
-    provider = TracerProvider()
-    provider.add_span_processor(SimpleSpanProcessor(seen))
-    async with serving(FakeEstimator(), tracer=OpenTelemetryTracer(provider)) as service:
+    tracer, seen = traced()
+    async with serving(FakeEstimator(), tracer=tracer) as service:
         if front == "rest":
             files = {"image": ("a", PNG)}
             await service.http.post("/pose", files=files, headers={"traceparent": PARENT})

@@ -107,13 +107,6 @@ def test_a_flicker_gets_no_id() -> None:
     assert tracker.ids_given == 1
 
 
-def test_two_streams_count_for_themselves() -> None:
-    one, other = PeopleTracker(), PeopleTracker()
-    for frame in _frames(APART, seconds=0.2):
-        assert _ids(one.update(frame.poses, frame.time_s)) == [1, 2, 3]
-        assert _ids(other.update(frame.poses, frame.time_s)) == [1, 2, 3]
-
-
 def test_no_people_and_numbers_that_are_none() -> None:
     tracker = PeopleTracker()
     assert _ids(tracker.update(Poses.empty(), 0.0)) == []

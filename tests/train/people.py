@@ -3,14 +3,22 @@
 from __future__ import annotations
 
 import json
+from collections.abc import Iterable, Iterator
+from contextlib import contextmanager
+from dataclasses import replace
 from pathlib import Path
+from typing import Any
 
 import cv2
 import numpy as np
+import torch
 from numpy.typing import NDArray
 
-from sdpose_core.data.shards import CONTEXT_SIZE, CropSample, CropSet
+from sdpose_core.checkpoints import save_student
+from sdpose_core.data.shards import CONTEXT_SIZE, CropSample, CropSet, ShardWriter
+from sdpose_core.model import PRESETS, Student
 from sdpose_core.skeleton import COCO17
+from sdpose_core.vision.heatmaps import encode
 
 # A standing figure in a unit square, x right and y down, left joints on the picture's right.
 FIGURE = np.array(
@@ -43,6 +51,19 @@ def pose(rng: np.random.Generator, box: tuple[float, float, float, float]) -> ND
     return joints.clip(0.02, 0.98) * (box[2], box[3]) + (box[0], box[1])
 
 
+def constant_student(path: Path, x: float, y: float, height: float = 1.0) -> Path:
+    """A student that answers with the same place for every joint, heatmap pixels."""
+    student = Student(replace(PRESETS["sdpose-t"], depth=1))
+    maps, _ = encode(torch.tensor([[[x, y]]]), torch.ones(1, 1))
+    last = student.head[-1]
+    assert isinstance(last, torch.nn.Linear)
+    with torch.no_grad():
+        last.weight.zero_()
+        last.bias.copy_(height * maps.flatten())
+    save_student(student, path, dtype=None)
+    return path
+
+
 def crop_samples(count: int, seed: int = 0) -> list[CropSample]:
     """People in context crops; every third label is by a machine, one joint each unknown."""
     rng = np.random.default_rng(seed)
@@ -65,6 +86,24 @@ def crop_samples(count: int, seed: int = 0) -> list[CropSample]:
             )
         )
     return samples
+
+
+def write_shards(
+    folder: Path, samples: Iterable[CropSample], *, per_shard: int = 1000, prefix: str = "pose"
+) -> list[Path]:
+    """The samples as shards in a folder; returns their files."""
+    with ShardWriter(folder, prefix=prefix, per_shard=per_shard) as writer:
+        for sample in samples:
+            writer.write(sample)
+    return writer.paths
+
+
+@contextmanager
+def changing(annotations: Path) -> Iterator[dict[str, Any]]:
+    """The content of a COCO file, which is written again as the block leaves it."""
+    content: dict[str, Any] = json.loads(annotations.read_text())
+    yield content
+    annotations.write_text(json.dumps(content))
 
 
 def crop_set(count: int, seed: int = 0) -> CropSet:

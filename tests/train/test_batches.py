@@ -49,26 +49,6 @@ def test_processes_share_a_batch_without_overlap() -> None:
     assert len(np.unique(together.reshape(12, -1), axis=0)) == 12
 
 
-def test_threads_give_the_same_batches() -> None:
-    crops = crop_set(6)
-    stream = SampleStream(np.ones(6), seed=0)
-    given = []
-    for workers in (0, 2):
-        batches = iterate_batches(
-            crops,
-            stream,
-            start=2,
-            batch_size=2,
-            make=lambda batch, number: (batch, number),
-            workers=workers,
-        )
-        given.append(islice(batches, 5))
-    for expected, (one, other) in enumerate(zip(*given, strict=True)):
-        np.testing.assert_array_equal(one[0].images, other[0].images)
-        np.testing.assert_array_equal(one[0].keypoints, other[0].keypoints)
-        assert one[1] == other[1] == expected
-
-
 def test_every_thread_has_a_batch_in_hand() -> None:
     """With a batch a task, fewer tasks than threads would leave threads without work."""
     crops = crop_set(2)

@@ -16,7 +16,7 @@ from sdpose_core.evaluate.detection import read_annotated, tall_recall
 from sdpose_core.evaluate.report import Evaluation, evaluate
 from sdpose_core.evaluate.results import read_boxes
 from sdpose_core.skeleton import COCO17
-from tests.train.people import coco_folder
+from tests.train.people import changing, coco_folder
 from tests.train.test_evaluation import answer, noisy
 
 Content = dict[str, Any]
@@ -25,9 +25,8 @@ Change = Callable[[Content], None]
 
 def changed(folder: Path, change: Change) -> tuple[Path, Path]:
     annotations, images = coco_folder(folder)
-    content = json.loads(annotations.read_text())
-    change(content)
-    annotations.write_text(json.dumps(content))
+    with changing(annotations) as content:
+        change(content)
     return annotations, images
 
 
@@ -64,6 +63,7 @@ def computed_fields(content: Content) -> None:
     for annotation in content["annotations"]:
         annotation.pop("iscrowd", None)
         annotation["num_keypoints"] = 0  # wrong, and not asked
+    del content["annotations"][0]["num_keypoints"]
 
 
 def category(number: int, listed: list[Content] | None) -> Change:
@@ -212,6 +212,9 @@ def twice(name: str, **fields: object) -> Change:
         (named("nose", "Nose"), "number 2, 'Nose', comes twice"),
         (named(*COCO17.keypoints[:-1]), "'right_ankle' is missing; expected 17"),
         (named(*COCO17.keypoints, "tail"), "number 18, 'tail', is none of coco17's"),
+        (first(image_id=77), "annotation 10: image 77 is not in the file"),
+        (lambda content: content["annotations"][0].pop("bbox"), "annotation 10 has no 'bbox'"),
+        (category(0, [{"id": 1, "name": "person"}]), "persons have category 1, annotations onl"),
         (first(image_id=[3]), "annotation 10: an id is a whole number or a text"),
         (first(image_id=True), "annotation 10: an id is a whole number or a text, not True"),
         (lambda content: content["annotations"].append(7), "annotation number 8 of the list is no"),

@@ -10,10 +10,8 @@ from pathlib import Path
 import cv2
 import numpy as np
 import pytest
-import torch
 from numpy.typing import NDArray
 
-from sdpose_core.checkpoints import save_student
 from sdpose_core.data.coco import CocoImage, load_coco
 from sdpose_core.data.coco_file import read_coco
 from sdpose_core.estimator import PoseEstimator
@@ -34,12 +32,17 @@ from sdpose_core.evaluate.results import (
 )
 from sdpose_core.evaluate.slices import area_under_curve, copies
 from sdpose_core.evaluate.worst import draw_worst
-from sdpose_core.model import PRESETS, Student
 from sdpose_core.types import Detections, Poses
-from sdpose_core.vision.heatmaps import MAX_REFINEMENT, encode
-from tests.train.people import coco_folder
+from sdpose_core.vision.heatmaps import MAX_REFINEMENT
+from tests.train.people import changing, coco_folder, constant_student
 
 Change = Callable[[NDArray[np.float32], np.random.Generator], NDArray[np.float32]]
+
+
+def coco_set(folder: Path, images: int = 4) -> tuple[Path, list[CocoImage]]:
+    """The file of drawn people, and what is read from it."""
+    annotations, pictures = coco_folder(folder, images)
+    return annotations, load_coco(annotations, pictures)
 
 
 def boxes_of(image: CocoImage) -> NDArray[np.float32]:
@@ -75,8 +78,7 @@ def noisy(keypoints: NDArray[np.float32], rng: np.random.Generator) -> NDArray[n
 
 
 def test_the_truth_scores_one(tmp_path: Path) -> None:
-    annotations, folder = coco_folder(tmp_path)
-    images = load_coco(annotations, folder)
+    annotations, images = coco_set(tmp_path)
     result, scored = evaluate(
         "truth", images, annotations, answer(exact), given_boxes=True, bootstrap=20
     )
@@ -98,8 +100,7 @@ def test_numbers_are_those_of_pycocotools(tmp_path: Path) -> None:
     from pycocotools.coco import COCO
     from pycocotools.cocoeval import COCOeval
 
-    annotations, folder = coco_folder(tmp_path, images=12)
-    images = load_coco(annotations, folder)
+    annotations, images = coco_set(tmp_path, 12)
     found = run(images, answer(noisy, lambda rng: rng.uniform(0.3, 1)), given_boxes=True)
     results = coco_results(found)
     numbers = coco_numbers(annotations, results, [i.image_id for i in images], bootstrap=200)
@@ -116,39 +117,8 @@ def test_numbers_are_those_of_pycocotools(tmp_path: Path) -> None:
     assert low < plain.stats[0] < high
 
 
-def test_what_pycocotools_insists_on_may_be_missing(tmp_path: Path) -> None:
-    annotations, folder = coco_folder(tmp_path, images=2)
-    content = json.loads(annotations.read_text())
-    for person in content["annotations"]:
-        del person["num_keypoints"], person["iscrowd"]
-    content["annotations"][1]["keypoints"] = [0] * 51  # nobody to find
-    annotations.write_text(json.dumps(content))
-    images = load_coco(annotations, folder)
-    result, _ = evaluate("bare", images, annotations, answer(exact), given_boxes=True, bootstrap=0)
-    assert result.people == 3
-    assert result.coco["AP"] == pytest.approx(1)
-    del content["categories"]
-    annotations.write_text(json.dumps(content))
-    assert coco_numbers(annotations, rows_of(images), [1, 2], bootstrap=0).values["AP"] > 0.99
-
-
-def rows_of(images: list[CocoImage]) -> list[dict[str, object]]:
-    return coco_results(run(images, answer(exact), given_boxes=True))
-
-
-def test_people_of_another_category_are_told(tmp_path: Path) -> None:
-    annotations, folder = coco_folder(tmp_path, images=1)
-    content = json.loads(annotations.read_text())
-    for person in content["annotations"]:
-        person["category_id"] = 0
-    annotations.write_text(json.dumps(content))
-    with pytest.raises(ValueError, match=r"people\.json: persons have category 1, annotations onl"):
-        load_coco(annotations, folder)
-
-
 def test_a_source_must_answer_every_box(tmp_path: Path) -> None:
-    annotations, folder = coco_folder(tmp_path, images=1)
-    images = load_coco(annotations, folder)
+    _, images = coco_set(tmp_path, 1)
     with pytest.raises(ValueError, match="got 0 poses for 2 boxes"):
         run(images, lambda *_: Poses.empty(), given_boxes=True)
     known = {images[0].image_id: Detections(boxes_of(images[0]), np.ones(2, np.float32))}
@@ -157,8 +127,7 @@ def test_a_source_must_answer_every_box(tmp_path: Path) -> None:
 
 
 def test_bootstrap_repeats_with_its_seed(tmp_path: Path) -> None:
-    annotations, folder = coco_folder(tmp_path, images=6)
-    images = load_coco(annotations, folder)
+    annotations, images = coco_set(tmp_path, 6)
     results = coco_results(run(images, answer(noisy), given_boxes=True))
     ids = [i.image_id for i in images]
     first, second = (coco_numbers(annotations, results, ids, bootstrap=50) for _ in range(2))
@@ -167,8 +136,7 @@ def test_bootstrap_repeats_with_its_seed(tmp_path: Path) -> None:
 
 
 def test_nothing_found_scores_nothing(tmp_path: Path) -> None:
-    annotations, folder = coco_folder(tmp_path, images=2)
-    images = load_coco(annotations, folder)
+    annotations, images = coco_set(tmp_path, 2)
     result, scored = evaluate(
         "blind", images, annotations, lambda *_: Poses.empty(), given_boxes=False
     )
@@ -180,9 +148,8 @@ def test_nothing_found_scores_nothing(tmp_path: Path) -> None:
 def test_people_without_joints_are_ignored_and_not_their_image(tmp_path: Path) -> None:
     """The published protocol: whoever is found there is neither right nor wrong."""
     annotations, folder = coco_folder(tmp_path, images=3)
-    content = json.loads(annotations.read_text())
-    content["annotations"][0] |= {"keypoints": [0] * 51, "num_keypoints": 0}
-    annotations.write_text(json.dumps(content))
+    with changing(annotations) as content:
+        content["annotations"][0] |= {"keypoints": [0] * 51, "num_keypoints": 0}
     images = load_coco(annotations, folder)
     whole, folder = coco_folder(tmp_path / "whole", images=3)
     everyone = answer(exact)
@@ -251,12 +218,11 @@ def test_copies_of_boxes_from_a_file_go(tmp_path: Path) -> None:
 
 def test_slices_say_who_is_missed_and_where(tmp_path: Path) -> None:
     annotations, folder = coco_folder(tmp_path, images=4)
-    content = json.loads(annotations.read_text())
-    for person in content["annotations"][1::2]:  # the right ones: overlapped, of four joints
-        person["bbox"][0] -= 150
-        person["keypoints"][12:] = [0] * 39
-        person["num_keypoints"] = 4
-    annotations.write_text(json.dumps(content))
+    with changing(annotations) as content:
+        for person in content["annotations"][1::2]:  # the right ones: overlapped, of four joints
+            person["bbox"][0] -= 150
+            person["keypoints"][12:] = [0] * 39
+            person["num_keypoints"] = 4
     images = load_coco(annotations, folder)
 
     def left_only(image: CocoImage, boxes: NDArray[np.float32] | None) -> Poses:
@@ -343,15 +309,7 @@ def test_worst_cases_come_first(tmp_path: Path) -> None:
 
 def test_published_scores_are_the_peaks_themselves(tmp_path: Path) -> None:
     """A student of squared error may answer with peaks above 1: the ranking keeps them apart."""
-    student = Student(replace(PRESETS["sdpose-t"], depth=1))
-    maps, _ = encode(torch.tensor([[[20.0, 30.0]]]), torch.ones(1, 1))
-    last = student.head[-1]
-    assert isinstance(last, torch.nn.Linear)
-    with torch.no_grad():
-        last.weight.zero_()
-        last.bias.copy_(1.25 * maps.flatten())
-    path = tmp_path / "loud.safetensors"
-    save_student(student, path, dtype=None)
+    path = constant_student(tmp_path / "loud.safetensors", 20, 30, height=1.25)
     image, boxes = np.zeros((80, 60, 3), np.uint8), np.array([[5, 5, 55, 75]], np.float32)
     scores = []
     for bound in (None, MAX_REFINEMENT):

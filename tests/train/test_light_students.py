@@ -25,6 +25,7 @@ from sdpose_core.train.recipe.config import (
     TrainConfig,
 )
 from sdpose_core.train.recipe.presets import preset_config
+from tests.train import test_training as training
 from tests.train.people import coco_folder, crop_set
 from tests.train.test_training import logged, run_state
 
@@ -40,17 +41,12 @@ SMALL = replace(
     head_dim=32,
     patch_size=(4, 4),
 )
-QUICK = TrainConfig(
-    name="quick",
+QUICK = replace(
+    training.QUICK,
     student="sdpose-lite",
     data=DataConfig(workers=0, augment=AugmentConfig(colour=0.1)),
-    loss=LossConfig(tokens=0.0),
     optimiser=OptimiserConfig(name="adamw", ema=0.9),
     stages=(StageConfig(batch=2, steps=2, warmup_steps=0),),
-    accelerator="cpu",
-    devices=1,
-    precision="32-true",
-    log_every=1,
 )
 
 

@@ -22,6 +22,7 @@ from sdpose_core.hardware.ray_cluster import ClusterError, cluster
 from sdpose_core.train.loop.state import read_state
 from sdpose_core.train.on_ray import train_on_ray
 from sdpose_core.train.recipe.config import TrainConfig
+from tests.commands import run_command
 from tests.train.people import coco_folder
 from tests.train.test_processes import shallow
 from tests.train.test_training import run_state
@@ -90,11 +91,6 @@ def test_two_workers_go_on_after_one_was_killed(tmp_path: Path) -> None:
     assert all(bool(torch.isfinite(value).all()) for value in state.values())
 
 
-def sdpose(*words: object) -> subprocess.CompletedProcess[str]:
-    command = [sys.executable, "-m", "sdpose_core", *map(str, words)]
-    return subprocess.run(command, capture_output=True, text=True)
-
-
 def test_ctrl_c_saves_and_the_run_goes_on(tmp_path: Path) -> None:
     settings(tmp_path)
     (tmp_path / "endless.toml").write_text(ENDLESS.format(folder=tmp_path))
@@ -114,14 +110,14 @@ def test_ctrl_c_saves_and_the_run_goes_on(tmp_path: Path) -> None:
     step = read_state(run)[0].step
     assert step > 0
     words = ["--resume", "--run", str(run), "--ray-workers", "1", "--steps", "1"]
-    done = subprocess.run([*TRAIN, *words], capture_output=True, text=True)
+    done = run_command(*TRAIN, *words)
     assert done.returncode == 0, done.stderr
     assert f"reached step {step + 1}" in done.stdout
 
 
 def test_a_cluster_that_is_not_there(tmp_path: Path) -> None:
     words = ["--run", str(tmp_path / "run"), "--ray-workers", "1", "--ray-address", "127.0.0.1:1"]
-    done = subprocess.run([*TRAIN, *words], capture_output=True, text=True)
+    done = run_command(*TRAIN, *words)
     assert done.returncode == 2
     assert "no Ray cluster at 127.0.0.1:1" in done.stderr.replace("\n", " ")
 

@@ -5,7 +5,6 @@ from __future__ import annotations
 import json
 import os
 import signal
-import socket
 import subprocess
 import sys
 import threading
@@ -21,12 +20,14 @@ from torch import Tensor
 from sdpose_core.checkpoints import save_student
 from sdpose_core.data.coco import load_coco
 from sdpose_core.data.packing import pack_new, packed_coco
-from sdpose_core.data.shards import ShardWriter, load_shards
+from sdpose_core.data.shards import load_shards
 from sdpose_core.files.outputs import OutputError
 from sdpose_core.model import Student
 from sdpose_core.train.loop.state import read_state
 from sdpose_core.train.loop.synchronise import Agreement, ComputeClock
-from tests.train.people import coco_folder, crop_samples
+from tests.commands import run_command
+from tests.service.processes import free_port
+from tests.train.people import changing, coco_folder, crop_samples, write_shards
 from tests.train.test_training import TINY, run_state
 from tests.train.two_processes import STEPS
 
@@ -36,12 +37,6 @@ def shallow(path: Path) -> Path:
     torch.manual_seed(0)
     save_student(Student(TINY), path)
     return path
-
-
-def free_port() -> int:
-    with socket.socket() as probe:
-        probe.bind(("127.0.0.1", 0))
-        return int(probe.getsockname()[1])
 
 
 @pytest.mark.slow("two processes train, 1 min")
@@ -156,9 +151,8 @@ def test_a_coco_set_is_packed_once(tmp_path: Path) -> None:
     assert len(crops) == 6
     assert crops.decode(0).shape == (516, 496, 3)
     # Another annotation file is another set; nobody's shards are taken away.
-    content = json.loads(annotations.read_text())
-    content["annotations"] = content["annotations"][:2]
-    annotations.write_text(json.dumps(content))
+    with changing(annotations) as content:
+        content["annotations"] = content["annotations"][:2]
     other = packed_coco(annotations, images, tmp_path / "crops", say=again.append)
     assert "packing 2 people" in again[0]
     assert len(load_shards(other)) == 2
@@ -211,9 +205,7 @@ def test_a_set_of_shards_is_complete_or_says_so(tmp_path: Path) -> None:
 def test_a_killed_run_goes_on_without_its_start(tmp_path: Path) -> None:
     """SIGKILL in the middle of steps that each save; then the start file is gone, too."""
     start = shallow(tmp_path / "shallow.safetensors")
-    with ShardWriter(tmp_path / "shards") as writer:
-        for sample in crop_samples(4):
-            writer.write(sample)
+    write_shards(tmp_path / "shards", crop_samples(4))
     recipe, run = tmp_path / "run.toml", tmp_path / "run"
     recipe.write_text(
         'accelerator = "cpu"\nprecision = "32-true"\nthreads = 1\ncheckpoint_minutes = 0.0\n'
@@ -238,12 +230,7 @@ def test_a_killed_run_goes_on_without_its_start(tmp_path: Path) -> None:
     assert counters.step >= 1
     saved = (run / "config.json").read_bytes()
     start.unlink()
-    done = subprocess.run(
-        [*command[:4], "--resume", "--run", str(run), "--steps", "2", "--minutes", "600"],
-        capture_output=True,
-        text=True,
-        check=False,
-    )
+    done = run_command(*command[:4], "--resume", "--run", run, "--steps", "2", "--minutes", "600")
     assert done.returncode == 0, done.stdout + done.stderr
     assert read_state(run)[0].step == counters.step + 2
     assert (run / "config.json").read_bytes() == saved
@@ -284,8 +271,6 @@ def test_torchrun_ends_when_a_process_is_killed_and_the_run_goes_on(tmp_path: Pa
     assert not any(Path(f"/proc/{pid}").exists() for pid in both)
     before = read_state(run)[0].step
     assert before >= 1
-    done = subprocess.run(
-        [*torchrun, "--resume", "--run", str(run), "--steps", "2"], capture_output=True, text=True
-    )
+    done = run_command(*torchrun, "--resume", "--run", run, "--steps", "2")
     assert done.returncode == 0, done.stdout + done.stderr
     assert read_state(run)[0].step == before + 2

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import subprocess
 import sys
 from collections.abc import Callable
 from dataclasses import replace
@@ -21,7 +20,6 @@ from sdpose_core.data.shards import (
     VIEW_SIZE,
     CropSample,
     CropSet,
-    ShardWriter,
     context_regions,
     load_shards,
 )
@@ -30,8 +28,9 @@ from sdpose_core.model import PRESETS, Student, StudentConfig
 from sdpose_core.train.scores import chosen_people, main, score_examples
 from sdpose_core.types import PUBLISHED_VIEW, Floats
 from sdpose_core.vision.geometry import image_to_heatmap
+from tests.commands import run_command
 from tests.train.lamps import WIDE, LitPixels, lamps
-from tests.train.people import draw, pose
+from tests.train.people import draw, pose, write_shards
 
 LEGS = (13, 14, 15, 16)
 """Knees and ankles, which half of the drawn people have not."""
@@ -54,21 +53,15 @@ def legless_people(count: int, seed: int = 0) -> list[CropSample]:
     return samples
 
 
-def shards(folder: Path, samples: list[CropSample]) -> str:
-    """The folder, with the samples in it."""
-    with ShardWriter(folder) as writer:
-        for sample in samples:
-            writer.write(sample)
-    return str(folder)
-
-
 @pytest.fixture(scope="module")
 def people(tmp_path_factory: pytest.TempPathFactory) -> str:
     """A folder of shards with people drawn, some of them labelled by a machine or elsewhere."""
     drawn = legless_people(24)
     machine = [replace(one, key=f"m{one.key}", human=False) for one in drawn[:3]]
     other = [replace(one, key=f"o{one.key}", source="other") for one in drawn[:2]]
-    return shards(tmp_path_factory.mktemp("shards"), [*drawn, *machine, *other])
+    folder = tmp_path_factory.mktemp("shards")
+    write_shards(folder, [*drawn, *machine, *other])
+    return str(folder)
 
 
 def answers(student: str | Path, samples: list[CropSample]) -> tuple[Floats, Floats]:
@@ -96,9 +89,7 @@ def auroc(right: NDArray[np.floating], wrong: NDArray[np.floating]) -> float:
 def test_the_command_fits_scores_and_leaves_keypoints_alone(tmp_path: Path, people: str) -> None:
     target = tmp_path / "scored.safetensors"
     words = ["sdpose-lite", people, "--output", str(target), "--sources", "drawn", "--views", "4"]
-    done = subprocess.run(
-        [sys.executable, "-m", "sdpose_core.train.scores", *words], capture_output=True, text=True
-    )
+    done = run_command(sys.executable, "-m", "sdpose_core.train.scores", *words)
     assert (done.returncode, done.stderr) == (0, "")
     assert done.stdout == f"{target}: scores fitted on 24 people\n"
 
@@ -192,15 +183,7 @@ def test_only_people_labelled_by_hand_are_taken(people: str) -> None:
         chosen_people(crops.select(range(24, 27)), [])
 
 
-def _damaged(folder: Path) -> str:
-    path = folder / "damaged.safetensors"
-    save_student(Student(replace(PRESETS["sdpose-t"], depth=1)), path)
-    path.write_bytes(path.read_bytes()[:5000])
-    return str(path)
-
-
 STUDENTS: dict[str, tuple[Callable[[Path], str], str]] = {
-    "damaged": (_damaged, "damaged.safetensors: not a readable safetensors file"),
     "no file": (lambda folder: str(folder / "no.pth"), "no.pth: no such file"),
     "no weights": (lambda folder: "sdpose-t", "sdpose-t: this package has no trained weights"),
     "unknown": (lambda folder: "sdpose-x", "unknown student 'sdpose-x'"),
@@ -240,10 +223,12 @@ def test_people_that_cannot_be_used_are_named(
     assert "no shards match" in told(tmp_path / "nowhere")
     assert "views: expected at least 1, got 0" in told(people, "--views", 0)
     whole = [replace(one, source="whole") for one in legless_people(4)[::2]]
-    said = told(shards(tmp_path / "whole", whole))
+    write_shards(tmp_path / "whole", whole)
+    said = told(tmp_path / "whole")
     assert "every joint of the 2 people is labelled" in said
     bare = [replace(one, keypoints=0 * one.keypoints) for one in whole]
-    assert "no joint of the 2 people is labelled" in told(shards(tmp_path / "bare", bare))
+    write_shards(tmp_path / "bare", bare)
+    assert "no joint of the 2 people is labelled" in told(tmp_path / "bare")
     torn = tmp_path / "torn.tar"
     torn.write_bytes(next(Path(people).glob("*.tar")).read_bytes()[:1200])
     assert "torn.tar: not a whole tar file" in told(torn)

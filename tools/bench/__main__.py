@@ -15,7 +15,6 @@ import typer
 
 COMMANDS: Final = {
     "batching": "the same load on services that differ in their largest batch",
-    "cycles": "what a second transformer cycle costs",
     "decoding": "OpenCV and Pillow on the same files",
     "detection": "accuracy and speed of person detectors on a COCO file",
     "gpu": "whether a GPU answers as the CPU does, and how fast",
