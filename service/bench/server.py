@@ -23,7 +23,7 @@ _SERVE = "from service.cli.main import main; main()"
 
 @dataclass(frozen=True, slots=True)
 class Server:
-    """Where a service listens, and its process where it is ours (on this machine)."""
+    """A running service: its address, and its process if that is on this machine."""
 
     host: str
     http_port: int
@@ -42,7 +42,7 @@ class Server:
         for line in Path(f"/proc/{self.pid}/status").read_text(encoding="ascii").splitlines():
             if line.startswith(f"{name}:"):
                 return line.split()[1]
-        raise RuntimeError(f"process {self.pid} tells no {name}")
+        raise RuntimeError(f"process {self.pid} reports no {name}")
 
     def open_files(self) -> int:
         """Open file handles of the process."""

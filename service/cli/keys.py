@@ -54,7 +54,7 @@ def show(
 
 def _append(file: Path, lines: str, *, separated: bool) -> None:
     try:
-        # Hashes of random keys give nothing away, but names and limits are nobody's business.
+        # Hashes of random keys give nothing away, but names and limits are private.
         descriptor = os.open(file, os.O_WRONLY | os.O_APPEND | os.O_CREAT, 0o600)
         with os.fdopen(descriptor, "w", encoding="utf-8") as opened:
             opened.write(("\n" if separated else "") + lines)

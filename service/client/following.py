@@ -1,4 +1,4 @@
-"""What the clients of streams have in common: following frames, closing, use as a context."""
+"""Base of the stream clients: following frames, closing, use as a context."""
 
 from __future__ import annotations
 
@@ -86,7 +86,7 @@ class Following(Protocol):
 
 
 def iterate(make: Callable[[], AsyncGenerator[T, None]]) -> Generator[T, None, None]:
-    """What the async generator gives, which runs on its own event loop in another thread."""
+    """The values of an async generator that runs on its own event loop in another thread."""
     with start_blocking_portal() as portal:
         iterator = portal.call(make)
         try:

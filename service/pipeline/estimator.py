@@ -1,4 +1,4 @@
-"""What the service asks of the models; `sdpose_core.PoseEstimator` is the real one."""
+"""Protocol of the models that the service runs; implemented by `sdpose_core.PoseEstimator`."""
 
 from __future__ import annotations
 
@@ -28,7 +28,7 @@ class Estimator(Protocol):
 
     @property
     def backend_name(self) -> str:
-        """What runs the student, such as openvino."""
+        """Name of the runtime that runs the student, such as openvino."""
 
     @property
     def device(self) -> str:
@@ -46,7 +46,7 @@ class Estimator(Protocol):
         """Runs once what requests will need."""
 
     def alive(self) -> bool:
-        """Whether the device still works; asked in any thread, after something failed there."""
+        """Whether the device still works; called in any thread, after something failed there."""
 
     def upload(self, image: Image) -> Frame:
         """The image where the models are; in any thread."""
@@ -76,4 +76,4 @@ class Estimator(Protocol):
         min_score: float | None = None,
         suppress: bool = True,
     ) -> Poses:
-        """Who of the poses of one image of `size` (width, height) is answered; in any thread."""
+        """The poses to answer of those of one image of `size` (width, height) ; in any thread."""

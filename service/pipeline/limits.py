@@ -30,7 +30,7 @@ class PipelineLimits:
 
 
 def allowed_cycles(able: Cycles, limits: PipelineLimits) -> Cycles:
-    """What the student can run, within what the service allows.
+    """The cycles that the student can run and the service allows.
 
     Raises:
         ValueError: the service is set to a number that the student cannot run.

@@ -1,4 +1,4 @@
-"""Who calls over gRPC, by the key in the metadata."""
+"""Authentication over gRPC: the caller, by the key in the metadata."""
 
 from __future__ import annotations
 

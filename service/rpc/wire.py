@@ -41,7 +41,7 @@ def check_size(data: bytes, message: Descriptor, most: int) -> None:
         elif kind in (_FIXED_32, _FIXED_64):
             size = 4 if kind == _FIXED_32 else 8
         else:
-            raise invalid_argument("message", f"does not parse: a field of the kind {kind}")
+            raise invalid_argument("message", f"does not parse: a field of wire type {kind}")
         at += size
         if fields > _MAX_FIELDS or rest > most:
             raise ServiceError(
