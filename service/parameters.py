@@ -95,7 +95,7 @@ class PoseParameters(BaseModel):
 
 
 def each_once(items: Iterable[tuple[str, str]]) -> dict[str, str]:
-    """Raw values by name. Raises `ServiceError` invalid_argument where a name comes twice."""
+    """Raw values by name. Raises `ServiceError` invalid_argument if a name comes twice."""
     single: dict[str, str] = {}
     for name, value in items:
         if name in single:
@@ -195,7 +195,7 @@ def _number(index: int, value: object) -> float:
 
 
 def check_boxes_touch(boxes: Floats, width: int, height: int) -> None:
-    """Raises invalid_argument where a box lies wholly outside the image."""
+    """Raises invalid_argument if a box lies wholly outside the image."""
     outside = (
         (boxes[:, 2] <= 0) | (boxes[:, 3] <= 0) | (boxes[:, 0] >= width) | (boxes[:, 1] >= height)
     )

@@ -82,7 +82,7 @@ async def run_service(
     """Serves until a stop signal (or `stop` is set), or until a worker is lost or stuck for good.
 
     `SIGTERM` and `SIGINT` finish what is queued, a second one ends at once. Raises `StartError`
-    where a port is taken or the models do not load and warm.
+    if a port is taken or the models do not load and warm.
     """
     stop = stop or asyncio.Event()
     with _signals_set(stop):

@@ -31,14 +31,14 @@ class Admission:
         self._held = 0
 
     def expect(self, size: int) -> None:
-        """So many bytes are announced; raises `ServiceError` overloaded where they do not fit.
+        """So many bytes are announced; raises `ServiceError` overloaded if they do not fit.
 
         Nothing is set aside for them: else a client that never sends them would shut out others.
         """
         self._memory.check(size, held=self._held, share=self._caller.share)
 
     def hold(self, size: int) -> None:
-        """So many bytes have come; raises `ServiceError` overloaded where they do not fit."""
+        """So many bytes have come; raises `ServiceError` overloaded if they do not fit."""
         self._memory.take(size, held=self._held, share=self._caller.share)
         self._held += size
 
@@ -109,7 +109,7 @@ class Door:
         """Whether there is room for a request, whatever its key may still do.
 
         Raises `ServiceError` unavailable unless ready; overloaded at the maximum of requests, at
-        this caller's part of it, or where the answer would come too late.
+        this caller's part of it, or if the answer would come too late.
         """
         self._check_ready()
         share = ticket.caller.share

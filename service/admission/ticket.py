@@ -33,7 +33,7 @@ class Ticket:
     Attributes:
         caller: with its key's limits.
         deadlines: of the service.
-        due: the `time.monotonic()` moment that its headers name; None where they name none.
+        due: the `time.monotonic()` moment that its headers name; None if they name none.
         started: the moment at which it came.
     """
 

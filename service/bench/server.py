@@ -70,7 +70,7 @@ def started(settings: Mapping[str, str]) -> Iterator[Server]:
 
 
 def wait_until_ready(url: str, process: subprocess.Popen[bytes] | None = None) -> None:
-    """Asks until it answers 200; raises RuntimeError where that lasts, or the process has ended."""
+    """Asks until it answers 200; raises RuntimeError if that lasts, or the process has ended."""
     end = time.monotonic() + _START_S
     while time.monotonic() < end:
         if process is not None and process.poll() is not None:

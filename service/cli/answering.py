@@ -25,7 +25,7 @@ _WAITING: Final = 64
 class RemoteAnswering:
     """As `LocalAnswering`, with the models of a service; frames travel as JPEG files.
 
-    Goes on with the same people where the connection breaks.
+    Goes on with the same people if the connection breaks.
 
     Args:
         client: open until the frames end.

@@ -191,7 +191,7 @@ class LineFile:
         self._size += len(data)
 
     def finish(self) -> None:
-        """All lines are stored; raises ``OSError`` where they cannot be."""
+        """All lines are stored; raises ``OSError`` if they cannot be."""
         with self._held, self._file:
             if self._regular:
                 os.fsync(self._file.fileno())  # reports a lost network drive first

@@ -16,7 +16,7 @@ def new(
     name: Annotated[str, typer.Argument(help="Who will use it; appears in metrics and logs.")],
     file: Annotated[
         Path | None,
-        typer.Option(help="Key file to add it to (SDPOSE_KEY_FILE); it is made where missing."),
+        typer.Option(help="Key file to add it to (SDPOSE_KEY_FILE); it is made if missing."),
     ] = None,
 ) -> None:
     """Make a key. It is shown once: the file keeps its hash.

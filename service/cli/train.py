@@ -66,7 +66,7 @@ def train(
     ] = None,
     backbone_start: Annotated[
         str | None,
-        typer.Option(help="File or preset of a pretrained backbone, taken where it fits."),
+        typer.Option(help="File or preset of a pretrained backbone, taken if it fits."),
     ] = None,
     coco_cache: Annotated[
         str | None, typer.Option(help="Folder for the packed COCO crops; in the run if not given.")

@@ -33,7 +33,7 @@ class AsyncFollowing(Protocol):
         *,
         reconnect: Reconnect | None = None,
     ) -> AsyncGenerator[StreamAnswer, None]:
-        """As `stream`, on and on where the connection breaks: see `Reconnect`."""
+        """As `stream`, on and on if the connection breaks: see `Reconnect`."""
         async with aclosing(follow(self.stream, frames, ask, stream, reconnect)) as answers:
             async for answer in answers:
                 yield answer
@@ -62,7 +62,7 @@ class Following(Protocol):
         *,
         reconnect: Reconnect | None = None,
     ) -> Generator[StreamAnswer, None, None]:
-        """As `stream`, on and on where the connection breaks: see `Reconnect`."""
+        """As `stream`, on and on if the connection breaks: see `Reconnect`."""
 
         async def answers() -> AsyncGenerator[StreamAnswer, None]:
             async with (

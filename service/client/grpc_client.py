@@ -107,7 +107,7 @@ class GrpcPoseClient(Following):
         `frames` is read in another thread, as fast as it gives; of those that come while the
         server is busy it takes the latest, and counts the others as dropped, unless `stream` allows
         no drops. Raises
-        `ServiceError` where the stream itself ends (nothing is tried again), or what `frames`
+        `ServiceError` if the stream itself ends (nothing is tried again), or what `frames`
         raised.
         """
         config = stream_config(ask, stream)

@@ -1,4 +1,4 @@
-"""Streams that go on where their connection breaks."""
+"""Streams that go on if their connection breaks."""
 
 from __future__ import annotations
 
@@ -22,7 +22,7 @@ _WORTH_IT: Final = (ErrorCode.UNAVAILABLE, ErrorCode.OVERLOADED, ErrorCode.DEADL
 class Reconnect:
     """How a stream goes on after its connection broke.
 
-    It keeps the resume token, so people keep their ids where the service still knows them: the same
+    It keeps the resume token, so people keep their ids if the service still knows them: the same
     process, within its time of grace. If it does not, they get new ones, and `tell` is called. With
     `drop="none"` every frame is answered once: at most `buffer` frames are sent and unanswered, and
     those are sent again. Otherwise the newest frame waits for the new connection, and older ones
@@ -63,7 +63,7 @@ async def follow(
 ) -> AsyncGenerator[StreamAnswer, None]:
     """The answers to `frames` over as many streams as it takes.
 
-    Raises `ServiceError` where another try makes no sense, or what `frames` raises.
+    Raises `ServiceError` if another try makes no sense, or what `frames` raises.
     """
     ask, stream, reconnect = ask or Ask(), stream or StreamAsk(), reconnect or Reconnect()
     outbox = _Outbox(reconnect.buffer if stream.drop == "none" else None)

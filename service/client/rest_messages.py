@@ -112,7 +112,7 @@ def of_one_image(images: Sequence[bytes], error: ServiceError) -> list[PoseAnswe
 
 
 def read_body(body: bytes, read: Callable[[dict[str, Any]], T]) -> T:
-    """`read` of the JSON in a body; raises internal where that is not ours."""
+    """`read` of the JSON in a body; raises internal if that is not ours."""
     try:
         return read(json.loads(body))
     except (ValueError, KeyError, TypeError):

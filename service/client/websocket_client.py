@@ -160,7 +160,7 @@ async def _received(
     sender: _Sender,
     deadline: float | None,
 ) -> str | bytes | None:
-    """The next answer; None where all frames have theirs. Raises what the frames raise."""
+    """The next answer; None if all frames have theirs. Raises what the frames raise."""
     receiving = asyncio.ensure_future(connection.recv())
     try:
         while not receiving.done():

@@ -13,7 +13,7 @@ from service.scheduling.batch_run import BatchLimits
 class PipelineLimits:
     """Bounds of the pipeline as plain values; `least_side` as `ImageDecoder` has it.
 
-    `suppress`, `cycles`: where a request names none.
+    `suppress`, `cycles`: if a request names none.
     """
 
     images: ImageLimits = field(default_factory=ImageLimits)

@@ -289,7 +289,7 @@ def _annotated(image: Image, poses: Poses, min_keypoint_score: float) -> bytes:
         draw_poses,  # the drawing library is heavy and seldom needed
     )
 
-    # Where the caller names no score, the drawing keeps its own: guesses clutter an image.
+    # If the caller names no score, the drawing keeps its own: guesses clutter an image.
     if not min_keypoint_score:
         return encode_jpeg(draw_poses(image, poses))
     return encode_jpeg(draw_poses(image, poses, min_keypoint_score=min_keypoint_score))

@@ -94,7 +94,7 @@ class PoseReplica:
             yield event
 
     def check_health(self) -> None:
-        """Raises where Serve should replace this replica."""
+        """Raises if Serve should replace this replica."""
         if (reason := self._runtime.not_live()) is not None:
             raise RuntimeError(reason)
 

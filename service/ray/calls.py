@@ -116,7 +116,7 @@ class ServeContext:
         return str(self._context.peer())
 
     def time_remaining(self) -> float | None:
-        """Seconds to the deadline of the call; None where it has none.
+        """Seconds to the deadline of the call; None if it has none.
 
         Known where `add_pose_service` is Serve's servicer function; else none is.
         """

@@ -70,7 +70,7 @@ def _wanted_s(query: QueryParams) -> float | None:
 
 
 def callers_of(access: Access, scope: Scope | None = Scope.POSE) -> Identify:
-    """The dependency of routes that are behind the keys: the caller, where it may use `scope`.
+    """The dependency of routes that are behind the keys: the caller, if it may use `scope`.
 
     None lets every key in.
     """

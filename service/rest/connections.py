@@ -31,7 +31,7 @@ class Connections:
         return len(self._open)
 
     def add(self, connection: object, address: str | None) -> bool:
-        """One more of a caller; False where it may not stay."""
+        """One more of a caller; False if it may not stay."""
         caller = network(address)
         files, _ = resource.getrlimit(resource.RLIMIT_NOFILE)  # operators change it as we run
         self._room.bound = min(_MOST, int(files * self._part))

@@ -36,7 +36,7 @@ _log = structlog.get_logger(__name__)
 
 
 def problem(error: ServiceError, request_id: str, status: int | None = None) -> JSONResponse:
-    """The problem document of one error, with Retry-After where trying again makes sense."""
+    """The problem document of one error, with Retry-After if trying again makes sense."""
     status = status or HTTP_STATUS[error.code]
     body: dict[str, object] = {
         "type": "about:blank",

@@ -48,7 +48,7 @@ class CyclesModel(BaseModel):
 
     lowest: int
     highest: int
-    served: int = Field(description="Where a request sets none.")
+    served: int = Field(description="If a request sets none.")
 
 
 class ModelsResponse(BaseModel):

@@ -21,7 +21,7 @@ def check_size(data: bytes, message: Descriptor, most: int) -> None:
     """Bounds what a message holds beside fields of bytes, which are not taken apart.
 
     Raises `ServiceError` payload_too_large for more than `most` bytes or 64 fields of them,
-    invalid_argument where `data` is not what protobuf writes.
+    invalid_argument if `data` is not what protobuf writes.
     """
     images = {
         number

@@ -221,7 +221,7 @@ class Runtime:
 
         Raises:
             ServiceError: already_exists while another is loading, unavailable unless ready, and
-                invalid_argument where the models do not load; then those before stay.
+                invalid_argument if the models do not load; then those before stay.
         """
         before = self._ready_models()
         if self._loading.locked():

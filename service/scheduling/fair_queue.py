@@ -117,7 +117,7 @@ class FairQueue(Generic[W]):
         self._orders[priority].begun(start)
 
     def withdraw(self, item: W) -> bool:
-        """It will not have its turn; False where it does not wait any more."""
+        """It will not have its turn; False if it does not wait any more."""
         if item not in self._items:
             return False
         self._leave(item)

@@ -127,7 +127,7 @@ class WorkPool:
             return job
 
     def _next(self) -> None:
-        """In a pool thread: the job whose turn it is; none where one was dropped."""
+        """In a pool thread: the job whose turn it is; none if one was dropped."""
         with self._lock:
             job = next(iter(self._waiting), None)
             if job is None:
@@ -155,6 +155,6 @@ class WorkPool:
             del self._begun[job]
 
     def _withdraw(self, job: _Job) -> bool:
-        """Takes a job out of the queue; False where it has begun."""
+        """Takes a job out of the queue; False if it has begun."""
         with self._lock:
             return self._waiting.withdraw(job) or job.dropped

@@ -212,14 +212,14 @@ class Settings(BaseSettings):
 
     suppress: bool = Field(
         True,
-        description="Leave out people with the joints of a better scored one, where a request "
+        description="Leave out people with the joints of a better scored one, if a request "
         "does not say; people of given boxes always stay.",
     )
     cycles: int | None = Field(
         None,
         ge=0,
         le=8,
-        description="Transformer cycles where a request names none. Unset: the student's own.",
+        description="Transformer cycles if a request names none. Unset: the student's own.",
     )
     max_cycles: int = Field(
         2,

@@ -82,7 +82,7 @@ class OpenTelemetryTracer:
 def make_tracer(*, enabled: bool) -> Tracer:
     """A tracer that sends over OTLP/HTTP to the address in the `OTEL_*` variables.
 
-    Raises `TracingError` where the extra is not installed.
+    Raises `TracingError` if the extra is not installed.
     """
     if not enabled:
         return SilentTracer()
