@@ -34,11 +34,11 @@ WIDER: Final = 2.0
 
 NEAR, FAR, SIZES = 0.3, 1.0, 1.5
 """Where hidden people are looked for: heights from the expected place, at first and when the id is
-about to be given up; and the ratio of heights that may be one person."""
+about to be dropped; and the ratio of heights that may be one person."""
 
 
 TRUNK, SEEN = (5, 6, 11, 12), 0.3
-"""Shoulders and hips, and the score from which they tell where the trunk is."""
+"""Shoulders and hips, and the score from which they locate the trunk."""
 STEADY = 0.1
 """Share of a frame's movement in the expected one."""
 
@@ -84,7 +84,7 @@ class _Track(STrack):  # type: ignore[misc]
 
     @property
     def joints(self) -> Floats:
-        """Where they are expected now."""
+        """Their expected places in this frame."""
         joints = self._joints.copy()
         joints[:, :2] += self.moved
         return joints
@@ -114,7 +114,7 @@ class _Track(STrack):  # type: ignore[misc]
 
 
 def _trunk(joints: Floats, xywh: Floats) -> NDArray[Any]:
-    """The middle of shoulders and hips (2,), or of the box where they are not seen."""
+    """The middle of shoulders and hips (2,), or of the box if they are not seen."""
     parts = joints[list(TRUNK)]
     weights = np.where(parts[:, 2] >= SEEN, parts[:, 2], 0)
     if np.count_nonzero(weights) < len(TRUNK):
@@ -151,7 +151,7 @@ class PoseByteTracker(BYTETracker):  # type: ignore[misc]
     def assign(self, poses: Poses, lost_frames: int) -> Ids:
         """The id of each person, (N,); ``NO_ID`` before the second sighting.
 
-        ``lost_frames`` is for how many frames a person that is not seen keeps the id.
+        ``lost_frames`` is the number of frames for which a person that is not seen keeps the id.
         """
         self.max_frames_lost = lost_frames
         corners = poses.boxes
@@ -225,7 +225,7 @@ class PoseByteTracker(BYTETracker):  # type: ignore[misc]
         self._begun = activated
 
     def _without_removal_of_duplicates(self, known: list[_Track]) -> None:
-        """Takes back those that ByteTrack dropped as they lie where another is.
+        """Takes back those that ByteTrack dropped as they overlap another.
 
         A person hidden by another is expected just there, and the younger of both would begin again
         with a new id. Duplicates do not come: each person is answered once.
@@ -251,7 +251,7 @@ class PoseByteTracker(BYTETracker):  # type: ignore[misc]
         areas, others = (
             np.array([one.tlwh[2] * one.tlwh[3] for one in side]) for side in (tracks, detections)
         )
-        # An uncertain joint says little; none at all would leave nothing to average.
+        # An uncertain joint counts little; none at all would leave nothing to average.
         certain = np.minimum(ours[:, None, :, 2], theirs[None, :, :, 2]) + 1e-3
         alike = oks_matrix(
             ours[..., :2], areas, theirs[..., :2], others, weights=certain, widen=WIDER

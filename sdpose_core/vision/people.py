@@ -103,7 +103,7 @@ def each_once(poses: Poses) -> Poses:
 
     Poses of one person become one: the best, with the mean of their joints, weighted by scores.
     Of two people who have many joints in common the worse loses these; so does one who is a
-    doubtful detection, whatever is in common. Poses are compared only where their boxes touch, so
+    doubtful detection, whatever is in common. Poses are compared only if their boxes touch, so
     that the cost of a crowd grows with its contacts.
     """
     better, worse = touching(poses.boxes)

@@ -18,11 +18,11 @@ FEATURES: Final = 3 * NUM_KEYPOINTS + 6
 """Length of ``pose_features``."""
 SMALLEST: Final = 0.01
 BOX: Final = 0.3
-"""Power of the box's score: what it says is mostly said by the joints, too."""
+"""Power of the box's score, most of whose information is in the joints, too."""
 
 
 def pose_features(places: Floats, scores: Floats) -> Floats:
-    """What a person's score is computed from, ``(N, 57)``.
+    """Features of a person's score, ``(N, 57)``.
 
     The joint scores, their logarithms, the scores in order of size; mean and spread of the joints,
     weighted by their scores, and their extent.
