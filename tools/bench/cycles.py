@@ -20,7 +20,7 @@ def main(
     rounds: Rounds = 2,
     seconds: Seconds = 5.0,
 ) -> None:
-    """What the second transformer cycle costs (`SDPOSE_CYCLES`).
+    """The cost of the second transformer cycle (`SDPOSE_CYCLES`).
 
     SDPOSE_STUDENT must name a checkpoint of two cycles, which the embedded student has not.
     """
@@ -28,13 +28,13 @@ def main(
     typer.echo(f"{machine()}\n")
     numbers = [int(number) for number in clients.split(",")]
     plan = ServeBench(read_images(images), numbers, rounds, seconds)
-    wanted = {f"cycles={value}": {"SDPOSE_CYCLES": value} for value in ("1", "2")}
-    with several(wanted) as servers:
+    settings = {f"cycles={value}": {"SDPOSE_CYCLES": value} for value in ("1", "2")}
+    with several(settings) as servers:
         typer.echo(side_by_side(servers, plan, progress_line))
 
 
 def _need_cycles(count: int) -> None:
-    """Refuse a student that cannot run so often now, instead of when its service ends at once."""
+    """Reject a student that cannot run so often now, instead of when its service ends at once."""
     student = load_settings().student
     able = find_checkpoint(student).config.cycles
     if able.highest < count:
