@@ -25,7 +25,7 @@ from tools.lock import ROOT
 
 _TEST = re.compile(r"`(tests/[\w/]+\.py::test_\w+)`")
 _LEAST_GOODPUT = 0.8
-"""Of the peak. The aim is 0.9; the load generator shares the processor, and machines vary."""
+"""Part of the peak. The aim is 0.9; the load generator shares the processor, machines vary."""
 _LATEST_REFUSAL_MS = 50.0
 _RISE_MIB = 1.0
 

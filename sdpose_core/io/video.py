@@ -29,7 +29,7 @@ CONTAINERS: Final = ",".join(
         *("gif", "apng"),
     )
 )
-"""What FFmpeg may take an input for: files that hold what they show. Lists, scripts and
+"""Formats that FFmpeg may take: files that hold what they show. Lists, scripts and
 descriptions (m3u8, concat, DASH, SDP) would lead it to other files and hosts."""
 NOT_FOLLOWED: Final = "a playlist or script, which is not followed, or no video that is read"
 

@@ -31,7 +31,7 @@ CANDIDATES: Final = 2
 LIKELY: Final = 0.3
 """A joint that scores this much is likely; a person without one is none."""
 OUTSIDE: Final = 0.05
-"""What the score of a joint beyond the image is multiplied with: it cannot be seen."""
+"""Factor of the score of a joint beyond the image: it cannot be seen."""
 SAME_PERSON: Final = 0.65
 """Poses more similar (OKS) are of one person."""
 SAME_JOINT: Final = 0.7

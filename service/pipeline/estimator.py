@@ -10,9 +10,9 @@ from sdpose_core.types import Cycles, Detections, Floats, Image, Poses
 Frame = Any
 """An image where the models are; what `Estimator.upload` gives."""
 Crops = Any
-"""What `Estimator.crop` gives and `Estimator.heatmaps` takes."""
+"""Crops: output of `Estimator.crop`, input of `Estimator.heatmaps`."""
 Heatmaps = Any
-"""What `Estimator.heatmaps` gives and `Estimator.keypoints` takes."""
+"""Heatmaps: output of `Estimator.heatmaps`, input of `Estimator.keypoints`."""
 
 
 class Estimator(Protocol):

@@ -138,7 +138,7 @@ def test_pictures_of_two_sizes_are_told_before_training(tmp_path: Path) -> None:
             for sample in samples:
                 writer.write(sample)
     with pytest.raises(
-        ValueError, match=r"b-0000\.tar holds pictures of \(496, 516\).*\(269, 358\)"
+        ValueError, match=r"b-0000\.tar holds images of \(496, 516\).*\(269, 358\)"
     ):
         load_shards([tmp_path])
     mixed = CropSet.from_samples([*small, replace(small[0], image=wide, source="other")])
@@ -198,7 +198,7 @@ def test_mistakes_of_a_coco_sets_images_are_named(tmp_path: Path) -> None:
     with pytest.raises(ValueError, match=r"000001\.png: 420x300 pixels, but annotated as 300x420"):
         replace(images[0], width=300, height=420).read()
     images[0].path.write_bytes(b"no picture")
-    with pytest.raises(ValueError, match=r"000001\.png: picture of 10 bytes does not decode"):
+    with pytest.raises(ValueError, match=r"000001\.png: image of 10 bytes does not decode"):
         images[0].read()
     content = json.loads(annotations.read_text())
     del content["images"][1]["width"]
@@ -255,7 +255,7 @@ def test_a_picture_that_is_cut_short_is_named(tmp_path: Path, kind: str) -> None
         with ShardWriter(folder) as writer:
             for sample in (samples[0], cut, samples[2]):
                 writer.write(sample)
-        with pytest.raises(ValueError, match=rf"pose-0000\.tar: {cut.key}: .*cut short"):
+        with pytest.raises(ValueError, match=rf"pose-0000\.tar: {cut.key}: .*truncated"):
             load_shards([folder])
     with ShardWriter(tmp_path / "whole") as writer:
         for sample in (samples[0], replace(samples[1], image=whole), samples[2]):

@@ -26,7 +26,7 @@ from service.cli.bench_shared import Images, progress_line, read_images
 Progress = Callable[[str], None]
 _AFTER_S = 6.0
 _CALM = 0.25
-"""Of the peak, before and after."""
+"""Load before and after, as a part of the peak."""
 _FEW = 0.05
 _KINDS = (
     (200, "answered", "tab:blue"),
