@@ -13,7 +13,7 @@ _OPENING = (b",", b"[", b"{")
 _SLOW = b"\\" + bytes(range(128, 256))
 """Bytes that the parser takes one by one while no other thread of Python can run."""
 _SLOW_SHARE = 16
-"""Number of bytes of which one may be slow. Base64 has a line's end in 76, or an escaped / in 64."""
+"""Number of bytes of which one may be slow. Base64 has a line end in 76, or an escaped / in 64."""
 
 
 class JsonBound:
