@@ -137,9 +137,7 @@ def test_pictures_of_two_sizes_are_told_before_training(tmp_path: Path) -> None:
         with ShardWriter(tmp_path, prefix=name) as writer:
             for sample in samples:
                 writer.write(sample)
-    with pytest.raises(
-        ValueError, match=r"b-0000\.tar holds images of \(496, 516\).*\(269, 358\)"
-    ):
+    with pytest.raises(ValueError, match=r"b-0000\.tar holds images of \(496, 516\).*\(269, 358\)"):
         load_shards([tmp_path])
     mixed = CropSet.from_samples([*small, replace(small[0], image=wide, source="other")])
     with pytest.raises(ValueError, match="sample 2 of source 'other': image of shape"):
