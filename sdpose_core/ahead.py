@@ -14,7 +14,7 @@ Made = TypeVar("Made")
 def ahead(
     work: Callable[[T], Made], items: Iterable[T], *, workers: int, limit: int, name: str
 ) -> Generator[Made, None, None]:
-    """What ``work`` makes of each item, in the order of ``items``.
+    """Results of ``work`` for each item, in the order of ``items``.
 
     Closing it cancels what has not begun. An error of ``work`` is raised at its item's turn.
 

@@ -59,7 +59,7 @@ COSTS: Final = {
     "sdpose-lite": Cost(2_144_157, 0.302, 0.302, None, None),
 }
 EMBEDDED_COSTS: Final = {"sdpose-lite": Cost(1_307_748, 0.302, 0.302, None, None)}
-"""Of embedded networks that are smaller than their preset, such as one without its transformer."""
+"""Costs of embedded networks smaller than their preset, such as one without its transformer."""
 DETECTOR_PARAMETERS: Final = 2_597_051
 DETECTOR_GMACS: Final = 3.218
 LICENCE: Final = "AGPL-3.0-or-later"

@@ -170,7 +170,7 @@ class PoseEstimator:
 
     @property
     def backend_name(self) -> str:
-        """What runs the student: ``"torch"`` or ``"openvino"``."""
+        """Name of the runtime of the student: ``"torch"`` or ``"openvino"``."""
         return self.backend.name
 
     @property

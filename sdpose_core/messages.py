@@ -15,6 +15,6 @@ def error_line(error: BaseException, limit: int = 300) -> str:
 
 
 def first_complaint(error: ValidationError) -> tuple[str, str]:
-    """Where pydantic's first complaint is, such as ``"stages.0.batch"``, and what it says."""
+    """Where pydantic's first complaint is, such as ``"stages.0.batch"``, and its text."""
     first = error.errors()[0]
     return ".".join(map(str, first["loc"])), first["msg"].removeprefix("Value error, ")

@@ -20,7 +20,7 @@ Image: TypeAlias = NDArray[np.uint8]
 Floats: TypeAlias = NDArray[np.float32]
 
 NO_DETECTOR: Final = "none"
-"""Name in the place of a detector's where there is none."""
+"""Name in the place of a detector's if there is none."""
 
 
 def check_image(image: Any, name: str = "image") -> Image:
@@ -73,8 +73,8 @@ def _require(array: Any, shape: tuple[int | None, ...], name: str) -> None:
         want is None or want == got for want, got in zip(shape, array.shape, strict=True)
     )
     if not fits:
-        wanted = tuple("N" if want is None else want for want in shape)
-        raise ValueError(f"{name}: expected shape {wanted}, got {array.shape}")
+        expected = tuple("N" if want is None else want for want in shape)
+        raise ValueError(f"{name}: expected shape {expected}, got {array.shape}")
 
 
 @dataclass(frozen=True, slots=True, eq=False)
@@ -124,17 +124,17 @@ class Cycles(NamedTuple):
     highest: int
     served: int
 
-    def check(self, asked: int | None) -> int:
-        """``asked`` if the student supports it; None is the served number.
+    def check(self, requested: int | None) -> int:
+        """``requested`` if the student supports it; None is the served number.
 
         Raises:
             ValueError: naming the range.
         """
-        if asked is None:
+        if requested is None:
             return self.served
-        if not self.lowest <= asked <= self.highest:
-            raise ValueError(f"cycles: expected {self.described}, got {asked}")
-        return asked
+        if not self.lowest <= requested <= self.highest:
+            raise ValueError(f"cycles: expected {self.described}, got {requested}")
+        return requested
 
     @property
     def described(self) -> str:
@@ -193,7 +193,7 @@ class Poses:
         keypoint_scores: ``(N, K)`` float32 in 0..1.
         boxes: ``(N, 4)`` float32, xyxy pixels of the image.
         scores: ``(N,)`` float32 in 0..1, high where a good pose is expected.
-        ids: ``(N,)`` int64, who it is over time, 0 where that is not known yet; None without
+        ids: ``(N,)`` int64, who it is over time, 0 if that is not known yet; None without
             tracking.
         skeleton: Which keypoints these are, K of them.
     """
@@ -224,7 +224,7 @@ class Poses:
         return all(bool(np.isfinite(values).all()) for values in numbers)
 
     def select(self, chosen: NDArray[np.bool_] | NDArray[np.intp]) -> Poses:
-        """Those that ``chosen`` marks, (N,) bool, or names in the order wanted, (M,) indices."""
+        """Those that ``chosen`` marks, (N,) bool, or names in the requested order, (M,) indices."""
         return Poses(
             self.keypoints[chosen],
             self.keypoint_scores[chosen],

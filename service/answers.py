@@ -63,7 +63,7 @@ class Size:
 
 
 class Models(TypedDict):
-    """What answered."""
+    """Names of the models that answered."""
 
     student: str
     detector: str
@@ -110,12 +110,12 @@ class PoseAnswer:
 
     @property
     def width(self) -> int:
-        """Of the image, in pixels."""
+        """Width of the image, in pixels."""
         return self.image.width
 
     @property
     def height(self) -> int:
-        """Of the image, in pixels."""
+        """Height of the image, in pixels."""
         return self.image.height
 
 

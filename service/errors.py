@@ -11,7 +11,7 @@ from enum import StrEnum
 
 
 class ErrorCode(StrEnum):
-    """What went wrong; the codes mean the same over REST and gRPC."""
+    """Error codes; they mean the same over REST and gRPC."""
 
     INVALID_IMAGE = "invalid_image"
     UNSUPPORTED_MEDIA_TYPE = "unsupported_media_type"
@@ -30,7 +30,7 @@ class ErrorCode(StrEnum):
 class ServiceError(Exception):
     """An error that is safe to show to the caller.
 
-    `field` names the parameter at fault; `retry_after_s` says when a retry makes sense.
+    `field` names the parameter at fault; `retry_after_s` is the time after which to try again.
     """
 
     def __init__(
@@ -70,7 +70,7 @@ def invalid_argument(field: str, message: str) -> ServiceError:
 
 
 def overloaded(message: str, retry_after_s: float = 1.0) -> ServiceError:
-    """More than can be done now; `retry_after_s` says when a retry makes sense."""
+    """More than can be done now; `retry_after_s` is the time after which a retry makes sense."""
     return ServiceError(ErrorCode.OVERLOADED, message, retry_after_s=retry_after_s)
 
 
@@ -80,7 +80,7 @@ def unavailable(message: str) -> ServiceError:
 
 
 def stopping() -> ServiceError:
-    """What has not begun will not, since the process ends."""
+    """The error of work that has not begun when the process ends."""
     return unavailable("the service is stopping")
 
 
@@ -90,11 +90,7 @@ def deadline_exceeded(where: str) -> ServiceError:
 
 
 def without_frames(error: ServiceError) -> ServiceError:
-    """The error itself, no longer with those who raised it.
-
-    Their frames refer to images, and in a circle to the error: memory that is free only when
-    Python's collector comes by.
-    """
+    """The error without traceback, context and cause: docs/decisions/0015-memory.md."""
     error.__traceback__ = error.__context__ = error.__cause__ = None
     return error
 

@@ -13,11 +13,11 @@ _OPENING = (b",", b"[", b"{")
 _SLOW = b"\\" + bytes(range(128, 256))
 """Bytes that the parser takes one by one while no other thread of Python can run."""
 _SLOW_SHARE = 16
-"""Of so many bytes one may be slow. Base64 has a line's end in 76, or an escaped / in 64."""
+"""Number of bytes of which one may be slow. Base64 has a line end in 76, or an escaped / in 64."""
 
 
 class JsonBound:
-    """What one text may hold: at most `most` values, and not much that is slow to read.
+    """Limits of one JSON text: at most `most` values, and not much that is slow to read.
 
     A comma within a string counts too; `field` names the text in errors.
     """
@@ -33,11 +33,11 @@ class JsonBound:
         self._slow += len(piece) - len(piece.translate(None, _SLOW))
         self._size += len(piece)
         if self._values > self._most:
-            raise self._refusal(f"more than the {self._most} values allowed in its JSON")
+            raise self._rejection(f"more than the {self._most} values allowed in its JSON")
         if self._slow > self._most + self._size // _SLOW_SHARE:
-            raise self._refusal("too many characters of its JSON are escaped or beyond ASCII")
+            raise self._rejection("too many characters of its JSON are escaped or beyond ASCII")
 
-    def _refusal(self, message: str) -> ServiceError:
+    def _rejection(self, message: str) -> ServiceError:
         message = f"{self._field}: {message}"
         return ServiceError(ErrorCode.PAYLOAD_TOO_LARGE, message, field=self._field)
 
@@ -50,7 +50,7 @@ def most_values(boxes: int, images: int = 1) -> int:
 def read_json(text: bytes | str, most: int, field: str) -> Any:
     """The value of a text of at most `most` values, however long; else as `JsonBound.add`.
 
-    Also raises `ServiceError` invalid_argument where it is no JSON.
+    Also raises `ServiceError` invalid_argument if it is no JSON.
     """
     given = text.encode(errors="replace") if isinstance(text, str) else text
     JsonBound(most, field).add(given)

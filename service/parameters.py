@@ -95,7 +95,7 @@ class PoseParameters(BaseModel):
 
 
 def each_once(items: Iterable[tuple[str, str]]) -> dict[str, str]:
-    """Raw values by name. Raises `ServiceError` invalid_argument where a name comes twice."""
+    """Raw values by name. Raises `ServiceError` invalid_argument if a name comes twice."""
     single: dict[str, str] = {}
     for name, value in items:
         if name in single:
@@ -111,7 +111,7 @@ def parse_parameters(given: Mapping[str, object]) -> PoseParameters:
     except ValidationError as error:
         known = ["boxes", *PoseParameters.model_fields]
         raise rejected(error, "parameter", known) from None
-    for name, value in given.items():  # Python's own way to write numbers, and nobody else's
+    for name, value in given.items():  # only Python writes numbers so
         if isinstance(value, str) and "_" in value:
             raise invalid_argument(name, f"must be a number, not {value[:40]!r}")
     if parameters.deadline_ms is not None and not math.isfinite(parameters.deadline_ms):
@@ -129,9 +129,9 @@ def rejected(error: ValidationError, what: str, known: Iterable[str]) -> Service
 
 
 def parse_boxes(text: str, images: int, max_boxes: int) -> list[Floats | None]:
-    """The boxes of each image from JSON; None where people are to be detected.
+    """The boxes of each image from JSON; None to detect people.
 
-    One image: a list of boxes. Several: a list with one such list, or null, an image. A box is
+    One image: a list of boxes. Several: a list with one such list, or null, per image. A box is
     `[x1, y1, x2, y2]` or `{"x", "y", "width", "height"}`, in pixels. Raises `ServiceError`.
     """
     value = read_json(text, most_values(max_boxes, images), "boxes")
@@ -195,7 +195,7 @@ def _number(index: int, value: object) -> float:
 
 
 def check_boxes_touch(boxes: Floats, width: int, height: int) -> None:
-    """Raises invalid_argument where a box lies wholly outside the image."""
+    """Raises invalid_argument if a box lies wholly outside the image."""
     outside = (
         (boxes[:, 2] <= 0) | (boxes[:, 3] <= 0) | (boxes[:, 0] >= width) | (boxes[:, 1] >= height)
     )

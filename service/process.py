@@ -82,12 +82,12 @@ async def run_service(
     """Serves until a stop signal (or `stop` is set), or until a worker is lost or stuck for good.
 
     `SIGTERM` and `SIGINT` finish what is queued, a second one ends at once. Raises `StartError`
-    where a port is taken or the models do not load and warm.
+    if a port is taken or the models do not load and warm.
     """
     stop = stop or asyncio.Event()
     with _signals_set(stop):
         try:
-            tracer = tracer or make_tracer(wanted=settings.tracing)
+            tracer = tracer or make_tracer(enabled=settings.tracing)
         except TracingError as error:
             raise StartError(str(error)) from None
         try:
@@ -140,7 +140,7 @@ async def _run(
     )
     if runtime.access.open and not addresses.local and settings.tls_client_ca is None:
         _log.warning(
-            "open to everyone who reaches it: without keys nobody is refused",
+            "open to everyone who reaches it: no keys are configured",
             host=settings.host,
             do="set SDPOSE_KEY_FILE or SDPOSE_API_KEYS",
         )

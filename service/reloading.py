@@ -1,4 +1,4 @@
-"""What is taken up while the service runs: changed keys and certificates, and SIGHUP."""
+"""Hot reload: key file and certificates when they change, keys and models on SIGHUP."""
 
 from __future__ import annotations
 
@@ -46,7 +46,7 @@ class Reloading:
 
     @contextmanager
     def on_hangup(self) -> Iterator[None]:
-        """While it lasts, SIGHUP reads the keys and loads the models anew."""
+        """While it lasts, SIGHUP reloads the keys and the models."""
         loop = asyncio.get_running_loop()
         loop.add_signal_handler(signal.SIGHUP, self._all)
         try:

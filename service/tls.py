@@ -8,7 +8,7 @@ from pathlib import Path
 
 
 class TlsError(ValueError):
-    """One sentence that says which file is wrong and why."""
+    """One sentence on which file is wrong and why."""
 
 
 class WatchedFiles:
@@ -19,7 +19,7 @@ class WatchedFiles:
         self._seen = self._marks()
 
     def changed(self) -> bool:
-        """Whether one was replaced or written since the last time that this was asked."""
+        """Whether one was replaced or written since the last call."""
         before, self._seen = self._seen, self._marks()
         return self._seen != before
 
@@ -37,7 +37,7 @@ def _mark(path: Path) -> tuple[int, int, int] | None:
 
 @dataclass(frozen=True, slots=True)
 class TlsFiles:
-    """PEM files: the certificate with its chain, its key, and whose clients are let in.
+    """PEM files: the certificate with its chain, its key, and the CA whose clients are admitted.
 
     Without `client_ca` no client need show a certificate.
     """
@@ -61,7 +61,7 @@ class TlsFiles:
     def load_into(self, context: ssl.SSLContext) -> None:
         """Reads the files into a context that may be in use: later connections get them.
 
-        Raises `TlsError`; the context then is as it was, unless the file with the CA is at fault.
+        Raises `TlsError`; the context then is unchanged, unless the file with the CA is at fault.
         """
         _load_pair(context, self.certificate, self.key)
         if self.client_ca is not None:
@@ -69,8 +69,8 @@ class TlsFiles:
             context.verify_mode = ssl.CERT_REQUIRED
 
     def read(self) -> tuple[bytes, bytes, bytes | None]:
-        """Key, certificate and CA as they are now. Raises `TlsError`."""
-        self.context()  # gRPC itself tells of a wrong one only when somebody connects
+        """The current key, certificate and CA. Raises `TlsError`."""
+        self.context()  # gRPC itself reports a wrong one only when a client connects
         ca = None if self.client_ca is None else _bytes_of(self.client_ca)
         return _bytes_of(self.key), _bytes_of(self.certificate), ca
 
@@ -87,7 +87,7 @@ class ClientTls:
     key: Path | None = None
 
     def context(self) -> ssl.SSLContext | None:
-        """For HTTPS; None as usual, where no file is named. Raises `TlsError`."""
+        """For HTTPS; None as usual, if no file is named. Raises `TlsError`."""
         if self == ClientTls():
             return None
         context = ssl.SSLContext(ssl.PROTOCOL_TLS_CLIENT)
@@ -135,7 +135,7 @@ def _bytes_of(path: Path) -> bytes:
 
 
 def _no_password() -> bytes:
-    raise ValueError("the key is encrypted, and nobody is there to type its password")
+    raise ValueError("the key is encrypted, and there is no way to enter its password")
 
 
 def _why(error: Exception) -> str:

@@ -1,9 +1,9 @@
 """`make compose-check`: builds the CPU image and runs the compose file, by Podman.
 
-In a copy of the clone it does what docs/deployment.md says, with podman-compose in the place of
-`docker compose`, and looks at what comes of it: health, answers, a camera, alerts, restarts, the
-end under load, an upgrade behind nginx, rights and ports. The containers have a network of their
-own, so ports in use do not matter and the service has no way out.
+In a copy of the clone it follows docs/deployment.md, with podman-compose in the place of
+`docker compose`, and checks the result: health, answers, a camera, alerts, restarts, the
+end under load, an upgrade behind nginx, rights and ports. The containers have a separate
+network, so ports in use do not matter and the service has no way out.
 
 Needs root on Linux and Debian's `podman`, `runc`, `iptables`, `iproute2`, `debootstrap`, `git` and
 `openssl`. Images of others are made of Debian's packages (`tools/deployment/stand_ins.py`), or
@@ -13,14 +13,14 @@ variables of `.env` count as they do for compose. `--keep FOLDER` keeps the laye
 
 Where Docker does otherwise than Podman:
 
-- Docker asks the health check itself; Podman leaves that to systemd, so it is asked from here.
+- Docker runs the health check itself; Podman leaves that to systemd, so it is run from here.
 - Docker's name server is 127.0.0.11, Podman's the gateway: `upstreams-compose.conf` is changed.
 - `up --no-deps` of podman-compose would restart nginx with the service it depends on: that
   `depends_on` is left out. `--wait` does nothing there: waited for from here.
 - Podman makes /run and /var/tmp writable beside /tmp in a read-only container; nothing may be
   written there.
-- Docker builds stages side by side, and refuses a GPU that its toolkit does not know with words of
-  its own ("could not select device driver").
+- Docker builds stages side by side, and rejects a GPU that its toolkit does not know with another
+  message ("could not select device driver").
 """
 
 from __future__ import annotations
@@ -141,11 +141,11 @@ def check_answers(report: Report, project: Project, picture: Path) -> None:
         report.prove(f"a gRPC stream: {frames} of 4 frames answered with people", frames == 4)
     project.engine(
         *("run", "--detach", "--name=camera", "--network=sdpose_default"),
-        *(f"--volume={_CAMERA}:/camera.py:ro", f"--volume={picture}:/picture.jpg:ro"),
-        *("python:3.11-slim-bookworm", "python", "/camera.py", "/picture.jpg", "8080"),
+        *(f"--volume={_CAMERA}:/camera.py:ro", f"--volume={picture}:/image.jpg:ro"),
+        *("python:3.11-slim-bookworm", "python", "/camera.py", "/image.jpg", "8080"),
     )
     refused = _add_camera("http://prometheus:9090/")
-    report.prove("a camera that no pattern allows is refused", refused.status_code == 422)
+    report.prove("a camera that no pattern allows is rejected", refused.status_code == 422)
     added = _add_camera("http://camera:8080/live")
     report.prove("one that a pattern allows is taken", added.status_code == 201, found=added.text)
     people = _people_of_camera()
@@ -217,14 +217,14 @@ def check_end(report: Report, project: Project, api: PrometheusApi, image: bytes
     report.prove(f"`docker compose stop` ends it after {took:.1f} s with 0, not by force",
                  state["ExitCode"] == 0, found=state["ExitCode"])  # fmt: skip
     finished = '"finished": true' in project.engine("logs", "--tail=1", name)
-    report.prove("its last line says that all work in flight was finished", finished)
-    # Every call was answered, or refused before it began: none broke off. CANCELLED is gRPC's own
+    report.prove("its last line reports that all work in flight was finished", finished)
+    # Every call was answered, or rejected before it began: none broke off. CANCELLED is gRPC's own
     # word for a call that comes while the server closes.
-    for outcomes, wanted in (
+    for outcomes, allowed in (
         (rest.outcomes, {200, 429, 503, "ConnectError"}),
         (calls.outcomes, {"OK", "RESOURCE_EXHAUSTED", "UNAVAILABLE", "CANCELLED"}),
     ):
-        report.prove(f"no call was cut off: {dict(outcomes)}", set(outcomes) <= wanted)
+        report.prove(f"no call was cut off: {dict(outcomes)}", set(outcomes) <= allowed)
     wait_until("SdposeDown fires", lambda: "SdposeDown" in _firing(api), 90)
     report.prove("SdposeDown fires")
     project.compose("--profile", "cpu", "up", "--detach", "--no-build")
@@ -265,7 +265,7 @@ def check(report: Report, folder: Path, scratch: Path, options: argparse.Namespa
     """Base, build, run."""
     need_programs(_PROGRAMS)
     if os.geteuid() != 0:
-        raise CheckFailed("networks and mounts of its own need root")
+        raise CheckFailed("separate networks and mounts need root")
     binds = [f"{bind}:{bind}" if ":" not in bind else bind for bind in options.bind]
     engine = Engine(folder)
     build = ["--network=host", "--layers", *(f"--volume={bind}:ro" for bind in binds)]

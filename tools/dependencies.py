@@ -1,4 +1,4 @@
-"""What each direct dependency costs, as a table: `python -m tools.dependencies`.
+"""Cost of each direct dependency, as a table: `python -m tools.dependencies`.
 
 Megabytes installed, with what no other dependency brings; milliseconds of processor time of its
 import in an empty process, with what it imports itself.
@@ -27,7 +27,7 @@ _MODULES = {
     "protobuf": "google.protobuf.message",
     "ultralytics-opencv-headless": "ultralytics.nn.tasks",
 }
-_Wanted = tuple[str, tuple[str, ...]]
+_Requirement = tuple[str, tuple[str, ...]]
 
 
 def _megabytes(name: str) -> float:
@@ -36,24 +36,24 @@ def _megabytes(name: str) -> float:
     return sum(path.stat().st_size for path in paths if path.is_file()) / 2**20
 
 
-def _brought(roots: list[_Wanted]) -> set[str]:
-    """These packages and everything that they ask for, as far as it is installed."""
-    seen: set[_Wanted] = set()
+def _brought(roots: list[_Requirement]) -> set[str]:
+    """These packages and everything that they require, as far as installed."""
+    seen: set[_Requirement] = set()
     found = set()
     while roots:
         name, extras = roots.pop()
         try:
-            asked = distribution(name).requires or []
+            required = distribution(name).requires or []
         except PackageNotFoundError:
             continue
         found.add(name)
-        for each in map(Requirement, asked):
+        for each in map(Requirement, required):
             marker = each.marker
             if marker is None or any(marker.evaluate({"extra": one}) for one in ("", *extras)):
-                wanted = (canonicalize_name(each.name), tuple(each.extras))
-                if wanted not in seen:
-                    seen.add(wanted)
-                    roots.append(wanted)
+                needed = (canonicalize_name(each.name), tuple(each.extras))
+                if needed not in seen:
+                    seen.add(needed)
+                    roots.append(needed)
     return found
 
 

@@ -35,9 +35,9 @@ _PROGRAMS = {
     "curl": "curl",
 }
 # Panels that have nothing to show on a CPU, and those that are empty while all is well; the latter
-# are asked again under overload.
-_GPU_PANELS = {"GPU memory", "GPU at work"}
-_QUIET_PANELS = {"Alerts", "Work given up, by reason"}
+# are queried again under overload.
+_GPU_PANELS = {"GPU memory", "GPU utilisation"}
+_QUIET_PANELS = {"Alerts", "Dropped work, by reason"}
 # These judge the speed of the machine, which a check on two shared cores must not.
 _SPEED_ALERTS = {"SdposeQueueAge", "SdposeSlow", "SdposeStreamsDropFrames"}
 # So small that a handful of callers is too many.
@@ -59,7 +59,7 @@ class Server:
 
     @property
     def url(self) -> str:
-        """Of its REST front end."""
+        """Address of its REST front end."""
         return f"http://{self.address}"
 
     def start(self, folder: Path, name: str, **settings: str) -> Program:
@@ -121,32 +121,32 @@ def check_panels(report: Report, api: PrometheusApi, server: Server) -> None:
 
 def check_overload_panels(report: Report, api: PrometheusApi, small: Server) -> None:
     """The panels that are empty or zero while all is well, while the small server has too much."""
-    asked = {panel.title: panel.concrete("10s") for panel in panels()}
+    queries = {panel.title: panel.concrete("10s") for panel in panels()}
 
     def values(title: str, **labels: str) -> list[float]:
         return [
             float(sample["value"][1])
-            for sample in api.query(asked[title])
+            for sample in api.query(queries[title])
             if labels.items() <= sample["metric"].items()
         ]
 
-    shed = values("Work given up")
-    report.prove('the panel "Work given up" shows it', len(shed) == 1 and shed[0] > 0.01,
+    shed = values("Dropped work")
+    report.prove('the panel "Dropped work" shows it', len(shed) == 1 and shed[0] > 0.01,
                  found=shed)  # fmt: skip
-    full = values("Work given up, by reason", reason="queue_full")
-    report.prove('"Work given up, by reason" names queue_full', len(full) == 1 and full[0] > 0,
+    full = values("Dropped work, by reason", reason="queue_full")
+    report.prove('"Dropped work, by reason" names queue_full', len(full) == 1 and full[0] > 0,
                  found=full)  # fmt: skip
     firing = values(
         "Alerts", alertname="SdposeShedding", alertstate="firing", instance=small.address
     )
     report.prove('"Alerts" lists the alert', firing == [1.0], found=firing)
     errors = values("Our errors")
-    report.prove('"Our errors" stays at 0: refusing is no fault', errors == [0.0], found=errors)
+    report.prove('"Our errors" stays at 0: rejecting is no fault', errors == [0.0], found=errors)
 
 
 def check_traffic(report: Report, api: PrometheusApi, server: Server, image: bytes) -> None:
     """Requests of every kind, and what Prometheus then knows."""
-    report.section("Prometheus watches a service at work")
+    report.section("Prometheus watches a running service")
     with RestLoad(f"{server.url}/pose", image, callers=1) as load:
         time.sleep(8)
     with grpc.insecure_channel(f"127.0.0.1:{server.grpc}") as channel:
@@ -202,7 +202,7 @@ def check_front(
         health = health_pb2_grpc.HealthStub(channel)
         state = health.Check(health_pb2.HealthCheckRequest(), timeout=10).status
         serving = health_pb2.HealthCheckResponse.SERVING
-        report.prove("gRPC health through nginx says SERVING", state == serving, found=state)
+        report.prove("gRPC health through nginx reports SERVING", state == serving, found=state)
 
 
 def _succeeds(command: list[str]) -> bool:
@@ -273,7 +273,7 @@ def check(report: Report, folder: Path, plot: Path | None) -> None:
         api = PrometheusApi(own)
         wait_until("SdposeDown", lambda: ("SdposeDown", small.address) in api.alerts(), 60)
         check_traffic(report, api, first, image)
-        report.prove("SdposeDown fires for the address where nothing runs yet")
+        report.prove("SdposeDown fires for the address at which nothing runs yet")
         with small.start(folder / "small", "sdpose-small", **_FEW_REQUESTS) as new:
             new.wait_ready(f"{small.url}/readyz", _START_S)
             wait_until("SdposeDown ends", lambda: not api.alerts(), 60)

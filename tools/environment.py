@@ -9,7 +9,7 @@ _KEPT_PREFIXES = ("LC_", "PYTEST_", "SSL_CERT_")
 
 
 def clean(environment: Mapping[str, str], home: str) -> dict[str, str]:
-    """What of `environment` may reach a test, and a HOME of its own.
+    """The part of `environment` that may reach a test, and a separate HOME.
 
     Settings (`SDPOSE_*`), proxies, thread counts and the interpreter's options may not.
     """

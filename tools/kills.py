@@ -72,10 +72,10 @@ class Case:
     Attributes:
         words: of the command.
         output: file or folder of the results.
-        content: what is in the output; raises where a file cannot be read.
+        content: what is in the output; raises if a file cannot be read.
         again: words to go on with, once there is something of the first run.
         begun: whether there is.
-        done: whether the command was killed after its work, and would refuse to do it again.
+        done: whether the command was killed after its work, and would reject a repetition.
     """
 
     words: list[str]
@@ -87,13 +87,13 @@ class Case:
 
 
 def lines(path: Path) -> Content:
-    """Of JSON lines."""
+    """Content of JSON lines."""
     rows = [json.loads(line) for line in path.read_text().splitlines()]
     return Counter((Path(row["input"]).name, row.get("frame"), len(row["people"])) for row in rows)
 
 
 def coco(path: Path) -> Content:
-    """Of a COCO file."""
+    """Content of a COCO file."""
     document = json.loads(path.read_text())
     people = Counter(one["image_id"] for one in document["annotations"])
     return Counter(
@@ -103,14 +103,14 @@ def coco(path: Path) -> Content:
 
 
 def table(path: Path) -> Content:
-    """Of a CSV file."""
+    """Content of a CSV file."""
     with path.open(newline="") as file:
         rows = list(csv.DictReader(file))
     return Counter((Path(row["input"]).name, row["frame"], row["person"]) for row in rows)
 
 
 def parquet(path: Path) -> Content:
-    """Of a Parquet file or a folder of parts."""
+    """Content of a Parquet file or a folder of parts."""
     import pyarrow.parquet as pq
 
     files = sorted(path.glob("*.parquet")) if path.is_dir() else [path]
@@ -121,7 +121,7 @@ def parquet(path: Path) -> Content:
 
 
 def shards(path: Path) -> Content:
-    """Of a folder of shards."""
+    """Content of a folder of shards."""
     from sdpose_core.data.shards import read_shard
 
     files = sorted(path.glob("*.tar"))
@@ -129,7 +129,7 @@ def shards(path: Path) -> Content:
 
 
 def run_folder(path: Path) -> Content:
-    """Of a training run: steps that were logged, and that its networks load."""
+    """Content of a training run: steps that were logged, and that its networks load."""
     from sdpose_core.checkpoints import load_student
     from sdpose_core.train.loop.state import read_state
 

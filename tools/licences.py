@@ -22,17 +22,17 @@ _CUDA = (
 
 
 def served() -> list[Licence]:
-    """The packages of the CPU image, by name. Raises `ValueError` where one is not installed."""
+    """The packages of the CPU image, by name. Raises `ValueError` if one is not installed."""
     here = {canonicalize_name(each.name): each for each in installed()}
-    wanted = sorted(map(canonicalize_name, pins(CPU_LOCK)))
-    missing = [name for name in wanted if name not in here]
+    pinned = sorted(map(canonicalize_name, pins(CPU_LOCK)))
+    missing = [name for name in pinned if name not in here]
     if missing:
         raise ValueError(f"not installed here, so their licences are not known: {missing}")
-    return [here[name] for name in wanted]
+    return [here[name] for name in pinned]
 
 
 def section() -> str:
-    """What NOTICE says of packages. Raises `ValueError` for one without a licence."""
+    """The section of NOTICE on packages. Raises `ValueError` for one without a licence."""
     packages = served()
     unknown = [each.name for each in packages if each.licence == UNKNOWN]
     if unknown:
@@ -43,7 +43,7 @@ def section() -> str:
 
 
 def with_section(notice: str) -> str:
-    """NOTICE with the section as it is now."""
+    """NOTICE with the current section."""
     return notice.partition(HEAD)[0].rstrip() + "\n\n" + section()
 
 

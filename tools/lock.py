@@ -60,15 +60,15 @@ _PINNED = re.compile(r"^([A-Za-z0-9._-]+)==([^\s;]+)(?:\s*;\s*(.+))?$")
 
 
 def dependencies(extras: Sequence[str] = EXTRAS, root: Path = ROOT) -> list[str]:
-    """What the package and these extras ask for, as `pyproject.toml` has it."""
+    """Requirements of the package and these extras, as in `pyproject.toml`."""
     project = tomllib.loads((root / "pyproject.toml").read_text())["project"]
-    wanted = [project["optional-dependencies"][extra] for extra in extras]
-    return [str(line) for lines in (project["dependencies"], *wanted) for line in lines]
+    optional = [project["optional-dependencies"][extra] for extra in extras]
+    return [str(line) for lines in (project["dependencies"], *optional) for line in lines]
 
 
-def fingerprint(wanted: list[str]) -> str:
+def fingerprint(requirements: list[str]) -> str:
     """Changes when a dependency is added, removed or bounded otherwise."""
-    return hashlib.sha256("\n".join(sorted(wanted)).encode()).hexdigest()[:16]
+    return hashlib.sha256("\n".join(sorted(requirements)).encode()).hexdigest()[:16]
 
 
 def pins(lock: Path) -> dict[str, str]:
@@ -85,7 +85,7 @@ def is_cuda(package: str) -> bool:
 def _uv_compile(source: Path, output: Path, *options: str) -> None:
     """Resolves `source` with files that need no compiler.
 
-    Raises `subprocess.CalledProcessError` if there are none; uv has then said why.
+    Raises `subprocess.CalledProcessError` if there are none; uv has then reported why.
     """
     command = [
         *(sys.executable, "-m", "uv", "pip", "compile", str(source), "--quiet", "--no-build"),

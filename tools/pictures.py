@@ -1,4 +1,4 @@
-"""`python -m tools.pictures`: draws the pictures of the documents with today's weights.
+"""`python -m tools.pictures`: draws the images of the documents with today's weights.
 
 docs/images/overlay.jpg is the README's, docs/images/sheet.jpg the model card's: each person of the
 two images of ultralytics and of the page's example, in the crop that the student sees. Beside them

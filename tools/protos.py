@@ -45,7 +45,7 @@ def stale() -> list[str]:
 
 
 def _essence(path: Path) -> list[str]:
-    """The lines without those that only tell the generator's version."""
+    """The lines without those that only name the generator's version."""
     return [
         line
         for line in path.read_text(encoding="utf-8").splitlines()
@@ -56,7 +56,9 @@ def _essence(path: Path) -> list[str]:
 def main() -> int:
     """The command; 1 when `--check` finds a stale stub."""
     parser = argparse.ArgumentParser(description=__doc__)
-    parser.add_argument("--check", action="store_true", help="only tell if the stubs are current")
+    parser.add_argument(
+        "--check", action="store_true", help="only report whether the stubs are current"
+    )
     if not parser.parse_args().check:
         generate(ROOT)
         return 0

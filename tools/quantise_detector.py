@@ -1,4 +1,4 @@
-"""`python -m tools.quantise_detector IMAGES`: the embedded detector in int8, made anew.
+"""`python -m tools.quantise_detector IMAGES`: the embedded detector in int8, rebuilt.
 
 Needs NNCF, which is no dependency of the project: `pip install nncf torch==2.13.0`. IMAGES is a
 folder of photographs with people, of which a fixed choice, evenly spread over the sorted names,
@@ -76,12 +76,12 @@ def store(model: Any, target: Path, calibration: str) -> int:
     """
     import openvino as ov
 
-    told = {
+    facts = {
         "origin": "person-n.safetensors: YOLO11n by ultralytics, its row for people",
         "licence": "AGPL-3.0 (network design by ultralytics)",
         "calibration": calibration,
     }
-    for key, text in told.items():
+    for key, text in facts.items():
         model.set_rt_info(text, ["sdpose", key])
     with tempfile.TemporaryDirectory(dir=target.parent) as draft:
         whole = Path(draft) / target.name
@@ -95,7 +95,7 @@ def store(model: Any, target: Path, calibration: str) -> int:
 
 def main() -> int:
     """Quantises and writes; 1 where that is not possible."""
-    parser = argparse.ArgumentParser(description="The embedded detector in int8, made anew.")
+    parser = argparse.ArgumentParser(description="The embedded detector in int8, rebuilt.")
     parser.add_argument("images", type=Path, help="folder of photographs with people")
     parser.add_argument("--out", type=Path, default=EMBEDDED_INT8_PATH, help="file to write (.xml)")
     parser.add_argument("--count", type=int, default=300, help="how many of the images to use")

@@ -37,7 +37,7 @@ _BLOCK_S = 1800
 
 @dataclass(frozen=True, slots=True)
 class Block:
-    """One example; `reason` says why it is not run."""
+    """One example; `reason` is why it is not run."""
 
     page: str
     line: int
@@ -55,7 +55,7 @@ def blocks(page: Path) -> Iterator[Block]:
 
 
 class ExampleError(Exception):
-    """An example that does not do what its page says."""
+    """An example that does not do what its page shows."""
 
 
 class Stand:
@@ -79,7 +79,7 @@ class Stand:
         self.server: subprocess.Popen[bytes] | None = None
 
     def run(self, block: Block) -> None:
-        """Raises `ExampleError` with the output where the example fails."""
+        """Raises `ExampleError` with the output if the example fails."""
         text = block.text
         if _SERVE in text:
             self._serve()
@@ -102,7 +102,7 @@ class Stand:
             raise ExampleError(f"no person in any answer:\n{done.stdout}")
 
     def stop(self) -> None:
-        """Ends the server; raises `ExampleError` where it does not end cleanly."""
+        """Ends the server; raises `ExampleError` if it does not end cleanly."""
         if self.server is None:
             return
         os.killpg(self.server.pid, signal.SIGINT)  # as Ctrl-C does

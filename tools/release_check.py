@@ -125,8 +125,10 @@ def check_quick_start(report: Report, wheel: Path, folder: Path, python: str) ->
     with Program("served", [sdpose, "serve"], folder / "served", env | ports) as server:
         server.wait_ready(f"http://localhost:{http}/readyz", _START_S)
         report.prove("`sdpose serve` is ready, with the weights of the wheel")
-        said = run(["curl", "-sSf", "-F", "image=@photo.jpg", f"localhost:{http}/pose"], cwd=empty)
-        people = json.loads(said)["people"]
+        answer = run(
+            ["curl", "-sSf", "-F", "image=@photo.jpg", f"localhost:{http}/pose"], cwd=empty
+        )
+        people = json.loads(answer)["people"]
         report.prove(
             f"`curl -F image=@photo.jpg` finds {len(people)} people of 17 keypoints each",
             len(people) > 1 and {len(person["keypoints"]) for person in people} == {17},

@@ -33,7 +33,7 @@ LOADED = (
     "import service.process, sdpose_core.estimator, av, grpc; "
     "import sdpose_core.hardware.backends.openvino"
 )
-_TELLS_EVERY_S = 10.0
+_REPORT_EVERY_S = 10.0
 _NO_NETWORK = re.compile(
     r"NewConnectionError|NameResolutionError|Max retries exceeded|Read timed out|ProxyError"
     r"|ConnectTimeout|ConnectionResetError|Connection broken|IncompleteRead"
@@ -49,19 +49,19 @@ class Progress:
 
     def __init__(self) -> None:
         self._began = time.monotonic()
-        self._said = self._began
+        self._printed = self._began
         self._doing = ""
         threading.Thread(target=self._again, daemon=True).start()
 
     def say(self, doing: str) -> None:
         self._doing = doing
-        self._said = time.monotonic()
-        print(f"[{self._said - self._began:4.0f} s] {doing}", flush=True)
+        self._printed = time.monotonic()
+        print(f"[{self._printed - self._began:4.0f} s] {doing}", flush=True)
 
     def _again(self) -> None:
         while True:
             time.sleep(1.0)
-            if time.monotonic() - self._said > _TELLS_EVERY_S:
+            if time.monotonic() - self._printed > _REPORT_EVERY_S:
                 self.say(self._doing)
 
 
@@ -182,8 +182,8 @@ def pinned(*locks: Path) -> list[str]:
 
 def install(progress: Progress, kind: str) -> None:
     """The packages of `serve`, `dev` or `dev-all`, and the project itself."""
-    wanted = pinned(LOCKS["cpu" if kind == "serve" else kind])
-    torch = [line for line in wanted if re.match(r"torch(vision)?==", line)]
+    needed = pinned(LOCKS["cpu" if kind == "serve" else kind])
+    torch = [line for line in needed if re.match(r"torch(vision)?==", line)]
     gpu = has_gpu()
     index = [] if gpu else torch_index(progress)
     pip(progress, f"PyTorch, {'with CUDA' if gpu else 'for the CPU'}", "--only-binary=:all:",
@@ -191,8 +191,8 @@ def install(progress: Progress, kind: str) -> None:
     if needs_cuda():
         if not gpu:
             progress.say("this index has only the CUDA build of PyTorch: gigabytes of libraries")
-        wanted = list(dict.fromkeys([*wanted, *pinned(LOCKS["gpu"])]))
-    rest = [line for line in wanted if line not in torch]
+        needed = list(dict.fromkeys([*needed, *pinned(LOCKS["gpu"])]))
+    rest = [line for line in needed if line not in torch]
     listed = VENV / "packages.txt"
     listed.write_text("\n".join(rest) + "\n")
     pip(progress, f"{len(rest)} packages", "--only-binary=:all:", "--requirement", str(listed),

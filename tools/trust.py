@@ -25,7 +25,7 @@ from tools.lock import ROOT
 
 _TEST = re.compile(r"`(tests/[\w/]+\.py::test_\w+)`")
 _LEAST_GOODPUT = 0.8
-"""Of the peak. The aim is 0.9; the load generator shares the processor, and machines vary."""
+"""Part of the peak. The aim is 0.9; the load generator shares the processor, machines vary."""
 _LATEST_REFUSAL_MS = 50.0
 _RISE_MIB = 1.0
 
@@ -35,7 +35,7 @@ class Row:
     """One line of the table; `held` is whether what was found is good enough."""
 
     what: str
-    wanted: str
+    expected: str
     found: str
     held: bool
 
@@ -65,7 +65,7 @@ def faults(tests: Sequence[str]) -> Row:
 
 
 def inputs(what: str, count: int, *options: str) -> Row:
-    """Inputs of every kind, in processes of their own."""
+    """Inputs of every kind, in separate processes."""
     command = [sys.executable, "-m", "tests.fuzz", "--count", str(count), *options]
     done = subprocess.run(command, cwd=ROOT, capture_output=True, text=True, check=False)
     found = re.search(r"(\d+) inputs in \d+ s, (\d+) faults", done.stdout)
@@ -79,29 +79,29 @@ def inputs(what: str, count: int, *options: str) -> Row:
 
 
 def load_held(run: Run) -> list[Row]:
-    """What an overload showed."""
+    """Results of an overload."""
     hard = run.between(run.begin_s, run.end_s)
-    refusals = [each.took_s * 1e3 for each in hard if each.status == 429] or [0.0]
+    rejections = [each.took_s * 1e3 for each in hard if each.status == 429] or [0.0]
     others = sum(each.status not in (200, 429) for each in run.answers)
-    share, p99 = run.goodput / run.peak, percentile(refusals, 0.99)
+    share, p99 = run.goodput / run.peak, percentile(rejections, 0.99)
     return [
         Row(
             f"load held at {run.times:g} times the peak",
             f"{_LEAST_GOODPUT} of the peak",
-            f"{share:.2f}, {others} neither answered nor refused",
+            f"{share:.2f}, {others} neither answered nor rejected",
             share >= _LEAST_GOODPUT and not others,
         ),
         Row(
-            "refusals",
+            "rejections",
             f"p99 below {_LATEST_REFUSAL_MS:.0f} ms",
-            f"{len(refusals)}, p99 {p99:.0f} ms",
+            f"{len(rejections)}, p99 {p99:.0f} ms",
             p99 < _LATEST_REFUSAL_MS,
         ),
     ]
 
 
 def harmless(harms: Sequence[Harm]) -> Row:
-    """What hostile clients did to `/livez` and to another caller."""
+    """Effect of hostile clients on `/livez` and on another caller."""
     bad = [harm.name for harm in harms if not harm.held]
     slowest = max(percentile(harm.during.livez, 0.99) for harm in harms)
     return Row(
@@ -114,7 +114,7 @@ def harmless(harms: Sequence[Harm]) -> Row:
 
 
 def lost(seen: Soak) -> list[Row]:
-    """What a soak showed."""
+    """Results of a soak."""
     rise = seen.rise_mib()
     return [
         Row(
@@ -134,8 +134,8 @@ def lost(seen: Soak) -> list[Row]:
 
 def table(rows: Sequence[Row]) -> str:
     """In Markdown."""
-    lines = [[row.what, row.wanted, row.found, "yes" if row.held else "NO"] for row in rows]
-    return markdown(["what", "wanted", "found", "held"], lines)
+    lines = [[row.what, row.expected, row.found, "yes" if row.held else "NO"] for row in rows]
+    return markdown(["what", "expected", "found", "held"], lines)
 
 
 def main() -> int:

@@ -28,12 +28,12 @@ OFFICIAL_SUFFIXES: Final = (".pth", ".pt")
 
 
 class CheckpointError(ValueError):
-    """A file that cannot be used as a student or written; the message says why in one sentence."""
+    """A file that cannot be used as a student or written; the message is one sentence."""
 
 
 @dataclass(frozen=True, slots=True)
 class Checkpoint:
-    """What a file holds.
+    """Content of a student file.
 
     Attributes:
         config: The network.
@@ -55,8 +55,8 @@ def save_student(
 ) -> None:
     """Write config, skeleton, training facts and weights into one safetensors file.
 
-    The file appears whole or not at all. Weights are stored as ``dtype`` (None: as they are),
-    counters and the like unchanged. Loading converts to float32.
+    The file appears whole or not at all. Weights are stored as ``dtype`` (None: unchanged),
+    counters always unchanged. Loading converts to float32.
 
     Raises:
         CheckpointError: the file cannot be written there.
@@ -201,16 +201,16 @@ def build_student(checkpoint: Checkpoint, path: str) -> Student:
         student = Student(checkpoint.config)
     except (TypeError, ValueError, RuntimeError) as error:
         raise CheckpointError(f"{path}: its config describes no network ({error})") from error
-    wanted = student.state_dict()
+    tensors = student.state_dict()
     problems = []
-    missing = sorted(wanted.keys() - checkpoint.state.keys())
-    unexpected = sorted(checkpoint.state.keys() - wanted.keys())
+    missing = sorted(tensors.keys() - checkpoint.state.keys())
+    unexpected = sorted(checkpoint.state.keys() - tensors.keys())
     if missing:
         problems.append(f"{len(missing)} keys are missing ({', '.join(missing[:3])})")
     if unexpected:
         problems.append(f"{len(unexpected)} keys are unexpected ({', '.join(unexpected[:3])})")
-    for key in sorted(wanted.keys() & checkpoint.state.keys()):
-        expected, actual = tuple(wanted[key].shape), tuple(checkpoint.state[key].shape)
+    for key in sorted(tensors.keys() & checkpoint.state.keys()):
+        expected, actual = tuple(tensors[key].shape), tuple(checkpoint.state[key].shape)
         if expected != actual:
             problems.append(f"{key} is {actual}, expected {expected}")
             break
@@ -220,6 +220,6 @@ def build_student(checkpoint: Checkpoint, path: str) -> Student:
         if value.is_floating_point() and not torch.isfinite(value).all():
             raise CheckpointError(f"{path}: {key} holds values that are not finite")
     student.load_state_dict(
-        {key: value.to(wanted[key].dtype) for key, value in checkpoint.state.items()}
+        {key: value.to(tensors[key].dtype) for key, value in checkpoint.state.items()}
     )
     return student.eval()

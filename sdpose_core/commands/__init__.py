@@ -1,1 +1,1 @@
-"""What `sdpose predict`, `sdpose stream` and archives do, without the command line."""
+"""The work of `sdpose predict`, `sdpose stream` and archives, without the command line."""

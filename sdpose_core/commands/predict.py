@@ -31,7 +31,7 @@ class Estimate(Protocol):
 
 
 class Interrupted(Exception):
-    """The user asked to stop; what was written so far is whole."""
+    """The user stopped the command; what was written so far is whole."""
 
 
 @dataclass(slots=True)
@@ -45,7 +45,7 @@ class Prediction:
         drawings: of each source the file for it with skeletons (``drawings_in``), None for none.
         watch: follows the run, and may end it.
         tracking: how people of a video get ids and steady joints; None for neither.
-        readers: pictures read at once, ahead of the models.
+        readers: images read at once, ahead of the models.
         failures: of each source that was skipped or broke off, its name and why in one line.
     """
 
@@ -178,7 +178,7 @@ class _VideoDrawing:
 
     Args:
         begin: gives the file to draw into; None draws nothing.
-        tell: hears of the failure.
+        tell: called with the failure.
     """
 
     def __init__(
@@ -219,7 +219,7 @@ class _VideoDrawing:
 
 
 def drawings_in(folder: Path, sources: Sequence[Source]) -> list[Path]:
-    """A file of its own for the drawing of each source, on file systems without case as well."""
+    """A separate file for the drawing of each source, on file systems without case as well."""
     used: set[str] = set()
     drawings = []
     for source in sources:

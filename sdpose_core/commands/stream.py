@@ -144,7 +144,7 @@ class StreamRun:
         name: of the source, in results.
         writer: takes the results; None for none.
         overlay: video file for the frames with the people drawn in; None for none.
-        rate: frames a second that the overlay says it has.
+        rate: frames per second in the header of the overlay.
         show: called with each answer, for a live display.
         window: gets each frame with the people drawn in; None for none.
         summary: of what was done.
@@ -161,7 +161,7 @@ class StreamRun:
     def run(self, answers: Answers) -> None:
         """Work until there are no more.
 
-        Whatever is raised, by the answers or where they are written: the files are whole.
+        Whatever error is raised, by the answers or in writing them: the files are whole.
         """
         with ExitStack() as stack:
             video = None
@@ -214,7 +214,7 @@ def recorded_frames(
         tell: called with one sentence about each source that is skipped or breaks off.
 
     Raises:
-        MediaError: at the end, where some were skipped or there was no frame at all.
+        MediaError: at the end, if some were skipped or there was no frame at all.
     """
     step_s = 1 / (fps or 10.0)
     number, start_s, failures = 0, 0.0, 0

@@ -146,7 +146,7 @@ def context_crop(
             (width, height),
             interpolation=cv2.INTER_AREA,
         )
-    # Pixel centres of the averaged image lie at shrink * i + (shrink - 1) / 2.
+    # Pixel centres of the averaged image are at shrink * i + (shrink - 1) / 2.
     small_centre = (centre - (shrink - 1) / 2) / shrink
     small_scale = scale * shrink
     matrix = np.array(

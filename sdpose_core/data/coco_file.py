@@ -2,7 +2,7 @@
 
 pycocotools takes whatever it is given: an annotation whose id is 0 never counts as found, repeated
 ids hide people, a NaN passes every comparison. So images and people are numbered here, and what is
-ambiguous is refused by name.
+ambiguous is rejected by name.
 """
 
 from __future__ import annotations
@@ -106,8 +106,8 @@ def _images(path: Path, entries: Sequence[Any]) -> dict[str, dict[str, Any]]:
             name = str(entry["file_name"])
             image = {**entry, "width": int(entry["width"]), "height": int(entry["height"])}
         except (KeyError, TypeError, ValueError, OverflowError, AttributeError) as error:
-            said = f"has no {error}" if isinstance(error, KeyError) else f"is damaged ({error})"
-            raise ValueError(f"{path}: image {index} of the list {said}") from error
+            reason = f"has no {error}" if isinstance(error, KeyError) else f"is damaged ({error})"
+            raise ValueError(f"{path}: image {index} of the list {reason}") from error
         if key in found:
             raise ValueError(f"{path}: image {key} is listed twice")
         if name in files:
@@ -202,7 +202,7 @@ def _person(entry: Mapping[str, Any], order: Sequence[int]) -> dict[str, Any]:
 
 
 def _around(joints: Sequence[Sequence[float]]) -> list[float]:
-    """The box (x, y, width, height) of joints; empty where it has no area."""
+    """The box (x, y, width, height) of joints; empty if it has no area."""
     xs, ys = [joint[0] for joint in joints], [joint[1] for joint in joints]
     if len(set(xs)) < 2 or len(set(ys)) < 2:
         return []
@@ -272,13 +272,13 @@ def _joints(category: Mapping[str, Any]) -> list[str]:
     return [str(name) for name in joints] if isinstance(joints, list) else []
 
 
-def id_text(said: object) -> str:
+def id_text(given: object) -> str:
     """The text of an id: the same for 7, 7.0 and "7"."""
-    if isinstance(said, float) and said.is_integer():
-        said = int(said)
-    if isinstance(said, bool) or not isinstance(said, int | str):
-        raise ValueError(f"an id is a whole number or a text, not {said!r}")
-    return str(int(said)) if _is_whole(str(said)) else str(said)
+    if isinstance(given, float) and given.is_integer():
+        given = int(given)
+    if isinstance(given, bool) or not isinstance(given, int | str):
+        raise ValueError(f"an id is a whole number or a text, not {given!r}")
+    return str(int(given)) if _is_whole(str(given)) else str(given)
 
 
 def _is_whole(key: str) -> bool:
@@ -286,8 +286,8 @@ def _is_whole(key: str) -> bool:
 
 
 def _named(entry: Any, index: int) -> str:
-    said = entry.get("id") if isinstance(entry, dict) else None
-    return f"number {index} of the list" if said is None else str(said)
+    key = entry.get("id") if isinstance(entry, dict) else None
+    return f"number {index} of the list" if key is None else str(key)
 
 
 def _finite(name: str, values: Any, count: int) -> list[float]:

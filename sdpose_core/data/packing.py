@@ -65,7 +65,7 @@ def pack_coco(
 def pack_new(images: Sequence[CocoImage], folder: Path, **options: Any) -> list[Path]:
     """``pack_coco`` into a folder without shards: all of them are there at its end, or none.
 
-    While it works, and after it was killed, a file beside them says that they are not complete; so
+    While it works, and after it was killed, a file beside them marks them as incomplete; so
     ``find_shards`` rejects them, and the next call replaces them.
 
     Raises:
@@ -116,7 +116,7 @@ def packed_coco(
         OSError: a file that cannot be read or written.
     """
     about = annotations.stat()
-    wanted = {
+    settings = {
         "annotations": str(annotations.resolve()),
         "bytes": about.st_size,
         "changed_ns": about.st_mtime_ns,
@@ -124,14 +124,14 @@ def packed_coco(
         "size": list(WIDE_CONTEXT_SIZE),
         "quality": QUALITY,
     }
-    name = hashlib.sha256(json.dumps(wanted, sort_keys=True).encode()).hexdigest()[:12]
+    name = hashlib.sha256(json.dumps(settings, sort_keys=True).encode()).hexdigest()[:12]
     folder = folder / name
 
     def waiting() -> None:
         say(f"waiting for another process to fill {folder}")
 
     with only_run(folder, folder=True, on_wait=waiting):
-        if _described(folder) == wanted:
+        if _described(folder) == settings:
             return find_shards([folder])
         _clear(folder)
         found = load_coco(annotations, images, None)
@@ -150,7 +150,7 @@ def packed_coco(
             found, folder, size=WIDE_CONTEXT_SIZE, workers=usable_cores(), on_person=progress
         )
         with whole_file(folder / MARKER) as partial:
-            partial.write_text(json.dumps(wanted, indent=1) + "\n")
+            partial.write_text(json.dumps(settings, indent=1) + "\n")
         return paths
 
 

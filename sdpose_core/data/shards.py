@@ -43,7 +43,7 @@ PICTURES = ("webp", "jpg", "jpeg", "png")
 
 VIEW_SIZE = (192.0, 256.0)
 """Width and height of the view in pixels of the context crop; its centre, pixel (96, 128) of the
-192x256 crop, lies at half the width and height of the context crop."""
+192x256 crop, is at half the width and height of the context crop."""
 
 
 @dataclass(frozen=True)
@@ -159,7 +159,7 @@ def decode_rgb(data: bytes) -> Image:
     """Encoded image bytes -> RGB uint8 HWC; raises ``ValueError`` when they do not decode."""
     decoded = cv2.imdecode(np.frombuffer(data, np.uint8), cv2.IMREAD_COLOR)
     if decoded is None:
-        raise ValueError(f"picture of {len(data)} bytes does not decode")
+        raise ValueError(f"image of {len(data)} bytes does not decode")
     return np.ascontiguousarray(decoded[:, :, ::-1])
 
 
@@ -194,8 +194,8 @@ def _read_members(path: Path) -> Iterator[CropSample]:
     pending: dict[str, dict[str, bytes]] = {}
     try:
         opened = tarfile.open(path, "r|*")  # noqa: SIM115 - closed below
-    except TypeError as error:  # a gzip head that is cut short trips tarfile itself
-        raise tarfile.ReadError("its head is cut short") from error
+    except TypeError as error:  # raised by tarfile itself for a truncated gzip head
+        raise tarfile.ReadError("its head is truncated") from error
     with opened as tar:
         for member in tar:
             stem, _, suffix = member.name.rpartition(".")
@@ -233,7 +233,7 @@ def _sample(path: Path, key: str, picture: bytes, text: bytes) -> CropSample:
             f"{confidences.max():g}; COCO's flags become shards with sdpose pack"
         )
     if cut_short(picture):
-        raise ValueError(f"{path}: {key}: the picture of {len(picture)} bytes is cut short")
+        raise ValueError(f"{path}: {key}: the image of {len(picture)} bytes is truncated")
     return CropSample(
         key=key,
         image=picture,
@@ -293,7 +293,7 @@ def _alike(paths: Sequence[Path]) -> Iterator[CropSample]:
                 first = first or (path, size, sample.names)
                 if size != first[1]:
                     raise ValueError(
-                        f"{path} holds pictures of {size} pixels, {first[0]} of {first[1]}: all "
+                        f"{path} holds images of {size} pixels, {first[0]} of {first[1]}: all "
                         "shards of a run must be of one size"
                     )
             if first is not None and sample.names != first[2]:

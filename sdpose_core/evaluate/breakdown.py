@@ -20,7 +20,7 @@ SIZES = (("small", 0.0, 32.0**2), ("medium", 32.0**2, 96.0**2), ("large", 96.0**
 class PersonScore:
     """One annotated person and its matched pose (None: not found).
 
-    ``similarity`` (K,) are the OKS terms of the joints, nan where unlabelled; ``distance`` (K,)
+    ``similarity`` (K,) are the OKS terms of the joints, nan if unlabelled; ``distance`` (K,)
     the errors in units of the root of the segment's area; ``oks`` their mean, 0 if not found.
     """
 
@@ -40,7 +40,7 @@ class PersonScore:
 def joint_similarity(
     keypoints: NDArray[np.float32], person: CocoPerson, sigmas: Sequence[float]
 ) -> tuple[NDArray[np.float64], NDArray[np.float64]]:
-    """OKS terms and relative distances (K,) of a pose (K, 2); nan where unlabelled."""
+    """OKS terms and relative distances (K,) of a pose (K, 2); nan if unlabelled."""
     truth = person.keypoints[:, :2]
     [terms] = joint_similarities(keypoints[None], truth[None], np.array([person.area]), sigmas)
     distance = np.linalg.norm((keypoints - truth).astype(np.float64), axis=1)

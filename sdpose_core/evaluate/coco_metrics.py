@@ -30,9 +30,9 @@ class SliceAP:
 
 @dataclass(frozen=True)
 class CocoNumbers:
-    """The ten metrics by name (-1 where undefined in COCO) and the 95 % interval of AP.
+    """The ten metrics by name (-1 if undefined in COCO) and the 95 % interval of AP.
 
-    ``halves``: AP of the images of even and of odd id; -1 where there is none. ``slices``: by name.
+    ``halves``: AP of the images of even and of odd id; -1 if there is none. ``slices``: by name.
     """
 
     values: dict[str, float]
@@ -55,7 +55,7 @@ def coco_numbers(
 
     ``slices``: the annotation ids, as the file has them, of the people that count in each;
     ``bootstrap``: number of resamplings of the images for the interval of AP, 0 = none. Raises
-    ``ValueError`` as ``read_coco`` does, by which ids and categories are to be understood.
+    ``ValueError`` as ``read_coco`` does, which reads ids and categories.
     """
     from pycocotools.cocoeval import COCOeval
 
@@ -125,7 +125,7 @@ def _best(similarity: Any, people: Any, poses: int) -> NDArray[np.float64]:
 
 @dataclass(frozen=True)
 class ImageMatches:
-    """What pycocotools matched in one image: ``scores`` (D,), ``hits`` and ``ignored`` (T, D) at T
+    """Matches of pycocotools in one image: ``scores`` (D,), ``hits`` and ``ignored`` (T, D) at T
     thresholds, and ``people``, the number that count."""
 
     scores: NDArray[np.float64]

@@ -48,7 +48,7 @@ def run(
     """Run ``source`` on every image.
 
     With ``given_boxes`` the annotated boxes of people with a labelled joint are used; otherwise
-    ``boxes`` by image id where given (``read_boxes``), or the source detects people. Images without
+    ``boxes`` by image id if given (``read_boxes``), or the source detects people. Images without
     people count, as in the published protocol. Raises ``ValueError`` when the source does not
     return one pose per box.
     """
@@ -92,13 +92,13 @@ def _answer(source: PoseSource, image: CocoImage, boxes: NDArray[np.float32]) ->
     return poses
 
 
-def read_boxes(path: Path, of: CocoFile, minimum: float = 0.0) -> dict[int, Detections]:
+def read_boxes(path: Path, truth: CocoFile, minimum: float = 0.0) -> dict[int, Detections]:
     """Person boxes of a COCO detection results file by image id.
 
     The published results use such a file (person AP 56.4).
 
     Args:
-        of: The annotations that its ids of images and of the category refer to.
+        truth: The file that its ids of images and of the category refer to.
         minimum: Boxes of a lower score are left out.
 
     Raises:
@@ -112,9 +112,9 @@ def read_boxes(path: Path, of: CocoFile, minimum: float = 0.0) -> dict[int, Dete
             x, y, width, height = box
             if not np.isfinite([*box, score]).all():
                 raise ValueError(f"a number is not finite: {row}")
-            if row["category_id"] != of.category or score < minimum or min(width, height) <= 0:
+            if row["category_id"] != truth.category or score < minimum or min(width, height) <= 0:
                 continue
-            number = of.numbers.get(id_text(row["image_id"]))
+            number = truth.numbers.get(id_text(row["image_id"]))
             if number is None:
                 elsewhere += 1
             else:
@@ -122,7 +122,7 @@ def read_boxes(path: Path, of: CocoFile, minimum: float = 0.0) -> dict[int, Dete
     except (KeyError, TypeError, ValueError) as error:
         raise ValueError(f"{path}: not a file of COCO detections ({error})") from error
     if elsewhere and not rows:
-        raise ValueError(f"{path}: its images are not those of {of.path}")
+        raise ValueError(f"{path}: its images are not those of {truth.path}")
     return {
         image_id: Detections(
             np.array([box for box, _ in found], np.float32),

@@ -1,4 +1,4 @@
-"""What is missed: people by size, overlap and visible joints, and copies among the answers."""
+"""Missed people: by size, overlap and visible joints, and copies among the answers."""
 
 from __future__ import annotations
 
@@ -73,13 +73,13 @@ def slice_table(
     for name, people in slices.items():
         oks = np.array([one.oks for one in people])
         found = np.array([one.keypoints is not None for one in people])
-        of = precisions.get(name, SliceAP(0.0, 0.0))
+        precision = precisions.get(name, SliceAP(0.0, 0.0))
         table[name] = Slice(
             people=len(people),
-            ap=of.ap,
+            ap=precision.ap,
             missed=float((~found).mean()),
             misplaced=float((found & (oks < 0.5)).mean()),
-            rank=of.sorted - of.ap,
+            rank=precision.sorted - precision.ap,
         )
     return table
 
@@ -123,7 +123,7 @@ def joint_truth(scored: Sequence[PersonScore]) -> tuple[float, float]:
     """How true joint scores are: AUROC of labelled against unlabelled joints, calibration error.
 
     The error is the expected one over ten equal bins of the score, against the OKS term of a
-    labelled joint and 0 for an unlabelled one. nan where no person has a pose.
+    labelled joint and 0 for an unlabelled one. nan if no person has a pose.
     """
     known = [one for one in scored if one.keypoint_scores is not None]
     if not known:

@@ -54,7 +54,7 @@ FORMATS: Final[Mapping[str, Format]] = {
 
 
 def format_of(target: Path, name: str | None = None) -> str:
-    """The format of a file; ``name`` None is what its suffix says.
+    """The format of a file; ``name`` None takes it from the suffix.
 
     Raises:
         ValueError: an unknown format or suffix, or one that does not belong to the other.
@@ -65,8 +65,8 @@ def format_of(target: Path, name: str | None = None) -> str:
     if name is None and target.suffix not in by_suffix:
         raise ValueError(f"{target}: expected a name ending in {', '.join(by_suffix)}")
     if name is not None and target.suffix not in FORMATS[name].suffixes:
-        wanted = " or ".join(FORMATS[name].suffixes)
-        raise ValueError(f"{target}: {name} files end in {wanted}")
+        suffixes = " or ".join(FORMATS[name].suffixes)
+        raise ValueError(f"{target}: {name} files end in {suffixes}")
     return name or by_suffix[target.suffix]
 
 
@@ -94,7 +94,7 @@ def export_student(
     Args:
         student: In float32.
         target: Its suffix is the format's.
-        format: One of ``FORMATS``; None is what the suffix says.
+        format: One of ``FORMATS``; None takes it from the suffix.
         cycles: How often the transformer runs; None is the student's own number.
         keypoints: uint8 crops in, keypoints and scores out (``KeypointNetwork``); else float crops
             in, heatmaps out (``HeatmapNetwork``).
@@ -129,7 +129,7 @@ def export_student(
         draft = Path(folder) / target.name
         kind.write(network, example, draft, about)
         worst = _checked(network, student, kind.read(draft), target)
-        if len(files) > 1:  # or a network might stand beside another's weights
+        if len(files) > 1:  # or a network might be left beside another's weights
             target.unlink(missing_ok=True)
         for file in files:
             Path(folder, file.name).replace(file)

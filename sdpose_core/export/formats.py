@@ -22,7 +22,7 @@ Answer: TypeAlias = list[NDArray[Any]]
 Runner: TypeAlias = Callable[[NDArray[Any]], Answer]
 OPSET: Final = 17
 KEY: Final = "sdpose"
-"""Under which the metadata stand in every format, as JSON."""
+"""Key of the metadata in every format, as JSON."""
 
 
 def write_onnx(network: Network, example: Tensor, target: Path, facts: dict[str, Any]) -> None:

@@ -29,7 +29,7 @@ class HeatmapNetwork(nn.Module):
         return self.served(images)  # type: ignore[no-any-return]
 
     def facts(self) -> dict[str, Any]:
-        """What a user of the file has to know."""
+        """Facts for users of the file."""
         return {"input": "float32, NCHW, RGB 0..255", "output": "heatmaps"}
 
     def example(self, crops: Tensor) -> Tensor:
@@ -70,7 +70,7 @@ class KeypointNetwork(nn.Module):
         return points * self.stride, scores
 
     def facts(self) -> dict[str, Any]:
-        """What a user of the file has to know."""
+        """Facts for users of the file."""
         return {
             "input": f"uint8, {self.layout.upper()}, RGB 0..255",
             "output": "keypoints: x, y in pixels of the crop, 0 is the middle of the first pixel; "

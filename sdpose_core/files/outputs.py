@@ -15,7 +15,7 @@ from typing import IO, Final
 from sdpose_core.files.whole_file import is_special, remove_all_partials, remove_partials
 
 _NO_LOCKS: Final = (errno.ENOSYS, errno.ENOLCK, errno.EOPNOTSUPP)
-"""What a drive answers that knows no locks, as some network drives do not."""
+"""Error numbers of a drive without locks, as some network drives are."""
 
 
 class OutputError(ValueError):

@@ -11,7 +11,7 @@ from torch import Tensor
 def run_in_batches(
     run: Callable[[Tensor], Tensor], items: Tensor, sizes: Sequence[int], *, pads: bool
 ) -> Tensor:
-    """What ``run`` gives for each of ``items`` (N, ...), N at least 1, in batches of ``sizes``.
+    """Results of ``run`` for each of ``items`` (N, ...), N at least 1, in batches of ``sizes``.
 
     ``sizes`` are the allowed batch sizes, ascending, from 1; ``pads`` as in ``split_batch``.
     """

@@ -33,8 +33,8 @@ class GraphedCalls:
     """A function whose calls are replayed from a CUDA graph, one per shape of its input.
 
     The first call with a shape records it, which takes a fraction of a second, and compares the
-    replay with a call: where recording fails or the two differ, that shape runs without a graph and
-    a warning says so. Any number of threads may call; their calls follow each other, on whatever
+    replay with a call: if recording fails or the two differ, that shape runs without a graph and
+    a warning is logged. Any number of threads may call; their calls follow each other, on whatever
     streams.
 
     Args:

@@ -18,8 +18,8 @@ Frame: TypeAlias = Image | Tensor
 class Uploader:
     """Copies images to a device, once. Any number of threads may call it.
 
-    To a GPU the copy goes from pinned memory on a stream of its own, beside what the networks
-    compute; work that is queued later on the caller's stream waits for it.
+    To a GPU the copy goes from pinned memory on a separate stream, in parallel to the networks;
+    work that is queued later on the caller's stream waits for it.
     """
 
     def __init__(self, device: torch.device) -> None:

@@ -19,7 +19,7 @@ class KeypointDecoder:
 
     Args:
         backend: Where the heatmaps are; it runs the decoding in its own way.
-        batch_sizes: Ascending from 1; where the backend ``pads``, heatmaps are padded to them.
+        batch_sizes: Ascending from 1; if the backend ``pads``, heatmaps are padded to them.
         scores: As in ``PoseEstimator``.
         max_refinement: As in ``decode_tensor``; with None the peaks are scores above 1, too.
     """

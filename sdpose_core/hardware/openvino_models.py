@@ -42,7 +42,7 @@ library version has its own, of some 10 MB."""
 
 _log = logging.getLogger(__name__)
 _warned: set[tuple[Path, str]] = set()
-# One conversion at a time: a second thread that wants the same network then finds it on disk.
+# One conversion at a time: a second thread that needs the same network then finds it on disk.
 _converting = threading.Lock()
 
 
@@ -66,7 +66,7 @@ def core() -> ov.Core:
 
 
 def capabilities() -> frozenset[str]:
-    """What OpenVINO reports for this processor, such as ``"BF16"``."""
+    """Capabilities that OpenVINO reports for this processor, such as ``"BF16"``."""
     return frozenset(core().get_property("CPU", "OPTIMIZATION_CAPABILITIES"))
 
 
@@ -74,7 +74,7 @@ def int8_pays() -> bool:
     """Whether ``auto`` takes int8 on this processor.
 
     On an x86 it takes half the time of fp32 with VNNI, two thirds to three quarters without, and
-    two thirds of bf16 where AVX-512 computes in it (decision 7). OpenVINO reports "INT8" for every
+    two thirds of bf16 if AVX-512 computes in it (decision 7). OpenVINO reports "INT8" for every
     x86, which is no indication. Processors with AMX keep bf16, and ARM keeps its own: int8 was not
     measured there.
     """
@@ -82,28 +82,28 @@ def int8_pays() -> bool:
     return bool(able.get("avx2")) and not able.get("amx_bf16")
 
 
-def choose_precision(asked: str, offered: Iterable[str]) -> str:
+def choose_precision(requested: str, offered: Iterable[str]) -> str:
     """The precision to compute in.
 
     Args:
-        asked: One of ``offered``, or ``"auto"``: int8 where it is offered and faster
-            (``int8_pays``), else bf16 where the processor computes in it, else fp32.
+        requested: One of ``offered``, or ``"auto"``: int8 if it is offered and faster
+            (``int8_pays``), else bf16 if the processor computes in it, else fp32.
         offered: The precisions available for the network.
 
     Raises:
         ValueError: another precision was requested, or one that the processor does not compute in.
     """
     names = tuple(offered)
-    if asked == "auto":
+    if requested == "auto":
         if "int8" in names and int8_pays():
             return "int8"
         return "bf16" if "BF16" in capabilities() else "fp32"
-    if asked not in names:
-        raise ValueError(f"precision {asked!r}: the openvino backend has {', '.join(names)}")
-    if asked == "bf16" and "BF16" not in capabilities():
+    if requested not in names:
+        raise ValueError(f"precision {requested!r}: the openvino backend has {', '.join(names)}")
+    if requested == "bf16" and "BF16" not in capabilities():
         # OpenVINO would compute in fp32 without a word.
         raise ValueError("precision 'bf16': not on this processor; take fp32 or auto")
-    return asked
+    return requested
 
 
 def compile_model(
@@ -112,7 +112,7 @@ def compile_model(
     """The network ready to run on the CPU, where one inference uses all cores.
 
     Args:
-        precision: One of ``HINTS``, or ``int8``, whose other layers run in bf16 where the processor
+        precision: One of ``HINTS``, or ``int8``, whose other layers run in bf16 if the processor
             computes in it.
         threads: Cores to use; None or 0 leaves it to OpenVINO.
         throughput: Several inferences at once share the cores instead.
@@ -289,7 +289,7 @@ def _read(path: Path) -> ov.Model:
 def _write(model: ov.Model, path: Path) -> ov.Model:
     """Graph and weights in one file, written atomically: no reader sees a partial file.
 
-    Returns the network as it is in the file.
+    Returns the network read from the file.
     """
     path.parent.mkdir(parents=True, exist_ok=True)
     with (

@@ -49,7 +49,7 @@ def cluster(address: str | None) -> Iterator[None]:
 
 
 def _knock(address: str) -> None:
-    """Raises `OSError` where nothing listens: Ray itself would try for minutes, and then abort."""
+    """Raises `OSError` if nothing listens: Ray itself would try for minutes, and then abort."""
     place = urlsplit(address if "://" in address else f"ray://{address}")
     if place.port is not None:
         socket.create_connection((place.hostname or "", place.port), timeout=5).close()

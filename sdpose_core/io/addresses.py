@@ -1,4 +1,4 @@
-"""What is shown of an address: never its user, password or other secrets."""
+"""Addresses as they may be shown: without user, password or other secrets."""
 
 from __future__ import annotations
 
@@ -79,7 +79,7 @@ def _hidden(parameter: re.Match[str]) -> str:
 
 
 def _secrets(address: str) -> set[str]:
-    """All that `shown` hides of an address, as it is written and as libraries write it."""
+    """All that `shown` hides of an address, as written by users and by libraries."""
     found = _ADDRESS.fullmatch(address)
     if found is None or shown(address) == address:
         return set()

@@ -32,7 +32,7 @@ def is_live(address: str) -> bool:
 def is_recording(address: str) -> bool:
     """Whether an address of the web stands for a file: of a known size, or of a known duration.
 
-    False for a camera, a playlist, and where nothing answers.
+    False for a camera, a playlist, and if nothing answers.
     """
     if not address.lower().startswith(("http://", "https://")):
         return False
@@ -58,7 +58,7 @@ class TimedImage:
     Attributes:
         number: from 0.
         time_s: when it was taken: seconds since the first frame.
-        ready_s: when it was at hand, a ``time.monotonic()`` moment.
+        ready_s: when it was available, a ``time.monotonic()`` moment.
         image: its pixels.
         dropped: frames of the source that were left out since the one before.
     """
@@ -71,18 +71,18 @@ class TimedImage:
 
 
 class LiveSource:
-    """A camera or an address, read in a thread of its own; a context manager.
+    """A camera or an address, read in a separate thread; a context manager.
 
     A line that breaks is opened again, after a pause that doubles from 0.5 to 10 seconds.
 
     Args:
         address: ``0`` or ``/dev/video0``, or an address such as ``rtsp://host/path``.
-        tell: told in one sentence of a line that broke and of one that is back.
+        tell: called with one sentence about a line that broke and one that is back.
         timeout_s: longest wait for opening and for each frame.
-        attempts: failures in a row after which it gives up; None never does.
+        attempts: failures in a row after which it ends; None never ends.
         options: FFmpeg's, for the protocol.
         max_pixels: width times height of a frame; a larger one counts as a failure.
-        route: gives the address to open in place of its own while it is open, in the reading
+        route: gives the address to open instead of this one while it is open, in the reading
             thread; it may raise ``MediaError``.
 
     Attributes:
@@ -141,10 +141,10 @@ class LiveSource:
         return self._thread.is_alive()
 
     def frames(self, stopping: Callable[[], bool] = lambda: False) -> Iterator[TimedImage]:
-        """The newest frame each time one is asked for, until the source ends or ``stopping``.
+        """The newest frame each time one is requested, until the source ends or ``stopping``.
 
         Raises:
-            MediaError: it gave up; the sentence is the last failure.
+            MediaError: it ended; the sentence is the last failure.
         """
         number, began_s = 0, 0.0
         while not (stopping() or self._stopping.is_set()):
@@ -193,7 +193,7 @@ class LiveSource:
             self._news.notify_all()
 
     def _read(self, *, came_back: bool) -> bool:
-        """Reads until the line breaks; true where a recording came to its end.
+        """Reads until the line breaks; true if a recording came to its end.
 
         Raises ``MediaError``.
         """
@@ -206,7 +206,7 @@ class LiveSource:
             if not Path(self._address).exists():
                 raise MediaError("there is no such device")
         elif self._address.lower().startswith("rtsp"):
-            # Pictures over UDP lose packets and smear.
+            # Images over UDP lose packets and smear.
             options = {"rtsp_transport": "tcp", **options}
         try:
             with (
@@ -244,7 +244,7 @@ class LiveSource:
 def live_frames(
     frames: Iterable[TimedImage], fps: float | None, every: int
 ) -> Iterator[TimedImage]:
-    """Of a live source only every so many frames, and at most ``fps`` a second.
+    """Frames of a live source: one of so many, and at most ``fps`` per second.
 
     What is left out so was not dropped; what the source dropped meanwhile still counts.
     """

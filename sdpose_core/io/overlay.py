@@ -59,7 +59,7 @@ def draw_poses(
     above their people.
 
     Args:
-        image: RGB uint8 ``(height, width, 3)``; left as it is.
+        image: RGB uint8 ``(height, width, 3)``; not changed.
         poses: in pixels of ``image``.
         min_keypoint_score: keypoints below it are left out, and the limbs that end in them.
         boxes: draw the person boxes too.
@@ -100,7 +100,7 @@ def draw_poses(
 
 
 def _draw_ids(canvas: Image, poses: Poses, width: int) -> None:
-    """The id of each person above the box, or in its corner where that is beyond the image."""
+    """The id of each person above the box, or in its corner if that is beyond the image."""
     assert poses.ids is not None
     scale = 0.2 * width
     for (left, top, _, _), one in zip(_drawable(poses.boxes, canvas), poses.ids, strict=True):

@@ -1,4 +1,4 @@
-"""What can be wrong with an image or a video."""
+"""Errors of images and videos."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""Pictures in order, read and decoded ahead of their use."""
+"""Images in order, read and decoded ahead of their use."""
 
 from __future__ import annotations
 
@@ -11,7 +11,7 @@ from sdpose_core.io.sources import Source, read_picture
 from sdpose_core.types import Image
 
 Content: TypeAlias = Image | MediaError | None
-"""A picture, why there is none, or None for a video."""
+"""An image, why there is none, or None for a video."""
 
 
 def read_ahead(

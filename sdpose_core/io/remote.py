@@ -47,7 +47,7 @@ def name_of(address: str) -> str:
 
 
 def suffix(address: str) -> str:
-    """``.jpg`` of ``https://host/a.JPG?size=2``; empty where there is none."""
+    """``.jpg`` of ``https://host/a.JPG?size=2``; empty if there is none."""
     return PurePosixPath(name_of(address)).suffix.lower()
 
 
@@ -57,7 +57,7 @@ def split(address: str) -> tuple[Any, str]:
     Raises:
         MediaError: a package for it is missing, or its settings are wrong.
     """
-    with _told(address):
+    with _as_media_error(address):
         return _file_system(scheme(address)), address.partition("://")[2]
 
 
@@ -72,7 +72,7 @@ def addresses_below(address: str) -> list[str]:
     if scheme(address) in WEB:
         return [address]
     files, path = split(address)
-    with _told(address):
+    with _as_media_error(address):
         if any(sign in path for sign in "*?["):
             found = [name for name in files.glob(path) if not name.endswith("/")]
         elif files.isfile(path):
@@ -80,7 +80,7 @@ def addresses_below(address: str) -> list[str]:
         else:
             found = files.find(path)
             if not found:
-                files.ls(path)  # says whether the bucket is missing or forbidden, or only empty
+                files.ls(path)  # raises if the bucket is missing or forbidden, not only empty
                 raise MediaError("nothing is there")
     return [f"{scheme(address)}://{name.lstrip('/')}" for name in sorted(found)]
 
@@ -97,7 +97,7 @@ def read_bytes(address: str, limit: int) -> bytes:
             data = file.read(limit + 1) if size <= limit else b""
     else:
         files, path = split(address)
-        with _told(address):
+        with _as_media_error(address):
             size = files.size(path)
             data = _whole(files, path, size) if size <= limit else b""
     if max(size, len(data)) > limit:
@@ -119,12 +119,12 @@ def _whole(files: Any, path: str, size: int) -> bytes:
 
 
 def first_bytes(address: str, count: int) -> bytes:
-    """The beginning of a file; raises `MediaError` where it cannot be read."""
+    """The beginning of a file; raises `MediaError` if it cannot be read."""
     if scheme(address) in WEB:
         with WebFile(address) as file:
             return file.read(count)
     files, path = split(address)
-    with _told(address), files.open(path, "rb", cache_type="none") as file:
+    with _as_media_error(address), files.open(path, "rb", cache_type="none") as file:
         return bytes(file.read(count))
 
 
@@ -136,14 +136,14 @@ def opened(address: str) -> Iterator[BinaryIO]:
             yield cast(BinaryIO, web_file)
         return
     files, path = split(address)
-    with _told(address):
+    with _as_media_error(address):
         file = files.open(path, "rb", block_size=2**22)
     with file:
         yield cast(BinaryIO, _Pieces(file, address))
 
 
 class _Pieces:
-    """A file of a store, whose failures are told."""
+    """A file of a store; its failures become `MediaError`."""
 
     def __init__(self, file: Any, address: str) -> None:
         self._file = file
@@ -152,11 +152,11 @@ class _Pieces:
         self.tell = file.tell
 
     def read(self, size: int = -1) -> bytes:
-        with _told(self._address):
-            wanted = self._file.size - self._file.tell()
-            wanted = wanted if size < 0 else min(size, wanted)
-            data = bytes(self._file.read(wanted))
-        if len(data) < wanted:
+        with _as_media_error(self._address):
+            count = self._file.size - self._file.tell()
+            count = count if size < 0 else min(size, count)
+            data = bytes(self._file.read(count))
+        if len(data) < count:
             raise MediaError(f"it ended after {self._file.tell()} of {self._file.size} bytes")
         return data
 
@@ -172,7 +172,7 @@ def _file_system(protocol: str) -> Any:
 
 
 @contextlib.contextmanager
-def _told(address: str) -> Iterator[None]:
+def _as_media_error(address: str) -> Iterator[None]:
     """Every failure of a store or server as `MediaError` of one sentence, without secrets."""
     try:
         yield
@@ -185,7 +185,7 @@ def _told(address: str) -> Iterator[None]:
 
 
 def reason(error: Exception) -> str:
-    """What went wrong between us and a store or a server, in a few words."""
+    """Cause of an error between us and a store or a server, in a few words."""
     if isinstance(error, TimeoutError):
         return f"no answer within {SILENCE_S:.0f} s"
     if isinstance(error, PermissionError) or "credentials" in str(error).lower():

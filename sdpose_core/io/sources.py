@@ -39,7 +39,7 @@ VIDEO_SUFFIXES: Final = frozenset(
         *(".3gp", ".3g2", ".flv", ".mts", ".m2ts", ".ogv", ".vob", ".mxf", ".asf"),
     )
 )
-"""Of the files of a folder; a file that is named itself is asked what it holds."""
+"""Suffixes of images in a folder; of a file that is named itself the content counts."""
 STANDARD_INPUT: Final = "-"
 _Name = TypeVar("_Name", str, Path)
 
@@ -56,7 +56,7 @@ class Source:
         name: what to call it in results; of an address what may be shown of it.
         place: relative path for what is made from it, such as its drawing.
         identity: the same for all spellings of a path or address and from every folder and machine
-            that sees it so, without secrets; links to one file are files of their own.
+            that sees it so, without secrets; links to one file are separate files.
         address: where it is read from, with its secrets, so never shown; None for what is here.
     """
 
@@ -79,12 +79,12 @@ class Source:
 
     @property
     def named_video(self) -> bool:
-        """Whether its name says that it is a video."""
+        """Whether its name is that of a video."""
         return self._suffix in VIDEO_SUFFIXES
 
     @property
     def is_video(self) -> bool:
-        """Whether its content is to be read as a video: it is no image, nor called one."""
+        """Whether its content is read as a video: it is no image, nor called one."""
         if self._suffix in IMAGE_SUFFIXES:
             return False
         if self.address is not None:
@@ -99,7 +99,7 @@ class Source:
 
     @contextlib.contextmanager
     def opened(self) -> Iterator[Path | BinaryIO]:
-        """What a reader of videos opens; raises `MediaError` where an address does not answer."""
+        """Path or open file of a video; raises `MediaError` if an address does not answer."""
         if self.address is not None:
             with remote.opened(self.address) as file:
                 yield file
@@ -110,16 +110,16 @@ class Source:
 def find_sources(
     inputs: Sequence[str], note: Callable[[str], None] = lambda line: None
 ) -> tuple[list[Source], list[str]]:
-    """What files, folders, globs, addresses and ``-`` stand for, in the order given, each once.
+    """Sources of files, folders, globs, addresses and ``-``, in the order given, each once.
 
     A folder, or a prefix of a store (``s3://bucket/prefix``), means the images and videos in it
     and below it, sorted by path. A glob may hold ``**``. A name that exists is never read as a
-    glob. An address of the web stands for one file. A link to nothing counts as what its name says.
+    glob. An address of the web stands for one file. A link to nothing counts by its name.
 
     Args:
         inputs: what was given.
-        note: told in one sentence of each folder, prefix or glob with files of other kinds, which
-            are not read.
+        note: called with one sentence about each folder, prefix or glob with files of other
+            kinds, which are not read.
 
     Returns:
         The sources, and one sentence for each input that stands for nothing.
@@ -140,7 +140,7 @@ def find_sources(
                 if _differs(first.address, source.address):
                     problems.append(
                         f"{source.name}: differs from another input only in what is hidden; "
-                        "give each a run and an output of its own"
+                        "give each its own run and output"
                     )
     return list(sources.values()), problems
 
@@ -193,7 +193,7 @@ def _found(given: str, note: Callable[[str], None]) -> list[Source]:
         return [_file(Path(given), Path(Path(given).name))]
     if not glob.has_magic(given):
         with contextlib.suppress(FileNotFoundError):
-            os.stat(given)  # says more, such as of a name that is too long
+            os.stat(given)  # raises the reason, such as a name that is too long
         raise MediaError(f"{name}: no such file or folder")
     matches = [Path(match) for match in sorted(glob.glob(given, recursive=True))]
     files = [path for path in matches if path.is_file() or path.is_symlink()]
@@ -226,8 +226,9 @@ def _known(files: Sequence[_Name], name: str, note: Callable[[str], None]) -> li
     if others:
         count = sum(map(len, others.values()))
         kinds = "; ".join(
-            shortened(of[0]) + (f" and {len(of) - 1} more {kind}".rstrip() if of[1:] else "")
-            for kind, of in sorted(others.items())
+            shortened(named[0])
+            + (f" and {len(named) - 1} more {kind}".rstrip() if named[1:] else "")
+            for kind, named in sorted(others.items())
         )
         note(f"{name}: {count} of the files are no images or videos, and not read: {kinds}")
     return kept
@@ -255,7 +256,7 @@ def _differs(one: str | None, other: str | None) -> bool:
 def _content_is_video(address: str) -> bool:
     try:
         return not _is_picture(remote.first_bytes(address, 64))
-    except MediaError:  # said again, and reported, where the picture is read
+    except MediaError:  # raised again, and reported, when the image is read
         return False
 
 
@@ -270,7 +271,7 @@ def _file(path: Path, place: Path) -> Source:
 
 
 def _standard_input() -> bytes:
-    """All of it: whether it is an image or a video, only its content says."""
+    """All of it: its content decides whether it is an image or a video."""
     return _all_of(sys.stdin.buffer)
 
 
@@ -297,7 +298,7 @@ def read_picture(source: Source) -> Image:
         return decode_image(data, _LIMITS)
     except OSError as error:
         dead = source.path is not None and source.path.is_symlink() and not source.path.exists()
-        told = "a link to a file that is not there" if dead else error.strerror
-        raise MediaError(told or "cannot be read") from error
+        reason = "a link to a file that is not there" if dead else error.strerror
+        raise MediaError(reason or "cannot be read") from error
     except ImageFileError as error:
         raise MediaError(str(error)) from error

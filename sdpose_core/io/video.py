@@ -29,11 +29,11 @@ CONTAINERS: Final = ",".join(
         *("gif", "apng"),
     )
 )
-"""What FFmpeg may take an input for: files that hold what they show. Lists, scripts and
+"""Formats that FFmpeg may take: files that hold what they show. Lists, scripts and
 descriptions (m3u8, concat, DASH, SDP) would lead it to other files and hosts."""
 NOT_FOLLOWED: Final = "a playlist or script, which is not followed, or no video that is read"
 
-_TICK = Fraction(1, 90_000)  # seconds, as in transport streams; of frames with times of their own
+_TICK = Fraction(1, 90_000)  # seconds, as in transport streams; of frames with their own times
 _MISORDERED = 3
 """Frames by which a time may fall back in a damaged file; by more, the clock began again."""
 
@@ -44,10 +44,10 @@ class VideoFrame:
 
     Attributes:
         number: From 0.
-        time_s: Seconds from the first frame, never falling. Where the file's own clock begins
+        time_s: Seconds from the first frame, never falling. If the file's own clock begins
             again, as in recordings joined end to end, it goes on.
         image: Its pixels.
-        duration_s: How long the file says it is shown; 0 where it does not say.
+        duration_s: How long it is shown by the file; 0 if unknown.
     """
 
     number: int
@@ -66,8 +66,8 @@ class VideoReader:
         file: Its path, or the file itself.
 
     Attributes:
-        rate: frames a second, as the file says.
-        frames: how many frames the file says it has, or None.
+        rate: frames per second, from the file's header.
+        frames: number of frames in the file's header, or None.
 
     Raises:
         MediaError: not a video, or no image in it.
@@ -155,8 +155,8 @@ class VideoWriter:
 
     Args:
         path: of the file; folders on the way to it are made.
-        rate: frames a second.
-        keep: where it cannot be finished, as on a full disk, the file holds all but the last few
+        rate: frames per second.
+        keep: if it cannot be finished, as on a full disk, the file holds all but the last few
             seconds of what was written, and is playable.
 
     Raises:
@@ -194,7 +194,7 @@ class VideoWriter:
             pixels = np.ascontiguousarray(image[:height, :width])
             frame = av.VideoFrame.from_ndarray(pixels, format="rgb24")
             if time_s is not None:
-                # Rising, whatever the file says: equal times are an error to the encoder.
+                # Rising, whatever the file has: equal times are an error to the encoder.
                 self._last = max(round(time_s / _TICK), self._last + 1)
                 frame.pts, frame.time_base = self._last, _TICK
                 self._durations[self._last] = round(duration_s / _TICK)
@@ -251,7 +251,7 @@ class VideoWriter:
             self._partial.discard()
 
     def _finish_fragments(self) -> None:
-        """What is whole of the file takes its place; nothing where that fails, or is nothing."""
+        """Keeps the part of the file that is whole; nothing if that fails or is empty."""
         with contextlib.suppress(OSError), self._partial.path.open("r+b") as file:
             if end := _end_of_fragments(file):
                 file.truncate(end)
@@ -275,7 +275,7 @@ def _end_of_fragments(file: BinaryIO) -> int:
 def video_track(container: Any) -> Any:
     """The track to read of an open container of PyAV: the default one, or else the first.
 
-    Covers and thumbnails, which players keep in tracks of their own, are none.
+    Covers and thumbnails, which players keep in separate tracks, are none.
 
     Raises:
         MediaError: there is none.

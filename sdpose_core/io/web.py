@@ -1,6 +1,6 @@
-"""A file of the web: all of it, or a failure; resumed where the line breaks, and never for ever.
+"""A file of the web: all of it, or a failure; resumed if the line breaks, and never for ever.
 
-httpx says when an answer ends before its length. What it leaves to its callers is here: going on
+httpx reports when an answer ends before its length. What it leaves to its callers is here: going on
 from where an answer broke off (``Range`` with ``If-Range``), and a bound in time for the whole,
 which a bound for each wait is not: a server may send a byte at a time.
 """
@@ -31,7 +31,7 @@ SLOWEST: Final = 2**16
 PAUSES_S: Final = (0.5, 1.0, 2.0)
 """Before each try to go on, if no byte came since the last."""
 _SKIPPED: Final = 2**20
-"""Bytes ahead that are read over rather than asked for anew."""
+"""Bytes ahead that are read over rather than requested again."""
 _PASSING: Final = frozenset((408, 425, 429, 500, 502, 503, 504))
 _T = TypeVar("_T")
 
@@ -42,11 +42,11 @@ class WebFile:
     Args:
         address: ``http://`` or ``https://``.
         patience_s: waited in all, besides what its size allows.
-        tries: to go on where the line breaks.
+        tries: to go on if the line breaks.
 
     Attributes:
-        size: in bytes; None where the server does not say.
-        kind: of its content, as the server says: ``video/mp4``.
+        size: in bytes; None if the server does not send it.
+        kind: of its content, from the server: ``video/mp4``.
 
     Raises:
         MediaError: it is not there, or the server does not answer; of ``read`` too, if the file
@@ -72,8 +72,8 @@ class WebFile:
         try:
             _ = urlsplit(address).port  # httpx leaves it to the system to find it out of range
         except ValueError as error:
-            told = without_secrets(str(error), address)
-            raise MediaError(f"not an address of the web: {told}") from error
+            reason = without_secrets(str(error), address)
+            raise MediaError(f"not an address of the web: {reason}") from error
         try:
             self._rest = _done(self._gather(1)) + self._rest
         except BaseException:
@@ -135,17 +135,17 @@ class WebFile:
                     except Exception as error:
                         await self._leave()
                         if failures >= len(self._pauses_s) or not _passes(error):
-                            raise MediaError(self._told(error)) from error
+                            raise MediaError(self._reason(error)) from error
                         await asyncio.sleep(self._pauses_s[failures])
                         failures += 1
                         continue
                     if not piece:
                         break
                     failures = 0
-                    wanted = len(piece) if count is None else count - len(data)
-                    data += piece[:wanted]
-                    self._at += len(piece[:wanted])
-                    self._rest = piece[wanted:]
+                    taken = len(piece) if count is None else count - len(data)
+                    data += piece[:taken]
+                    self._at += len(piece[:taken])
+                    self._rest = piece[taken:]
         except TimeoutError as error:
             await self._leave()
             waited_s = self._waited_s + time.monotonic() - began_s
@@ -155,7 +155,7 @@ class WebFile:
         return bytes(data)
 
     async def _piece(self) -> bytes:
-        """What comes next; nothing at the end."""
+        """The next piece; empty at the end."""
         if self._rest:
             piece, self._rest = self._rest, b""
             return piece
@@ -203,7 +203,7 @@ class WebFile:
     def _how_far(self) -> str:
         return f"{self._at} bytes" + (f" of {self.size}" if self.size is not None else "")
 
-    def _told(self, error: Exception) -> str:
+    def _reason(self, error: Exception) -> str:
         if isinstance(error, httpx.HTTPStatusError):
             status = error.response.status_code
             return "there is no such file" if status == 404 else f"the server answered {status}"
@@ -226,10 +226,10 @@ def _passes(error: Exception) -> bool:
 def _extent(answer: httpx.Response) -> tuple[int, int | None]:
     """Where in the file an answer begins, and the size of the file."""
     if answer.status_code == 206:
-        said = re.match(r"bytes (\d+)-\d+/(\d+)", answer.headers.get("content-range", ""))
-        if said is None:
+        sent = re.match(r"bytes (\d+)-\d+/(\d+)", answer.headers.get("content-range", ""))
+        if sent is None:
             raise MediaError("the server answered with a part of it, and not with which")
-        return int(said[1]), int(said[2])
+        return int(sent[1]), int(sent[2])
     length = answer.headers.get("content-length", "")
     if "content-encoding" in answer.headers or not length.isdecimal():
         return 0, None
@@ -237,14 +237,14 @@ def _extent(answer: httpx.Response) -> tuple[int, int | None]:
 
 
 def _version(answer: httpx.Response) -> str | None:
-    """What ``If-Range`` may name: a strong ETag, or a date."""
+    """Value for ``If-Range``: a strong ETag, or a date."""
     tag: str = answer.headers.get("etag", "")
     return tag if tag.startswith('"') else answer.headers.get("last-modified")
 
 
 @lru_cache(maxsize=1)
 def _loop() -> asyncio.AbstractEventLoop:
-    """Of all files: a bound in time holds only where waiting can be ended."""
+    """The event loop of all files: waiting there can be ended, which bounds the time."""
     loop = asyncio.new_event_loop()
     threading.Thread(target=loop.run_forever, name="web", daemon=True).start()
     return loop

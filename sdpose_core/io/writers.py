@@ -59,7 +59,7 @@ class RecordWriter(Protocol):
     def write(self, record: Record) -> None: ...
 
     def skip(self, source: Source, reason: str) -> None:
-        """Of a source there are no results, or not all."""
+        """Notes a source without results, or without all of them."""
         ...
 
     def finish(self) -> None:
@@ -68,7 +68,7 @@ class RecordWriter(Protocol):
 
 
 class JsonLines:
-    """One line an image or frame: people as in the answer of ``POST /pose``."""
+    """One line per image or frame: people as in the answer of ``POST /pose``."""
 
     def __init__(self, put: Callable[[str], object]) -> None:
         self._put = put
@@ -89,7 +89,7 @@ class JsonLines:
 
 
 class Csv:
-    """One row a person: image, frame, id over time, box, and x, y, score of every keypoint."""
+    """One row per person: image, frame, id over time, box, and x, y, score of every keypoint."""
 
     def __init__(self, put: Callable[[str], object], skeleton: Skeleton) -> None:
         self._put = put
@@ -173,7 +173,7 @@ class Coco:
         pass
 
     def _number_images(self) -> None:
-        """Names that are numbers first, whatever the order: nobody else gets theirs."""
+        """Names that are numbers first, whatever the order: no other gets theirs."""
         taken: set[int] = set()
         for image in self._images:
             stem = Path(image["file_name"]).stem
@@ -205,7 +205,7 @@ class Coco:
 
 
 def _id(poses: Poses, index: int) -> int:
-    """Who it is over time; 0 where that is not known."""
+    """Id of the person over time; 0 if unknown."""
     return 0 if poses.ids is None else int(poses.ids[index])
 
 

@@ -36,11 +36,11 @@ WIDER: Final = 2.0
 
 NEAR, FAR, SIZES = 0.3, 1.0, 1.5
 """Where hidden people are looked for: heights from the expected place, at first and when the id is
-about to be given up; and the ratio of heights that may be one person."""
+about to be dropped; and the ratio of heights that may be one person."""
 
 
 SEEN = 0.3
-"""Score from which shoulders and hips tell where the trunk is."""
+"""Score from which shoulders and hips locate the trunk."""
 STEADY = 0.1
 """Share of a frame's movement in the expected one."""
 
@@ -88,7 +88,7 @@ class _Track(STrack):  # type: ignore[misc]
 
     @property
     def joints(self) -> Floats:
-        """Where they are expected now."""
+        """Their expected places in this frame."""
         joints = self._joints.copy()
         joints[:, :2] += self.moved
         return joints
@@ -156,7 +156,7 @@ class PoseByteTracker(BYTETracker):  # type: ignore[misc]
     def assign(self, poses: Poses, lost_frames: int) -> Ids:
         """The id of each person, (N,); ``NO_ID`` before the second sighting.
 
-        ``lost_frames`` is for how many frames a person that is not seen keeps the id.
+        ``lost_frames`` is the number of frames for which a person that is not seen keeps the id.
         """
         self.max_frames_lost = lost_frames
         self._skeleton = poses.skeleton
@@ -231,7 +231,7 @@ class PoseByteTracker(BYTETracker):  # type: ignore[misc]
         self._begun = activated
 
     def _without_removal_of_duplicates(self, known: list[_Track]) -> None:
-        """Takes back those that ByteTrack dropped as they lie where another is.
+        """Takes back those that ByteTrack dropped as they overlap another.
 
         A person hidden by another is expected just there, and the younger of both would begin again
         with a new id. Duplicates do not come: each person is answered once.
@@ -257,7 +257,7 @@ class PoseByteTracker(BYTETracker):  # type: ignore[misc]
         areas, others = (
             np.array([one.tlwh[2] * one.tlwh[3] for one in side]) for side in (tracks, detections)
         )
-        # An uncertain joint says little; none at all would leave nothing to average.
+        # An uncertain joint counts little; none at all would leave nothing to average.
         certain = np.minimum(ours[:, None, :, 2], theirs[None, :, :, 2]) + 1e-3
         alike = oks_matrix(
             ours[..., :2],

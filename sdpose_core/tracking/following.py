@@ -13,7 +13,7 @@ from sdpose_core.vision.people import persons
 from sdpose_core.vision.ranking import joint_means
 
 CERTAIN: Final = 0.3
-"""Joints from this score on tell where a person is."""
+"""Joints from this score on locate a person."""
 GROWN: Final = 1.25
 """A box by joints is the box around them, so much larger, as in MMDeploy's PoseTracker."""
 FEWEST: Final = 6
@@ -25,7 +25,7 @@ STILL_AS_GOOD: Final = 0.7
 
 
 class Following:
-    """Of one stream. Times are seconds of one clock.
+    """People followed in one stream. Times are seconds of one clock.
 
     Args:
         every: detect in every so many frames; `auto`: as `Pace` has it.
@@ -55,9 +55,9 @@ class Following:
         self._pace.detected(total_ms)
 
     def followed(self, poses: Poses, size: tuple[int, int], total_ms: float) -> Poses | None:
-        """Who of those found in ``boxes`` is still there, at most as sure as before.
+        """Those found in ``boxes`` who are still there, at most as sure as before.
 
-        None where the image has another size than the last: the boxes meant nothing.
+        None if the image has another size than the last: the boxes meant nothing.
         """
         if size != self._size or self._last is None:
             return None

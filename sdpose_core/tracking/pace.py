@@ -8,7 +8,7 @@ from typing import Final, Literal
 LONGEST_S: Final = 0.5
 """A new person is found after so many seconds at the latest."""
 MOST: Final = 10
-"""Frames per detection at most where the pace is automatic."""
+"""Frames per detection at most if the pace is automatic."""
 BUSY: Final = 0.8
 """Share of the time between two frames that may be used up."""
 _TAKE_OVER: Final = 0.2

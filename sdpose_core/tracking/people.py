@@ -68,7 +68,7 @@ class PeopleTracker:
             time_s: when the frame was taken, in seconds; should rise.
 
         Raises:
-            ValueError: a number of the poses is not finite; the tracker stays as it was.
+            ValueError: a number of the poses is not finite; the tracker stays unchanged.
         """
         if not poses.finite:
             raise ValueError("poses: every value must be finite")

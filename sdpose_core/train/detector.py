@@ -26,7 +26,7 @@ _WRITTEN: Final = (
 
 @dataclass(frozen=True)
 class DetectorRecipe:
-    """Settings for ultralytics. ``minutes`` replaces ``epochs`` where given.
+    """Settings for ultralytics. ``minutes`` replaces ``epochs`` if given.
 
     ``start`` is an ultralytics ``.pt`` or the name of a published one. ``freeze``: how many of the
     first layers stay frozen.
@@ -86,7 +86,7 @@ def single_class_start(start: str, folder: Path) -> Path:
 def people_only(data: Path) -> dict[str, Any]:
     """A set's ``data.yaml``, its relative ``path`` made absolute.
 
-    Ultralytics looks for a relative path in the working folder and in a folder of its own settings;
+    Ultralytics looks for a relative path in the working folder and in a folder from its settings;
     it is resolved against the file's folder if the set is there.
 
     Raises:

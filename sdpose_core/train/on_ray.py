@@ -118,11 +118,11 @@ def _fit(run: _Run, workers: int, on_gpus: bool, restarts: int) -> int | str:
 
 
 def _work(given: dict[str, Any]) -> int | str:
-    """What each process does; returns the step it came to, or why the run cannot begin."""
+    """The work of each process; returns the step it came to, or why the run cannot begin."""
     run: _Run = given["run"]
     context = ray.train.get_context()
     rank, everywhere = str(context.get_world_rank()), context.get_world_size()
-    # A machine of its own for each, wherever it is: Ray shows it no GPU but its own.
+    # Each process sees one machine with one GPU: Ray shows it no GPU but its own.
     os.environ.update(
         {
             "WORLD_SIZE": str(everywhere),

@@ -3,7 +3,7 @@
     python -m sdpose_core.train.scores STUDENT SHARDS --output OUT.safetensors --sources NAME ...
 
 writes the student with fitted heads for the scores of joints (``sdpose_core.model.heads.scores``)
-and of people (``.people``); its keypoints stay as they are. The set must say of every joint whether
+and of people (``.people``); its keypoints are unchanged. The set must state of every joint whether
 it is labelled, as COCO does: a joint of confidence 0 counts as not there. People labelled by a
 machine are left out. With ``--keep-joints`` the joints' scores stay as well.
 """
@@ -49,10 +49,10 @@ TOGETHER = 32
 
 @dataclass(frozen=True)
 class ScoreExamples:
-    """What decoding left of people, and what was true of them.
+    """Decoded people with their labels.
 
     ``points`` (N, K, 2) heatmap pixels, ``peaks`` (N, K), ``labelled`` (N, K) 0 or 1, and
-    ``similarity`` (N, K), the OKS terms (of no meaning where not labelled).
+    ``similarity`` (N, K), the OKS terms (of no meaning if not labelled).
     """
 
     points: Tensor
@@ -64,7 +64,7 @@ class ScoreExamples:
 def score_examples(
     backend: PoseBackend, config: StudentConfig, crops: CropSet, views: int = 14, seed: int = 0
 ) -> ScoreExamples:
-    """Every person in ``views`` views: the first as it is served, the others jittered, each second
+    """Every person in ``views`` views: the first as served, the others jittered, each second
     one mirrored.
 
     Raises:
@@ -221,7 +221,7 @@ def with_scores(
     keep_joints: bool = False,
 ) -> Student:
     """A copy of ``student`` with heads of ``width`` and ``person_width`` hidden units for the
-    scores of joints and people, fitted on ``crops``. ``keep_joints`` leaves the former as it is.
+    scores of joints and people, fitted on ``crops``. ``keep_joints`` keeps the former.
 
     Raises:
         ValueError: the set labels all joints or none, or what ``score_examples`` rejects.
@@ -251,7 +251,7 @@ def with_scores(
 
 
 def chosen_people(crops: CropSet, sources: Sequence[str]) -> CropSet:
-    """Those labelled by hand, of ``sources`` only where some are named.
+    """Those labelled by hand, of ``sources`` only if some are named.
 
     Raises:
         ValueError: a source the set does not have, or no person is left.
@@ -274,12 +274,12 @@ def chosen_people(crops: CropSet, sources: Sequence[str]) -> CropSet:
     return crops.select(kept)
 
 
-def _facts(training: Mapping[str, Any], said: str) -> dict[str, Any]:
+def _facts(training: Mapping[str, Any], head: str) -> dict[str, Any]:
     """The facts of a checkpoint that still hold with another score head."""
     facts = {k: v for k, v in training.items() if k != "evaluation"}
     if isinstance(facts.get("scores"), str):  # of the head before; a run keeps numbers there
         del facts["scores"]
-    return {**facts, "score_head": said}
+    return {**facts, "score_head": head}
 
 
 def _check_target(path: Path) -> None:
@@ -307,7 +307,7 @@ def fit_file(
 
     Raises:
         ValueError, OSError: an input that cannot be used or a target that cannot be written; the
-            message says which in one sentence.
+            message names it in one sentence.
     """
     _check_target(target)
     check_outputs([target], [Path(student)])
@@ -316,9 +316,9 @@ def fit_file(
     network = build_student(checkpoint, student)
     crops = crops.ordered(network.config.skeleton)
     fitted = with_scores(network, crops, views=views, keep_joints=keep_joints)
-    said = f"fitted on {len(crops)} people, {views} views each"
-    before = checkpoint.training if keep_joints else _facts(checkpoint.training, said)
-    facts = {**before, "person_head": said}
+    head = f"fitted on {len(crops)} people, {views} views each"
+    before = checkpoint.training if keep_joints else _facts(checkpoint.training, head)
+    facts = {**before, "person_head": head}
     kinds = {value.dtype for value in checkpoint.state.values() if value.is_floating_point()}
     save_student(fitted, target, facts, dtype=torch.float16 if kinds == {torch.float16} else None)
     return len(crops)

@@ -42,7 +42,7 @@ class PersonCrops:
 
 
 def joined(pixels: Sequence[Tensor]) -> Tensor:
-    """The crops of several images as one batch, their memory as it was.
+    """The crops of several images as one batch, their memory layout unchanged.
 
     On a CPU by NumPy, in this thread: PyTorch's helpers would spin on the cores that the student
     needs next.

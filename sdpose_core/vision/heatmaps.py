@@ -79,7 +79,7 @@ def decode_tensor(heatmaps: Tensor, max_refinement: float | None = None) -> tupl
     """Keypoints of heatmaps, to a fraction of a pixel.
 
     The peak of each map is refined by one Newton step on the logarithm of the blurred map,
-    where the peak is at least two pixels from the border.
+    if the peak is at least two pixels from the border.
 
     Args:
         heatmaps: ``(B, K, H, W)``.

@@ -97,7 +97,7 @@ class ImageLimits:
 
 @dataclass(frozen=True, slots=True)
 class Header:
-    """What an image file says of itself; width and height are those of the stored raster."""
+    """Header of an image file; width and height are those of the stored raster."""
 
     kind: str
     mode: str
@@ -113,7 +113,7 @@ class Header:
 
     @property
     def shown_size(self) -> tuple[int, int]:
-        """Width and height of the image as it is shown, upright."""
+        """Width and height of the upright image."""
         turned = self.orientation >= 5
         return (self.height, self.width) if turned else (self.width, self.height)
 
@@ -147,7 +147,7 @@ def read_header(data: bytes, limits: ImageLimits) -> Header:
         width, height = opened.size
         kind, mode = opened.format or "", opened.mode
         _check_pixels(width, height, limits)
-        # Asking a PNG for its EXIF would decode it; other kinds are asked after decoding.
+        # Reading a PNG's EXIF would decode it; other kinds are checked after decoding.
         orientation = _orientation(opened) if kind in ("JPEG", "MPO") else 1
     return Header(kind, mode, width, height, orientation)
 
@@ -155,11 +155,11 @@ def read_header(data: bytes, limits: ImageLimits) -> Header:
 def decode_image(
     data: bytes, limits: ImageLimits, header: Header | None = None, *, reduction: int = 1
 ) -> Image:
-    """RGB uint8 `(height, width, 3)`, turned as EXIF says, first frame of an animation.
+    """RGB uint8 `(height, width, 3)`, turned as in EXIF, first frame of an animation.
 
     16 bit values keep their high byte, transparent places show white. `reduction`, 1 or one of
     `REDUCTIONS`, is for JPEG files `for_opencv` only: each pixel is the mean of a block of so many
-    by so many. Raises as `read_header` does, and `ImageFileError` where the pixels do not decode to
+    by so many. Raises as `read_header` does, and `ImageFileError` if the pixels do not decode to
     the end.
     """
     header = header or read_header(data, limits)
@@ -235,10 +235,10 @@ def _decode_jpeg(data: bytes, orientation: int, reduction: int) -> Image:
 
 @contextmanager
 def _faults_of_the_file() -> Iterator[None]:
-    """What Pillow raises inside, as an `ImageFileError`."""
+    """Errors of Pillow in the block, as an `ImageFileError`."""
     try:
         yield
-    except (ImageFileError, MemoryError):  # want of memory is no fault of the file
+    except (ImageFileError, MemoryError):  # lack of memory is no fault of the file
         raise
     except _BOMBS:
         raise ImageTooLargeError("the image has more pixels than allowed") from None
@@ -286,7 +286,7 @@ def to_rgb(opened: PillowImage.Image) -> Image:
     """An image of Pillow as RGB uint8, turned no further; transparent places show white.
 
     Tile by tile: a whole image's copies would each cost its size. Raises `ImageFileError` for
-    values that are not those of a picture.
+    values that are not those of an image.
     """
     width, height = opened.size
     pixels = np.empty((height, width, 3), np.uint8)

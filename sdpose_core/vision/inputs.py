@@ -1,4 +1,4 @@
-"""What callers hand in as images: arrays, files, Pillow's images."""
+"""Images of callers: arrays, files, Pillow's images."""
 
 from __future__ import annotations
 
@@ -22,14 +22,14 @@ _LIMITS: Final = ImageLimits()
 def as_image(given: Any, name: str = "image") -> Image:
     """``given`` as RGB uint8 ``(height, width, 3)``.
 
-    Files and images of Pillow are turned as EXIF says, transparent places show white.
+    Files and images of Pillow are turned as in EXIF, transparent places show white.
 
     Args:
         given: An ``ImageLike``.
         name: What the messages call it.
 
     Raises:
-        ValueError: something else, or a file that is no image; the message says which.
+        ValueError: something else, or a file that is no image; the message names it.
         OSError: a file that cannot be read.
     """
     try:
@@ -57,5 +57,5 @@ def check_request(
     if not isinstance(images, Sequence) or isinstance(images, str):
         raise ValueError("images: expected a sequence of images, got one; pass [image]")
     if boxes is not None and len(images) != len(boxes):
-        wanted = f"expected one array for each of the {len(images)} images"
-        raise ValueError(f"boxes: {wanted}, got {len(boxes)}")
+        expected = f"expected one array for each of the {len(images)} images"
+        raise ValueError(f"boxes: {expected}, got {len(boxes)}")

@@ -31,7 +31,7 @@ CANDIDATES: Final = 2
 LIKELY: Final = 0.3
 """A joint that scores this much is likely; a person without one is none."""
 OUTSIDE: Final = 0.05
-"""What the score of a joint beyond the image is multiplied with: it cannot be seen."""
+"""Factor of the score of a joint beyond the image: it cannot be seen."""
 SAME_PERSON: Final = 0.65
 """Poses more similar (OKS) are of one person."""
 SAME_JOINT: Final = 0.7
@@ -103,7 +103,7 @@ def each_once(poses: Poses) -> Poses:
 
     Poses of one person become one: the best, with the mean of their joints, weighted by scores.
     Of two people who have many joints in common the worse loses these; so does one who is a
-    doubtful detection, whatever is in common. Poses are compared only where their boxes touch, so
+    doubtful detection, whatever is in common. Poses are compared only if their boxes touch, so
     that the cost of a crowd grows with its contacts.
     """
     better, worse = touching(poses.boxes)

@@ -15,7 +15,7 @@ KEYPOINT_THRESHOLD: Final = 0.2
 """Joints that score less do not count for their person, as in the published protocol."""
 SMALLEST: Final = 0.01
 BOX: Final = 0.3
-"""Power of the box's score: what it says is mostly said by the joints, too."""
+"""Power of the box's score, most of whose information is in the joints, too."""
 
 
 def feature_count(keypoints: int) -> int:
@@ -24,7 +24,7 @@ def feature_count(keypoints: int) -> int:
 
 
 def pose_features(places: Floats, scores: Floats) -> Floats:
-    """What a person's score is computed from, ``(N, feature_count(K))``.
+    """Features of a person's score, ``(N, feature_count(K))``.
 
     The joint scores, their logarithms, the scores in order of size; mean and spread of the joints,
     weighted by their scores, and their extent.

@@ -1,1 +1,1 @@
-"""Who may call, and how much: keys, their limits, and the callers that show them."""
+"""Authentication and limits: keys, their limits, and the callers that show them."""

@@ -42,7 +42,7 @@ class Rate:
 
 @dataclass(slots=True)
 class _Usage:
-    """What a key has used; outlives a new reading of the key file."""
+    """Consumption of a key; outlives a reload of the key file."""
 
     requests: Rate | None = None
     crops: Rate | None = None
@@ -82,7 +82,7 @@ class Caller:
                 )
 
     def spend_request(self) -> None:
-        """One request of it could be let in."""
+        """Counts one request of it that could be admitted."""
         _, usage = self._current_key(quiet=True)
         if usage.requests is not None:
             usage.requests.spend(1)
@@ -102,21 +102,21 @@ class Caller:
         except ServiceError:
             return False
 
-    def priority(self, asked: Priority | None) -> Priority:
-        """What it gets; unset asks for normal or, where it may not have that, for its highest.
+    def priority(self, requested: Priority | None) -> Priority:
+        """The priority that it gets; unset means normal or, if that is too high, its highest.
 
-        Raises `ServiceError` permission_denied for more than it may ask.
+        Raises `ServiceError` permission_denied for a higher one than it may request.
         """
-        if asked is None:
+        if requested is None:
             return max(Priority.NORMAL, self.max_priority, key=lambda each: each.order)
-        if asked.order < self.max_priority.order:
+        if requested.order < self.max_priority.order:
             raise ServiceError(
                 ErrorCode.PERMISSION_DENIED,
-                f"priority: {asked.value} is more than the {self.max_priority.value} "
-                "that this caller may ask",
+                f"priority: {requested.value} is more than the {self.max_priority.value} "
+                "that this caller may request",
                 field="priority",
             )
-        return asked
+        return requested
 
     @contextmanager
     def stream(self, *, looking: bool = True) -> Iterator[None]:
@@ -149,12 +149,12 @@ class Caller:
 
 
 class Access:
-    """Tells callers by their keys. All of it belongs to the event loop.
+    """Identifies callers by their keys. All of it belongs to the event loop.
 
     Args:
         keys: known at first; none lets everyone in.
-        max_priority: that callers may ask whose key does not say.
-        shed: called at each refusal for a key's own limit.
+        max_priority: of callers whose key names none.
+        shed: called at each rejection by a key's own limit.
     """
 
     def __init__(
@@ -168,12 +168,12 @@ class Access:
 
     @property
     def open(self) -> bool:
-        """Whether everyone is let in."""
+        """Whether every caller is admitted."""
         return not self._keys
 
     @property
     def names(self) -> list[str]:
-        """Of the keys."""
+        """Names of the keys."""
         return sorted(self._keys)
 
     def replace(self, keys: Iterable[Key]) -> None:
@@ -194,7 +194,7 @@ class Access:
     def identify(
         self, api_key: str | None, authorization: str | None, address: str | None
     ) -> Caller:
-        """Who calls. Raises `ServiceError` unauthenticated.
+        """The caller. Raises `ServiceError` unauthenticated.
 
         `api_key` is the value of `X-API-Key`, `authorization` that of `Authorization: Bearer KEY`,
         `address` the caller's IP address.
@@ -209,7 +209,7 @@ class Access:
             raise _unknown("an API key is required")
         given = digest_of(shown)
         found = None
-        for key in self._keys.values():  # all of them: the time must not tell which comes close
+        for key in self._keys.values():  # all of them: the time must not show which comes close
             if hmac.compare_digest(given, key.digest):
                 found = key
         if found is None:
@@ -245,7 +245,7 @@ def _unknown(message: str) -> ServiceError:
 
 
 def network(address: str | None) -> str:
-    """What counts as one caller's: an IPv4 address, or the /64 that a host has of IPv6."""
+    """Network that counts as one caller: an IPv4 address, or the /64 of an IPv6 host."""
     try:
         known = ipaddress.ip_address((address or "").partition("%")[0])
     except ValueError:

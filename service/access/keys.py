@@ -25,11 +25,11 @@ _NAME: Final = re.compile(r"[A-Za-z0-9][A-Za-z0-9._-]{0,63}")
 
 
 class KeyFileError(ValueError):
-    """One sentence that says what is wrong with a key file; it shows no key and no hash."""
+    """One sentence on what is wrong with a key file; it shows no key and no hash."""
 
 
 class Scope(StrEnum):
-    """What a key opens."""
+    """A part of the service that a key opens."""
 
     POSE = "pose"
     """Everything that looks at images."""
@@ -40,7 +40,7 @@ class Scope(StrEnum):
 
 
 UNLIMITED: Final = frozenset((Scope.POSE, Scope.CAMERAS))
-"""What is open where no scope is named: without keys, and to those of no file."""
+"""Scopes if none is named: without keys, and for keys of no file."""
 
 
 class Key(BaseModel):
@@ -82,7 +82,7 @@ class Key(BaseModel):
 
 
 def digest_of(key: str) -> bytes:
-    """SHA-256 of a key as it is shown."""
+    """SHA-256 of a key in plain text."""
     return hashlib.sha256(key.encode()).digest()
 
 
@@ -92,13 +92,13 @@ def new_key() -> str:
 
 
 def entry(name: str, key: str) -> str:
-    """What a key file holds of a key. Raises `KeyFileError` for a name that no file may have."""
+    """The entry of a key in a key file. Raises `KeyFileError` for a name that no file may have."""
     _check_name(name, "")
     return f'["{name}"]\nsha256 = "{digest_of(key).hex()}"\n'
 
 
 def plain_keys(keys: Iterable[str]) -> tuple[Key, ...]:
-    """Keys that came as they are, without names or limits: named key-1, key-2 in their order."""
+    """Keys given in plain text, without limits: named key-1, key-2 in their order."""
     return tuple(
         Key(name=f"key-{number}", sha256=digest_of(key).hex(), scopes=UNLIMITED)
         for number, key in enumerate(sorted(keys), start=1)
@@ -106,8 +106,8 @@ def plain_keys(keys: Iterable[str]) -> tuple[Key, ...]:
 
 
 def known_keys(plain: Iterable[str], path: Path | None) -> tuple[Key, ...]:
-    """Of both sources. Raises `KeyFileError`, also for a file without a key: that names nobody,
-    and must not let everyone in.
+    """Keys of both sources. Raises `KeyFileError`, also for a file without a key, which must not
+    admit everyone.
     """
     keys = plain_keys(plain)
     if path is None:

@@ -1,4 +1,4 @@
-"""The door: whether a request may enter. Every refusal before its work begins is decided here."""
+"""Admission control: every rejection of a request before its work begins is decided here."""
 
 from __future__ import annotations
 
@@ -22,7 +22,7 @@ _RECENT: Final = 50
 
 
 class Admission:
-    """What a request holds that was let in: memory, and whether it was answered."""
+    """An admitted request: the memory that it holds, and whether it was answered."""
 
     def __init__(self, caller: Caller, memory: ByteBudget) -> None:
         self.is_answered = False
@@ -31,14 +31,14 @@ class Admission:
         self._held = 0
 
     def expect(self, size: int) -> None:
-        """So many bytes are announced; raises `ServiceError` overloaded where they do not fit.
+        """So many bytes are announced; raises `ServiceError` overloaded if they do not fit.
 
         Nothing is set aside for them: else a client that never sends them would shut out others.
         """
         self._memory.check(size, held=self._held, share=self._caller.share)
 
     def hold(self, size: int) -> None:
-        """So many bytes have come; raises `ServiceError` overloaded where they do not fit."""
+        """So many bytes have come; raises `ServiceError` overloaded if they do not fit."""
         self._memory.take(size, held=self._held, share=self._caller.share)
         self._held += size
 
@@ -61,7 +61,7 @@ class Door:
         memory: for what all requests have sent.
         deadlines: of the service.
         check_ready: raises `ServiceError` unavailable while no request may enter.
-        shed: called with the reason of each refusal for load.
+        shed: called with the reason of each rejection for load.
 
     Attributes:
         inside: the requests in flight.
@@ -95,7 +95,7 @@ class Door:
         return Ticket(caller, self._deadlines, due, started)
 
     def check(self, ticket: Ticket, *, request: bool = True) -> None:
-        """Whether it could enter, asked before it is read; a frame of a stream is no `request`.
+        """Whether it could enter, checked before it is read; a frame of a stream is no `request`.
 
         Raises `ServiceError` unauthenticated (its key has expired or is gone), overloaded at a
         limit of its key, or as `check_room`.
@@ -109,7 +109,7 @@ class Door:
         """Whether there is room for a request, whatever its key may still do.
 
         Raises `ServiceError` unavailable unless ready; overloaded at the maximum of requests, at
-        this caller's part of it, or where the answer would come too late.
+        this caller's part of it, or if the answer would come too late.
         """
         self._check_ready()
         share = ticket.caller.share

@@ -1,9 +1,4 @@
-"""Memory bound for gRPC messages that are being read.
-
-gRPC does not report how much of a message has come, so each counts as the maximum size. Of a call
-whose message is not yet read it takes no more than the first 64 KiB; so memory is bounded by
-reading few at a time. A message takes milliseconds to come, unless its line is slow.
-"""
+"""Memory bound for gRPC messages in transit: docs/decisions/0015-memory.md."""
 
 from __future__ import annotations
 
@@ -29,8 +24,8 @@ class Incoming:
         self._waiting: list[tuple[Hashable, asyncio.Future[None]]] = []
 
     @asynccontextmanager
-    async def one(self, share: Hashable, patience_s: float) -> AsyncIterator[None]:
-        """While the message of one call comes; waits for its turn, at most so long.
+    async def message(self, share: Hashable, patience_s: float) -> AsyncIterator[None]:
+        """A block that reads one message; waits for its turn for at most `patience_s`.
 
         Raises `ServiceError` overloaded.
         """
@@ -62,11 +57,11 @@ class Incoming:
                 raise overloaded("too many messages are on their way in") from None
             raise
 
-    def _release(self, share: Hashable) -> None:
-        self._room.give_back(share)
+    def _release(self, released: Hashable) -> None:
+        self._room.give_back(released)
         for waiting in list(self._waiting):
-            who, turn = waiting
-            if self._room.fits(who) and not turn.done():
-                self._room.take(who)
+            share, turn = waiting
+            if self._room.fits(share) and not turn.done():
+                self._room.take(share)
                 self._waiting.remove(waiting)
                 turn.set_result(None)

@@ -1,4 +1,4 @@
-"""What a request carries: who calls, and when its answer is due."""
+"""Ticket of a request: its caller, and when its answer is due."""
 
 from __future__ import annotations
 
@@ -18,7 +18,7 @@ class Deadlines:
         longest_s: at most, whatever a request names.
         default_s: of one that names none, counted from when it has been read: a slow line is not
             the caller's fault.
-        max_queue_s: of one that names none, the longest forecast with which it is let in.
+        max_queue_s: of one that names none, the longest forecast with which it is admitted.
     """
 
     longest_s: float
@@ -33,7 +33,7 @@ class Ticket:
     Attributes:
         caller: with its key's limits.
         deadlines: of the service.
-        due: the `time.monotonic()` moment that its headers name; None where they name none.
+        due: the `time.monotonic()` moment that its headers name; None if they name none.
         started: the moment at which it came.
     """
 
@@ -44,7 +44,7 @@ class Ticket:
 
     @property
     def patience_s(self) -> float:
-        """The seconds in which its answer is wanted, as far as its headers say."""
+        """Seconds until its answer is due, as far as its headers state."""
         if self.due is not None:
             return max(0.0, self.due - time.monotonic())
         usual = min(self.deadlines.default_s, self.deadlines.max_queue_s)

@@ -15,7 +15,7 @@ T = TypeVar("T")
 def in_turns(
     candidates: Mapping[Key, Callable[[], T]], rounds: int, progress: Callable[[str], None]
 ) -> dict[Key, list[T]]:
-    """What each candidate returned: `2 * rounds` values, visited in the order A B B A."""
+    """Results of each candidate: `2 * rounds` values, visited in the order A B B A."""
     values: dict[Key, list[T]] = {key: [] for key in candidates}
     there = list(candidates)
     for number in range(rounds):

@@ -19,7 +19,7 @@ from service.bench.alternate import Call, alternate
 from service.bench.floor import detector_floor, student_floor
 from service.bench.tables import markdown, spread
 
-HEAD = ("model", "backend", "batch", "crops or images/s", "ms a batch", "of the floor")
+HEAD = ("model", "backend", "batch", "crops or images/s", "ms per batch", "of the floor")
 PICTURE = (480, 640)
 """Height and width of the images that the detector gets."""
 
@@ -31,7 +31,7 @@ Work: TypeAlias = Callable[[int], Callable[[], object]]
 
 @dataclass(frozen=True, slots=True)
 class CoreBench:
-    """What to measure. Every cell runs `2 * rounds` times for `seconds` each.
+    """Settings of the measurement. Every cell runs `2 * rounds` times for `seconds` each.
 
     Attributes:
         variants: Students: a preset at its full size (random weights, which are as fast as trained
@@ -122,7 +122,7 @@ def _split(name: str) -> tuple[str, int | None]:
 
 
 def _titled(name: str) -> str:
-    """What the rows of a student are called."""
+    """Title of the rows of a student."""
     return f"{name}, random weights" if _split(name)[0] in PRESETS else name
 
 
@@ -144,7 +144,7 @@ def _student(name: str, backend: str, precision: str, device: str) -> tuple[str,
 
     def prepared(batch: int) -> Callable[[], object]:
         generator = torch.Generator().manual_seed(0)
-        # As they come from OpenCV: channels last in memory.
+        # As from OpenCV: channels last in memory.
         pixels = torch.randint(0, 256, (batch, *size, 3), generator=generator, dtype=torch.uint8)
         crops = pixels.permute(0, 3, 1, 2).to(ready.device)
 

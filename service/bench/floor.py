@@ -31,7 +31,7 @@ def student_floor(student: Student, cycles: int, batch: int) -> tuple[str, Call]
 
 
 def detector_floor(name: str, picture: Image, batch: int) -> tuple[str, Call]:
-    """The same of a detector, for pictures of one size."""
+    """The same of a detector, for images of one size."""
     calls: dict[str, Call] = {}
     for precision, threads in itertools.product((*_precisions(), "int8"), THREADS):
         try:

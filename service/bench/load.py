@@ -1,4 +1,4 @@
-"""A closed-loop load: so many clients, each asks again as soon as it is answered."""
+"""A closed-loop load: so many clients, each sends again when it has its answer."""
 
 from __future__ import annotations
 
@@ -109,14 +109,14 @@ async def closed_loop(
             if next(left, None) is None:
                 return
             image = next(feed)
-            asked = time.perf_counter()
+            sent = time.perf_counter()
             try:
                 await connection.ask(image)
             except (RuntimeError, ServiceError) as error:
                 load.errors += 1
                 load.first_error = load.first_error or str(error)
             else:
-                load.latencies.append(time.perf_counter() - asked)
+                load.latencies.append(time.perf_counter() - sent)
 
     async with AsyncExitStack() as stack:
         for connection in connections:

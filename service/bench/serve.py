@@ -23,7 +23,7 @@ _LIMITS = ImageLimits()
 
 @dataclass(frozen=True, slots=True)
 class ServeBench:
-    """What to measure; every cell runs `2 * rounds` times for `seconds` each."""
+    """Settings of the measurement; every cell runs `2 * rounds` times for `seconds` each."""
 
     images: Sequence[bytes]
     clients: Sequence[int] = (1, 8)
@@ -33,15 +33,15 @@ class ServeBench:
 
 
 def bare_load(estimator: PoseEstimator, images: Sequence[bytes], seconds: float, many: int) -> Load:
-    """Decode and estimate in one thread, `many` images a call; latency is that of a call."""
+    """Decode and estimate in one thread, `many` images per call; latency is that of a call."""
     load = Load()
     feed = itertools.cycle(images)
     started = time.perf_counter()
     while load.seconds < seconds:
-        asked = time.perf_counter()
+        began = time.perf_counter()
         estimator.estimate([decode_image(next(feed), _LIMITS) for _ in range(many)])
         now = time.perf_counter()
-        load.latencies.extend([now - asked] * many)
+        load.latencies.extend([now - began] * many)
         load.seconds = now - started
     return load
 
@@ -49,7 +49,7 @@ def bare_load(estimator: PoseEstimator, images: Sequence[bytes], seconds: float,
 def server_load(
     server: Server, front: str, clients: int, bench: ServeBench, progress: Progress
 ) -> Load:
-    """So many clients of one front end; tells of their errors."""
+    """The load of so many clients of one front end; reports their errors."""
     load = asyncio.run(
         closed_loop(_connections(server, front, clients), bench.images, seconds=bench.seconds)
     )

@@ -23,7 +23,7 @@ _SERVE = "from service.cli.main import main; main()"
 
 @dataclass(frozen=True, slots=True)
 class Server:
-    """Where a service listens, and its process where it is ours (on this machine)."""
+    """A running service: its address, and its process if that is on this machine."""
 
     host: str
     http_port: int
@@ -42,7 +42,7 @@ class Server:
         for line in Path(f"/proc/{self.pid}/status").read_text(encoding="ascii").splitlines():
             if line.startswith(f"{name}:"):
                 return line.split()[1]
-        raise RuntimeError(f"process {self.pid} tells no {name}")
+        raise RuntimeError(f"process {self.pid} reports no {name}")
 
     def open_files(self) -> int:
         """Open file handles of the process."""
@@ -70,7 +70,7 @@ def started(settings: Mapping[str, str]) -> Iterator[Server]:
 
 
 def wait_until_ready(url: str, process: subprocess.Popen[bytes] | None = None) -> None:
-    """Asks until it answers 200; raises RuntimeError where that lasts, or the process has ended."""
+    """Asks until it answers 200; raises RuntimeError if that lasts, or the process has ended."""
     end = time.monotonic() + _START_S
     while time.monotonic() < end:
         if process is not None and process.poll() is not None:

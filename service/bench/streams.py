@@ -23,17 +23,17 @@ _WARM_S = 2.0
 
 @dataclass(frozen=True, slots=True)
 class Cell:
-    """One measurement: so many cameras with so many frames a second."""
+    """One measurement: so many cameras with so many frames per second."""
 
     files: Sequence[bytes]
     cameras: int
     fps: float
-    asked: StreamAsk
+    stream: StreamAsk
 
 
 @dataclass(slots=True)
 class Seen:
-    """What came back of one camera after the warm-up."""
+    """Answers of one camera after the warm-up."""
 
     latencies_ms: list[float] = field(default_factory=list)
     around_ms: list[float] = field(default_factory=list)
@@ -70,7 +70,7 @@ async def _camera(server: Server, cell: Cell, seconds: float, seen: Seen) -> Non
             number, due = number + 1, due + 1 / cell.fps
 
     async with AsyncGrpcPoseClient(f"{server.host}:{server.grpc_port}") as client:
-        async for answer in client.stream(frames(), Ask(), cell.asked):
+        async for answer in client.stream(frames(), Ask(), cell.stream):
             now = time.monotonic()
             if now < warm or answer.timestamp is None:
                 continue
@@ -103,12 +103,12 @@ def run_streams(
         pictures = panned(file)
         for count in cameras:
             for rate in fps:
-                for how, asked in (
+                for how, stream in (
                     ("as served", StreamAsk()),
                     ("every frame detected, no tracking", StreamAsk(tracking=False)),
                 ):
                     progress(f"{name}, {count} at {rate:g}, {how}")
-                    cell, before = Cell(pictures, count, rate, asked), server.memory_mib()
+                    cell, before = Cell(pictures, count, rate, stream), server.memory_mib()
                     seen = asyncio.run(_run(server, cell, seconds))
                     memory = f"{before:.0f}, {server.memory_mib():.0f}"
                     row = [*_row(seen, seconds), memory]

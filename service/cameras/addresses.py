@@ -80,7 +80,7 @@ class AddressRules:
                 "address", "no pattern of SDPOSE_CAMERA_ADDRESSES allows this address"
             )
         parts = _parts(address)
-        if parts is not None and (reason := _refused_ip(parts.host.strip("[]"))):
+        if parts is not None and (reason := _rejected_ip(parts.host.strip("[]"))):
             raise invalid_argument("address", reason)
         if parts is not None and parts.scheme.startswith("rtsp"):
             query = parts.path.partition("?")[2]
@@ -127,7 +127,7 @@ def _resolved(parts: _Parts) -> list[tuple[Any, ...]]:
     except OSError:
         raise MediaError("the host is not known") from None
     for *_, where in found:
-        if reason := _refused_ip(str(where[0])):
+        if reason := _rejected_ip(str(where[0])):
             raise MediaError(reason)
     return [where for *_, where in found]
 
@@ -166,7 +166,7 @@ def _glob(text: str, pattern: str, star: str) -> bool:
     return re.fullmatch(re.escape(pattern).replace(r"\*", star), text) is not None
 
 
-def _refused_ip(host: str) -> str | None:
+def _rejected_ip(host: str) -> str | None:
     """Why this address, if it is one, is never connected to."""
     try:
         address = ipaddress.ip_address(host.split("%")[0])

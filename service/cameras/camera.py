@@ -97,7 +97,7 @@ CameraEvent = CameraStatus | CameraAnswer
 
 @dataclass(frozen=True, slots=True)
 class CameraServices:
-    """What a camera uses of the service.
+    """The parts of the service that a camera uses.
 
     Attributes:
         calls: opens the call that a camera's stream belongs to.

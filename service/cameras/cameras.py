@@ -45,7 +45,7 @@ class Cameras:
 
         Raises `ServiceError`: permission_denied for a priority that is not the caller's,
         invalid_argument for an address that is not allowed, already_exists for a name in use,
-        overloaded where there are too many, or too many of this caller.
+        overloaded if there are too many, or too many of this caller.
         """
         if owner is not None:
             owner.priority(settings.parameters.priority)

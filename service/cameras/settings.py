@@ -83,7 +83,7 @@ def parse_camera(given: object) -> CameraSettings:
 def read_camera_file(path: Path | None, limit: int) -> list[CameraSettings]:
     """The cameras of a TOML file: tables `[[camera]]` with the fields of `CameraRequest`.
 
-    Raises `CameraFileError`, also where there are more than `limit`.
+    Raises `CameraFileError`, also for more than `limit`.
     """
     if path is None:
         return []

@@ -25,11 +25,11 @@ _WAITING: Final = 64
 class RemoteAnswering:
     """As `LocalAnswering`, with the models of a service; frames travel as JPEG files.
 
-    Goes on with the same people where the connection breaks.
+    Goes on with the same people if the connection breaks.
 
     Args:
         client: open until the frames end.
-        ask: people that are wanted.
+        ask: options of each request.
         stream: settings of the stream.
         tell: called with one sentence for a frame without an answer, and a connection that broke.
         attempts: failures to reach the service in a row after which its error is raised.
@@ -50,7 +50,7 @@ class RemoteAnswering:
         self._attempts = attempts
 
     def __call__(self, frames: Iterable[TimedImage]) -> Iterator[tuple[TimedImage, Poses]]:
-        """The answers as they come. Raises `ServiceError` where the stream ends."""
+        """The answers as they come. Raises `ServiceError` if the stream ends."""
         waiting: dict[int, TimedImage] = {}
 
         def sent() -> Iterator[StreamFrame]:

@@ -61,12 +61,12 @@ def predict_archive(
     try:
         with output.held():
             run, done = output.begin(resume, retry_failed)
-            wanted = output.wanted(sources, done)
-            if len(wanted) < len(sources):
-                progress.report(f"{len(sources) - len(wanted)} of {len(sources)} are done already")
-            parts = list(parts_of(wanted, run, part_size))
+            remaining = output.remaining(sources, done)
+            if len(remaining) < len(sources):
+                progress.report(f"{len(sources) - len(remaining)} of {len(sources)} are done")
+            parts = list(parts_of(remaining, run, part_size))
             # Here a video counts by its frames, once they are known; on Ray as one.
-            progress.expect(sum(on_ray or not source.named_video for source in wanted))
+            progress.expect(sum(on_ray or not source.named_video for source in remaining))
             return _fill(parts, output, options, progress, work)
     except Interrupted:
         progress.report(

@@ -1,4 +1,4 @@
-"""What the commands of `sdpose bench` share: options, images, the bare estimator."""
+"""Shared parts of the commands of `sdpose bench`: options, images, the bare estimator."""
 
 from __future__ import annotations
 
@@ -55,10 +55,10 @@ def read_images(images: list[Path] | None, small: bool = False) -> list[bytes]:
 
 
 def listed(text: str) -> list[str]:
-    """What stands between the commas; of an empty text nothing."""
+    """The parts between the commas; none for an empty text."""
     return [part.strip() for part in text.split(",") if part.strip()]
 
 
 def progress_line(text: str) -> None:
-    """What goes on now, beside the table."""
+    """Prints progress on standard error, apart from the table."""
     typer.echo(f"  {text}", err=True)

@@ -1,4 +1,4 @@
-"""What commands share at the terminal: progress, results to a file or a pipe, Ctrl-C."""
+"""Terminal of the commands: progress, results to a file or a pipe, Ctrl-C."""
 
 from __future__ import annotations
 
@@ -68,7 +68,7 @@ class Progress:
         self._console.print(text, markup=False, highlight=False)
 
     def stop(self) -> None:
-        """The user asked to stop."""
+        """Stops at the user's request."""
         self.stopping = True
 
     def advance(self, steps: int) -> None:
@@ -119,7 +119,7 @@ class Sink:
 
     def __exit__(self, *_: object) -> None:
         if self._file is not sys.stdout:
-            with contextlib.suppress(OSError):  # said when it was written
+            with contextlib.suppress(OSError):  # reported when it was written
                 self._file.close()
         if self._draft is not None and self._draft.exists() and not self._draft.stat().st_size:
             self._draft.unlink()  # of a run that came to nothing
@@ -191,10 +191,10 @@ class LineFile:
         self._size += len(data)
 
     def finish(self) -> None:
-        """All lines are stored; raises ``OSError`` where they cannot be."""
+        """All lines are stored; raises ``OSError`` if they cannot be."""
         with self._held, self._file:
             if self._regular:
-                os.fsync(self._file.fileno())  # of a lost network drive, first told here
+                os.fsync(self._file.fileno())  # reports a lost network drive first
             if self._new and self._regular and not self._size:
                 self._path.unlink(missing_ok=True)
 
@@ -218,15 +218,15 @@ def stop_on_interrupt(
     It also calls ``on_stop``. So the work in hand and the line being written are finished. The
     second one interrupts at once, as without this; but a closed terminal may send several SIGHUP.
     """
-    asked = threading.Event()
+    stop = threading.Event()
     if threading.current_thread() is not threading.main_thread():
-        yield asked.is_set
+        yield stop.is_set
         return
     before: dict[int, Any] = {}
     terminals = [number for number in (1, 2) if os.isatty(number)]
 
     def handle(number: int, frame: FrameType | None) -> None:
-        asked.set()
+        stop.set()
         on_stop()
         if number != signal.SIGHUP:
             signal.signal(number, before[number])
@@ -236,11 +236,11 @@ def stop_on_interrupt(
             os.dup2(nowhere, gone)
         os.close(nowhere)
 
-    for wanted in (signal.SIGINT, signal.SIGTERM, signal.SIGHUP):
-        if wanted != signal.SIGHUP or signal.getsignal(wanted) != signal.SIG_IGN:  # as of nohup
-            before[wanted] = signal.signal(wanted, handle)
+    for number in (signal.SIGINT, signal.SIGTERM, signal.SIGHUP):
+        if number != signal.SIGHUP or signal.getsignal(number) != signal.SIG_IGN:  # as of nohup
+            before[number] = signal.signal(number, handle)
     try:
-        yield asked.is_set
+        yield stop.is_set
     finally:
         for changed, handler in before.items():
             signal.signal(changed, handler)

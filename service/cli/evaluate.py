@@ -102,7 +102,7 @@ def evaluate(
     console = Console()
     tls = options.client_tls(server, tls_ca, tls_certificate, tls_key).context()
     if server is not None:
-        why = "cannot go with --server, which runs its student as it was started"
+        why = "cannot go with --server, whose student is already running"
         options.reject_typed(context, _IN_PROCESS, why)
     given = detector == "given" and boxes is None
     finder = "none" if given or boxes is not None else detector
@@ -159,7 +159,7 @@ def _measured(
 ) -> list[Evaluation]:
     """The numbers of each source by its title, written to ``output`` as they come.
 
-    ``protocol``: what else ``evaluate`` of the core takes, the same for all.
+    ``protocol``: further arguments that ``evaluate`` of the core takes, the same for all.
     """
     from sdpose_core.evaluate.report import evaluate as measure
     from sdpose_core.evaluate.report import write_report
@@ -192,7 +192,7 @@ def _hold(held: ExitStack, file: Path | None, folder: Path | None, inputs: list[
 
 
 def _check_place(annotations: Path, images: Path) -> None:
-    """Raises ``ValueError`` that says where COCO's own are from."""
+    """Raises ``ValueError`` that names the origin of COCO's own."""
     for path, there in ((annotations, annotations.is_file()), (images, images.is_dir())):
         if not there:
             raise ValueError(
@@ -229,11 +229,11 @@ def _from_server(client: RestPoseClient, cycles: int | None, flip: bool) -> Pose
                 Box(float(x1), float(y1), float(x2 - x1), float(y2 - y1))
                 for x1, y1, x2, y2 in boxes
             ]
-        wanted = Ask(boxes=known, cycles=cycles, flip_test=flip)
+        ask = Ask(boxes=known, cycles=cycles, flip_test=flip)
         try:
-            answer = client.estimate(image.path.read_bytes(), wanted)
+            answer = client.estimate(image.path.read_bytes(), ask)
         except ServiceError as error:
-            raise ValueError(f"{image.path.name}: the server refused it: {error}") from error
+            raise ValueError(f"{image.path.name}: the server rejected it: {error}") from error
         return poses_of(answer)
 
     return ask

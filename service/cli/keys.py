@@ -16,7 +16,7 @@ def new(
     name: Annotated[str, typer.Argument(help="Who will use it; appears in metrics and logs.")],
     file: Annotated[
         Path | None,
-        typer.Option(help="Key file to add it to (SDPOSE_KEY_FILE); it is made where missing."),
+        typer.Option(help="Key file to add it to (SDPOSE_KEY_FILE); it is made if missing."),
     ] = None,
 ) -> None:
     """Make a key. It is shown once: the file keeps its hash.
@@ -54,7 +54,7 @@ def show(
 
 def _append(file: Path, lines: str, *, separated: bool) -> None:
     try:
-        # Hashes of random keys give nothing away, but names and limits are nobody's business.
+        # Hashes of random keys give nothing away, but names and limits are private.
         descriptor = os.open(file, os.O_WRONLY | os.O_APPEND | os.O_CREAT, 0o600)
         with os.fdopen(descriptor, "w", encoding="utf-8") as opened:
             opened.write(("\n" if separated else "") + lines)

@@ -18,7 +18,7 @@ _LONGEST = 80
 
 @dataclass(frozen=True, order=True)
 class Licence:
-    """One installed package; `licence` is an SPDX expression where the package gives one."""
+    """One installed package; `licence` is an SPDX expression if the package gives one."""
 
     name: str
     version: str

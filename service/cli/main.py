@@ -50,8 +50,8 @@ app.add_typer(keys, name="keys")
 app.add_typer(bench, name="bench")
 
 
-def _print_version(wanted: bool) -> None:
-    if wanted:
+def _print_version(requested: bool) -> None:
+    if requested:
         typer.echo(f"sdpose {version('sdpose-service')}")
         raise typer.Exit
 
@@ -68,7 +68,7 @@ def _root(
 
 def main() -> None:
     """Entry point. A wrong name, file or value ends with one sentence and status 2, what the system
-    refuses with status 1.
+    rejects with status 1.
     """
     try:
         app()

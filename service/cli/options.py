@@ -36,7 +36,7 @@ TlsCa: TypeAlias = Annotated[
 ]
 TlsCertificate: TypeAlias = Annotated[
     Path | None,
-    typer.Option(help="PEM file with the certificate to show, where the service wants one."),
+    typer.Option(help="PEM file with the certificate to show, if the service requires one."),
 ]
 TlsKey: TypeAlias = Annotated[
     Path | None, typer.Option(help="PEM file with the key of --tls-certificate.")
@@ -55,7 +55,7 @@ class Models:
 
     @property
     def files(self) -> list[Path]:
-        """Where they are, if their names are paths."""
+        """Paths of the models, if their names are paths."""
         return [Path(name) for name in (self.student, self.detector) if name]
 
     def estimator(self, **others: Any) -> PoseEstimator:
@@ -83,7 +83,7 @@ def client_tls(
     key: Path | None,
     **others: object,
 ) -> ClientTls:
-    """The files as they were given, not yet read. Raises `typer.BadParameter`.
+    """The given files, not yet read. Raises `typer.BadParameter`.
 
     `others`: values of further options that need a server, by name.
     """
@@ -100,11 +100,11 @@ def need(extra: str, *modules: str) -> None:
     """Check that an optional part is installed, before anything is read or written.
 
     Raises:
-        ValueError: a module of it is missing; the message says what to install.
+        ValueError: a module of it is missing; the message names what to install.
     """
     missing = [name for name in modules if importlib.util.find_spec(name) is None]
     if missing:
         raise ValueError(
             f"this command needs {', '.join(missing)}: pip install -e '.[{extra}]' in a clone, in "
-            'images as docs/deployment.md says, "The images"'
+            'images as in docs/deployment.md, "The images"'
         )

@@ -58,8 +58,8 @@ def predict(
         typer.Option(
             "--format",
             "-f",
-            help="JSON lines, one COCO keypoint file, CSV (a row a person), or Parquet for "
-            "archives (a row an image). By default what --output ends in, or JSON lines.",
+            help="JSON lines, one COCO keypoint file, CSV (a row per person), or Parquet for "
+            "archives (a row per image). By default what --output ends in, or JSON lines.",
         ),
     ] = None,
     output: Annotated[
@@ -73,7 +73,7 @@ def predict(
     ] = None,
     listed: Annotated[
         str | None,
-        typer.Option("--list", help="File or address with more inputs, one a line."),
+        typer.Option("--list", help="File or address with more inputs, one per line."),
     ] = None,
     resume: Annotated[
         bool, typer.Option("--resume", help="Parquet: do only what the output does not hold yet.")
@@ -138,11 +138,11 @@ def predict(
 
     progress = Progress(command="sdpose predict")
     report = progress.report
-    wanted = format or _format_of(output)
+    chosen = format or _format_of(output)
     given = [*(inputs or ()), *(read_list(listed) if listed else ())]
     if not given:
         raise typer.BadParameter("nothing to work on: give an INPUT or --list")
-    _check(wanted, output, overlay, resume, retry_failed, engine)
+    _check(chosen, output, overlay, resume, retry_failed, engine)
     sources, problems = find_sources(given, report)
     for problem in problems:
         report(problem)
@@ -151,7 +151,7 @@ def predict(
     models = Models(student, detector, device, backend)
     drawings = None if overlay is None else drawings_in(overlay, sources)
     outputs = [*(drawings or ()), *([Path(output)] if output else ())]
-    if output and wanted is not Format.parquet:
+    if output and chosen is not Format.parquet:
         outputs.append(draft_of(Path(output)))
     try:
         check_drawings(drawings or (), sources)
@@ -168,7 +168,7 @@ def predict(
         "suppress": suppress,
     }
     readers = readers or (16 if any(source.remote for source in sources) else 2)
-    if wanted is Format.parquet:
+    if chosen is Format.parquet:
         from service.cli.archive import predict_archive
 
         try:
@@ -197,12 +197,12 @@ def predict(
             from sdpose_core.tracking import TrackingConfig
 
             options["tracking"] = TrackingConfig()
-        status = _to_text(wanted, output, sources, models, people, options, progress)
+        status = _to_text(chosen, output, sources, models, people, options, progress)
     raise typer.Exit(status or int(bool(problems)))
 
 
 def _to_text(
-    wanted: Format,
+    chosen: Format,
     output: str | None,
     sources: Sequence[Source],
     models: Models,
@@ -223,7 +223,7 @@ def _to_text(
     try:
         with Sink(Path(output) if output else None) as sink:
             estimator = models.estimator()
-            writer = WRITERS[wanted.value](sink.put, estimator.skeleton)
+            writer = WRITERS[chosen.value](sink.put, estimator.skeleton)
             with progress, stop_on_interrupt(progress.stop):
                 prediction = Prediction(
                     partial(estimator.estimate, **people),
@@ -262,7 +262,7 @@ def _format_of(output: str | None) -> Format:
 
 
 def _check(
-    wanted: Format,
+    chosen: Format,
     output: str | None,
     overlay: Path | None,
     resume: bool,
@@ -272,7 +272,7 @@ def _check(
     """Raises ``BadParameter`` for options that do not go together."""
     if retry_failed and not resume:
         raise typer.BadParameter("--retry-failed goes with --resume")
-    if wanted is Format.parquet:
+    if chosen is Format.parquet:
         if output is None:
             raise typer.BadParameter("Parquet needs --output, a file or a folder")
         if overlay is not None:

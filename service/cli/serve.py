@@ -19,18 +19,18 @@ _PARSED: tuple[type, ...] = (bool, int, float)
 
 
 def _option(name: str, field: FieldInfo) -> inspect.Parameter:
-    """The option of one setting; None where it is not given."""
-    # `float | None` and the like: the type that is not None, if there is just one.
+    """The option of one setting; None if it is not given."""
+    # Of `float | None` and similar: the type that is not None, if there is just one.
     kinds = [field.annotation, *getattr(field.annotation, "__args__", ())]
     members = [kind for kind in kinds if kind in _PARSED]
     kind = members[0] if members and "auto" not in str(field.annotation) else str
     default = "unset" if field.default in (None, frozenset()) else field.default
-    told = typer.Option(help=f"{field.description} [{default}]")
+    option = typer.Option(help=f"{field.description} [{default}]")
     return inspect.Parameter(
         name,
         inspect.Parameter.KEYWORD_ONLY,
         default=None,
-        annotation=Annotated[kind | None, told],
+        annotation=Annotated[kind | None, option],
     )
 
 

@@ -59,7 +59,7 @@ def stream(
     ] = None,
     window: Annotated[
         bool | None,
-        typer.Option(help="Show the people in a window; unset: where there is a display."),
+        typer.Option(help="Show the people in a window; unset: if there is a display."),
     ] = None,
     fps: Annotated[
         float | None,
@@ -80,7 +80,7 @@ def stream(
         int | None,
         typer.Option(
             min=1,
-            help="Failures in a row after which a camera or the service is given up; unset: never.",
+            help="Failures in a row after which the command ends; unset: never.",
         ),
     ] = None,
     student: options.Student = "sdpose-lite",
@@ -111,7 +111,7 @@ def stream(
     )
     reached = _reached(server, api_key, files, tls, tls_server_name)
     live = is_live(source) and not is_recording(source)
-    wanted = _Wanted(
+    chosen = _Tracking(
         _cadence(detect_every, live=live, tell=tell),
         tracking,
         smoothing,
@@ -138,12 +138,12 @@ def stream(
     try:
         with held as stack:
             if reached is None:
-                answering = _local(models, wanted)
+                answering = _local(models, chosen)
             else:
                 client = stack.enter_context(reached())
-                answering = _remote(client, wanted, tell, attempts, live=live)
+                answering = _remote(client, chosen, tell, attempts, live=live)
             interrupted = stack.enter_context(stop_on_interrupt())
-            display = open_window(f"{shown(source)} - sdpose", wanted=window)
+            display = open_window(f"{shown(source)} - sdpose", show=window)
             if display is not None:
                 stack.callback(display.close)
                 run.window = display.show
@@ -179,7 +179,7 @@ def stream(
 
 
 @dataclass(frozen=True, slots=True)
-class _Wanted:
+class _Tracking:
     """The answers that are requested, of models here or of a service."""
 
     detect_every: int | Literal["auto"]
@@ -197,7 +197,7 @@ def _outputs(
     inputs: list[Path],
     tell: Callable[[str], None],
 ) -> LineFile | Sink | None:
-    """The file or screen for the lines, if one is wanted.
+    """The file or screen for the lines, if one is named.
 
     Exits with status 2 if an output would replace an input, or another run is writing to it.
     """
@@ -230,7 +230,7 @@ def _cadence(given: str, *, live: bool, tell: Callable[[str], None]) -> int | Li
 def _reached(
     server: str | None, api_key: str | None, files: ClientTls, tls: bool, server_name: str | None
 ) -> Callable[[], GrpcPoseClient] | None:
-    """What connects to the service, if one is named; its files are read now."""
+    """A function that connects to the service, if one is named; its files are read now."""
     if server is None:
         return None
     from service.client import GrpcPoseClient
@@ -251,7 +251,7 @@ def _reached(
 
 def _remote(
     client: GrpcPoseClient,
-    wanted: _Wanted,
+    chosen: _Tracking,
     tell: Callable[[str], None],
     attempts: int | None,
     *,
@@ -261,30 +261,30 @@ def _remote(
     from service.client import Ask, StreamAsk
 
     drop: Literal["latest", "none"] = "latest" if live else "none"
-    stream = StreamAsk(wanted.tracking, wanted.smoothing, wanted.detect_every, drop)
-    ask = Ask(max_people=wanted.max_people, min_score=wanted.min_score, suppress=wanted.suppress)
+    stream = StreamAsk(chosen.tracking, chosen.smoothing, chosen.detect_every, drop)
+    ask = Ask(max_people=chosen.max_people, min_score=chosen.min_score, suppress=chosen.suppress)
     return RemoteAnswering(client, ask, stream, tell, attempts)
 
 
-def _local(models: options.Models, wanted: _Wanted) -> Answering:
+def _local(models: options.Models, chosen: _Tracking) -> Answering:
     from sdpose_core.commands.stream import LocalAnswering
     from sdpose_core.tracking import Smoothing, TrackingConfig
 
-    smoothing = Smoothing() if wanted.smoothing else None
+    smoothing = Smoothing() if chosen.smoothing else None
     estimator = models.estimator()
     estimator.warm_up()
     return LocalAnswering(
         estimator,
-        TrackingConfig(smoothing=smoothing) if wanted.tracking else None,
-        wanted.detect_every,
-        wanted.max_people,
-        wanted.min_score,
-        wanted.suppress,
+        TrackingConfig(smoothing=smoothing) if chosen.tracking else None,
+        chosen.detect_every,
+        chosen.max_people,
+        chosen.min_score,
+        chosen.suppress,
     )
 
 
 class _Screen:
-    """A line on standard error that tells how it goes, on a terminal only."""
+    """A status line on standard error, on a terminal only."""
 
     def __init__(self) -> None:
         from rich.console import Console
@@ -317,6 +317,6 @@ class _Screen:
         self._next_s = now + 0.5
         with suppress(OSError):
             self._status.update(
-                f"{summary.rate:.1f} frames a second, {summary.latencies_ms[-1]:.0f} ms, "
+                f"{summary.rate:.1f} frames per second, {summary.latencies_ms[-1]:.0f} ms, "
                 f"{len(poses)} people, {summary.dropped} dropped"
             )

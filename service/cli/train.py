@@ -42,7 +42,7 @@ def train(
     dev_images: Annotated[str | None, typer.Option(help="Folder of its images.")] = None,
     minutes: Annotated[
         float | None,
-        typer.Option(help="Computing time of the whole run; stages share it as they are."),
+        typer.Option(help="Computing time of the whole run; stages share it in proportion."),
     ] = None,
     steps: Annotated[int | None, typer.Option(help="Stop after this many steps.")] = None,
     devices: Annotated[
@@ -66,7 +66,7 @@ def train(
     ] = None,
     backbone_start: Annotated[
         str | None,
-        typer.Option(help="File or preset of a pretrained backbone, taken where it fits."),
+        typer.Option(help="File or preset of a pretrained backbone, taken if it fits."),
     ] = None,
     coco_cache: Annotated[
         str | None, typer.Option(help="Folder for the packed COCO crops; in the run if not given.")
@@ -106,9 +106,9 @@ def train(
         if ray_workers is None and ray_address is not None:
             raise ValueError("--ray-address needs --ray-workers")
         if ray_workers is not None and (devices is not None or nodes is not None):
-            raise ValueError("--ray-workers says how many processes; --devices and --nodes cannot")
+            raise ValueError("--ray-workers sets the processes; --devices and --nodes cannot")
         if resume:
-            why = "cannot go with --resume, which goes on as the run began"
+            why = "cannot go with --resume, which continues the run with its own settings"
             reject_typed(context, _BEGINNINGS, why)
         begun = _resumed(run) if resume else _named(config)
         settings = _changed(begun, data, others, minutes)
@@ -167,7 +167,7 @@ def _changed(
 
 
 def _inputs(config: str, settings: TrainConfig) -> list[Path]:
-    """The files that a run reads, as far as they are named one by one."""
+    """The files that a run reads, if named one by one."""
     data = settings.data
     named = [config, settings.start, settings.backbone_start]
     named += [data.coco_annotations, data.dev_annotations]

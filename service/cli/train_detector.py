@@ -21,7 +21,7 @@ def train_detector(
     image_size: Annotated[int, typer.Option(min=32, help="Longest side in pixels.")] = 640,
     batch: Annotated[int, typer.Option(min=1, help="Images a step.")] = 16,
     rate: Annotated[float, typer.Option(help="Learning rate (AdamW).")] = 0.001,
-    freeze: Annotated[int, typer.Option(min=0, help="First layers that stay as they are.")] = 0,
+    freeze: Annotated[int, typer.Option(min=0, help="First layers that stay unchanged.")] = 0,
     workers: Annotated[int, typer.Option(min=0, help="Processes that load images.")] = 4,
     device: Annotated[str, typer.Option(help="auto, cpu, 0 or 0,1,...")] = "auto",
     annotations: Annotated[

@@ -10,7 +10,7 @@ from sdpose_core.types import Image
 
 
 class NoWindowError(RuntimeError):
-    """There is no display, or no Tk; the message says which."""
+    """There is no display, or no Tk; the message names which."""
 
 
 class Window:
@@ -63,19 +63,19 @@ class Window:
             self._root.destroy()
 
 
-def open_window(title: str, *, wanted: bool | None) -> Window | None:
-    """A window if `wanted`, or if there may be a display where that is None.
+def open_window(title: str, *, show: bool | None) -> Window | None:
+    """A window if `show`, or, if that is None, if there may be a display.
 
-    Raises `NoWindowError` where it is wanted and cannot be.
+    Raises `NoWindowError` if `show` and there can be none.
     """
     desktop = sys.platform != "linux" or bool(
         os.environ.get("DISPLAY") or os.environ.get("WAYLAND_DISPLAY")
     )
-    if wanted is False or (wanted is None and not desktop):
+    if show is False or (show is None and not desktop):
         return None
     try:
         return Window(title)
     except NoWindowError:
-        if wanted:
+        if show:
             raise
         return None

@@ -1,4 +1,4 @@
-"""What the clients of streams have in common: following frames, closing, use as a context."""
+"""Base of the stream clients: following frames, closing, use as a context."""
 
 from __future__ import annotations
 
@@ -33,7 +33,7 @@ class AsyncFollowing(Protocol):
         *,
         reconnect: Reconnect | None = None,
     ) -> AsyncGenerator[StreamAnswer, None]:
-        """As `stream`, on and on where the connection breaks: see `Reconnect`."""
+        """As `stream`, on and on if the connection breaks: see `Reconnect`."""
         async with aclosing(follow(self.stream, frames, ask, stream, reconnect)) as answers:
             async for answer in answers:
                 yield answer
@@ -62,7 +62,7 @@ class Following(Protocol):
         *,
         reconnect: Reconnect | None = None,
     ) -> Generator[StreamAnswer, None, None]:
-        """As `stream`, on and on where the connection breaks: see `Reconnect`."""
+        """As `stream`, on and on if the connection breaks: see `Reconnect`."""
 
         async def answers() -> AsyncGenerator[StreamAnswer, None]:
             async with (
@@ -86,7 +86,7 @@ class Following(Protocol):
 
 
 def iterate(make: Callable[[], AsyncGenerator[T, None]]) -> Generator[T, None, None]:
-    """What the async generator gives, which runs on its own event loop in another thread."""
+    """The values of an async generator that runs on its own event loop in another thread."""
     with start_blocking_portal() as portal:
         iterator = portal.call(make)
         try:

@@ -40,8 +40,8 @@ class GrpcPoseClient(Following):
     """Blocking client. `target` such as `localhost:8001`; close it, or use `with`.
 
     `tls` encrypts; `root_certificates` (PEM) are trusted then in place of gRPC's own, and
-    `client_certificate` (key and certificate, PEM) is shown where the service wants one. Its own
-    certificate is for `server_name`, where that is not the host of `target`.
+    `client_certificate` (key and certificate, PEM) is shown if the service requires one. Its own
+    certificate is for `server_name`, if that is not the host of `target`.
     """
 
     def __init__(
@@ -105,9 +105,9 @@ class GrpcPoseClient(Following):
         """The answers to the frames of one stream, in order, as they come.
 
         `frames` is read in another thread, as fast as it gives; of those that come while the
-        server is busy it takes the latest, and counts the others as dropped, unless `stream` says
-        that none may be dropped. Raises
-        `ServiceError` where the stream itself ends (nothing is tried again), or what `frames`
+        server is busy it takes the latest, and counts the others as dropped, unless `stream` allows
+        no drops. Raises
+        `ServiceError` if the stream itself ends (nothing is tried again), or what `frames`
         raised.
         """
         config = stream_config(ask, stream)

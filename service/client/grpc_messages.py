@@ -1,4 +1,4 @@
-"""What the gRPC clients send and get: typed values to messages and back."""
+"""Messages of the gRPC clients: typed values to messages and back."""
 
 from __future__ import annotations
 
@@ -21,7 +21,7 @@ _BY_STATUS = {
     grpc.StatusCode.ALREADY_EXISTS: ErrorCode.ALREADY_EXISTS,
     grpc.StatusCode.DEADLINE_EXCEEDED: ErrorCode.DEADLINE_EXCEEDED,
     grpc.StatusCode.UNAVAILABLE: ErrorCode.UNAVAILABLE,
-    # A server that ends cancels what has just come in and nobody has looked at. What a client
+    # A server that ends cancels requests that it has not begun. What a client
     # itself cancels does not get here.
     grpc.StatusCode.CANCELLED: ErrorCode.UNAVAILABLE,
 }
@@ -39,7 +39,7 @@ _DROPS = {
 
 
 def request_message(image: bytes, ask: Ask) -> pose_pb2.EstimatePoseRequest:
-    """The request for one image. Raises `ServiceError` where no message can say it."""
+    """The request for one image. Raises `ServiceError` if no message can hold it."""
     message = pose_pb2.EstimatePoseRequest(image=image, options=options_from(ask))
     _add_boxes(message, ask.boxes)
     return message
@@ -56,13 +56,13 @@ def _add_boxes(
 
 
 def options_from(ask: Ask) -> pose_pb2.PoseOptions:
-    """What is asked, without the boxes. Raises `ServiceError` for numbers that do not fit."""
-    for name, value, said in (
+    """The options without the boxes. Raises `ServiceError` for numbers that do not fit."""
+    for name, value, allowed in (
         ("max_people", ask.max_people, "1 to 1000"),
         ("cycles", ask.cycles, "0 to 8"),
     ):  # the service checks the rest: these are no uint32
         if value is not None and not (isinstance(value, int) and 0 <= value < 2**32):
-            raise invalid_argument(name, f"must be {said}, got {value!r}")
+            raise invalid_argument(name, f"must be {allowed}, got {value!r}")
     return pose_pb2.PoseOptions(
         max_people=ask.max_people,
         min_score=ask.min_score,
@@ -153,7 +153,7 @@ def error_from(error: grpc.RpcError) -> ServiceError:
     trailing: Mapping[str, Any] = dict(error.trailing_metadata() or ())  # type: ignore[arg-type]
     code = trailing.get("sdpose-error-code")
     if code is None and error.code() is grpc.StatusCode.RESOURCE_EXHAUSTED:
-        # Said by gRPC itself, which has one status for a message too large and for too many calls.
+        # From gRPC itself, which has one status for a message too large and for too many calls.
         too_large = "larger than max" in (error.details() or "")
         code = ErrorCode.PAYLOAD_TOO_LARGE if too_large else ErrorCode.OVERLOADED
     after = trailing.get("retry-after")
@@ -168,6 +168,6 @@ def error_from(error: grpc.RpcError) -> ServiceError:
 def call_metadata(
     api_key: str | None, request_id: str | None, affinity: str | None = None
 ) -> list[tuple[str, str]]:
-    """The key, the id and the stream's name that a call shows, where there are any."""
+    """The key, the id and the stream's name that a call shows, if there are any."""
     pairs = (("x-api-key", api_key), ("x-request-id", request_id), (AFFINITY_HEADER, affinity))
     return [(name, value) for name, value in pairs if value is not None]

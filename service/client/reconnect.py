@@ -1,4 +1,4 @@
-"""Streams that go on where their connection breaks."""
+"""Streams that go on if their connection breaks."""
 
 from __future__ import annotations
 
@@ -22,8 +22,8 @@ _WORTH_IT: Final = (ErrorCode.UNAVAILABLE, ErrorCode.OVERLOADED, ErrorCode.DEADL
 class Reconnect:
     """How a stream goes on after its connection broke.
 
-    It keeps the resume token, so people keep their ids where the service still knows them: the same
-    process, within its time of grace. Where it does not, they get others, and that is told. With
+    It keeps the resume token, so people keep their ids if the service still knows them: the same
+    process, within its time of grace. If it does not, they get new ones, and `tell` is called. With
     `drop="none"` every frame is answered once: at most `buffer` frames are sent and unanswered, and
     those are sent again. Otherwise the newest frame waits for the new connection, and older ones
     count as dropped.
@@ -32,7 +32,7 @@ class Reconnect:
         first_s: pause before the first try; it doubles.
         longest_s: longest pause.
         attempts: failures in a row after which the error is raised; None never does.
-        buffer: maximum number of unanswered frames where none may be dropped.
+        buffer: maximum number of unanswered frames if none may be dropped.
         tell: called with one sentence for each connection that broke, and for lost identities.
     """
 
@@ -43,7 +43,7 @@ class Reconnect:
     tell: Callable[[str], None] = lambda _: None
 
     def pause_s(self, failures: int, error: ServiceError) -> float:
-        """Seconds to wait; raises `error` where it is not worth another try."""
+        """Seconds to wait; raises `error` if it is not worth another try."""
         if error.code not in _WORTH_IT or failures == self.attempts:
             raise error
         doubled = self.first_s * 2.0 ** min(failures - 1, 16)
@@ -63,7 +63,7 @@ async def follow(
 ) -> AsyncGenerator[StreamAnswer, None]:
     """The answers to `frames` over as many streams as it takes.
 
-    Raises `ServiceError` where another try makes no sense, or what `frames` raises.
+    Raises `ServiceError` if another try makes no sense, or what `frames` raises.
     """
     ask, stream, reconnect = ask or Ask(), stream or StreamAsk(), reconnect or Reconnect()
     outbox = _Outbox(reconnect.buffer if stream.drop == "none" else None)
@@ -161,7 +161,7 @@ class _Outbox:
         return dropped
 
     def again(self) -> None:
-        """For a new stream: what was sent and not answered waits again, where none is lost."""
+        """For a new stream: what was sent and not answered waits again, if none may be lost."""
         if self._keep:
             kept = [frame for frame in self._sent.values() if frame is not None]
             self._waiting.extendleft(reversed(kept))

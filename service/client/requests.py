@@ -51,7 +51,7 @@ class StreamAsk:
         drop: `latest`: of frames that come too fast the latest wins; `none`: the sender waits.
         resume_token: of an earlier stream, whose people keep their ids.
         affinity: name of the stream for a balancer, which brings streams of one name to one
-            process where it can: only there the resume token is known. `follow` makes one.
+            process if it can: only there the resume token is known. `follow` makes one.
     """
 
     tracking: bool | None = None

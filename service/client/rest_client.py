@@ -24,7 +24,7 @@ from service.errors import ServiceError
 
 T = TypeVar("T")
 
-# The server ends at the deadline and says so; the socket waits a little longer.
+# The server answers at the deadline; the socket waits a little longer.
 _GRACE_S = 1.0
 _DEFAULT_TIMEOUT_S = 60.0
 _NOTHING_ASKED = Ask()
@@ -65,7 +65,7 @@ class _Calls:
 class RestPoseClient:
     """Blocking client. `base_url` such as `http://localhost:8000`; close it, or use `with`.
 
-    `tls` says whom to trust over HTTPS and what certificate to show, in place of the usual.
+    `tls` has the trusted CAs and the certificate to show over HTTPS, in place of the usual.
     """
 
     def __init__(
@@ -108,12 +108,12 @@ class RestPoseClient:
     ) -> list[PoseAnswer | ServiceError]:
         """The people of several files in one request: an answer or an error each, in order.
 
-        `boxes` holds the people known in each image, None where they are to be detected;
+        `boxes` holds the people known in each image, None to detect them;
         `ask.boxes` instead means the same boxes in every image.
 
         A bad file gives its own error, and so does one that the service had no room for: nothing
-        of it is tried again, and `retry_after_s` of the error says when that makes sense. Raises
-        `ServiceError` where the request as a whole fails, after trying again as `Retry` says.
+        of it is tried again, and `retry_after_s` of the error is the time to wait. Raises
+        `ServiceError` if the request as a whole fails, after the tries of `Retry`.
         """
         if not images:
             return []

@@ -26,7 +26,7 @@ _BY_STATUS = {
     503: ErrorCode.UNAVAILABLE,
     504: ErrorCode.UNAVAILABLE,
 }
-# Where an image goes alone, the service says of the request what it would say of the image.
+# Codes of a request with one image that are about that image.
 _OF_AN_IMAGE = (
     ErrorCode.INVALID_IMAGE,
     ErrorCode.UNSUPPORTED_MEDIA_TYPE,
@@ -71,14 +71,14 @@ def _plain(boxes: Sequence[Box]) -> list[dict[str, float]]:
 
 
 def checked_body(response: httpx.Response) -> bytes:
-    """The body of a good response; raises the `ServiceError` that another one tells."""
+    """The body of a good response; raises the `ServiceError` of any other."""
     if response.status_code == httpx.codes.OK:
         return response.content
     raise problem_error(response.status_code, response.headers, response.content)
 
 
 def problem_error(status: int, headers: Mapping[str, str], body: bytes) -> ServiceError:
-    """What a response other than 200 tells; `headers` compare names without case."""
+    """The error of a response other than 200; `headers` compare names without case."""
     after = headers.get("retry-after", "")
     after_s = float(after) if after.isdecimal() else None
     try:
@@ -98,21 +98,21 @@ def problem_error(status: int, headers: Mapping[str, str], body: bytes) -> Servi
 
 
 def as_unreached(error: httpx.TransportError) -> ServiceError:
-    """What a failed connection means in the error vocabulary."""
+    """The `ServiceError` of a failed connection."""
     if isinstance(error, httpx.TimeoutException):
         return ServiceError(ErrorCode.DEADLINE_EXCEEDED, "no answer in time")
     return ServiceError(ErrorCode.UNAVAILABLE, f"the service cannot be reached: {error}")
 
 
 def of_one_image(images: Sequence[bytes], error: ServiceError) -> list[PoseAnswer | ServiceError]:
-    """The error as the only image's own where it is about the image; else raises it."""
+    """The error as the only image's own if it is about the image; else raises it."""
     if len(images) == 1 and error.code in _OF_AN_IMAGE:
         return [error]
     raise error
 
 
 def read_body(body: bytes, read: Callable[[dict[str, Any]], T]) -> T:
-    """`read` of the JSON in a body; raises internal where that is not ours."""
+    """`read` of the JSON in a body; raises internal if that is not ours."""
     try:
         return read(json.loads(body))
     except (ValueError, KeyError, TypeError):

@@ -26,7 +26,7 @@ class Retry:
     def run(self, attempt: Callable[[float | None], T], timeout_s: float | None) -> T:
         """The value of the first attempt that raises no `ServiceError`; each gets the seconds left.
 
-        Raises the error of the last attempt, or deadline_exceeded where no time is left for one.
+        Raises the error of the last attempt, or deadline_exceeded if no time is left for one.
         """
         deadline, tried = _deadline_from(timeout_s), 0
         while True:
@@ -51,7 +51,7 @@ class Retry:
             await asyncio.sleep(pause)
 
     def _pause_s(self, tried: int, error: ServiceError, deadline: float | None) -> float:
-        """Seconds to wait after the `tried`-th try failed; raises `error` where it is the last.
+        """Seconds to wait after the `tried`-th try failed; raises `error` if it is the last.
 
         `deadline` is a `time.monotonic()` moment; a pause that would pass it is not begun.
         """
@@ -59,7 +59,7 @@ class Retry:
             raise error
         pause = error.retry_after_s
         if pause is None:
-            # Full jitter, so that clients refused together do not come back together.
+            # Full jitter, so that clients rejected together do not come back together.
             pause = random.uniform(0.0, self.first_s * 2 ** (tried - 1))  # noqa: S311 - a pause
         pause = min(pause, self.longest_s)
         if deadline is not None and time.monotonic() + pause >= deadline:

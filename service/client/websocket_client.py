@@ -71,9 +71,9 @@ class AsyncWebSocketPoseClient(AsyncFollowing):
                 ssl=self._tls,
             )
         except InvalidStatus as error:
-            refusal = error.response
+            rejection = error.response
             raise problem_error(
-                refusal.status_code, refusal.headers, bytes(refusal.body or b"")
+                rejection.status_code, rejection.headers, bytes(rejection.body or b"")
             ) from None
         except (OSError, TimeoutError, WebSocketException) as error:
             raise ServiceError(
@@ -160,7 +160,7 @@ async def _received(
     sender: _Sender,
     deadline: float | None,
 ) -> str | bytes | None:
-    """The next answer; None where all frames have theirs. Raises what the frames raise."""
+    """The next answer; None if all frames have theirs. Raises what the frames raise."""
     receiving = asyncio.ensure_future(connection.recv())
     try:
         while not receiving.done():

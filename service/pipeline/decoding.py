@@ -78,7 +78,7 @@ class ImageDecoder:
         budget: Memory of all decoded images in flight.
         least_side: Shortest long side that an image may be reduced to: twice what the detector
             sees, so that it finds the same people.
-        crop_size: Width and height of the student's crops: nobody is enlarged who need not be.
+        crop_size: Width and height of the student's crops: no person is enlarged unnecessarily.
     """
 
     def __init__(
@@ -102,10 +102,10 @@ class ImageDecoder:
         boxes: Floats | None = None,
         instead_of: Decoded | None = None,
     ) -> Decoded:
-        """The image, reduced unless it is wanted `whole`; `boxes` are people known already.
+        """The image, reduced unless `whole`; `boxes` are people known already.
 
         `instead_of` is the caller's earlier one, which need not leave memory free beside it.
-        Raises `ServiceError` for a file that cannot be used, or for want of memory.
+        Raises `ServiceError` for a file that cannot be used, or if memory is short.
         """
         if not isinstance(source, bytes):
             return Decoded(source, 1, source.shape[1], source.shape[0])
@@ -133,7 +133,7 @@ class ImageDecoder:
             reduction
             for reduction in REDUCTIONS
             if max(width, height) >= reduction * self._least_side
-            # A block that is cut off lies at the end of the stored rows, not of the turned ones.
+            # A block that is cut off is at the end of the stored rows, not of the turned ones.
             and (header.orientation == 1 or not (width % reduction or height % reduction))
             and (boxes is None or self.large_enough(boxes / np.float32(reduction)))
         ]

@@ -1,4 +1,4 @@
-"""What the service asks of the models; `sdpose_core.PoseEstimator` is the real one."""
+"""Protocol of the models that the service runs; implemented by `sdpose_core.PoseEstimator`."""
 
 from __future__ import annotations
 
@@ -11,9 +11,9 @@ from sdpose_core.types import Cycles, Detections, Floats, Image, Poses
 Frame = Any
 """An image where the models are; what `Estimator.upload` gives."""
 Crops = Any
-"""What `Estimator.crop` gives and `Estimator.heatmaps` takes."""
+"""Crops: output of `Estimator.crop`, input of `Estimator.heatmaps`."""
 Heatmaps = Any
-"""What `Estimator.heatmaps` gives and `Estimator.keypoints` takes."""
+"""Heatmaps: output of `Estimator.heatmaps`, input of `Estimator.keypoints`."""
 
 
 class Estimator(Protocol):
@@ -29,7 +29,7 @@ class Estimator(Protocol):
 
     @property
     def backend_name(self) -> str:
-        """What runs the student, such as openvino."""
+        """Name of the runtime that runs the student, such as openvino."""
 
     @property
     def device(self) -> str:
@@ -51,7 +51,7 @@ class Estimator(Protocol):
         """Runs once what requests will need."""
 
     def alive(self) -> bool:
-        """Whether the device still works; asked in any thread, after something failed there."""
+        """Whether the device still works; called in any thread, after something failed there."""
 
     def upload(self, image: Image) -> Frame:
         """The image where the models are; in any thread."""
@@ -81,4 +81,4 @@ class Estimator(Protocol):
         min_score: float | None = None,
         suppress: bool = True,
     ) -> Poses:
-        """Who of the poses of one image of `size` (width, height) is answered; in any thread."""
+        """The poses to answer of those of one image of `size` (width, height) ; in any thread."""

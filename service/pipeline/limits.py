@@ -13,7 +13,7 @@ from service.scheduling.batch_run import BatchLimits
 class PipelineLimits:
     """Bounds of the pipeline as plain values; `least_side` as `ImageDecoder` has it.
 
-    `suppress`, `cycles`: where a request names none.
+    `suppress`, `cycles`: if a request names none.
     """
 
     images: ImageLimits = field(default_factory=ImageLimits)
@@ -30,7 +30,7 @@ class PipelineLimits:
 
 
 def allowed_cycles(able: Cycles, limits: PipelineLimits) -> Cycles:
-    """What the student can run, within what the service allows.
+    """The cycles that the student can run and the service allows.
 
     Raises:
         ValueError: the service is set to a number that the student cannot run.

@@ -174,7 +174,7 @@ class PosePipeline:
 
     async def draw(self, result: PoseResult, turn: Turn = ANY_TIME) -> bytes:
         """The kept image of a result with its poses drawn, as JPEG."""
-        assert result.image is not None, "estimate() must be asked to keep the image"
+        assert result.image is not None, "estimate() must be called with keep_image=True"
         drawing = partial(_annotated, result.image, result.poses, result.min_keypoint_score)
         with self._in_flight:
             return await self._crop_pool.run(drawing, turn)
@@ -214,8 +214,8 @@ class PosePipeline:
             return image, frame, image.shrunk(given)
         done = await self._detect.submit(frame, turn=turn)
         self._note(timings, "detect", done.ran_s, done.waited_s)
-        wanted = CANDIDATES * (parameters.max_people or self.limits.max_people)
-        people = image.inside(done.value.select(limit=min(wanted, self.limits.max_people)))
+        candidates = CANDIDATES * (parameters.max_people or self.limits.max_people)
+        people = image.inside(done.value.select(limit=min(candidates, self.limits.max_people)))
         if image.reduction > 1 and not self._decoder.large_enough(people.boxes):
             people = image.grown(people)
             decode = partial(self._decode, source, whole=True, instead_of=image)
@@ -227,13 +227,13 @@ class PosePipeline:
     ) -> T:
         """Runs work in a pool and notes how long it waited and how long the work itself took."""
         stage = pool.name
-        asked = time.monotonic()
+        submitted = time.monotonic()
         waited_s = worked_s = 0.0
 
         def timed() -> T:
             nonlocal waited_s, worked_s
             started = time.monotonic()
-            waited_s = started - asked
+            waited_s = started - submitted
             result = work()
             worked_s = time.monotonic() - started
             self._metrics.stage_seconds.labels(stage).observe(worked_s)
@@ -250,9 +250,9 @@ class PosePipeline:
         timings["queue"] += waited_s
         self._tracer.stage(stage, worked_s, waited_s)
 
-    def _cycles(self, asked: int | None) -> int:
+    def _cycles(self, requested: int | None) -> int:
         try:
-            return self.cycles.check(asked)
+            return self.cycles.check(requested)
         except ValueError:
             raise invalid_argument("cycles", f"must be {self.cycles.described}") from None
 
@@ -296,7 +296,7 @@ def _annotated(image: Image, poses: Poses, min_keypoint_score: float) -> bytes:
         draw_poses,  # the drawing library is heavy and seldom needed
     )
 
-    # Where the caller names no score, the drawing keeps its own: guesses clutter an image.
+    # If the caller names no score, the drawing keeps its own: guesses clutter an image.
     if not min_keypoint_score:
         return encode_jpeg(draw_poses(image, poses))
     return encode_jpeg(draw_poses(image, poses, min_keypoint_score=min_keypoint_score))

@@ -1,4 +1,4 @@
-"""What the pipeline passes to its queues, and answers: the people of one image."""
+"""Values that the pipeline passes to its queues, and its result: the people of one image."""
 
 from __future__ import annotations
 
@@ -29,7 +29,7 @@ class Posed:
 
 @dataclass(frozen=True, slots=True)
 class ModelNames:
-    """What answered."""
+    """Names of the models that answered."""
 
     student: str
     detector: str
@@ -41,7 +41,7 @@ class ModelNames:
 class PoseResult:
     """The people of one image. `timings_ms` holds milliseconds a stage, `queue` and `total`.
 
-    `image` is the decoded image if it was to be kept.
+    `image` is the decoded image if it was kept.
     """
 
     poses: Poses

@@ -2,7 +2,7 @@
 
 A replica is what `sdpose serve` runs, without its sockets: the same runtime behind the same ASGI
 app and the same gRPC methods, so requests, answers and errors are the same. Serve has the proxies
-before it, says which replica gets a request, and adds and removes replicas.
+before it, chooses the replica for a request, and adds and removes replicas.
 """
 
 from __future__ import annotations
@@ -17,7 +17,7 @@ from ray.serve.deployment import Application
 from ray.serve.grpc_util import RayServegRPCContext
 
 from protos.sdpose.v1 import pose_pb2
-from service.ray.calls import Refused, several, single
+from service.ray.calls import Rejected, several, single
 from service.rest.app import create_app
 from service.rpc.interceptor import PoseCallInterceptor
 from service.rpc.servicer import PoseServicer
@@ -33,12 +33,12 @@ GRPC_SERVICER = "service.ray.calls.add_pose_service"
 
 @serve.deployment(
     name="pose",
-    # Of a replica: its own bounds refuse before this one is reached.
+    # Per replica: its own bounds reject before this one is reached.
     max_ongoing_requests=320,
     autoscaling_config=AutoscalingConfig(
         min_replicas=1,
         max_replicas=4,
-        # A batch at work and one that waits; more only makes the queue longer.
+        # A running batch and one that waits; more only makes the queue longer.
         target_ongoing_requests=8,
         upscale_delay_s=10,
         downscale_delay_s=300,
@@ -53,7 +53,7 @@ class PoseReplica:
     async def __init__(self, settings: dict[str, Any], build: Build) -> None:  # type: ignore[misc]
         chosen = load_settings(**settings)
         configure_logs(chosen.log_level, chosen.log_format)
-        self._runtime = Runtime(chosen, build=build, tracer=make_tracer(wanted=chosen.tracing))
+        self._runtime = Runtime(chosen, build=build, tracer=make_tracer(enabled=chosen.tracing))
         await self._runtime.start()
         largest = int(chosen.max_image_mb * 2**20) + 2**20
         calls = PoseCallInterceptor(self._runtime, largest)
@@ -75,14 +75,14 @@ class PoseReplica:
         grpc_context: RayServegRPCContext,
     ) -> AsyncIterator[Any]:
         """As `PoseServicer.StreamPose`."""
-        with suppress(Refused):
+        with suppress(Rejected):
             async for answer in several(self._handlers["StreamPose"], requests, grpc_context):
                 yield answer
 
     async def WatchCamera(
         self, request: pose_pb2.WatchCameraRequest, grpc_context: RayServegRPCContext
     ) -> AsyncIterator[Any]:
-        """As `PoseServicer.WatchCamera`; a refusal comes with its status alone.
+        """As `PoseServicer.WatchCamera`; a rejection comes with its status alone.
 
         Serve would take a stream that ends without an answer for a good one.
         """
@@ -94,7 +94,7 @@ class PoseReplica:
             yield event
 
     def check_health(self) -> None:
-        """Raises where Serve should replace this replica."""
+        """Raises if Serve should replace this replica."""
         if (reason := self._runtime.not_live()) is not None:
             raise RuntimeError(reason)
 

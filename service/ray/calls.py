@@ -22,7 +22,7 @@ Handler = Callable[[object, Any], Awaitable[None]]
 """One method of `PoseCallInterceptor.handlers`: reads and writes through its context."""
 
 
-class Refused(Exception):
+class Rejected(Exception):
     """A call that ended with the status that its context has.
 
     From a method that returns, Serve takes status and trailing metadata of the context; from one
@@ -41,8 +41,8 @@ def add_pose_service(servicer: object, server: gRPCGenericServer) -> None:
     def timed(*, streaming_type: gRPCStreamingType, **named: Any) -> Callable[..., Any]:
         handler = handlers(streaming_type=streaming_type, **named)
 
-        # Of the kind of the handler, by which gRPC calls it.
-        async def one(request: object, context: Any) -> object:
+        # A coroutine like the handler, since gRPC calls it by its kind.
+        async def handle(request: object, context: Any) -> object:
             return await handler(request, _Timed(context))
 
         async def many(request: object, context: Any) -> AsyncIterator[object]:
@@ -50,7 +50,7 @@ def add_pose_service(servicer: object, server: gRPCGenericServer) -> None:
                 yield answer
 
         ends_at_once = (gRPCStreamingType.UNARY_UNARY, gRPCStreamingType.STREAM_UNARY)
-        return one if streaming_type in ends_at_once else many
+        return handle if streaming_type in ends_at_once else many
 
     server.service_handler_factory = timed
     try:
@@ -60,7 +60,7 @@ def add_pose_service(servicer: object, server: gRPCGenericServer) -> None:
 
 
 class _Timed:
-    """A context of gRPC whose metadata tell the time left."""
+    """A context of gRPC whose metadata have the time left."""
 
     def __init__(self, context: Any) -> None:
         self._context = context
@@ -76,7 +76,7 @@ class _Timed:
 
 
 class ServeContext:
-    """What our handlers use of `grpc.aio.ServicerContext`, over what Serve gives."""
+    """The part of `grpc.aio.ServicerContext` that our handlers use, over Serve's context."""
 
     def __init__(self, context: RayServegRPCContext, requests: AsyncIterator[Message]) -> None:
         self._context = context
@@ -100,14 +100,14 @@ class ServeContext:
         self._context.set_code(code)
         self._context.set_details(details)
         self._context.set_trailing_metadata(list(trailing_metadata))
-        raise Refused(details)
+        raise Rejected(details)
 
     def set_trailing_metadata(self, metadata: Sequence[tuple[str, str]]) -> None:
-        """What is sent at the end of the call."""
+        """Sets the metadata sent at the end of the call."""
         self._context.set_trailing_metadata(list(metadata))
 
     def invocation_metadata(self) -> Sequence[tuple[str, str]]:
-        """What the caller sent along."""
+        """Metadata of the caller."""
         metadata: Sequence[tuple[str, str]] = self._context.invocation_metadata()
         return metadata
 
@@ -116,7 +116,7 @@ class ServeContext:
         return str(self._context.peer())
 
     def time_remaining(self) -> float | None:
-        """Seconds to the deadline of the call; None where it has none.
+        """Seconds to the deadline of the call; None if it has none.
 
         Known where `add_pose_service` is Serve's servicer function; else none is.
         """
@@ -126,11 +126,11 @@ class ServeContext:
 async def single(
     handler: Handler, request: Message, context: RayServegRPCContext, nothing: Message
 ) -> Message:
-    """The answer to one request, or `nothing` where the status says why."""
+    """The answer to one request, or `nothing` if the status has the reason."""
     ours = ServeContext(context, _once(request))
     try:
         await handler(None, ours)
-    except Refused:
+    except Rejected:
         return nothing
     answer = ours.answers.get_nowait()
     assert answer is not None
@@ -140,7 +140,7 @@ async def single(
 async def several(
     handler: Handler, requests: AsyncIterator[Message], context: RayServegRPCContext
 ) -> AsyncIterator[Message]:
-    """The answers to a stream of requests, as they come. Raises `Refused`."""
+    """The answers to a stream of requests, as they come. Raises `Rejected`."""
     ours = ServeContext(context, requests)
 
     async def run() -> None:

@@ -1,4 +1,4 @@
-"""What an operator does to the running service: `/admin`, for keys with the scope `admin`."""
+"""Routes of the operator under `/admin`, for keys with the scope `admin`."""
 
 from __future__ import annotations
 
@@ -19,7 +19,7 @@ from service.runtime.runtime import Runtime
 
 
 class ReloadRequest(BaseModel):
-    """Models to load in place of those that run; what is left out is loaded again as it was."""
+    """Models to load in place of the loaded ones; a field left out reloads the same one."""
 
     model_config = ConfigDict(extra="forbid")
 
@@ -51,16 +51,18 @@ def admin_routes(runtime: Runtime) -> APIRouter:
 
     @router.post(
         "/reload",
-        summary="Load the models anew, or others, and swap",
+        summary="Reload the models, or load others, and swap",
         response_model=Models,
         openapi_extra=_REQUEST,
     )
     async def reload(request: Request) -> dict[str, str]:
-        """Answers when the new models serve. Requests in flight finish on those before; where the
-        new ones do not load, those before stay.
+        """Answers when the new models serve. Requests in flight finish on the previous ones; if
+        the new ones do not load, the previous ones stay.
         """
-        wanted = _parsed(await read_small_json(request, "the models")) if _has_body(request) else {}
-        return asdict(await runtime.reload(**wanted))
+        changes = (
+            _parsed(await read_small_json(request, "the models")) if _has_body(request) else {}
+        )
+        return asdict(await runtime.reload(**changes))
 
     return router
 

@@ -55,7 +55,7 @@ def create_app(runtime: Runtime) -> FastAPI:
 
 
 def create_operator_app(runtime: Runtime) -> FastAPI:
-    """Health and metrics alone, for a port of their own: without keys and in plain HTTP."""
+    """Health and metrics alone, for a separate port: without keys and in plain HTTP."""
     app = FastAPI(openapi_url=None, redirect_slashes=False)
     app.include_router(operator_routes(runtime, metrics=True))
     app.add_exception_handler(HTTPException, on_http_error)

@@ -89,7 +89,7 @@ def _joined(query: dict[str, str], body: dict[str, str], where: str) -> dict[str
 
 
 async def _bounded(request: Request, most: int, admission: Admission) -> AsyncIterator[bytes]:
-    """The body in pieces; refused by its announced size already, else as soon as it is over."""
+    """The body in pieces; rejected by its announced size, else as soon as it exceeds the limit."""
     announced = request.headers.get("content-length", "")
     if announced.isdecimal():
         if int(announced) > most:

@@ -1,4 +1,4 @@
-"""Who calls over HTTP, by the key that a request or a WebSocket shows."""
+"""Authentication over HTTP: the caller of a request or WebSocket, by its key."""
 
 from __future__ import annotations
 
@@ -31,7 +31,7 @@ KEYS = (
     Depends(APIKeyHeader(name="X-API-Key", auto_error=False, description=_ABOUT)),
     Depends(HTTPBearer(auto_error=False, description=_ABOUT)),
 )
-"""Dependencies that only tell the API's document how a key is shown."""
+"""Dependencies that only document how a key is sent."""
 
 
 def ticket_of(request: HTTPConnection, access: Access, door: Door) -> Ticket:
@@ -70,7 +70,7 @@ def _wanted_s(query: QueryParams) -> float | None:
 
 
 def callers_of(access: Access, scope: Scope | None = Scope.POSE) -> Identify:
-    """The dependency of routes that are behind the keys: the caller, where it may use `scope`.
+    """The dependency of routes that are behind the keys: the caller, if it may use `scope`.
 
     None lets every key in.
     """
@@ -82,9 +82,9 @@ def callers_of(access: Access, scope: Scope | None = Scope.POSE) -> Identify:
 
 
 def caller_of_socket(websocket: WebSocket, access: Access, origins: Collection[str]) -> Caller:
-    """Who opens a WebSocket.
+    """The caller who opens a WebSocket.
 
-    Raises `ServiceError` as `callers_of`, and for pages of other sites where there are no keys.
+    Raises `ServiceError` as `callers_of`, and for pages of other sites if there are no keys.
     Pages of `origins` are as welcome as the service's own.
 
     Browsers let any page open a WebSocket to any host, unlike a request whose answer it reads.

@@ -33,7 +33,7 @@ Events = tuple[CameraStatus, Subscription[CameraEvent]]
 
 
 def camera_routes(runtime: Runtime) -> APIRouter:
-    """Cameras are added, listed, watched and removed here; behind the keys where there are any."""
+    """Routes that add, list, watch and remove cameras; with keys only, if keys are configured."""
     cameras = runtime.cameras
     identify = callers_of(runtime.access, Scope.CAMERAS)
     any_key = callers_of(runtime.access, None)
@@ -51,8 +51,8 @@ def camera_routes(runtime: Runtime) -> APIRouter:
     async def pictured(
         name: str, caller: Caller = Depends(identify)
     ) -> AsyncIterator[Subscription[bytes]]:
-        with cameras.watch_pictures(name, caller) as pictures:
-            yield pictures
+        with cameras.watch_pictures(name, caller) as images:
+            yield images
 
     @router.post("", status_code=201, summary="Read one more camera", openapi_extra=_REQUEST)
     async def add(
@@ -68,7 +68,7 @@ def camera_routes(runtime: Runtime) -> APIRouter:
         return CamerasResponse(cameras=[camera_model(status) for status in cameras.all(caller)])
 
     @router.get("/{name}", summary="One camera")
-    async def one(name: str, caller: Caller = Depends(identify)) -> CameraModel:
+    async def state(name: str, caller: Caller = Depends(identify)) -> CameraModel:
         return camera_model(cameras.status(name, caller))
 
     @router.delete("/{name}", status_code=204, summary="Read it no more")
@@ -77,15 +77,15 @@ def camera_routes(runtime: Runtime) -> APIRouter:
 
     @router.get("/{name}/events", response_class=_EventsResponse, summary="Its results")
     async def events(watched: Events = Depends(subscribed)) -> Response:
-        """Server-sent events: `camera` tells how it is, first and at each change; `pose` has the
+        """Server-sent events: `camera` has its state, first and at each change; `pose` has the
         people of one frame, as an answer of `WS /pose/stream`. The id is the frame's number.
         """
         return PushedResponse(_events(*watched), media_type=_EventsResponse.media_type)
 
-    @router.get("/{name}/live", response_class=_LiveResponse, summary="Its live picture")
-    async def live(pictures: Subscription[bytes] = Depends(pictured)) -> Response:
+    @router.get("/{name}/live", response_class=_LiveResponse, summary="Its live image")
+    async def live(images: Subscription[bytes] = Depends(pictured)) -> Response:
         """MJPEG with the people drawn in, for an `<img>`; drawn only while someone watches."""
-        return PushedResponse(_parts(pictures), media_type=_LiveResponse.media_type)
+        return PushedResponse(_parts(images), media_type=_LiveResponse.media_type)
 
     return router
 
@@ -136,12 +136,10 @@ async def _events(status: CameraStatus, events: Subscription[CameraEvent]) -> As
             yield format_sse_event(event="camera", data_str=_json(camera_model(event)))
 
 
-async def _parts(pictures: Subscription[bytes]) -> AsyncIterator[bytes]:
-    async for picture in pictures:
-        head = (
-            f"--{_BOUNDARY}\r\nContent-Type: image/jpeg\r\nContent-Length: {len(picture)}\r\n\r\n"
-        )
-        yield head.encode() + picture + b"\r\n"
+async def _parts(images: Subscription[bytes]) -> AsyncIterator[bytes]:
+    async for image in images:
+        head = f"--{_BOUNDARY}\r\nContent-Type: image/jpeg\r\nContent-Length: {len(image)}\r\n\r\n"
+        yield head.encode() + image + b"\r\n"
 
 
 def _json(value: object) -> str:

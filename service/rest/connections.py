@@ -17,12 +17,12 @@ class Connections:
 
     A caller is an address here, as keys come later. One that holds too many loses the connection
     that has waited for it the longest, be it idle or in the middle of a request; only where all of
-    them wait for the service is the new one refused. `on_refusal` is called then.
+    them wait for the service is the new one rejected. `on_rejection` is called then.
     """
 
-    def __init__(self, part: float, on_refusal: Callable[[], None] = lambda: None) -> None:
+    def __init__(self, part: float, on_rejection: Callable[[], None] = lambda: None) -> None:
         self._part = part
-        self._on_refusal = on_refusal
+        self._on_rejection = on_rejection
         self._room = FairBound(_MOST)
         self._open: dict[object, str | None] = {}
         self._waiting: dict[str, dict[object, Callable[[], None]]] = {}
@@ -31,13 +31,13 @@ class Connections:
         return len(self._open)
 
     def add(self, connection: object, address: str | None) -> bool:
-        """One more of a caller; False where it may not stay."""
+        """One more of a caller; False if it may not stay."""
         caller = network(address)
         files, _ = resource.getrlimit(resource.RLIMIT_NOFILE)  # operators change it as we run
         self._room.bound = min(_MOST, int(files * self._part))
         full = self._room.free <= 0
         if full or (self._room.over_share(caller) and not self._drop_oldest(caller)):
-            self._on_refusal()
+            self._on_rejection()
             return False
         self._open[connection] = caller
         self._room.take(caller)
@@ -77,7 +77,7 @@ class Connections:
             return False
         connection, drop = oldest
         self.works(connection)
-        # Its file is open until the loop comes by: until then it counts, and for no caller.
+        # Its file is open until the loop runs: until then it counts, and for no caller.
         self._room.give_back(caller)
         self._room.take(None)
         self._open[connection] = None

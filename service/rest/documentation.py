@@ -1,4 +1,4 @@
-"""What OpenAPI says of the image routes, whose bodies FastAPI does not read itself."""
+"""OpenAPI description of the image routes, whose bodies FastAPI does not read itself."""
 
 from __future__ import annotations
 
@@ -16,9 +16,9 @@ _WHEN = {
     413: "More bytes, pixels, images or boxes than allowed.",
     415: "Not an image of an accepted type.",
     422: "A bad parameter; `field` names it.",
-    429: "The queue is full; Retry-After says when to come back.",
+    429: "The queue is full; Retry-After gives the time to wait.",
     500: "A fault of the service; the log has it under the request id.",
-    503: "Starting, draining or without its worker; Retry-After says when to come back.",
+    503: "Starting, draining or without its worker; Retry-After gives the time to wait.",
     504: "The deadline passed.",
 }
 
@@ -53,7 +53,7 @@ _SMALL_IMAGE = "UklGRh4AAABXRUJQVlA4TBEAAAAvB8ABAAdQ5CIXuf+BiOh/AAA="
 
 
 def _query_parameters() -> list[dict[str, Any]]:
-    """Each option once: forms and JSON objects take them too, as the body's description says."""
+    """Each option once: forms and JSON objects take them too, as the body's description states."""
     schema = PoseParameters.model_json_schema()
     described = {**schema["properties"], "boxes": _BOXES}
     return [

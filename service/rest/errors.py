@@ -36,7 +36,7 @@ _log = structlog.get_logger(__name__)
 
 
 def problem(error: ServiceError, request_id: str, status: int | None = None) -> JSONResponse:
-    """The problem document of one error, with Retry-After where trying again makes sense."""
+    """The problem document of one error, with Retry-After if trying again makes sense."""
     status = status or HTTP_STATUS[error.code]
     body: dict[str, object] = {
         "type": "about:blank",
@@ -90,7 +90,7 @@ def _retry_after_s(error: ServiceError) -> float | None:
 
 
 async def on_http_error(request: Request, error: Exception) -> JSONResponse:
-    """Exception handler for what the framework refuses itself, such as an unknown path."""
+    """Exception handler for what the framework rejects itself, such as an unknown path."""
     assert isinstance(error, HTTPException)
     call = current_call()
     code = ErrorCode.INVALID_ARGUMENT if error.status_code < 500 else ErrorCode.INTERNAL

@@ -16,7 +16,7 @@ from service.json_text import parsed_json, read_json
 _SMALL = 64 * 2**10
 _SMALL_VALUES = 256
 MAX_FIELDS = 32
-"""Of a form or a JSON object, beside the images."""
+"""Fields of a form or a JSON object, beside the images."""
 _PIECE = 2**18  # characters, a multiple of four
 _SPACE = re.compile(r"\s+")
 _DATA_URL = re.compile(r"data:[^,]{0,200};base64,", re.IGNORECASE)

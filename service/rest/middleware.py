@@ -36,10 +36,10 @@ class CallMiddleware:
         if scope["type"] not in ("http", "websocket"):
             await self._app(scope, receive, send)
             return
-        # A server that mounts us below a path, as Ray Serve does, says so itself.
+        # A server that mounts us below a path, as Ray Serve does, names that path itself.
         prefix = scope.get("root_path") or self._runtime.settings.root_path
         path = _path(scope["path"], prefix)
-        # As ASGI wants it, whether or not a proxy has taken the prefix away.
+        # As ASGI requires, whether or not a proxy has taken the prefix away.
         scope = {**scope, "path": prefix + path, "root_path": prefix}
         if scope["type"] == "websocket":
             await self._app(scope, receive, send)
@@ -60,7 +60,7 @@ class CallMiddleware:
             with self._runtime.calls.open(name, connection.headers.get, api) as call:
                 check_query(scope)
                 if api is not None and scope["method"] == "POST":
-                    # Refused here for a tenth of the work of a route: in an overload most are.
+                    # Rejected here at a tenth of the cost of a route: in an overload most are.
                     ticket = ticket_of(connection, self._runtime.access, self._runtime.door)
                     self._runtime.door.check(ticket)
                     scope[TICKET] = ticket
@@ -68,17 +68,17 @@ class CallMiddleware:
         except ServiceError as error:
             if (
                 "status" in call.details
-            ):  # half an answer is out: only breaking off tells the client
+            ):  # half an answer is sent: only a broken connection shows that it failed
                 raise
-            refusal = without_frames(error)
+            rejection = without_frames(error)
         else:
             return
-        await problem(refusal, call.request_id)(scope, receive, send_with_id)
+        await problem(rejection, call.request_id)(scope, receive, send_with_id)
 
     def _bounded(self, receive: Receive) -> Receive:
-        """Gives a body, whoever reads it, the longest time of a request to arrive.
+        """Bounds the time in which a body arrives by the maximum time of a request.
 
-        Raises `ServiceError` deadline_exceeded then, and `ClientGoneError` where it breaks off.
+        Raises `ServiceError` deadline_exceeded then, and `ClientGoneError` if it breaks off.
         """
         loop = asyncio.get_running_loop()
         end = loop.time() + self._runtime.settings.max_deadline_ms / 1e3

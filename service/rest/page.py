@@ -28,7 +28,7 @@ _HEADERS: Final = {
     "Permissions-Policy": "camera=(self)",
     "X-Content-Type-Options": "nosniff",
     "Referrer-Policy": "no-referrer",
-    # Asked again each time, so that page and service are always of the same version.
+    # Requested again each time, so that page and service are always of the same version.
     "Cache-Control": "no-cache",
 }
 
@@ -48,7 +48,7 @@ def mount_page(app: FastAPI) -> None:
 
     @router.get("/source")
     async def source() -> Response:
-        """The code that runs, as the AGPL wants it offered; without weights."""
+        """The running source code, which the AGPL requires us to offer; without weights."""
         async with zipping:  # once, however many ask for it
             archive = await asyncio.to_thread(_archive)
         disposition = {"Content-Disposition": 'attachment; filename="sdpose-source.zip"'}

@@ -24,7 +24,7 @@ _MAX_HEADERS = 128
 _MAX_PIPELINED = 8
 _SLICE = 4096  # bytes
 _LONGEST_TURN_S, _PAUSE_S = 0.005, 0.02
-_REFUSAL = (
+_REJECTION = (
     b"HTTP/1.1 429 Too Many Requests\r\nretry-after: 1\r\nconnection: close\r\n"
     b"content-type: text/plain; charset=utf-8\r\ncontent-length: 21\r\n\r\ntoo many connections\n"
 )
@@ -32,7 +32,7 @@ _REFUSAL = (
 
 @dataclass(frozen=True, slots=True)
 class Bounds:
-    """Of the connections of one port. A body, and what is buffered of an answer, have
+    """Limits of the connections of one port. A body, and the buffered part of an answer, have
     `longest_s` seconds.
     """
 
@@ -41,13 +41,13 @@ class Bounds:
 
 
 class BoundedHttpProtocol(HttpToolsProtocol):
-    """Refuses a head, or the headers after a body, of more than about `MAX_HEAD_BYTES`.
+    """Rejects a head, or the headers after a body, of more than about `MAX_HEAD_BYTES`.
 
     A connection on which no whole head comes within the keep-alive time is closed, be it new or
     in the middle of one; one whose body is late, after the answer; one that does not read, at once.
     """
 
-    _refused = False
+    _rejected = False
     _unfinished_bytes = 0
     _reading: asyncio.TimerHandle | None = None
     _writing: asyncio.TimerHandle | None = None
@@ -59,8 +59,8 @@ class BoundedHttpProtocol(HttpToolsProtocol):
     def connection_made(self, transport: asyncio.Transport) -> None:  # type: ignore[override]
         peer = get_remote_addr(transport)
         if not self._bounds.connections.add(self, peer[0] if peer else None):
-            self.transport, self._refused = transport, True
-            transport.write(_REFUSAL)
+            self.transport, self._rejected = transport, True
+            transport.write(_REJECTION)
             transport.close()
             return
         super().connection_made(transport)
@@ -72,7 +72,7 @@ class BoundedHttpProtocol(HttpToolsProtocol):
         super().connection_lost(exc)
 
     def data_received(self, data: bytes) -> None:
-        if self._refused:
+        if self._rejected:
             return
         # What is body, or ends a head, sets it back: only what the parser must keep adds up.
         self._unfinished_bytes += len(data)
@@ -82,7 +82,7 @@ class BoundedHttpProtocol(HttpToolsProtocol):
         if self._unfinished_bytes > MAX_HEAD_BYTES:
             self.send_400_response("The head of the request is too large.")
         elif self.cycle is None or self.cycle.response_complete:
-            self._expect_head()  # also where nothing but empty lines came
+            self._expect_head()  # also after nothing but empty lines
 
     def on_message_begin(self) -> None:
         if len(self.pipeline) >= _MAX_PIPELINED:
@@ -119,7 +119,7 @@ class BoundedHttpProtocol(HttpToolsProtocol):
     def _start_asgi_task(self, cycle: RequestResponseCycle, app: Any) -> None:
         async def to_the_end(scope: Any, receive: Any, send: Any) -> None:
             async def sent(message: Any) -> None:
-                # uvicorn tells the last of several requests only; uvloop raises when it is closed.
+                # uvicorn notifies only the last of several requests; uvloop raises when closed.
                 cycle.disconnected |= self.transport.is_closing() and not cycle.response_complete
                 await send(message)
 
@@ -165,7 +165,7 @@ class BoundedHttpProtocol(HttpToolsProtocol):
         if self.cycle is None or self.cycle.response_complete:
             self._end()
         else:
-            self.cycle.keep_alive = False  # whoever reads it is told, and the answer is the last
+            self.cycle.keep_alive = False  # its reader gets the error, and the answer is the last
 
     def _expect_reading(self) -> None:
         """Gives the client time to take what is buffered."""

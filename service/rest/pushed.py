@@ -1,4 +1,4 @@
-"""Answers that go on for as long as there is news: server-sent events and live pictures."""
+"""Answers that go on for as long as there is news: server-sent events and live images."""
 
 from __future__ import annotations
 

@@ -30,8 +30,8 @@ from service.telemetry.calls import current_call
 
 
 @dataclass(frozen=True, slots=True)
-class _Asked:
-    """One request that was let in and read: its images, and the boxes of each."""
+class _Images:
+    """An admitted request whose body was read: its images, and the boxes of each."""
 
     images: list[bytes]
     parameters: PoseParameters
@@ -45,7 +45,7 @@ class _Asked:
 
 
 def pose_routes(runtime: Runtime) -> APIRouter:
-    """Everything that looks at images; behind the keys where there are any."""
+    """Routes that take images; with keys only, if keys are configured."""
     settings = runtime.settings
     limits = BodyLimits(
         max_request_bytes=int(settings.max_request_mb * 2**20),
@@ -56,10 +56,10 @@ def pose_routes(runtime: Runtime) -> APIRouter:
 
     router = APIRouter(dependencies=KEYS, tags=["pose"])
 
-    async def admitted(request: Request) -> AsyncIterator[_Asked]:
+    async def admitted(request: Request) -> AsyncIterator[_Images]:
         """The checked request; a drain waits, and its body counts, until the answer is sent."""
         ticket: Ticket = request.scope[TICKET]
-        # All that can refuse it comes first: then its body is not read.
+        # All that can reject it comes first: then its body is not read.
         with runtime.door.enter(ticket) as admission:
             # In one thread for all: each that computes keeps the interpreter from the event loop.
             read = partial(runtime.body_pool.run, turn=Turn(ticket.caller.share))
@@ -69,30 +69,30 @@ def pose_routes(runtime: Runtime) -> APIRouter:
             parameters = parse_parameters(raw)
             many = len(body.images)
             each = [None] * many if boxes is None else parse_boxes(boxes, many, settings.max_boxes)
-            yield _Asked(body.images, parameters, each, ticket, admission)
+            yield _Images(body.images, parameters, each, ticket, admission)
 
-    async def estimate_all(asked: _Asked) -> list[PoseResult | BaseException]:
-        async def one(image: bytes, boxes: Floats | None) -> PoseResult:
+    async def estimate_all(posted: _Images) -> list[PoseResult | BaseException]:
+        async def estimate(image: bytes, boxes: Floats | None) -> PoseResult:
             result = await runtime.pipeline.estimate(
-                image, asked.parameters, boxes, turn=asked.turn
+                image, posted.parameters, boxes, turn=posted.turn
             )
-            asked.admission.answered(len(result.poses))
+            posted.admission.answered(len(result.poses))
             return result
 
-        estimates = map(one, asked.images, asked.boxes)
+        estimates = map(estimate, posted.images, posted.boxes)
         return await asyncio.gather(*estimates, return_exceptions=True)
 
     @router.post("/pose", summary="Find people and their keypoints", **POSE_DOCUMENT)
-    async def pose(request: Request, asked: _Asked = Depends(admitted)) -> Response:
+    async def pose(request: Request, posted: _Images = Depends(admitted)) -> Response:
         call = current_call()
-        if len(asked.images) == 1:
+        if len(posted.images) == 1:
             estimate = runtime.pipeline.estimate(
-                asked.images[0], asked.parameters, asked.boxes[0], turn=asked.turn
+                posted.images[0], posted.parameters, posted.boxes[0], turn=posted.turn
             )
             result = await while_connected(request, estimate)
-            asked.admission.answered(len(result.poses))
+            posted.admission.answered(len(result.poses))
             return _json(result.answer(call.request_id))
-        results = await while_connected(request, estimate_all(asked))
+        results = await while_connected(request, estimate_all(posted))
         failed = [result for result in results if isinstance(result, BaseException)]
         if len(failed) == len(results):  # status 200, but not what a count of requests calls ok
             call.outcome = as_service_error(failed[0]).code.value
@@ -104,17 +104,17 @@ def pose_routes(runtime: Runtime) -> APIRouter:
         response_class=Response,  # not JSON, as the document would say
         **OVERLAY_DOCUMENT,
     )
-    async def overlay(request: Request, asked: _Asked = Depends(admitted)) -> Response:
-        if len(asked.images) != 1:
+    async def overlay(request: Request, posted: _Images = Depends(admitted)) -> Response:
+        if len(posted.images) != 1:
             raise ServiceError(
                 ErrorCode.INVALID_ARGUMENT, "image: send one image at a time", field="image"
             )
-        turn = asked.turn
+        turn = posted.turn
         estimate = runtime.pipeline.estimate(
-            asked.images[0], asked.parameters, asked.boxes[0], turn=turn, keep_image=True
+            posted.images[0], posted.parameters, posted.boxes[0], turn=turn, keep_image=True
         )
         result = await while_connected(request, estimate)
-        asked.admission.answered(len(result.poses))
+        posted.admission.answered(len(result.poses))
         drawn = await while_connected(request, runtime.pipeline.draw(result, turn))
         return Response(drawn, media_type="image/jpeg")
 
@@ -141,7 +141,7 @@ def pose_routes(runtime: Runtime) -> APIRouter:
 
 
 def operator_routes(runtime: Runtime, *, metrics: bool) -> APIRouter:
-    """Health, and `metrics` where wanted; open to everyone who reaches the port."""
+    """Health, and metrics if `metrics`; open to everyone who reaches the port."""
     router = APIRouter(tags=["operation"])
 
     @router.head("/livez", include_in_schema=False)

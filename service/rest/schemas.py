@@ -1,4 +1,4 @@
-"""What REST answers beside `service.answers`, and errors, as OpenAPI documents them."""
+"""OpenAPI schemas of REST answers beyond `service.answers`, and of errors."""
 
 from __future__ import annotations
 
@@ -26,7 +26,7 @@ class ErrorEntry(BaseModel):
 
 
 class PoseAnswers(BaseModel):
-    """One entry an image, in the order of the request."""
+    """One entry per image, in the order of the request."""
 
     results: list[PoseAnswer | ErrorEntry]
 
@@ -48,11 +48,11 @@ class CyclesModel(BaseModel):
 
     lowest: int
     highest: int
-    served: int = Field(description="Where a request sets none.")
+    served: int = Field(description="If a request sets none.")
 
 
 class ModelsResponse(BaseModel):
-    """What the service has loaded and how its answers are to be read."""
+    """The loaded models, and how to read their answers."""
 
     models: Models
     keypoints: list[str]

@@ -1,4 +1,4 @@
-"""The HTTP servers: the one for callers, and one of its own for the operator where that is set."""
+"""The HTTP servers: one for callers, and a separate one for the operator if configured."""
 
 from __future__ import annotations
 

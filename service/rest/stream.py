@@ -1,7 +1,7 @@
 """`WS /pose/stream`: image files in as binary messages, one JSON text message back per frame.
 
 Text messages are JSON objects: `{"config": {...}}` before the first frame sets what `StreamConfig`
-sets over gRPC; `{"frame": {...}}` tells sequence, timestamp and boxes of the image that follows.
+sets over gRPC; `{"frame": {...}}` has sequence, timestamp and boxes of the image that follows.
 
 Pages cannot set headers on a WebSocket, so a key may also come as a subprotocol: the client offers
 `sdpose.v1` and `sdpose.key.` followed by the key in base64url without padding; the server takes
@@ -57,7 +57,7 @@ _LONGEST_REASON = 123  # bytes; RFC 6455 section 5.5
 
 
 def stream_routes(runtime: Runtime) -> APIRouter:
-    """The WebSocket of the pose service; behind the keys where there are any."""
+    """The WebSocket of the pose service; with keys only, if keys are configured."""
     router = APIRouter()
 
     @router.websocket(PATH)
@@ -66,7 +66,7 @@ def stream_routes(runtime: Runtime) -> APIRouter:
             with runtime.calls.open(f"WS {PATH}", websocket.headers.get, _API) as call:
                 await _serve(websocket, runtime, call)
         except ServiceError as error:
-            await _refuse(websocket, error, call.request_id, runtime.state)
+            await _reject(websocket, error, call.request_id, runtime.state)
 
     return router
 
@@ -129,7 +129,7 @@ async def _write(websocket: WebSocket, limit_s: float, answer: FrameAnswer) -> N
         raise WebSocketDisconnect(1006, "the client does not read") from None
 
 
-async def _refuse(websocket: WebSocket, error: ServiceError, request_id: str, state: State) -> None:
+async def _reject(websocket: WebSocket, error: ServiceError, request_id: str, state: State) -> None:
     """An HTTP answer before the handshake, a close code and `code: message` after it."""
     if websocket.application_state is WebSocketState.CONNECTING:
         await websocket.send_denial_response(problem(error, request_id))

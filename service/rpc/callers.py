@@ -1,4 +1,4 @@
-"""Who calls over gRPC, by the key in the metadata."""
+"""Authentication over gRPC: the caller, by the key in the metadata."""
 
 from __future__ import annotations
 
@@ -21,7 +21,7 @@ def current_ticket() -> Ticket:
 def identified(
     access: Access, metadata: Mapping[str, str | bytes], peer: str, scope: Scope
 ) -> Caller:
-    """The caller, where its key opens `scope`.
+    """The caller, if its key opens `scope`.
 
     Raises `ServiceError` unauthenticated or permission_denied.
 

@@ -73,7 +73,7 @@ def _given(options: pose_pb2.PoseOptions) -> dict[str, object]:
 def boxes_of(
     request: pose_pb2.EstimatePoseRequest | pose_pb2.StreamPoseRequest, max_boxes: int
 ) -> Floats | None:
-    """`(N, 4)` xyxy pixels where the client gives boxes. Raises `ServiceError` for bad ones."""
+    """`(N, 4)` xyxy pixels if the client gives boxes. Raises `ServiceError` for bad ones."""
     if not request.HasField("boxes"):
         return None
     check_count(len(request.boxes.boxes), max_boxes)

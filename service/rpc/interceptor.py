@@ -1,4 +1,4 @@
-"""What every call of the pose service gets: the envelope, a key check, and translated errors.
+"""Interceptor of every call of the pose service: envelope, key check, translated errors.
 
 Key and load are checked when the headers are there: a rejected call's message is never read.
 """
@@ -82,7 +82,7 @@ class PoseCallInterceptor(_Interceptor):
         else:
             behaviour = handler.unary_stream if handler.response_streaming else handler.unary_unary
         call = self._handler(name, behaviour, read)
-        # Whatever the method's kind: only this one leaves it to us when a message is read.
+        # Every method as a stream, to read its messages late: docs/decisions/0015-memory.md.
         return grpc.stream_stream_rpc_method_handler(call, None, handler.response_serializer)
 
     def handlers(self, servicer: Any) -> dict[str, Any]:
@@ -91,7 +91,10 @@ class PoseCallInterceptor(_Interceptor):
         For another server than gRPC's own, whose context reads and writes messages: called with
         None and that context.
         """
-        return {name: self._handler(name, getattr(servicer, name), lambda it: it) for name in _APIS}
+        return {
+            name: self._handler(name, getattr(servicer, name), lambda message: message)
+            for name in _APIS
+        }
 
     def _handler(self, name: str, behaviour: Any, read: _Read) -> Any:
         make = self._stream if name == "StreamPose" else self._single
@@ -103,12 +106,12 @@ class PoseCallInterceptor(_Interceptor):
             self._runtime.door.check(ticket)
             arrived = self._runtime.pipeline.announce()
             try:
-                async with self._incoming.one(ticket.caller.share, ticket.patience_s):
+                async with self._incoming.message(ticket.caller.share, ticket.patience_s):
                     message = await self._first(context)
             finally:
                 arrived()
             request = read(message)
-            del message  # twice the image otherwise
+            del message  # docs/decisions/0015-memory.md
             answer = await behaviour(request, context)
             if answer is not None:
                 await context.write(answer)
@@ -122,7 +125,7 @@ class PoseCallInterceptor(_Interceptor):
         return self._call(api, answer)
 
     async def _first(self, context: ServicerContext[Any, Any]) -> bytes:
-        # Not from the iterator, which would keep the message for as long as the call lasts.
+        # Not from the iterator: docs/decisions/0015-memory.md.
         try:
             async with asyncio.timeout(self._longest_s):
                 message: bytes = await context.read()
@@ -138,7 +141,7 @@ class PoseCallInterceptor(_Interceptor):
         """The handler that gives a call all but its answer."""
 
         async def call(_: object, context: ServicerContext[Any, Any]) -> None:
-            refusal: ServiceError | None = None
+            rejection: ServiceError | None = None
             metadata = dict(context.invocation_metadata() or ())
             try:
                 with self._runtime.calls.open(
@@ -152,11 +155,11 @@ class PoseCallInterceptor(_Interceptor):
                     with self._runtime.door.call(caller):
                         await self._answered(answer, context, opened)
             except ServiceError as error:
-                refusal = without_frames(error)
-            # Out of the block, or its frames would stay with what `abort` raises.
-            if refusal is not None:
-                trailing = error_metadata(refusal, opened.request_id)
-                await context.abort(GRPC_STATUS[refusal.code], refusal.message, trailing)
+                rejection = without_frames(error)
+            # Out of the `except` block: docs/decisions/0015-memory.md.
+            if rejection is not None:
+                trailing = error_metadata(rejection, opened.request_id)
+                await context.abort(GRPC_STATUS[rejection.code], rejection.message, trailing)
 
         return call
 
@@ -193,10 +196,10 @@ async def _of_library(handler: Any, _: object, context: ServicerContext[Any, Any
                     await context.write(await handler.unary_unary(request, context))
                 break
     except ServiceError as error:
-        refusal = error
+        rejection = error
     else:
         return
-    await context.abort(GRPC_STATUS[refusal.code], refusal.message)
+    await context.abort(GRPC_STATUS[rejection.code], rejection.message)
 
 
 def _small_message(deserialize: _Read, data: bytes) -> Any:
@@ -220,6 +223,6 @@ def _parsed(deserialize: _Read, data: bytes) -> Any:
 async def _messages(read: _Read, context: ServicerContext[Any, Any]) -> AsyncIterator[Any]:
     while (data := await context.read()) is not grpc.aio.EOF:  # type: ignore[attr-defined]
         request = read(data)
-        del data  # else it stays while the next one is awaited
+        del data  # docs/decisions/0015-memory.md
         yield request
-        del request
+        del request  # docs/decisions/0015-memory.md

@@ -105,7 +105,7 @@ def _credentials(tls: TlsFiles) -> grpc.ServerCredentials:
         return grpc.ssl_server_certificate_configuration([(key, certificate)], ca)
 
     def renewed() -> Any:
-        """Called by gRPC at each handshake, in a thread of its own; None keeps what there is."""
+        """Called by gRPC at each handshake, in another thread; None keeps the certificates."""
         try:
             return read() if files.changed() else None
         except TlsError as error:

@@ -92,7 +92,7 @@ class PoseServicer(pose_pb2_grpc.PoseServiceServicer):
                     boxes_of(request, self._settings.max_boxes),
                 )
             first = False
-            del request  # else it stays while the next one is awaited
+            del request  # docs/decisions/0015-memory.md
 
     @asynccontextmanager
     async def _writing(

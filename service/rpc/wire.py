@@ -21,7 +21,7 @@ def check_size(data: bytes, message: Descriptor, most: int) -> None:
     """Bounds what a message holds beside fields of bytes, which are not taken apart.
 
     Raises `ServiceError` payload_too_large for more than `most` bytes or 64 fields of them,
-    invalid_argument where `data` is not what protobuf writes.
+    invalid_argument if `data` is not what protobuf writes.
     """
     images = {
         number
@@ -41,7 +41,7 @@ def check_size(data: bytes, message: Descriptor, most: int) -> None:
         elif kind in (_FIXED_32, _FIXED_64):
             size = 4 if kind == _FIXED_32 else 8
         else:
-            raise invalid_argument("message", f"does not parse: a field of the kind {kind}")
+            raise invalid_argument("message", f"does not parse: a field of wire type {kind}")
         at += size
         if fields > _MAX_FIELDS or rest > most:
             raise ServiceError(

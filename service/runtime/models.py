@@ -1,4 +1,4 @@
-"""Loaded models: from settings to a warm pipeline, and its end when others take over."""
+"""Loaded models: from settings to a warm pipeline, and its end when others replace it."""
 
 from __future__ import annotations
 
@@ -22,7 +22,7 @@ from service.telemetry.metrics import Metrics
 from service.telemetry.tracing import Tracer
 
 _T = TypeVar("_T")
-_TELLS_EVERY_S = 5.0
+_REPORT_EVERY_S = 5.0
 _MAX_DETECT_BATCH: Final = 8
 _LEAST_QUEUE: Final = 64
 Build = Callable[[Settings], Estimator]
@@ -47,14 +47,14 @@ def build_estimator(settings: Settings) -> Estimator:
     )
     if estimator.backend_name == "openvino":
         # All that is left to PyTorch is the flip test's mirroring. Its helper threads would wait
-        # for cores on which OpenVINO's still spin: up to 30 ms a batch.
+        # for cores on which OpenVINO's still spin: up to 30 ms per batch.
         torch.set_num_threads(1)
     return estimator
 
 
-async def _telling(waited: asyncio.Future[_T], event: str, began: float) -> _T:
+async def _reported(waited: asyncio.Future[_T], event: str, began: float) -> _T:
     """The result; until it is there, log lines with the seconds since `began`."""
-    while not (await asyncio.wait({waited}, timeout=_TELLS_EVERY_S))[0]:
+    while not (await asyncio.wait({waited}, timeout=_REPORT_EVERY_S))[0]:
         _log.info(event, seconds=round(time.monotonic() - began, 1))
     return await waited
 
@@ -77,14 +77,14 @@ class Models:
     ) -> Models:
         """Loads in `worker`, which then owns the models, and warms up.
 
-        Raises what made that fail; the worker is the caller's then.
+        Raises the error of either; the worker is the caller's then.
         """
         began = time.monotonic()
         _log.info(
             "loading", student=settings.student, detector=settings.detector, device=settings.device
         )
         loading = asyncio.wrap_future(worker.call(lambda: build(settings)))
-        estimator = await _telling(loading, "still loading", began)
+        estimator = await _reported(loading, "still loading", began)
         _log.info(
             "loaded",
             student=estimator.student_name,
@@ -103,7 +103,7 @@ class Models:
             detect_batch=1 if on_cpu else limits.detect.max_cost,
         )
         warming = asyncio.wrap_future(worker.call(warm_up))
-        await _telling(warming, "still warming up; a first start converts the networks", began)
+        await _reported(warming, "still warming up; a first start converts the networks", began)
         # On a CPU one inference takes all cores: detector and student share a thread and so
         # alternate. On a GPU each has its own, and their work overlaps.
         workers = (worker,) if on_cpu else (worker, OwnerThread("detect"))
@@ -123,11 +123,11 @@ class Models:
             async with asyncio.timeout(within_s):
                 await self.pipeline.drain()
         except TimeoutError:
-            _log.warning("the models before are ended with requests in flight")
+            _log.warning("the previous models are ended with requests in flight")
         self.pipeline.close()
         ended = [asyncio.to_thread(worker.stop, 10.0) for worker in self.workers]
         if not all(await asyncio.gather(*ended)):
-            _log.warning("a thread of the models before does not end")
+            _log.warning("a thread of the previous models does not end")
 
     def stop(self) -> bool:
         """Fails what is left and ends the threads; False when one is still running."""
@@ -161,12 +161,7 @@ def pipeline_limits(settings: Settings, *, on_cpu: bool) -> PipelineLimits:
 
 
 def settle_memory() -> None:
-    """Frees what is gone, and lets Python's collector leave the rest alone from now on.
-
-    Models before refer to themselves and would stay until it comes by: of the memory behind a few
-    objects it knows nothing. And each time that it looks at all the objects of the libraries, which
-    never go, everything stands still for an eighth of a second.
-    """
+    """Collects the previous models and freezes the rest: docs/decisions/0015-memory.md."""
     gc.unfreeze()
     gc.collect()
     gc.freeze()

@@ -166,11 +166,11 @@ class Runtime:
 
     @property
     def in_flight(self) -> int:
-        """Requests that were let in and have not ended."""
+        """Admitted requests that have not ended."""
         return self.door.inside.count
 
     def not_ready(self) -> str | None:
-        """Why new work is refused; None when ready."""
+        """Why new work is rejected; None when ready."""
         if self.state is not State.READY:
             return self.state.value
         return self.not_live()
@@ -214,14 +214,14 @@ class Runtime:
         _log.info("ready", seconds=round(time.monotonic() - began, 2))
 
     async def reload(self, **changed: str) -> ModelNames:
-        """Loads the models anew and swaps: requests in flight finish on those before.
+        """Reloads the models and swaps: requests in flight finish on the previous ones.
 
         Args:
             **changed: settings in place of those now, such as `student`.
 
         Raises:
             ServiceError: already_exists while another is loading, unavailable unless ready, and
-                invalid_argument where the models do not load; then those before stay.
+                invalid_argument if the models do not load; then those before stay.
         """
         before = self._ready_models()
         if self._loading.locked():
@@ -269,7 +269,7 @@ class Runtime:
         """Reads the key file again. Raises `ValueError` with a sentence; the keys then stay."""
         self.access.replace(known_keys(self.settings.api_keys, self.settings.key_file))
 
-    def refuse_new_work(self) -> None:
+    def reject_new_work(self) -> None:
         """From now on no request enters; what is in flight goes on."""
         if self.state in (State.STARTING, State.READY):
             self.state = State.DRAINING
@@ -278,7 +278,7 @@ class Runtime:
 
     async def drain(self) -> bool:
         """Finishes what is in flight, at most for the grace time; returns whether all was done."""
-        self.refuse_new_work()
+        self.reject_new_work()
         try:
             async with asyncio.timeout(self.settings.drain_seconds):
                 await self.door.inside.ended()

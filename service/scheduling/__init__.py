@@ -1,1 +1,1 @@
-"""Who runs when: batches, owner threads, pools, memory budgets."""
+"""Scheduling: batches, owner threads, pools, memory budgets."""

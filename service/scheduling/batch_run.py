@@ -58,7 +58,7 @@ class Entry(Generic[In, Out]):
 
 @dataclass(frozen=True, slots=True)
 class Outcome(Generic[Out]):
-    """What the owner thread made of the entries that it began: a value or an error for each."""
+    """Results of the entries that the owner thread began: a value or an error for each."""
 
     results: Sequence[Out | Exception]
     started: float
@@ -73,23 +73,23 @@ class BatchRun(Generic[In, Out]):
         self._run = run
 
     def __call__(self, batch: Sequence[Entry[In, Out]]) -> Outcome[Out]:
-        """In the owner thread: what is still wanted as a batch, or each alone where that fails."""
+        """In the owner thread: runs the pending entries as a batch, or each alone if that fails."""
         started = time.monotonic()
-        wanted = [entry for entry in batch if not entry.future.done()]
-        for entry in wanted:
+        pending = [entry for entry in batch if not entry.future.done()]
+        for entry in pending:
             entry.begun = True
         results: Sequence[Out | Exception] = ()
         try:
-            if wanted:
-                results = self._counted(self._run(*_items(wanted)), wanted)
+            if pending:
+                results = self._counted(self._run(*_items(pending)), pending)
         except Exception as error:  # noqa: BLE001 - it becomes the items' own answer
-            results = self._in_parts(wanted, error)
+            results = self._in_parts(pending, error)
         return Outcome(results, started, time.monotonic() - started)
 
     def _in_parts(
         self, failed: Sequence[Entry[In, Out]], error: Exception
     ) -> list[Out | Exception]:
-        """What failed as one: in halves where the memory did not suffice, else each item alone."""
+        """Retries a failed batch: in halves if memory did not suffice, else each item alone."""
         if len(failed) == 1:
             return [error]
         if isinstance(error, NoDeviceMemoryError):
@@ -117,5 +117,5 @@ class BatchRun(Generic[In, Out]):
 
 
 def _items(entries: Sequence[Entry[In, Any]]) -> tuple[list[In], Hashable]:
-    """What `run` takes of entries, all of one group."""
+    """The arguments of `run` for entries, all of one group."""
     return [entry.item for entry in entries], entries[0].group

@@ -2,10 +2,9 @@
 
 The batcher is generic: it knows costs, groups, priorities and deadlines, and nothing of what
 the items are. All of its state belongs to the event loop; only `run` happens in the thread, so
-there is no lock. A batch leaves only when the owner is free, and then at once, unless company is
-known to be on its way (`Batcher.expecting`): for that it waits until it is full or its oldest item
-has waited `max_wait_s`. So a lone caller never waits, and work that arrives while a batch runs
-forms the next one without a timer. Batchers that share an owner go by priority, then alternate.
+there is no lock. A batch leaves when the owner is free, at once unless more items are expected
+(`Batcher.expecting`, docs/decisions/0002-batching.md), and at the latest after `max_wait_s`.
+Batchers that share an owner go by priority, then alternate.
 """
 
 from __future__ import annotations
@@ -31,7 +30,7 @@ class Batcher(Generic[In, Out]):
     """Feeds one owner thread with batches of at most `limits.max_cost`.
 
     `run(items, group)` is called in the owner thread with items of one group and must give one
-    result an item. Where it fails for a batch, the items are tried one by one, once, so that
+    result per item. If it fails for a batch, the items are tried one by one, once, so that
     a bad item fails alone. An item dearer than `max_cost` travels alone.
     """
 
@@ -72,8 +71,8 @@ class Batcher(Generic[In, Out]):
     def expected_wait_s(self) -> float:
         """A forecast for a newcomer at the end: the batches ahead at the pace of the recent ones.
 
-        Counted in batches, not in costs: a small batch takes more time a crop than a full one.
-        The pace includes what a batch that was ready waited for the thread, where others share it.
+        Counted in batches, not in costs: a small batch takes more time per crop than a full one.
+        The pace includes the time that a ready batch waited for a shared thread.
         """
         return self._wait_s(self._waiting.cost)
 
@@ -99,7 +98,7 @@ class Batcher(Generic[In, Out]):
             raise ValueError(f"cost must be at least 1, got {cost}")
         now = time.monotonic()
         order = self._waiting.order(turn)
-        self._refuse(cost, turn, order, now)
+        self._reject(cost, turn, order, now)
         loop = asyncio.get_running_loop()
         entry: Entry[In, Out] = Entry(item, cost, group, turn, order, now, loop.create_future())
         if turn.deadline is not None:
@@ -117,10 +116,7 @@ class Batcher(Generic[In, Out]):
 
     @contextmanager
     def expecting(self) -> Iterator[None]:
-        """While it lasts, one more item is known to be on its way, and a batch may wait for it.
-
-        To be left right before the item is submitted, in the same turn of the loop.
-        """
+        """A block in which batches wait for one more item; docs/decisions/0015-memory.md."""
         self._expected += 1
         try:
             yield
@@ -129,10 +125,7 @@ class Batcher(Generic[In, Out]):
             self._plan_pump()
 
     def announce(self) -> Callable[[], None]:
-        """As `expecting`, at most for the longest wait: for an item whose bytes still arrive.
-
-        Returns what ends it sooner, one turn of the loop later, when the item is expected itself.
-        """
+        """As `expecting`, for bytes in transit; returns what ends it when they are in."""
         loop = asyncio.get_running_loop()
         announced = ExitStack()
         announced.enter_context(self.expecting())
@@ -153,7 +146,7 @@ class Batcher(Generic[In, Out]):
             await idle
 
     def close(self) -> None:
-        """Refuses newcomers and fails what still waits with `unavailable`."""
+        """Rejects new items and fails those that wait with `unavailable`."""
         self._draining = self._closed = True
         for entry in list(self._waiting):
             self._waiting.withdraw(entry)
@@ -161,7 +154,7 @@ class Batcher(Generic[In, Out]):
                 entry.future.set_exception(stopping())
         self._tell_if_idle()
 
-    def _refuse(self, cost: int, turn: Turn, order: Order, now: float) -> None:
+    def _reject(self, cost: int, turn: Turn, order: Order, now: float) -> None:
         deadline = turn.deadline
         if self._worker.lost:
             raise WorkerLostError(self._worker.name)
@@ -174,7 +167,7 @@ class Batcher(Generic[In, Out]):
         if self._waiting and not self._waiting.room.fits(turn.share, cost):
             self._observer.shed(self.name, "queue_full")
             raise overloaded(f"the {self.name} queue is full", self.expected_wait_s)
-        # With nothing ahead the forecast is not asked: a stale pace must not shut the door.
+        # With nothing ahead no forecast is made: a stale pace must not reject everything.
         if deadline is not None and self._waiting:
             late_s = now + self._wait_s(self._waiting.ahead(order)) - deadline
             if late_s > 0:
@@ -188,7 +181,7 @@ class Batcher(Generic[In, Out]):
             asyncio.get_running_loop().call_soon(self._pump)
 
     def _pump(self) -> None:
-        """Hands the next batch to the owner thread, where both are ready."""
+        """Hands the next batch to the owner thread, if both are ready."""
         self._pump_planned = False
         if self._running_cost or not self._waiting:
             return
@@ -235,7 +228,7 @@ class Batcher(Generic[In, Out]):
         return batch, cost >= self.limits.max_cost
 
     def _reason(self, batch: list[Entry[In, Out]], full: bool) -> str | None:
-        """Why a batch leaves now; None where it waits for company, which a timer ends."""
+        """Why a batch leaves now; None if it waits for more items, which a timer ends."""
         if full:
             return "full"
         if self._draining:
@@ -266,7 +259,7 @@ class Batcher(Generic[In, Out]):
                 self.close()
         self._tell_if_idle()
         self._worker.schedule.free()
-        self._pump()  # where another has the thread now, from here on this batch waits for it
+        self._pump()  # if another has the thread now, from here on this batch waits for it
 
     def _answer(
         self, batch: list[Entry[In, Out]], ready_since: float, outcome: Outcome[Out]

@@ -10,21 +10,21 @@ from service.scheduling.shares import FairBound
 
 
 class ByteBudget:
-    """So much memory for `what` (named in the refusal); usable from any thread.
+    """So much memory for `what` (named in the rejection); usable from any thread.
 
-    `on_refusal` is called at each refusal, in the thread that is refused.
+    `on_rejection` is called at each rejection, in the thread that is rejected.
     """
 
-    def __init__(self, bound: int, what: str, on_refusal: Callable[[], None]) -> None:
+    def __init__(self, bound: int, what: str, on_rejection: Callable[[], None]) -> None:
         self._room = FairBound(bound)
         self._what = what
-        self._on_refusal = on_refusal
-        # Re-entrant: the garbage collector may give memory back in the middle of a `take`.
+        self._on_rejection = on_rejection
+        # Re-entrant, and rejections outside it: docs/decisions/0015-memory.md.
         self._lock = threading.RLock()
 
     @property
     def bound(self) -> int:
-        """In bytes."""
+        """The bound in bytes."""
         return self._room.bound
 
     @property
@@ -33,24 +33,24 @@ class ByteBudget:
         return self._room.used
 
     def check(self, size: int, *, held: int = 0, share: Hashable = None) -> None:
-        """Raises overloaded where `take` would, without taking anything."""
+        """Raises overloaded if `take` would, without taking anything."""
         with self._lock:
             fits = self._fits(size, held, share)
         if not fits:
-            raise self._refusal()
+            raise self._rejection()
 
     def take(self, size: int, *, held: int = 0, share: Hashable = None) -> None:
-        """Raises overloaded when the budget is spent, or what one share may have of it.
+        """Takes memory. Raises overloaded when the budget, or a share's part of it, is spent.
 
-        `held` is what the same holder has taken before: a holder that is alone always gets what
-        it wants, so that an idle service rejects no one.
+        `held` is what the same holder has taken before: a holder that is alone always gets
+        memory, so that an idle service rejects no one.
         """
         with self._lock:
             fits = self._fits(size, held, share)
             if fits:
                 self._room.take(share, size)
         if not fits:
-            raise self._refusal()
+            raise self._rejection()
 
     def give_back(self, size: int, *, share: Hashable = None) -> None:
         """The counterpart of `take`."""
@@ -60,8 +60,6 @@ class ByteBudget:
     def _fits(self, size: int, held: int, share: Hashable) -> bool:
         return self.used <= held or self._room.fits(share, size)
 
-    def _refusal(self) -> ServiceError:
-        # Never under the lock: a listener may wait for a lock whose holder collects garbage, and
-        # so waits in `give_back` for this one.
-        self._on_refusal()
+    def _rejection(self) -> ServiceError:
+        self._on_rejection()
         return overloaded(f"too many {self._what}")

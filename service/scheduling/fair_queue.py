@@ -64,10 +64,10 @@ W = TypeVar("W", bound=Waiting)
 
 
 class FairQueue(Generic[W]):
-    """What waits, in the order of its turns. Not thread-safe.
+    """Fair queue: items in the order of their turns. Not thread-safe.
 
     Args:
-        bound: of the summed cost; `room` says what still fits.
+        bound: of the summed cost; `room` is what still fits.
         changed: called with the summed cost of all that waits.
     """
 
@@ -87,7 +87,7 @@ class FairQueue(Generic[W]):
 
     @property
     def priority(self) -> float:
-        """Of the item that goes next; infinite where none waits."""
+        """Priority of the item that goes next; infinite if none waits."""
         return self._items[0].order[0] if self._items else inf
 
     @property
@@ -96,7 +96,7 @@ class FairQueue(Generic[W]):
         return self.room.used
 
     def order(self, turn: Turn) -> Order:
-        """Of the next item with this turn."""
+        """Order of the next item with this turn."""
         self._arrivals += 1
         return turn.priority, self._orders[turn.priority].start(turn.share), self._arrivals
 
@@ -117,7 +117,7 @@ class FairQueue(Generic[W]):
         self._orders[priority].begun(start)
 
     def withdraw(self, item: W) -> bool:
-        """It will not have its turn; False where it does not wait any more."""
+        """It will not have its turn; False if it does not wait any more."""
         if item not in self._items:
             return False
         self._leave(item)

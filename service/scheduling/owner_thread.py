@@ -37,7 +37,7 @@ class NoDeviceMemoryError(ServiceError):
 class OwnerSchedule:
     """Which batcher goes next on an owner thread that several share. State of the event loop.
 
-    A thread has a queue of its own, but what waits there can neither grow into a larger batch
+    A thread has its own queue, but what waits there can neither grow into a larger batch
     nor be dropped; so work stays with its owner until the thread is free.
     """
 
@@ -58,14 +58,14 @@ class OwnerSchedule:
         """The sharer that joined with `offer` has the thread now; it must `free` it again."""
         assert not self.taken, "the thread is busy"
         self.taken = True
-        # To the end of the line: the others are asked first when the thread is free again.
+        # To the end of the line: the others come first when the thread is free again.
         self._sharers.remove(offer)
         self._sharers.append(offer)
 
     def free(self) -> None:
         """Offers the thread to each sharer: by priority, then whose last turn is longest ago."""
         self.taken = False
-        for offer in sorted(self._sharers, key=lambda one: self._priorities[one]()):
+        for offer in sorted(self._sharers, key=lambda offer: self._priorities[offer]()):
             if self.taken:
                 return
             offer()
@@ -92,7 +92,7 @@ class OwnerThread:
 
     @property
     def lost(self) -> bool:
-        """True when the thread ended without being asked to."""
+        """True when the thread ended without a call of `stop`."""
         return self._lost or (not self._stopping and not self._thread.is_alive())
 
     @property
@@ -147,7 +147,7 @@ class OwnerThread:
                 future.set_result(result)
             finally:
                 self._busy_since = None
-            # Held here, the last batch and its images would live until the next call.
+            # docs/decisions/0015-memory.md
             del call, work, future
             result = None
 
@@ -156,15 +156,15 @@ class OwnerThread:
 def on_device(workers: Sequence[OwnerThread], alive: Callable[[], bool]) -> Iterator[None]:
     """Work on the device of what `workers` own, in any thread.
 
-    Where it fails and the device is no more `alive`, they are lost with it: a GPU that once met
-    a fault there fails whatever this process requests. Raises `WorkerLostError` then, and
-    `NoDeviceMemoryError` where its memory did not suffice.
+    If it fails and the device is no more `alive`, they are lost with it: a GPU that once met
+    a fault there fails every later request of this process. Raises `WorkerLostError` then, and
+    `NoDeviceMemoryError` if its memory did not suffice.
     """
     try:
         yield
     except Exception as error:
         if _of_memory(error):
-            # Without its frames, whose tensors hold the memory that the next try needs.
+            # Without its frames: docs/decisions/0015-memory.md.
             _log.warning("the memory of the device does not suffice: %s", error)
             raise NoDeviceMemoryError from None
         if alive():

@@ -30,7 +30,7 @@ class FairBound:
 
     @property
     def free(self) -> int:
-        """What no share holds."""
+        """The part that no share holds."""
         return self.bound - self.used
 
     def over_share(self, share: Hashable) -> bool:

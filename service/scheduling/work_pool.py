@@ -35,7 +35,7 @@ class _TooLateError(Exception):
 
 
 class WorkPool:
-    """A thread pool that refuses work beyond a bound instead of queueing without end.
+    """A thread pool that rejects work beyond a bound instead of queueing without end.
 
     Work goes by its turn (`FairQueue`), and no share may fill the queue alone.
     """
@@ -48,7 +48,7 @@ class WorkPool:
         self._max_waiting = max_waiting
         self._observer = observer or SilentObserver()
         self._begun: dict[_Job, float] = {}
-        # Told with the lock held: else an older depth might be told last.
+        # Reported with the lock held: else an older depth might be reported last.
         self._waiting: FairQueue[_Job] = FairQueue(
             threads + max_waiting, partial(self._observer.queue_depth, name)
         )
@@ -127,7 +127,7 @@ class WorkPool:
             return job
 
     def _next(self) -> None:
-        """In a pool thread: the job whose turn it is; none where one was dropped."""
+        """In a pool thread: the job whose turn it is; none if one was dropped."""
         with self._lock:
             job = next(iter(self._waiting), None)
             if job is None:
@@ -155,6 +155,6 @@ class WorkPool:
             del self._begun[job]
 
     def _withdraw(self, job: _Job) -> bool:
-        """Takes a job out of the queue; False where it has begun."""
+        """Takes a job out of the queue; False if it has begun."""
         with self._lock:
             return self._waiting.withdraw(job) or job.dropped

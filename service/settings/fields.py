@@ -20,11 +20,11 @@ LISTS = ("api_keys", "camera_addresses", "cors_origins")
 
 
 REPLACED: Final = {
-    "max_queue": "as many crops may wait as SDPOSE_MAX_REQUESTS says",
+    "max_queue": "at most SDPOSE_MAX_REQUESTS crops may wait",
     "max_detect_queue": "a quarter of SDPOSE_MAX_REQUESTS, and at least 64, may wait",
     "max_decode_queue": "a quarter of SDPOSE_MAX_REQUESTS, and at least 64, may wait",
     "max_detect_batch": "SDPOSE_MAX_BATCH bounds the detector's batches too, of at most 8 images",
-    "max_watchers": "as many clients may watch cameras as SDPOSE_MAX_STREAMS says",
+    "max_watchers": "at most SDPOSE_MAX_STREAMS clients may watch cameras",
     "max_decoded_mb": "two thirds of SDPOSE_MAX_MEMORY_MB are for images",
     "max_bodies_mb": "a third of SDPOSE_MAX_MEMORY_MB is for what requests have sent",
     "stream_resume_seconds": "identities are kept for 30 seconds after their stream",
@@ -56,7 +56,7 @@ class Settings(BaseSettings):
         None,
         ge=0,
         le=65535,
-        description="Port of its own for `/metrics`, `/livez` and `/readyz`, always in plain HTTP; "
+        description="Separate port for `/metrics`, `/livez` and `/readyz`, always in plain HTTP; "
         "unset: `/metrics` is on the HTTP port. Health stays there too.",
     )
     tls_certificate: Path | None = Field(
@@ -67,8 +67,8 @@ class Settings(BaseSettings):
     tls_key: Path | None = Field(None, description="PEM file with the certificate's key.")
     tls_client_ca: Path | None = Field(
         None,
-        description="PEM file with the CAs whose clients are let in: each must show a certificate "
-        "(mutual TLS). Unset: none need.",
+        description="PEM file with the CAs whose clients are admitted: each must show a "
+        "certificate (mutual TLS). Unset: none need.",
     )
     root_path: str = Field(
         "",
@@ -194,8 +194,7 @@ class Settings(BaseSettings):
         1_500.0,
         gt=0,
         le=86_400_000,
-        description="A request that sets no deadline is refused at once where it would wait "
-        "longer.",
+        description="A request that sets no deadline is rejected at once if it would wait longer.",
     )
     default_deadline_ms: float = Field(
         10_000.0,
@@ -213,14 +212,14 @@ class Settings(BaseSettings):
 
     suppress: bool = Field(
         True,
-        description="Leave out people with the joints of a better scored one, where a request "
+        description="Leave out people with the joints of a better scored one, if a request "
         "does not say; people of given boxes always stay.",
     )
     cycles: int | None = Field(
         None,
         ge=0,
         le=8,
-        description="Transformer cycles where a request names none. Unset: the student's own.",
+        description="Transformer cycles if a request names none. Unset: the student's own.",
     )
     max_cycles: int = Field(
         2,
@@ -297,7 +296,7 @@ class Settings(BaseSettings):
 
     @property
     def tls(self) -> TlsFiles | None:
-        """The files of the certificate, where there is one."""
+        """The files of the certificate, if there is one."""
         if self.tls_certificate is None or self.tls_key is None:
             return None
         return TlsFiles(self.tls_certificate, self.tls_key, self.tls_client_ca)

@@ -18,7 +18,7 @@ CONFIG = "SDPOSE_CONFIG"
 
 
 class SettingsError(ValueError):
-    """One sentence that says which setting is wrong and why."""
+    """One sentence on which setting is wrong and why."""
 
 
 def load_settings(config: str | os.PathLike[str] | None = None, **overrides: object) -> Settings:

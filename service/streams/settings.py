@@ -16,7 +16,7 @@ _OPTIONS = [name for name in PoseParameters.model_fields if name != "deadline_ms
 
 
 class Drop(StrEnum):
-    """What happens to frames that come faster than they can be processed."""
+    """Policy for frames that come faster than they can be processed."""
 
     LATEST = "latest"
     NONE = "none"
@@ -66,8 +66,8 @@ def parse_stream_settings(given: Mapping[str, Any]) -> tuple[StreamSettings, Pos
         )
     except ValidationError as error:
         names = ["options", *StreamSettings.model_fields]
-        refused = rejected(error, "setting of a stream", names)
-        if refused.field == "detect_every":  # a union complains about each member in turn
-            refused = invalid_argument("detect_every", "must be 1 to 1000, or auto")
-        raise refused from None
+        rejection = rejected(error, "setting of a stream", names)
+        if rejection.field == "detect_every":  # a union complains about each member in turn
+            rejection = invalid_argument("detect_every", "must be 1 to 1000, or auto")
+        raise rejection from None
     return settings, parse_parameters(options)

@@ -1,1 +1,1 @@
-"""What the service reports: metrics, logs, traces, request ids."""
+"""Telemetry: metrics, logs, traces, request ids."""

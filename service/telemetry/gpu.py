@@ -11,7 +11,7 @@ from service.telemetry.metrics import GpuReading
 def gpu_reader(device: str) -> Callable[[], Iterable[GpuReading]]:
     """A function that reads memory and utilisation of `cuda` or `cuda:N` at each call.
 
-    What the GPU does not tell is None: utilisation comes through NVML, which has none for a slice
+    What the GPU does not report is None: utilisation comes through NVML, which has none for a slice
     of a GPU (MIG), for some virtual GPUs and under WSL. The other metrics must not suffer from it.
     """
     import torch
@@ -32,7 +32,7 @@ def gpu_reader(device: str) -> Callable[[], Iterable[GpuReading]]:
 
 
 def _nvml_faults() -> tuple[type[Exception], ...]:
-    """What asking NVML may raise: NVML's own error is not a RuntimeError, and may not be there."""
+    """Errors that NVML may raise: its own is not a RuntimeError, and may not be installed."""
     try:
         from pynvml import NVMLError
     except ModuleNotFoundError:

@@ -92,5 +92,5 @@ def _hide_secrets(_logger: object, _method: str, line: EventDict) -> EventDict:
 
 
 def _worth_a_line(record: logging.LogRecord) -> bool:
-    """False for a WebSocket that was refused before its handshake: the call's own line has it."""
+    """False for a WebSocket that was rejected before its handshake: the call's own line has it."""
     return record.msg != "ASGI callable returned without completing handshake."

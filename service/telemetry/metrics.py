@@ -1,4 +1,4 @@
-"""What the service counts, in one Prometheus registry that one process owns."""
+"""Metrics of the service, in one Prometheus registry that one process owns."""
 
 from __future__ import annotations
 
@@ -32,7 +32,7 @@ class GpuReading:
 
 
 class CameraReading(Protocol):
-    """Of one camera: whether its frames come, and its counts since it was added."""
+    """Metrics of one camera: whether its frames come, and its counts since it was added."""
 
     @property
     def name(self) -> str: ...
@@ -137,7 +137,7 @@ class Metrics:
         )
         self.ready = Gauge(
             "sdpose_ready",
-            "1 while new work is welcome, as /readyz says, else 0.",
+            "1 while new work is admitted, as /readyz reports, else 0.",
             registry=registry,
         )
         self.tasks = Gauge(

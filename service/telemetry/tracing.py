@@ -17,7 +17,7 @@ class TracingError(RuntimeError):
 
 
 class Tracer(Protocol):
-    """What the front ends and the pipeline report to."""
+    """Tracer that the front ends and the pipeline report to."""
 
     def request(self, name: str, headers: Mapping[str, str]) -> AbstractContextManager[None]:
         """Everything inside belongs to one request; `headers` may name the caller's own trace."""
@@ -79,12 +79,12 @@ class OpenTelemetryTracer:
         flushing.join(self._longest_stop_s)
 
 
-def make_tracer(*, wanted: bool) -> Tracer:
-    """A tracer that sends over OTLP/HTTP to where the `OTEL_*` variables say.
+def make_tracer(*, enabled: bool) -> Tracer:
+    """A tracer that sends over OTLP/HTTP to the address in the `OTEL_*` variables.
 
-    Raises `TracingError` where the extra is not installed.
+    Raises `TracingError` if the extra is not installed.
     """
-    if not wanted:
+    if not enabled:
         return SilentTracer()
     try:
         from opentelemetry.exporter.otlp.proto.http.trace_exporter import OTLPSpanExporter

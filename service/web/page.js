@@ -35,7 +35,7 @@ function blank() {
 }
 
 function fail(error, retry) {
-  blank(); // an old picture under an error would look like its result
+  blank(); // an old image under an error would look like its result
   say("");
   const after = error.retryAfter ? ` Worth another try in ${error.retryAfter} s.` : "";
   const id = error.requestId ? ` (request ${error.requestId})` : "";

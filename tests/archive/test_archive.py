@@ -45,7 +45,7 @@ def run(
 ) -> PartResult:
     with output.held():
         number, done = output.begin(resume, retry_failed)
-        parts = list(parts_of(output.wanted(sources, done), number, size))
+        parts = list(parts_of(output.remaining(sources, done), number, size))
         marks = estimate or Marks()
         made = options or ArchiveOptions()
         result = sum((work_on(part, output, marks, made, marks) for part in parts), PartResult())

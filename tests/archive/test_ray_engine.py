@@ -97,7 +97,7 @@ def test_five_thousand_pictures_a_killed_worker_and_a_restart(tmp_path: Path) ->
     number, done = output.begin(resume=True)
     assert number == 2
     assert 2500 <= len(done) < 5000
-    left = list(parts_of(output.wanted(sources, done), number, 250))
+    left = list(parts_of(output.remaining(sources, done), number, 250))
     watch = Marks()
     run(output, left, watch=watch)
     assert watch.advanced == 5000 - len(done)

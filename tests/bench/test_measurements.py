@@ -136,5 +136,5 @@ def test_a_picture_of_several_people_and_what_it_costs() -> None:
 
 def test_a_picture_of_nobody_makes_no_pictures() -> None:
     estimator = PoseEstimator.from_pretrained()
-    with pytest.raises(ValueError, match="shows nobody"):
+    with pytest.raises(ValueError, match="shows no person"):
         people.cut_person(estimator, JPEG)

@@ -334,11 +334,11 @@ window.close()
 def test_no_window_without_a_display(clip: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     for name in ("DISPLAY", "WAYLAND_DISPLAY"):
         monkeypatch.delenv(name, raising=False)
-    assert open_window("people", wanted=None) is None
-    assert open_window("people", wanted=False) is None
+    assert open_window("people", show=None) is None
+    assert open_window("people", show=False) is None
     pytest.importorskip("tkinter", reason="this Python has no tkinter (Debian: python3-tk)")
     done = sdpose_stream(clip, "--window")
     assert done.returncode == 1
     assert "sdpose stream: no display" in done.stderr
     monkeypatch.setenv("DISPLAY", ":no-such-display")
-    assert open_window("people", wanted=None) is None
+    assert open_window("people", show=None) is None

@@ -256,7 +256,7 @@ def test_what_was_measured_before_a_failure_is_kept(
     words = ["evaluate", *data, "--server", url, "--bootstrap", 0, "--output", tmp_path / "r.json"]
     done = CliRunner().invoke(app, [str(w) for w in words])
     assert done.exit_code == 2
-    assert "the server refused it" in " ".join(done.output.split())
+    assert "the server rejected it" in " ".join(done.output.split())
     assert len(json.loads((tmp_path / "r.json").read_text())) == 1
 
 
@@ -309,7 +309,7 @@ def test_hardware_is_honoured_by_evaluation(tmp_path: Path) -> None:
 def test_a_server_cannot_be_told_how_to_run(option: list[str]) -> None:
     done = CliRunner().invoke(app, ["evaluate", "no.json", "none", "--server", "x", *option])
     assert done.exit_code == 2
-    said = f"{option[0]} cannot go with --server, which runs its student as it was started"
+    said = f"{option[0]} cannot go with --server, whose student is already running"
     assert done.output.strip().endswith(said)
 
 

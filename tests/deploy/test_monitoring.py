@@ -85,7 +85,7 @@ def test_panels_do_not_overlap_and_use_the_provisioned_source() -> None:
 @pytest.mark.parametrize("requests", ["_x30", "7x30"], ids=["none yet", "none any more"])
 def test_panels_of_one_number_say_zero_where_nothing_happens(tmp_path: Path, requests: str) -> None:
     need("promtool")
-    zero = {"Requests", "Our errors", "Work given up", "Processes ready"}
+    zero = {"Requests", "Our errors", "Dropped work", "Processes ready"}
     asked = [
         {
             "expr": panel.concrete("1m"),

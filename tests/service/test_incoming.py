@@ -28,7 +28,7 @@ class Stand:
         return asyncio.create_task(self._read(name, patience_s))
 
     async def _read(self, name: str, patience_s: float) -> None:
-        async with self.incoming.one(name[0], patience_s):
+        async with self.incoming.message(name[0], patience_s):
             self.reading.append(name)
             await self.gates[name].wait()
 

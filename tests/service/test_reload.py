@@ -162,7 +162,7 @@ async def test_a_stop_in_the_middle_of_a_reload(tmp_path: Path) -> None:
         service.loader.gate.clear()
         reload = asyncio.create_task(service.runtime.reload(student="second"))
         await wait_until(lambda: len(service.loader.wanted) >= 2)
-        service.runtime.refuse_new_work()
+        service.runtime.reject_new_work()
         service.loader.gate.set()
         with rejected(ErrorCode.UNAVAILABLE):
             await reload

@@ -209,7 +209,7 @@ def test_a_prefix_is_a_path(prefix: str) -> None:
 
 async def test_retry_after(fake: FakeEstimator) -> None:
     async with serving(fake) as service:
-        service.runtime.refuse_new_work()
+        service.runtime.reject_new_work()
         response = await service.http.post("/pose", files={"image": ("a", PNG)})
         assert_problem(response, 503, "unavailable")
         assert int(response.headers["retry-after"]) >= 1

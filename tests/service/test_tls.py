@@ -198,7 +198,7 @@ def test_what_is_wrong_is_one_sentence(authority: Authority, tmp_path: Path) -> 
         (TlsFiles(certificate, other_key), "key values mismatch"),
         (TlsFiles(none, key), "No such file"),
         (TlsFiles(text, key), "not a certificate and its key"),
-        (TlsFiles(certificate, locked), "nobody is there to type its password"),
+        (TlsFiles(certificate, locked), "there is no way to enter its password"),
         (TlsFiles(certificate, key, none), "No such file"),
         (TlsFiles(certificate, key, text), "no certificates"),
     ):

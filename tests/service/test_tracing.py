@@ -82,7 +82,7 @@ async def test_traces_are_flushed_when_the_answers_are_out() -> None:
 
 
 def test_off_by_default() -> None:
-    assert isinstance(make_tracer(wanted=quiet_settings().tracing), SilentTracer)
+    assert isinstance(make_tracer(enabled=quiet_settings().tracing), SilentTracer)
 
 
 async def test_missing_extra_is_told(monkeypatch: pytest.MonkeyPatch) -> None:

@@ -122,9 +122,7 @@ def test_pictures_of_two_sizes_are_told_before_training(tmp_path: Path) -> None:
     wide = cv2.imencode(".webp", np.zeros((516, 496, 3), np.uint8))[1].tobytes()
     for name, samples in (("a", small), ("b", [replace(small[0], image=wide)])):
         write_shards(tmp_path, samples, prefix=name)
-    with pytest.raises(
-        ValueError, match=r"b-0000\.tar holds pictures of \(496, 516\).*\(269, 358\)"
-    ):
+    with pytest.raises(ValueError, match=r"b-0000\.tar holds images of \(496, 516\).*\(269, 358\)"):
         load_shards([tmp_path])
     mixed = CropSet.from_samples([*small, replace(small[0], image=wide, source="other")])
     with pytest.raises(ValueError, match="sample 2 of source 'other': image of shape"):
@@ -163,7 +161,7 @@ def test_mistakes_of_a_coco_sets_images_are_named(tmp_path: Path) -> None:
     with pytest.raises(ValueError, match=r"000001\.png: 420x300 pixels, but annotated as 300x420"):
         replace(images[0], width=300, height=420).read()
     images[0].path.write_bytes(b"no picture")
-    with pytest.raises(ValueError, match=r"000001\.png: picture of 10 bytes does not decode"):
+    with pytest.raises(ValueError, match=r"000001\.png: image of 10 bytes does not decode"):
         images[0].read()
     with changing(annotations) as content:
         del content["images"][1]["width"]
@@ -217,7 +215,7 @@ def test_a_picture_that_is_cut_short_is_named(tmp_path: Path, kind: str) -> None
         cut = replace(samples[1], image=whole[: int(len(whole) * share)])
         folder = tmp_path / f"{share}"
         write_shards(folder, (samples[0], cut, samples[2]))
-        with pytest.raises(ValueError, match=rf"pose-0000\.tar: {cut.key}: .*cut short"):
+        with pytest.raises(ValueError, match=rf"pose-0000\.tar: {cut.key}: .*truncated"):
             load_shards([folder])
     write_shards(tmp_path / "whole", (samples[0], replace(samples[1], image=whole), samples[2]))
     assert len(load_shards([tmp_path / "whole"])) == 3

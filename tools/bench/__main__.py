@@ -21,7 +21,7 @@ COMMANDS: Final = {
     "hostile": "what one hostile client does to other callers",
     "overload": "several times more requests than the service can answer",
     "peers": "our students and networks of others on the same crops",
-    "people": "the cost of a picture by its people, and where the time goes",
+    "people": "the cost of an image by its people, and where the time goes",
     "ray-serve": "the same load on `sdpose serve` and behind Ray Serve",
     "soak": "a long run with cameras and callers that misbehave",
     "suppression": "the time of the last step of an answer, by people",

@@ -24,6 +24,6 @@ def main(
     progress_line("cutting out the people")
     small = read_images(images, small=True)
     plan = ServeBench(small, (clients,), rounds, seconds)
-    wanted = {f"at most {size}": {"SDPOSE_MAX_BATCH": size} for size in sizes.split(",")}
-    with several(wanted) as servers:
+    settings = {f"at most {size}": {"SDPOSE_MAX_BATCH": size} for size in sizes.split(",")}
+    with several(settings) as servers:
         typer.echo(side_by_side(servers, plan, progress_line))

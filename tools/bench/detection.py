@@ -47,14 +47,14 @@ def main(
         title = ", ".join(setup)
         progress_line(title)
         name, size, form, *_ = setup
-        wanted: dict[str, Any] = {
+        options: dict[str, Any] = {
             "backend": setup[3],
             "precision": setup[4],
             "input_size": int(size),
             "square": form == "square",
         }
-        found = measure_people(load_detector(name, min_score=0.001, **wanted), annotated)
-        each = detectors[title] = load_detector(name, min_score=SERVING_SCORE, **wanted)
+        found = measure_people(load_detector(name, min_score=0.001, **options), annotated)
+        each = detectors[title] = load_detector(name, min_score=SERVING_SCORE, **options)
         numbers = (found.ap50, found.ap, found.tall_recall)
         served = f"{each.backend} {each.precision}"
         rows[title] = [each.name, served, size, form, *(f"{number:.3f}" for number in numbers)]

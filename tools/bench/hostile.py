@@ -1,7 +1,7 @@
-"""What one hostile client does to `/livez` and to other callers: `python -m tools.bench hostile`.
+"""Effect of one hostile client on `/livez` and on other callers: `python -m tools.bench hostile`.
 
-Each client of the table runs in a process of its own from 127.0.0.1, as fast as it is answered;
-the probe of `/livez` and a caller with images come from 127.0.0.2. A measurement with it lies
+Each client of the table runs in a separate process from 127.0.0.1, as fast as it is answered;
+the probe of `/livez` and a caller with images come from 127.0.0.2. A measurement with it is
 between two without, which count together.
 """
 
@@ -99,13 +99,13 @@ async def _message(host: str, port: int, message: bytes) -> None:
         await channel.unary_unary("/sdpose.v1.PoseService/EstimatePose", None, None)(message)
 
 
-async def _held_open(host: str, port: int, asked: bytes, more: bytes) -> None:
+async def _held_open(host: str, port: int, request: bytes, more: bytes) -> None:
     """300 connections on which a body drips, or answers are not read; each is opened again."""
 
     async def one() -> None:
         while True:
             _, writer = await asyncio.open_connection(host, port, limit=1)
-            writer.write(asked)
+            writer.write(request)
             while not writer.transport.is_closing():
                 await asyncio.sleep(1)
                 writer.write(more)
@@ -182,8 +182,8 @@ async def _ask(
     for body in bodies:
         if time.monotonic() > end:
             return
-        asked = "POST /pose" if body else "GET /livez"
-        head = f"{asked} HTTP/1.1\r\nHost: x\r\nContent-Type: image/jpeg\r\nConnection: close\r\n"
+        line = "POST /pose" if body else "GET /livez"
+        head = f"{line} HTTP/1.1\r\nHost: x\r\nContent-Type: image/jpeg\r\nConnection: close\r\n"
         began = time.monotonic()
         try:
             async with asyncio.timeout(30):
@@ -197,7 +197,7 @@ async def _ask(
             status = repr(error)
         took.append(time.monotonic() - began)
         if " 200 " not in status:
-            failed.append(f"{asked}: {status}")
+            failed.append(f"{line}: {status}")
         await asyncio.sleep(_PAUSE_S)
 
 
@@ -218,7 +218,7 @@ def measure(server: Server, images: Sequence[bytes], seconds: float, name: str) 
 
 
 def act(name: str, host: str, http_port: int, grpc_port: int) -> None:
-    """Be this client without end, as a process of its own; a line says when it begins."""
+    """Be this client without end, in a separate process; a line on stdout marks its beginning."""
     attack = CLIENTS[name](host, http_port, grpc_port)
     print("ready", flush=True)
     asyncio.run(_forever(attack))
@@ -245,7 +245,7 @@ def main(
     seconds: Annotated[float, typer.Option(help="Of each client.")] = 20.0,
     client: Annotated[list[str] | None, typer.Option(help="This one alone; repeatable.")] = None,
 ) -> None:
-    """What one hostile client does to others; status 1 where something did not hold."""
+    """Effect of one hostile client on others; status 1 if something did not hold."""
     unknown = set(client or ()) - set(CLIENTS)
     if unknown:
         raise ValueError(f"--client {', '.join(unknown)}: expected one of {', '.join(CLIENTS)}")

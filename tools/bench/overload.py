@@ -1,4 +1,4 @@
-"""Much more than the service can answer: what is answered, how fast the rest is refused, and after.
+"""Overload: what is answered, how fast the rest is rejected, and the time after.
 
 Requests arrive at fixed times, whether or not earlier ones have been answered (an open loop, as
 many independent callers make it): a closed loop would slow down with the service and show nothing.
@@ -26,11 +26,11 @@ from service.cli.bench_shared import Images, progress_line, read_images
 Progress = Callable[[str], None]
 _AFTER_S = 6.0
 _CALM = 0.25
-"""Of the peak, before and after."""
+"""Load before and after, as a part of the peak."""
 _FEW = 0.05
 _KINDS = (
     (200, "answered", "tab:blue"),
-    (429, "refused (429)", "tab:orange"),
+    (429, "rejected (429)", "tab:orange"),
 )
 
 
@@ -85,23 +85,23 @@ class Run:
         return float("inf")
 
     def table(self) -> str:
-        """What was asked, answered and refused; in Markdown."""
+        """Requests, answers and rejections; in Markdown."""
         calm = self.between(0, self.begin_s)
         hard = self.between(self.begin_s, self.end_s)
         good = [each.took_s * 1e3 for each in hard if each.status == 200]
-        refused = [each for each in hard if each.status == 429]
+        rejected = [each for each in hard if each.status == 429]
         others = [each.status for each in hard if each.status not in (200, 429)]
-        waits = [each.took_s * 1e3 for each in refused]
+        waits = [each.took_s * 1e3 for each in rejected]
         rows = [
             ["peak, closed loop, images/s", f"{self.peak:.1f}"],
-            ["asked, images/s", f"{len(hard) / (self.end_s - self.begin_s):.1f}"],
+            ["requested, images/s", f"{len(hard) / (self.end_s - self.begin_s):.1f}"],
             ["answered, images/s", f"{self.goodput:.1f}"],
             ["answered, of peak", f"{self.goodput / self.peak:.2f}"],
             ["calm before, p50 ms", _ms([each.took_s * 1e3 for each in calm], 0.5)],
             ["accepted, p50 and p99 ms", f"{_ms(good, 0.5)} and {_ms(good, 0.99)}"],
-            ["refused with 429", str(len(refused))],
-            ["of them without Retry-After", str(sum(not each.retry_after for each in refused))],
-            ["refusal, p50 and p99 ms", f"{_ms(waits, 0.5)} and {_ms(waits, 0.99)}"],
+            ["rejected with 429", str(len(rejected))],
+            ["of them without Retry-After", str(sum(not each.retry_after for each in rejected))],
+            ["rejection, p50 and p99 ms", f"{_ms(waits, 0.5)} and {_ms(waits, 0.99)}"],
             ["any other answer", str(len(others)) + (f": {sorted(set(others))}" if others else "")],
             ["as before after, s", f"{self.recovery_s():.1f}"],
         ]
@@ -126,7 +126,7 @@ async def _run(
     before = await _peak(server, images, seconds)
     peak = before
     run = Run(peak, times, _AFTER_S, _AFTER_S + seconds)
-    progress(f"{times:g} times {peak:.0f} images a second")
+    progress(f"{times:g} times {peak:.0f} images per second")
     async with AsyncExitStack() as stack:
         callers = _Callers(server, stack, run.answers)
         for rate, end_s in (
@@ -147,7 +147,7 @@ async def _peak(server: Server, images: Sequence[bytes], seconds: float) -> floa
 
 
 class _Callers:
-    """As many connections as there are requests under way."""
+    """As many connections as there are requests in flight."""
 
     def __init__(self, server: Server, stack: AsyncExitStack, answers: list[Answer]) -> None:
         self._server = server
@@ -157,7 +157,7 @@ class _Callers:
         self._tasks: set[asyncio.Task[None]] = set()
         self._began = time.perf_counter()
         self._next_s = 0.0
-        # In turn, an even pace of refusals would let in the same image again and again.
+        # In turn, an even pace of rejections would admit the same image again and again.
         self._dice = random.Random(1)  # noqa: S311 - only which image is next
 
     async def ask(self, images: Sequence[bytes], rate: float, end_s: float) -> None:
@@ -172,7 +172,7 @@ class _Callers:
             self._next_s += 1 / rate
 
     async def all_answered(self) -> None:
-        """Returns when nothing is under way."""
+        """Returns when nothing is in flight."""
         await asyncio.gather(*self._tasks)
 
     async def _one(self, image: bytes) -> None:
@@ -235,7 +235,7 @@ def main(
     times: Annotated[float, typer.Option(min=1, help="Of the peak rate.")] = 5.0,
     seconds: Annotated[float, typer.Option(min=3, help="Length of the overload.")] = 15.0,
     plot: Annotated[Path | None, typer.Option(help="PNG file to draw; needs matplotlib.")] = None,
-    large: Annotated[bool, typer.Option(help="The images as they are, not their people.")] = False,
+    large: Annotated[bool, typer.Option(help="Whole images, not their people.")] = False,
 ) -> None:
     """Several times more requests than the service can answer, and the time after."""
     typer.echo(f"{machine()}\n")

@@ -33,7 +33,7 @@ Triple: TypeAlias = tuple[float, float, float]
 
 @dataclass(frozen=True, config=ConfigDict(extra="forbid"))
 class PeerFile:
-    """What has to be known of a file.
+    """Description of a file.
 
     Attributes:
         name: In tables.
@@ -42,7 +42,7 @@ class PeerFile:
         layout: Of its input.
         mean: Subtracted from RGB values 0..255.
         std: They are divided by it then.
-        bgr: Whether it wants blue first; mean and std are in that order then.
+        bgr: Whether it expects blue first; mean and std are in that order then.
         padding: How much larger than the person's box its view is.
         output: ``"heatmaps"``: Gaussian maps ``(B, 17, h, w)``. ``"simcc"``: two outputs, logits
             over x ``(B, 17, width * n)`` and over y ``(B, 17, height * n)`` (arXiv 2107.03332).
@@ -208,8 +208,8 @@ def _check_input(model: Any, description: PeerFile, path: Path) -> None:
     shape = model.inputs[0].partial_shape
     fits = shape.rank.is_static and len(shape) == 4
     if not fits or any(
-        side.is_static and side.get_length() != wanted
-        for side, wanted in zip(list(shape)[1:], expected, strict=True)
+        side.is_static and side.get_length() != length
+        for side, length in zip(list(shape)[1:], expected, strict=True)
     ):
         raise ValueError(
             f"{path}: its input is {shape}, which is not (B, {', '.join(map(str, expected))}) of "
@@ -245,9 +245,9 @@ def _simcc(
     return np.stack(points, axis=2).astype(np.float32), scores
 
 
-def _unexpected(description: PeerFile, wanted: str, got: tuple[int, ...]) -> ValueError:
+def _unexpected(description: PeerFile, expected: str, got: tuple[int, ...]) -> ValueError:
     return ValueError(
-        f"{description.file}: an output of kind {description.output} is {wanted}, it is {got}"
+        f"{description.file}: an output of kind {description.output} is {expected}, it is {got}"
     )
 
 

@@ -32,7 +32,7 @@ Run = Callable[[Any], object]
 
 @dataclass(frozen=True, slots=True)
 class Contender:
-    """One network in one setting. `source` is None where its AP means nothing."""
+    """One network in one setting. `source` is None if its AP means nothing."""
 
     name: str
     run: Run
@@ -170,7 +170,7 @@ def _speeds(
     """Milliseconds a crop of each."""
     calls = {}
     for contender in contenders:
-        # The same photograph-like content for all, at the size that each wants.
+        # The same photograph-like content for all, at the size that each expects.
         width, height = contender.input_size
         random = np.random.default_rng(0)
         coarse = random.integers(0, 256, (batch, height // 16, width // 16, 3), np.uint8)

@@ -1,4 +1,4 @@
-"""What a picture costs by the number of people in it, and where the time goes."""
+"""The cost of an image by the number of people in it, and where the time goes."""
 
 from __future__ import annotations
 
@@ -34,7 +34,7 @@ _LIMITS = ImageLimits()
 
 
 def mosaic(person: Image, count: int, size: tuple[int, int] = (480, 640)) -> Image:
-    """A picture `(height, width)` of one person several times, side by side on grey."""
+    """An image `(height, width)` of one person several times, side by side on grey."""
     height, width = size
     canvas: Image = np.full((height, width, 3), _GREY, np.uint8)
     rows = max(1, round((count * height * person.shape[1] / (width * person.shape[0])) ** 0.5))
@@ -54,7 +54,7 @@ def cut_person(estimator: PoseEstimator, file: bytes) -> Image:
     image = decode_image(file, _LIMITS)
     [poses] = estimator.estimate([image], min_score=_SURE)
     if not len(poses):
-        raise ValueError("the image shows nobody to make pictures of")
+        raise ValueError("the image shows no person to make images of")
     boxes = poses.boxes
     areas = (boxes[:, 2] - boxes[:, 0]) * (boxes[:, 3] - boxes[:, 1])
     x1, y1, x2, y2 = boxes[int(areas.argmax())].tolist()
@@ -85,7 +85,7 @@ def by_people(
             "pipeline": partial(estimator.estimate, [image], min_score=_SURE),
             **_networks(estimator, image, found),
         }
-        rates = alternate(calls, rounds, seconds, _told(progress, f"{count} people"))
+        rates = alternate(calls, rounds, seconds, _prefixed(progress, f"{count} people"))
         ms = {name: [1e3 / rate for rate in values] for name, values in rates.items()}
         share = median(b / p for b, p in zip(ms["both networks"], ms["pipeline"], strict=True))
         rest = (median(ms["pipeline"]) - median(ms["detector"])) / max(1, len(found))
@@ -101,8 +101,8 @@ def by_people(
             ]
         )
     head = [
-        *("people in 640x480", "ms a picture", "ms detector alone", "ms both networks"),
-        *("networks of the whole", "ms a person beside the detector", "ms of one crop alone"),
+        *("people in 640x480", "ms per image", "ms detector alone", "ms both networks"),
+        *("networks of the whole", "ms per person beside the detector", "ms of one crop alone"),
     ]
     return markdown(head, rows)
 
@@ -115,7 +115,7 @@ def parts(
     seconds: float,
     progress: Progress,
 ) -> str:
-    """A table: milliseconds of every step of a picture, from its JPEG to keypoints."""
+    """A table: milliseconds of every step of an image, from its JPEG to keypoints."""
     columns: dict[int, Mapping[str, float]] = {}
     for count in counts:
         image = mosaic(person, count)
@@ -133,7 +133,7 @@ def parts(
         }
         alone = _networks(estimator, image, boxes)
         calls["detector's network alone"] = alone["detector"]
-        rates = alternate(calls, rounds, seconds, _told(progress, f"steps, {count} people"))
+        rates = alternate(calls, rounds, seconds, _prefixed(progress, f"steps, {count} people"))
         columns[count] = {name: 1e3 / median(values) for name, values in rates.items()}
     names = list(columns[counts[0]])
     rows = [[name, *(f"{columns[count][name]:.2f}" for count in counts)] for name in names]
@@ -145,7 +145,7 @@ def _sure(estimator: PoseEstimator, image: Image) -> Floats:
     return estimator.detect([estimator.upload(image)])[0].select(_SURE).boxes
 
 
-def _told(progress: Progress, what: str) -> Progress:
+def _prefixed(progress: Progress, what: str) -> Progress:
     return lambda text: progress(f"{what}, {text}")
 
 
@@ -178,7 +178,7 @@ def main(
     rounds: Rounds = 3,
     seconds: Seconds = 1.0,
 ) -> None:
-    """A picture's cost by its people, beside the networks alone, and where the rest goes."""
+    """An image's cost by its people, beside the networks alone, and where the rest goes."""
     typer.echo(f"{machine()}\n")
     estimator = bare_estimator()
     person = cut_person(estimator, read_images(images)[0])

@@ -17,7 +17,7 @@ from tools.bench.servers import side_by_side
 
 
 class Proxy(StrEnum):
-    """What stands before the replica."""
+    """The proxy before the replica."""
 
     haproxy = "haproxy"
     python = "python"
@@ -35,8 +35,8 @@ def main(
 ) -> None:
     """The same load on `sdpose serve` and on one replica behind Ray Serve's proxies."""
     need("ray", "ray")
-    wanted = fronts.split(",")
-    if not set(wanted) <= {"rest", "grpc"}:
+    chosen = fronts.split(",")
+    if not set(chosen) <= {"rest", "grpc"}:
         raise ValueError(f"--fronts {fronts}: rest, grpc or both")
 
     for name in KEYS:
@@ -53,6 +53,6 @@ def main(
     progress_line("starting the service and Ray Serve")
     with started({}) as plain, started_on_ray() as on_ray:
         servers = {"sdpose serve": plain, "Ray Serve": on_ray}
-        for front in wanted:
+        for front in chosen:
             table = side_by_side(servers, plan, progress_line, front)
             typer.echo(f"{front}:\n\n{table}\n")

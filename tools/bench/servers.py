@@ -16,11 +16,11 @@ from service.cli.bench_shared import progress_line
 
 
 @contextmanager
-def several(wanted: Mapping[str, Mapping[str, str]]) -> Iterator[dict[str, Server]]:
+def several(services: Mapping[str, Mapping[str, str]]) -> Iterator[dict[str, Server]]:
     """A service for each name, with these settings."""
     with ExitStack() as stack:
         servers = {}
-        for name, settings in wanted.items():
+        for name, settings in services.items():
             progress_line(f"starting the service: {name}")
             servers[name] = stack.enter_context(started(settings))
         yield servers

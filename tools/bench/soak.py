@@ -52,7 +52,7 @@ class Sample:
 
 @dataclass(slots=True)
 class Soak:
-    """What was seen: samples, answers by outcome, and what was lost."""
+    """Results of a run: samples, answers by outcome, and what was lost."""
 
     samples: list[Sample] = field(default_factory=list)
     outcomes: Counter[str] = field(default_factory=Counter)
@@ -181,16 +181,16 @@ class _Callers:
             async with asyncio.timeout(_LONGEST_S):
                 await connection.ask(next(self._images))
         except ServiceError as error:
-            self._refused(error.code.value, error.message)
+            self._rejected(error.code.value, error.message)
         except RuntimeError as error:  # of `RestConnection`: another status than 200
-            self._refused("429" if "too many" in str(error) else "other", str(error))
+            self._rejected("429" if "too many" in str(error) else "other", str(error))
         else:
             self._soak.outcomes["ok"] += 1
             self._latencies.append(time.monotonic() - began)
 
-    def _refused(self, code: str, message: str) -> None:
+    def _rejected(self, code: str, message: str) -> None:
         if code in _REFUSED:
-            self._soak.outcomes["refused"] += 1
+            self._soak.outcomes["rejected"] += 1
         else:
             self._soak.lost.append(f"{code}: {message}")
 
@@ -216,9 +216,9 @@ class _Callers:
                         answered += 1
                         dropped += answer.dropped
                         good = isinstance(answer.outcome, PoseAnswer)
-                        self._soak.outcomes["frame ok" if good else "frame refused"] += 1
+                        self._soak.outcomes["frame ok" if good else "frame rejected"] += 1
                 except ServiceError as error:
-                    self._refused(error.code.value, error.message)
+                    self._rejected(error.code.value, error.message)
                     continue
             self._soak.outcomes["frame dropped"] += dropped
             if answered + dropped != sent:
@@ -310,9 +310,9 @@ class _Callers:
                 async for _ in client.stream(frames()):
                     pass
 
-    def _expect(self, found: T, *wanted: T) -> None:
-        if found not in wanted:
-            self._soak.lost.append(f"answered with {found}, expected {wanted}")
+    def _expect(self, found: T, *expected: T) -> None:
+        if found not in expected:
+            self._soak.lost.append(f"answered with {found}, expected {expected}")
 
     async def _watch(self, began: float, every_s: float, progress: Progress) -> None:
         url = f"http://{self._server.host}:{self._server.http_port}/metrics"
@@ -351,8 +351,8 @@ def main(
     images: Images = None,
     minutes: Annotated[float, typer.Option(min=0.1, help="Length of the run.")] = 20.0,
     clients: Annotated[int, typer.Option(min=1, help="Clients of each front end.")] = 2,
-    cameras: Annotated[int, typer.Option(min=0, help="Cameras of 5 frames a second.")] = 2,
-    large: Annotated[bool, typer.Option(help="The images as they are, not their people.")] = False,
+    cameras: Annotated[int, typer.Option(min=0, help="Cameras of 5 frames per second.")] = 2,
+    large: Annotated[bool, typer.Option(help="Whole images, not their people.")] = False,
 ) -> None:
     """A long run: images over both front ends, cameras, and callers that misbehave.
 

@@ -1,1 +1,1 @@
-"""What `make deploy-check`, `make compose-check` and `make release-check` are made of."""
+"""Shared parts of `make deploy-check`, `make compose-check` and `make release-check`."""

@@ -1,4 +1,4 @@
-"""Podman for a check, with a store of its own, and the compose file run by podman-compose."""
+"""Podman for a check, with its own store, and the compose file run by podman-compose."""
 
 from __future__ import annotations
 
@@ -69,7 +69,7 @@ class Engine:
         return self.succeeds("image", "exists", image)
 
     def inspect(self, kind: str, name: str) -> Mapping[str, Any]:
-        """What podman knows of an image or a container."""
+        """Podman's record of an image or a container."""
         (found,) = json.loads(self("inspect", "--type", kind, name))
         return dict(found)
 
@@ -121,5 +121,5 @@ class Project:
         return f"sdpose_{service}_1"
 
     def healthy(self, service: str) -> bool:
-        """Whether the image's health check, asked now, says 0."""
+        """Whether the image's health check, run now, returns 0."""
         return self.engine.succeeds("healthcheck", "run", self.container(service))

@@ -1,4 +1,4 @@
-"""The committed examples of nginx and Envoy, run on loopback with a certificate of their own."""
+"""The committed examples of nginx and Envoy, run on loopback with their own certificate."""
 
 from __future__ import annotations
 

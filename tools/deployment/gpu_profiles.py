@@ -1,4 +1,4 @@
-"""The compose file's GPU profiles without a GPU: two processes behind nginx, and the refusal."""
+"""The compose file's GPU profiles without a GPU: two processes behind nginx, and the rejection."""
 
 from __future__ import annotations
 
@@ -34,7 +34,7 @@ NO_GRAFANA = "services: {grafana: {profiles: [left-out]}}\n"
 
 
 def check_upgrade(report: Report, project: Project, neighbour: Neighbour, name_server: str) -> None:
-    """Two processes behind nginx, each replaced under load, as docs/deployment.md says."""
+    """Two processes behind nginx, each replaced under load, as in docs/deployment.md."""
     report.section("An upgrade behind nginx")
     override = project.folder / "docker-compose.override.yml"
     override.write_text(_TWO_PROCESSES)
@@ -62,7 +62,7 @@ def check_upgrade(report: Report, project: Project, neighbour: Neighbour, name_s
             command = ("up", "--detach", "--no-deps", "--no-build", service)
             project.compose(*profiles, *command)
             wait_until(f"the new {service}", lambda s=service: project.healthy(s), _START_S)
-            time.sleep(10)  # as the page says: until nginx has looked it up
+            time.sleep(10)  # as on the page: until nginx has looked it up
             before = load.outcomes[200]
             wait_until("answers come", lambda n=before: load.outcomes[200] > n + 6, 60)
             image_name = project.engine.inspect("container", project.container(service))[
@@ -83,15 +83,16 @@ def check_gpu(report: Report, project: Project, image: str) -> None:
         project.compose("--profile", "gpu", "up", "--detach", "--no-build", "sdpose")
     except CheckFailed as failure:
         named = "nvidia.com/gpu=0" in str(failure)
-        report.prove("the engine refuses it by the name of the GPU", named, found=failure)
+        report.prove("the engine rejects it by the name of the GPU", named, found=failure)
     else:
         raise CheckFailed("`docker compose up` began the profile gpu without a GPU")
     try:
         project.engine("run", "--rm", "--env=SDPOSE_DEVICE=cuda", image)
     except CheckFailed as failure:
-        said = str(failure)
-        report.prove(f"{image} started without one says so and ends", "GPU" in said, found=said)
-        report.note(said.splitlines()[-1][:200])
+        message = str(failure)
+        report.prove(f"{image} started without one reports it and ends", "GPU" in message,
+                     found=message)  # fmt: skip
+        report.note(message.splitlines()[-1][:200])
     else:
         raise CheckFailed("the service began without a GPU")
 

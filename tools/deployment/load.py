@@ -22,7 +22,7 @@ from protos.sdpose.v1 import pose_pb2, pose_pb2_grpc
 class _Load(ABC):
     """So many callers that ask one after the other until the `with` is left.
 
-    A caller who is refused waits a second, as `Retry-After` asks of it.
+    A caller that is rejected waits a second, the time of `Retry-After`.
 
     Attributes:
         outcomes: how often each answer came, by its status.

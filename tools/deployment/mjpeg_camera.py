@@ -1,6 +1,6 @@
-"""A camera in a container: serves one picture over and over as MJPEG. Needs nothing but Python.
+"""A camera in a container: serves one image over and over as MJPEG. Needs nothing but Python.
 
-python mjpeg_camera.py PICTURE PORT
+python mjpeg_camera.py IMAGE PORT
 """
 
 from __future__ import annotations
@@ -17,7 +17,7 @@ class _Camera(http.server.BaseHTTPRequestHandler):
     part = b""
 
     def do_GET(self) -> None:
-        """The picture, until the reader leaves."""
+        """The image, until the reader leaves."""
         self.send_response(200)
         self.send_header("Content-Type", "multipart/x-mixed-replace; boundary=frame")
         self.end_headers()

@@ -21,7 +21,7 @@ _CONNECT = "import socket, sys; socket.create_connection((sys.argv[1], int(sys.a
 def enter_own_network() -> None:
     """From now on this thread and what it starts have loopback and nothing else; needs root."""
     if ctypes.CDLL(None, use_errno=True).unshare(_NEW_NETWORK):
-        raise CheckFailed(f"a network of its own: {os.strerror(ctypes.get_errno())}")
+        raise CheckFailed(f"no separate network: {os.strerror(ctypes.get_errno())}")
     run(["ip", "link", "set", "lo", "up"])
 
 

@@ -10,31 +10,31 @@ _WINDOW = "[8s]"
 
 
 def plot_load(api: PrometheusApi, instance: str, began: float, ended: float, path: Path) -> None:
-    """Answers, refusals, waiting and queues between two times, as PNG."""
+    """Answers, rejections, waiting and queues between two times, as PNG."""
     import matplotlib
 
     matplotlib.use("Agg")
     from matplotlib import pyplot
 
-    of = f'instance="{instance}"'
+    label = f'instance="{instance}"'
     rows = [
         (
             "answered a second",
-            f'sum by (api) (rate(sdpose_requests_total{{{of},outcome="ok"}}{_WINDOW}))',
+            f'sum by (api) (rate(sdpose_requests_total{{{label},outcome="ok"}}{_WINDOW}))',
             "api",
         ),
         (
-            "given up a second",
-            f"sum by (reason) (rate(sdpose_shed_total{{{of}}}{_WINDOW}))",
+            "dropped per second",
+            f"sum by (reason) (rate(sdpose_shed_total{{{label}}}{_WINDOW}))",
             "reason",
         ),
         (
             "wait in the queue, p95, s",
             "histogram_quantile(0.95, sum by (le, stage)"
-            f" (rate(sdpose_queue_wait_seconds_bucket{{{of}}}{_WINDOW})))",
+            f" (rate(sdpose_queue_wait_seconds_bucket{{{label}}}{_WINDOW})))",
             "stage",
         ),
-        ("waiting", f"sdpose_queue_depth{{{of}}}", "stage"),
+        ("waiting", f"sdpose_queue_depth{{{label}}}", "stage"),
     ]
     figure, axes = pyplot.subplots(len(rows), 1, sharex=True, figsize=(8, 9), dpi=80)
     for axis, (label, expression, by) in zip(axes, rows, strict=True):

@@ -17,7 +17,7 @@ from tools.deployment.report import CheckFailed
 
 
 def need_programs(hints: Mapping[str, str]) -> None:
-    """Raises `CheckFailed` that says how to get the programs that are not installed."""
+    """Raises `CheckFailed` with how to get the programs that are not installed."""
     missing = {hint for name, hint in hints.items() if shutil.which(name) is None}
     if missing:
         raise CheckFailed(f"install first: {', '.join(sorted(missing))}")
@@ -90,7 +90,7 @@ class Program:
         def ready() -> bool:
             if self._process.poll() is not None:
                 tail = "\n".join(self.log.read_text(errors="replace").splitlines()[-15:])
-                raise CheckFailed(f"{self.name} ended by itself:\n{tail}")
+                raise CheckFailed(f"{self.name} ended unexpectedly:\n{tail}")
             return answers(url)
 
         wait_until(f"{self.name} answers at {url}", ready, timeout_s)

@@ -10,7 +10,7 @@ from pathlib import Path
 
 
 class CheckFailed(Exception):
-    """What was expected and what was found, for the person who runs the check."""
+    """A failed check: what was expected and what was found, for its user."""
 
 
 class Report:

@@ -1,7 +1,7 @@
-"""Stand-ins for the images of others, out of Debian's packages, where none can be pulled.
+"""Stand-ins for the images of others, out of Debian's packages, if none can be pulled.
 
 They carry the names of the real ones, in the check's own store only, so that Dockerfile and
-docker-compose.yml are used as they are. Grafana has none: no registry of packages carries it.
+docker-compose.yml are used unchanged. Grafana has none: no registry of packages carries it.
 """
 
 from __future__ import annotations

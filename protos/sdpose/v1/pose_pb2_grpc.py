@@ -65,7 +65,7 @@ class PoseServiceServicer:
 
     def StreamPose(self, request_iterator, context):
         """Frames in, results out in the same order. When frames come faster than they can be processed,
-        the latest wins unless the config says otherwise; skipped frames are counted in the next
+        the latest wins unless the config sets otherwise; skipped frames are counted in the next
         result. A stream on which no frame
         comes for a time that the server sets ends with DEADLINE_EXCEEDED.
         """
@@ -76,7 +76,7 @@ class PoseServiceServicer:
     def WatchCamera(self, request, context):
         """The people of a camera that the service itself reads: its status first, then every result and
         every change of its status, as they come. To a client that is slow the newest are sent. Ends
-        with the camera; NOT_FOUND where there is none of that name.
+        with the camera; NOT_FOUND if there is none of that name.
         """
         context.set_code(grpc.StatusCode.UNIMPLEMENTED)
         context.set_details('Method not implemented!')

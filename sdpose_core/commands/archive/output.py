@@ -1,8 +1,8 @@
-"""Where an archive's results go: parts of whole sources, and one file from them if wanted.
+"""Results of an archive: parts of whole sources, and one file of them if requested.
 
 A part is named by its place in the run and by what it holds, and appears whole or not at all. So
 work that is done twice, because a worker died before it could say that it was done, replaces its
-part by the same; and what was done before a run is known from the parts alone. Where a source is
+part by the same; and what was done before a run is known from the parts alone. If a source is
 in several of them, because a run was killed or went on elsewhere, or did it again, the last holds.
 """
 
@@ -45,7 +45,7 @@ class Part:
 
     @property
     def name(self) -> str:
-        """Of its file; the same whoever writes it, and whenever."""
+        """Name of its file: the same from every writer and at any time."""
         named = "\0".join(source.identity for source in self.sources).encode()
         digest = hashlib.sha256(named).hexdigest()[:12]
         return f"part-{self.run:04d}-{self.number:06d}-{digest}.parquet"
@@ -56,7 +56,7 @@ class ArchiveOutput:
     """A Parquet file, or a folder of parts, on disk or in a store.
 
     Args:
-        target: path or address; it stands for one file where it ends in ``.parquet``.
+        target: path or address; it stands for one file if it ends in ``.parquet``.
         schema: of all that is written, with its metadata.
     """
 
@@ -65,12 +65,12 @@ class ArchiveOutput:
 
     @property
     def is_file(self) -> bool:
-        """Whether one file is wanted, not a folder of parts."""
+        """Whether the target is one file, not a folder of parts."""
         return self.target.lower().endswith(".parquet")
 
     @property
     def _folder(self) -> str:
-        """Of the parts; for one file they are kept beside it until it is complete."""
+        """Folder of the parts; for one file they are kept beside it until it is complete."""
         return f"{self.target}.parts" if self.is_file else self.target.rstrip("/")
 
     @cached_property
@@ -102,7 +102,7 @@ class ArchiveOutput:
             return
         folder = Path(self._folder)
         with contextlib.ExitStack() as stack:
-            with self._told():
+            with self._one_sentence():
                 stack.enter_context(only_run(folder, folder=True, name=self.target))
                 remove_partials([Path(self.target)])
             yield
@@ -112,13 +112,13 @@ class ArchiveOutput:
 
         Returns:
             The number of this run, and the identities of the sources that are done; of those that
-            failed too, unless they are to be tried again.
+            failed too, unless they are tried again.
 
         Raises:
             OutputError: something is there and `resume` is false, or it cannot be read or written.
             SchemaError: what is there is of another kind, version or making.
         """
-        with self._told():
+        with self._one_sentence():
             parts = self._parts()
             file = [self.target] if self.is_file and self._exists(self.target) else []
             if not self.is_file and (foreign := self._strangers()):
@@ -136,13 +136,13 @@ class ArchiveOutput:
             done = (source for source, bad in failed.items() if not (bad and retry_failed))
             return max(map(_run_of, parts), default=0) + 1, frozenset(done)
 
-    def wanted(self, sources: Sequence[Source], done: frozenset[str]) -> list[Source]:
+    def remaining(self, sources: Sequence[Source], done: frozenset[str]) -> list[Source]:
         """The sources that are not done."""
         return [source for source in sources if source.identity not in done]
 
     @contextlib.contextmanager
     def part(self, part: Part) -> Iterator[pq.ParquetWriter]:
-        """What writes a part; it takes its place at the end of the block, or never.
+        """Writer of a part; the file appears at the end of the block, or never.
 
         Raises:
             OutputError: it cannot be written.
@@ -154,12 +154,12 @@ class ArchiveOutput:
             raise OutputError(f"{self.target}: {remote.reason(error)}") from error
 
     def finish(self) -> None:
-        """All is done: each source once, and of parts becomes the one file, if that is wanted.
+        """Ends the run: keeps each source once, and joins the parts if the target is one file.
 
         Raises:
             OutputError: it cannot be written; the parts are still there.
         """
-        with self._told():
+        with self._one_sentence():
             parts = self._parts()
             if not parts:
                 return
@@ -172,24 +172,24 @@ class ArchiveOutput:
             }
             if self.is_file:
                 with self._writer(self.target) as writer:
-                    for name, wanted in kept.items():
-                        self._copy(name, wanted, writer)
+                    for name, chosen in kept.items():
+                        self._copy(name, chosen, writer)
                 for name in parts:
                     self._remove(name)
                 return
-            for name, wanted in kept.items():
-                if not wanted:
+            for name, chosen in kept.items():
+                if not chosen:
                     self._remove(name)
-                elif len(wanted) < len(sources[name]):
+                elif len(chosen) < len(sources[name]):
                     with self._writer(name) as writer:
-                        self._copy(name, wanted, writer)
+                        self._copy(name, chosen, writer)
 
     def _copy(self, name: str, sources: Sequence[str], writer: pq.ParquetWriter) -> None:
         """The rows of these sources of a file."""
-        wanted = pa.array(sources, pa.string())
+        identities = pa.array(sources, pa.string())
         with self._opened(name) as file:
             for batch in pq.ParquetFile(file).iter_batches():
-                chosen = batch.filter(pc.is_in(batch["source"], value_set=wanted))
+                chosen = batch.filter(pc.is_in(batch["source"], value_set=identities))
                 writer.write_batch(chosen.cast(self.schema))
 
     def _sources(self, name: str) -> dict[str, bool]:
@@ -263,7 +263,7 @@ class ArchiveOutput:
             self._files.rm_file(_key(name))
 
     @contextlib.contextmanager
-    def _told(self) -> Iterator[None]:
+    def _one_sentence(self) -> Iterator[None]:
         """Failures of the disk or the store in one sentence."""
         try:
             yield
@@ -285,7 +285,7 @@ def _key(address: str) -> str:
 
 
 def _abandon(file: Any) -> None:
-    """Of an object that is half written nothing appears."""
+    """Discards a file that is half written: nothing of it appears."""
     file.discard()
     with contextlib.suppress(AttributeError):
         file.closed = True  # or closing it, once it is collected, would send the rest

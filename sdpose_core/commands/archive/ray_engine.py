@@ -1,8 +1,8 @@
 """An archive on a Ray cluster, with Ray Data.
 
 Each part is one item of a dataset, and each worker is an actor with the models loaded that reads,
-estimates and writes whole parts. What Ray moves between machines is names and counts, never
-pictures. Ray starts a worker that died again and gives its part to one that lives; the part then
+estimates and writes whole parts. Ray moves names and counts between machines, never
+images. Ray starts a worker that died again and gives its part to one that lives; the part then
 has the same name as before, so that nothing is there twice.
 """
 
@@ -73,7 +73,7 @@ class _Worker:
 
 
 def _carried(error: Exception) -> Exception:
-    """What the driver raises in its place; of some kinds only the words can travel."""
+    """The error that the driver raises in its place; of some kinds only the text can travel."""
     if isinstance(error, OutputError):
         return error
     return ClusterError(str(error) or type(error).__name__)
@@ -93,10 +93,10 @@ def run_on_ray(
     Args:
         parts: what to do.
         output: where it goes: an address or folder that every machine sees.
-        options: the models and the like.
+        options: the models, batch size and their parameters.
         watch: follows the run by parts, and may end it after one.
         build: loads the models; None as the options say.
-        workers: at most so many; None for one per GPU, or one per machine where there is no GPU.
+        workers: at most so many; None for one per GPU, or one per machine without a GPU.
 
     Raises:
         Interrupted: ``watch`` is stopping; parts that are not complete are not there.
@@ -110,7 +110,7 @@ def run_on_ray(
     gpus = int(ray.cluster_resources().get("GPU", 0))
     machines = [int(node["Resources"].get("CPU", 0)) for node in ray.nodes() if node["Alive"]]
     most = workers or gpus or len(machines)
-    # All processors of a machine are its workers': Ray tells the libraries as many threads.
+    # All processors of a machine are its workers': Ray sets the libraries' threads to that.
     cpus = max(1, min(machines) // math.ceil(most / len(machines)))
     attempts = ray.remote(num_cpus=0)(_Attempts).remote()
     items = [{"part": pickle.dumps(part)} for part in parts]
@@ -136,5 +136,5 @@ def run_on_ray(
             if watch.stopping:
                 raise Interrupted
     except ray.exceptions.RayError as error:
-        raise ClusterError(f"Ray gave up: {error_line(error)}") from error
+        raise ClusterError(f"Ray stopped: {error_line(error)}") from error
     return total

@@ -3,7 +3,7 @@
 One row is an image, a frame of a video, or a source that failed:
 
 ==========  =====================================================================================
-``input``   name of the file as it was given, or its address
+``input``   given name of the file, or its address
 ``source``  which file it is, whatever it is called: a ``file://`` address from the root of the file
             system, the address without user and password, or ``sha256:`` of standard input
 ``frame``   number of the frame from 0; null for an image
@@ -77,7 +77,7 @@ def archive_schema(settings: Mapping[str, Any], skeleton: Skeleton = COCO17) -> 
 
 
 def check_schema(found: pa.Schema, expected: pa.Schema, name: str) -> None:
-    """Whether rows of a file may stand beside new ones.
+    """Checks that rows of a file may be kept beside new ones.
 
     Raises:
         SchemaError: they were written by something else, or made otherwise.
@@ -98,12 +98,12 @@ def check_schema(found: pa.Schema, expected: pa.Schema, name: str) -> None:
     for key in sorted({*before, *now}):
         if before.get(key) != now.get(key) and f"{key}_sha256" not in now:
             raise SchemaError(
-                f"{name}: was made with {_said(key, before)}, not {_said(key, now)}; "
+                f"{name}: was made with {_shown(key, before)}, not {_shown(key, now)}; "
                 "give the same options, or another output"
             )
 
 
-def _said(key: str, settings: Mapping[str, Any]) -> str:
+def _shown(key: str, settings: Mapping[str, Any]) -> str:
     """A setting for a message; of a model's weights their file's name and what tells them apart."""
     model, mark, _ = key.partition("_sha256")
     if not mark:
@@ -148,8 +148,8 @@ def row_of(record: Record) -> dict[str, Any]:
 
 def error_row(source: Source, reason: str) -> dict[str, Any]:
     """A row for a source of which there are no results, or not all."""
-    said = {"input": source.name, "source": source.identity, "error": reason}
-    return {**dict.fromkeys(field.name for field in _COLUMNS), **said}
+    values = {"input": source.name, "source": source.identity, "error": reason}
+    return {**dict.fromkeys(field.name for field in _COLUMNS), **values}
 
 
 def batch_of(rows: Sequence[Mapping[str, Any]], schema: pa.Schema) -> pa.RecordBatch:

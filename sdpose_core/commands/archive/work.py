@@ -75,7 +75,7 @@ def model_digests(pretrained: Mapping[str, Any]) -> dict[str, str]:
 
 @dataclass(frozen=True)
 class PartResult:
-    """What became of a part, or of several: results add up.
+    """Result of a part, or of several: they add up.
 
     Attributes:
         rows: written, those of failures among them.
@@ -90,7 +90,7 @@ class PartResult:
 
 
 def parts_of(sources: Sequence[Source], run: int, size: int) -> Iterator[Part]:
-    """Parts of at most `size` images in the order given; a video is a part of its own."""
+    """Parts of at most `size` images in the order given; a video is its own part."""
     number = 0
     images: list[Source] = []
     for source in sources:
@@ -128,7 +128,7 @@ class _Rows:
         self._rows.clear()
 
     def keep_whole_sources(self) -> bool:
-        """Forget the frames of a video in work; false where some are written, or nothing is left.
+        """Forget the frames of a video in work; false if some are written, or nothing is left.
 
         Only frames of a video that is still in work can stand last: a frame is followed by those
         of the next source or by the end.
@@ -158,7 +158,7 @@ def work_on(
         part: what to do.
         output: where it goes.
         estimate: poses of a batch of images.
-        options: batch size and the like.
+        options: batch size and similar.
         watch: follows the work, and may end it.
 
     Raises:

@@ -1,6 +1,6 @@
-"""A batch in equal parts that run at once, each on cores of its own.
+"""A batch in equal parts that run at once, each on separate cores.
 
-Where all cores share one inference they meet after each of its some four hundred operations, and
+If all cores share one inference they meet after each of its some four hundred operations, and
 the slowest sets the pace: with anything else running on a core that doubles the time. Parts wait
 for each other only at the end.
 """

@@ -40,13 +40,13 @@ class OpenVINOBackend:
     so calls from several threads run one at a time: as many crops as fill all ``Lanes`` in parts,
     the rest in one inference.
 
-    At the served number of cycles a rest of each of ``batch_sizes`` has a network of its own:
+    At the served number of cycles a rest of each of ``batch_sizes`` has a separate network:
     OpenVINO then knows all shapes in advance. Other sizes and cycles share one for any size, since
     each network takes half a second to compile at startup.
 
     Args:
         student: In float32 and evaluation mode; it is kept to convert further cycle counts.
-        precision: ``"fp32"`` or ``"bf16"``; ``"auto"`` is bf16 where the processor computes in
+        precision: ``"fp32"`` or ``"bf16"``; ``"auto"`` is bf16 if the processor computes in
             it and fp32 elsewhere.
         threads: Cores to use; 0 leaves the choice to OpenVINO.
         cache_folder: Where converted networks are kept; None is the user's cache.

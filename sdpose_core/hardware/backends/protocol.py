@@ -1,4 +1,4 @@
-"""What the estimator requires of a backend."""
+"""Protocol of a backend of the estimator."""
 
 from __future__ import annotations
 

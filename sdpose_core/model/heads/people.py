@@ -44,7 +44,7 @@ class PersonHead(nn.Module):
 
 
 def ranking_of(head: PersonHead | None, config: StudentConfig) -> Callable[[Poses], Floats]:
-    """Gives people their scores: by a student's head, or as published where it has none."""
+    """Gives people their scores: by a student's head, or as published if it has none."""
     if head is None:
         return mean_scores
     weights = {name: value.numpy().copy() for name, value in head.state_dict().items()}

@@ -17,7 +17,7 @@ SMALLEST_PEAK = 1e-3
 class ScoreHead(nn.Module):
     """A small perceptron on a person's decoded heatmaps: K peaks and K positions.
 
-    A peak alone says little about a joint that is cut off or hidden; the other joints indicate
+    A peak alone does not describe a joint that is cut off or hidden; the other joints indicate
     where it would be. It runs after decoding, so that it costs a few microseconds per person and no
     backend or export needs it. It is fitted separately from the network
     (``sdpose_core.train.scores``); its parameters get no gradient elsewhere.

@@ -27,7 +27,7 @@ def device_kind(accelerator: str) -> str:
 
 
 def choose_precision(config: TrainConfig) -> str:
-    """The precision of a run: "auto" becomes bf16 where the hardware computes in it."""
+    """The precision of a run: "auto" becomes bf16 if the hardware computes in it."""
     if config.precision != "auto":
         return config.precision
     kind = device_kind(config.accelerator)
@@ -72,11 +72,11 @@ def make_fabric(config: TrainConfig, precision: str) -> Fabric:
         ) from error
     if torch.distributed.is_torchelastic_launched():
         started = int(os.environ["WORLD_SIZE"])
-        wanted = requested * config.nodes if requested else fabric.world_size
-        if started != wanted:
+        expected = requested * config.nodes if requested else fabric.world_size
+        if started != expected:
             # Otherwise each would train independently, all in one folder.
             raise ValueError(
-                f"torchrun started {started} processes, the config requests {wanted}: "
+                f"torchrun started {started} processes, the config requests {expected}: "
                 "make --devices and --nodes match torchrun"
             )
     return fabric
@@ -92,7 +92,7 @@ def close_process_group() -> None:
 
 
 def keep_freed_memory() -> bool:
-    """Tell glibc to reuse freed memory instead of returning it to the system after each step.
+    """Make glibc reuse freed memory instead of returning it to the system after each step.
 
     Activations of one step are freed and allocated again by the next; returning large blocks and
     having every page cleared again costs a fifth to a third of a CPU step. True if it took effect

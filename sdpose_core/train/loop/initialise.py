@@ -105,7 +105,7 @@ def load_backbone(student: Student, path: Path) -> tuple[int, int]:
     """Copy a pretrained backbone's tensors where name and shape fit.
 
     ``path``: a ``.safetensors`` or PyTorch file of, say, HRNet-W32 for ImageNet; its tensors may
-    lie under ``state_dict`` and their names begin with ``backbone.`` or ``module.``.
+    be under ``state_dict`` and their names begin with ``backbone.`` or ``module.``.
 
     Returns:
         How many tensors matched, and how many the backbone has (counters excluded).
@@ -114,19 +114,19 @@ def load_backbone(student: Student, path: Path) -> tuple[int, int]:
         ValueError: the file cannot be read, or no tensor matches.
     """
     found = _read_tensors(path)
-    wanted = {
+    needed = {
         key: value
         for key, value in student.backbone.state_dict().items()
         if value.is_floating_point()
     }
     fitting = {
-        key: found[key] for key, value in wanted.items()
+        key: found[key] for key, value in needed.items()
         if key in found and found[key].shape == value.shape
     }  # fmt: skip
     if not fitting:
         raise ValueError(f"{path}: no tensor fits the backbone {student.config.backbone!r}")
     student.backbone.load_state_dict(fitting, strict=False)
-    return len(fitting), len(wanted)
+    return len(fitting), len(needed)
 
 
 def _read_tensors(path: Path) -> dict[str, Tensor]:

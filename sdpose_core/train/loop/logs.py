@@ -90,7 +90,7 @@ def _rows_until(path: Path, step: int) -> list[list[str]]:
 
 
 def progress_line(counters: Counters, loss: float, rate: float, speed: float) -> str:
-    """The progress line while a stage runs; ``speed`` in crops a second."""
+    """The progress line while a stage runs; ``speed`` in crops per second."""
     return (
         f"stage {counters.stage + 1} step {counters.step} samples {counters.samples} "
         f"loss {loss:.4f} rate {rate:.2e} {speed:.1f} crops/s"

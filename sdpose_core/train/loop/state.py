@@ -22,7 +22,7 @@ CONFIG_NAME = "config.json"
 
 
 def run_files(folder: Path) -> list[Path]:
-    """What a run writes into its folder, besides folders."""
+    """Files that a run writes into its folder."""
     names = (STATE_NAME, CONFIG_NAME, "best.safetensors", "last.safetensors", "log.csv")
     return [folder / name for name in names]
 

@@ -1,1 +1,1 @@
-"""What is minimised: losses and the module that is trained."""
+"""Objective of training: losses and the module that is trained."""

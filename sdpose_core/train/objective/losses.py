@@ -49,7 +49,7 @@ def student_loss(
 ) -> dict[str, Tensor]:
     """Every term by name, weighted; their sum is the loss.
 
-    ``first_cycle``: the number of the first output, 0 where it is the backbone's own. Heatmap terms
+    ``first_cycle``: the number of the first output, 0 if it is the backbone's own. Heatmap terms
     are named by their cycle, ``heatmap_<n>``, the first cycle's ``heatmap``.
     """
     terms = {}

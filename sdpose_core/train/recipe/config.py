@@ -111,7 +111,7 @@ class TrainConfig:
     matching tensors are used.
     ``devices`` is per node; ``batch`` of a stage is per device. ``precision``: "auto" is bf16 where
     the hardware computes in it, float32 elsewhere. A development score every ``evaluate_minutes``
-    of computing, or every ``evaluate_epochs`` where given.
+    of computing, or every ``evaluate_epochs`` if given.
     """
 
     name: str = "run"

@@ -12,7 +12,7 @@ function limbSide(from, to) {
 
 /**
  * Draws the people of an answer. A canvas is made the size of the answer's image and cleared; a
- * context is drawn on as it is. Names and edges are those of `models`, the answer of `client.models()`.
+ * context is drawn on unchanged. Names and edges are those of `models`, the answer of `client.models()`.
  */
 export function draw(
   target, answer, { keypoints, skeleton },

@@ -29,7 +29,7 @@ export function videoFrames(file, options = {}) {
 }
 
 /**
- * Frames as they are shown, each as {image, canvas, number, timestamp}: a JPEG file, the same as a
+ * Frames at the moment that they are shown, each as {image, canvas, number, timestamp}: a JPEG file, the same as a
  * canvas, its number among all that were shown, and seconds. One at a time: those that come meanwhile are left out.
  */
 export class VideoFrames {

@@ -19,7 +19,7 @@ export class PoseClient {
     }
     this.base = given.replace(/\/$/, "");
     this.apiKey = apiKey;
-    this.fetch = (...request) => fetch(...request); // browsers want it called without an object
+    this.fetch = (...request) => fetch(...request); // browsers need it called without an object
     this.WebSocket = WebSocket;
   }
 

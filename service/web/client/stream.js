@@ -51,7 +51,7 @@ export class PoseStream {
 
   /**
    * Sends an image file, or {image, timestamp, boxes, ...}. Resolves when another can go out at once:
-   * true, or false where the stream is over. Without waiting, a newer frame
+   * true, or false if the stream is over. Without waiting, a newer frame
    * replaces one that was not sent yet, except with `config.drop` "none".
    */
   send(frame) {
@@ -194,7 +194,7 @@ export class PoseStream {
     const [, name, message] = /^([a-z_]+): (.*)$/s.exec(reason) ?? [];
     const field = name === "invalid_argument" ? message.split(": ")[0] : null;
     let error = new PoseError(name ?? BY_CLOSE[code] ?? "unreachable", message ?? "The connection broke off.", { field });
-    if (!opened) { // runtimes hide why; the answer to a request says it
+    if (!opened) { // runtimes hide why; the answer to a request has it
       error = await this.#client.models().then(
         () => new PoseError("unreachable", "The service answers, but opens no WebSocket; perhaps a proxy is in its way."),
         (failure) => failure,

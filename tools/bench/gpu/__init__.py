@@ -2,7 +2,7 @@
 
 Correctness comes first, against the CPU in float32. Then the tables: what the hardware would allow,
 students, pipeline by people, the service under load, cameras. The status is 1 if a check failed,
-which ends nothing. `--device cpu --seconds 0.1` tries the script where there is no GPU.
+which ends nothing. `--device cpu --seconds 0.1` tries the script without a GPU.
 """
 
 from __future__ import annotations
@@ -43,7 +43,7 @@ def timed(title: str) -> Iterator[None]:
 
 
 def say(line: str) -> None:
-    """At once, so that a run that is cut short leaves what it found."""
+    """Prints at once, so that a run that is ended early leaves its results."""
     typer.echo(line)
 
 
@@ -53,8 +53,8 @@ def main(
     only: Annotated[str, typer.Option(help="Parts, separated by commas.")] = ",".join(SECTIONS),
 ) -> None:
     """Whether a GPU answers as the CPU does, and how fast; status 1 if a check failed."""
-    wanted = listed(only)
-    unknown = set(wanted) - set(SECTIONS)
+    chosen = listed(only)
+    unknown = set(chosen) - set(SECTIONS)
     if unknown:
         raise ValueError(f"--only {', '.join(unknown)}: expected some of {', '.join(SECTIONS)}")
     shown = pictures()
@@ -68,11 +68,11 @@ def main(
         "streams": lambda: speed.streams(device, seconds, EXAMPLE.read_bytes(), say),
     }
     good = True
-    for name in wanted:
+    for name in chosen:
         with timed(name):
             try:
                 good &= parts[name]()
-            except Exception as error:  # noqa: BLE001 - the other parts are wanted all the same
+            except Exception as error:  # noqa: BLE001 - the other parts run all the same
                 good = False
                 say(f"{name} broke: {type(error).__name__}: {error}")
     say("\nall checks passed" if good else "\nFAILED: see above")

@@ -87,7 +87,7 @@ def _decoded(maps: torch.Tensor) -> torch.Tensor:
 
 
 def detector(device: str, pictures: Mapping[str, Image]) -> list[Check]:
-    """The detector's boxes, one picture and several at once."""
+    """The detector's boxes, one image and several at once."""
     images = list(pictures.values())
     backend = "torch"
     expected = load_detector(device="cpu", backend=backend).detect(images)

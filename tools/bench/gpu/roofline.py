@@ -1,4 +1,4 @@
-"""What the hardware allows: measured ceilings, and how near the networks come."""
+"""Roofline of the hardware: measured ceilings, and how near the networks come."""
 
 from __future__ import annotations
 
@@ -39,7 +39,7 @@ def seconds(work: Callable[[], object], device: str) -> float:
 
 
 def ceilings(device: str) -> tuple[float, float]:
-    """Operations a second of a large half-precision matrix product, and bytes a second of a copy
+    """Operations per second of a large half-precision matrix product, bytes per second of a copy
     (read and written)."""
     gpu = device != "cpu"
     side, numbers = (8192, 2**28) if gpu else (1024, 2**24)

@@ -1,4 +1,4 @@
-"""Tables of speed: students, pictures of several people, the service, cameras."""
+"""Tables of speed: students, images of several people, the service, cameras."""
 
 from __future__ import annotations
 
@@ -44,7 +44,7 @@ def _wait(device: str) -> None:
 
 
 def students(device: str, length: float, say: Say) -> bool:
-    """Crops a second of each student: batch, precision, call by call and replayed."""
+    """Crops per second of each student: batch, precision, call by call and replayed."""
     rows = []
     for name, cycles in (("sdpose-lite", 0), ("sdpose-t", 1)):
         for batch in (1, 8, 32, 64):
@@ -68,7 +68,7 @@ def students(device: str, length: float, say: Say) -> bool:
 
 
 def mosaic(person: Image, count: int, size: tuple[int, int] = (960, 1280)) -> Image:
-    """A picture (height, width) of one person several times, in rows on grey."""
+    """An image (height, width) of one person several times, in rows on grey."""
     height, width = size
     columns = int(np.ceil(np.sqrt(count * 1.5)))
     rows = int(np.ceil(count / columns))
@@ -83,7 +83,7 @@ def mosaic(person: Image, count: int, size: tuple[int, int] = (960, 1280)) -> Im
 
 
 def pipeline(device: str, length: float, pictures: Mapping[str, Image], say: Say) -> bool:
-    """Pictures a second by the number of people, from pixels in memory to keypoints."""
+    """Images per second by the number of people, from pixels in memory to keypoints."""
     estimator = PoseEstimator.from_pretrained(device=device, backend="torch")
     estimator.warm_up(detect_batch=8)
     person = pictures["bus.jpg"][390:910, 40:250]
@@ -97,7 +97,7 @@ def pipeline(device: str, length: float, pictures: Mapping[str, Image], say: Say
             [f"{count} ({found} found)", f"{1e3 / one:.2f}", f"{1e3 / one / count:.2f}",
              f"{one:.0f}", f"{eight:.0f}"]
         )  # fmt: skip
-    head = ["people in 1280x960", "ms a picture", "ms a person", "pictures/s", "of 8 at once"]
+    head = ["people in 1280x960", "ms per image", "ms per person", "images/s", "of 8 at once"]
     say(markdown(head, rows))
     frame = estimator.upload(pictures["bus.jpg"])
     boxes = estimator.detect([frame])[0].boxes[:4]
@@ -114,7 +114,7 @@ def pipeline(device: str, length: float, pictures: Mapping[str, Image], say: Say
         [name, f"{1e3 / per_second(work, length, device):.3f}"] for name, work in parts.items()
     ]
     say("")
-    say(markdown(["part of one picture of 810x1080", "ms"], spent))
+    say(markdown(["part of one image of 810x1080", "ms"], spent))
     return True
 
 
@@ -134,7 +134,7 @@ def serve(device: str, length: float, file: bytes, say: Say) -> bool:
 
 
 def streams(device: str, length: float, file: bytes, say: Say) -> bool:
-    """Sixteen cameras of 30 frames a second."""
+    """Sixteen cameras of 30 frames per second."""
     with started(_service(device)) as server:
         say(
             run_streams(
@@ -145,7 +145,7 @@ def streams(device: str, length: float, file: bytes, say: Say) -> bool:
 
 
 def _as_camera(file: bytes) -> bytes:
-    """The picture at 640x480, as a camera would send it."""
+    """The image at 640x480, as a camera would send it."""
     canvas: Image = np.empty((480, 640, 3), np.uint8)
     cv2.resize(decode_image(file, ImageLimits()), (640, 480), dst=canvas)
     return encode_jpeg(canvas)
