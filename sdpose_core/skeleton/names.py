@@ -14,13 +14,13 @@ _OTHER: Final = {"left": "right", "right": "left"}
 
 
 def name_key(name: str) -> str:
-    """What spellings of one name have in common: ``left_eye`` of "Left Eye", "LEye", "l-eye"."""
+    """The common form of a name's spellings: ``left_eye`` for "Left Eye", "LEye" and "l-eye"."""
     words = [word for word in _GAPS.split(_CAPITALS.sub("_", name).lower()) if word]
     return "_".join(_SHORT.get(word, word) for word in words)
 
 
 def side_of(name: str) -> Side:
-    """The side that a name says: ``left_eye``, ``eye_left``, ``l_eye``, ``LEye``."""
+    """The side that a name states: ``left_eye``, ``eye_left``, ``l_eye``, ``LEye``."""
     words = name_key(name).split("_")
     if ("left" in words) == ("right" in words):
         return "middle"

@@ -10,13 +10,13 @@ from typing import Any, Final
 from sdpose_core.skeleton.names import Side, mirrored_key, name_key, side_of
 
 DEFAULT_SIGMA: Final = 0.079
-"""Tolerance of a keypoint that nobody measured: COCO's for shoulders, the middle of its range."""
+"""Tolerance of a keypoint without a measured one: COCO's for shoulders, the middle of its range."""
 MAX_KEYPOINTS: Final = 300
 _LOWER: Final = ("hip", "knee", "ankle", "toe", "heel", "foot", "pelvis")
 
 
 class SkeletonError(ValueError):
-    """A skeleton that contradicts itself, or is not the expected one; one sentence says where."""
+    """A skeleton that contradicts itself, or is not the expected one; one sentence that names the place."""
 
 
 @dataclass(frozen=True)
@@ -83,9 +83,9 @@ class Skeleton:
         own = {name_key(name) for name in self.keypoints}
         for number, key in enumerate(keys):
             if key in keys[:number] or key not in own:
-                said = "comes twice" if key in keys[:number] else f"is none of {self.name}'s"
+                reason = "comes twice" if key in keys[:number] else f"is none of {self.name}'s"
                 raise SkeletonError(
-                    f"{where}: number {number + 1}, {names[number]!r}, {said}; expected "
+                    f"{where}: number {number + 1}, {names[number]!r}, {reason}; expected "
                     f"{len(self)}, in any order: {', '.join(self.keypoints)}"
                 )
         for name in self.keypoints:

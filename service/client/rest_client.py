@@ -132,7 +132,7 @@ class RestPoseClient:
         return self._post("/pose/overlay", [image], ask, timeout_s, None)
 
     def models(self) -> dict[str, Any]:
-        """What is loaded: the answer of `GET /models`. Raises `ServiceError`."""
+        """The answer of `GET /models`: what is loaded. Raises `ServiceError`."""
         try:
             return read_body(checked_body(self._http.get("/models")), dict)
         except httpx.TransportError as error:
@@ -233,7 +233,7 @@ class AsyncRestPoseClient:
         return await self._post("/pose/overlay", [image], ask, timeout_s, None)
 
     async def models(self) -> dict[str, Any]:
-        """What is loaded: the answer of `GET /models`. Raises `ServiceError`."""
+        """The answer of `GET /models`: what is loaded. Raises `ServiceError`."""
         try:
             return read_body(checked_body(await self._http.get("/models")), dict)
         except httpx.TransportError as error:
