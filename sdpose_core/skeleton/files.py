@@ -47,8 +47,10 @@ def skeleton_of_names(names: tuple[str, ...]) -> Skeleton:
 
 
 def read_skeleton(path: Path) -> Skeleton:
-    """The skeleton of a TOML file: ``keypoints``, and ``name``, ``edges``, ``mirror``,
-    ``sigmas`` and ``lower_body`` as far as it has them (arguments of ``Skeleton.make``); ``source`` is free text.
+    """The skeleton of a TOML file.
+
+    It has ``keypoints``, and may have ``name``, ``edges``, ``mirror``, ``sigmas`` and
+    ``lower_body`` (arguments of ``Skeleton.make``); ``source`` is free text.
 
     Raises:
         SkeletonError: it cannot be read, or describes none.
