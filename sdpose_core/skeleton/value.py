@@ -16,7 +16,7 @@ _LOWER: Final = ("hip", "knee", "ankle", "toe", "heel", "foot", "pelvis")
 
 
 class SkeletonError(ValueError):
-    """A skeleton that contradicts itself, or is not the expected one; the message is one sentence."""
+    """A skeleton contradicts itself, or is not the expected one; the message is one sentence."""
 
 
 @dataclass(frozen=True)
