@@ -160,3 +160,19 @@ async def test_wrong_number_of_results_is_an_error(stand: Stand) -> None:
 async def test_limits_must_be_positive(cost: int, wait: float, queue: int) -> None:
     with pytest.raises(ValueError, match="must be positive"):
         BatchLimits(cost, wait, queue)
+
+
+async def test_close_fails_what_waits_and_refuses_newcomers(stand: Stand) -> None:
+    box = stand.box()
+    first = await stand.held(box)
+    gone, waiting = (asyncio.create_task(box.submit(item)) for item in (1, 2))
+    await asyncio.sleep(0)
+    gone.cancel()
+    box.close()
+    with rejected(ErrorCode.UNAVAILABLE):
+        await waiting
+    with rejected(ErrorCode.UNAVAILABLE):
+        await box.submit(3)
+    stand.doubler.gate.set()
+    await first
+    assert stand.doubler.batches == [([1000], None)]
