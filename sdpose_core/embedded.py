@@ -13,6 +13,7 @@ from safetensors import safe_open
 
 WEIGHTS: Final = Path(__file__).parent / "weights"
 DETECTOR: Final = WEIGHTS / "person-n.safetensors"
+RTMDET: Final = WEIGHTS / "rtmdet-nano.onnx"
 
 OFFICIAL_HELP: Final = (
     "download the published checkpoint from the links in the README of "
