@@ -43,6 +43,7 @@ class FakeEstimator:
     oddity: float | None = None
     broken: str = ""
     fits: int = 1000
+    detector: None = None
     student_name: str = "fake-student"
     detector_name: str = "fake-detector"
     backend_name: str = "fake"

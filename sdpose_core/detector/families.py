@@ -27,35 +27,43 @@ Read: TypeAlias = Callable[
 in pixels of the canvas (height, width), and scores ``(n,)``, of those above ``min_score``."""
 
 
-@dataclass(frozen=True)
+@dataclass(frozen=True, slots=True)
+class Preparation:
+    """How an image becomes a network's input.
+
+    Attributes:
+        mean, scale: ``(pixel - mean) / scale`` is the input, in the order of its channels.
+        bgr: Whether the channels are BGR; else RGB.
+        centred: Whether the image is in the middle of its canvas; else at the top left.
+    """
+
+    mean: tuple[float, float, float]
+    scale: tuple[float, float, float]
+    bgr: bool
+    centred: bool
+
+
+_YOLO: Final = Preparation((0.0, 0.0, 0.0), (255.0, 255.0, 255.0), bgr=False, centred=True)
+_RTMDET: Final = Preparation(
+    (103.53, 116.28, 123.675), (57.375, 57.12, 58.395), bgr=True, centred=False
+)
+
+
+@dataclass(frozen=True, slots=True)
 class Family:
     """One layout of inputs and outputs.
 
     Attributes:
         read: Boxes and scores from the outputs.
-        mean, scale: ``(pixel - mean) / scale`` is the input, in the order of its channels.
-        bgr: Whether the channels are BGR; else RGB.
-        centred: Whether the image is in the middle of its canvas; else at the top left.
+        image: How the input is prepared.
         max_overlap: Of non-maximum suppression; None where the network has suppressed already.
         classes: How many there are; None if the outputs do not say.
     """
 
     read: Read
-    mean: tuple[float, float, float]
-    scale: tuple[float, float, float]
-    bgr: bool
-    centred: bool
-    max_overlap: float | None
-    classes: int | None
-
-
-_YOLO: Final = {"mean": (0.0,) * 3, "scale": (255.0,) * 3, "bgr": False, "centred": True}
-_RTMDET: Final = {
-    "mean": (103.53, 116.28, 123.675),
-    "scale": (57.375, 57.12, 58.395),
-    "bgr": True,
-    "centred": False,
-}
+    image: Preparation
+    max_overlap: float | None = None
+    classes: int | None = None
 
 
 def family_of(inputs: Sequence[Shape], outputs: Sequence[Shape]) -> Family | None:
@@ -73,19 +81,19 @@ def family_of(inputs: Sequence[Shape], outputs: Sequence[Shape]) -> Family | Non
     ranks = [len(shape) for shape in outputs]
     last = outputs[0][-1] if outputs and outputs[0] else None
     if ranks == [3] and last == 6:
-        return Family(_read_yolo_end_to_end, max_overlap=None, classes=None, **_YOLO)  # type: ignore[arg-type]
+        return Family(_read_yolo_end_to_end, _YOLO)
     if ranks == [3]:
         rows = outputs[0][1]
         if rows is None or rows < 5 or (last is not None and last <= rows):
             return None
-        return Family(_read_yolo, max_overlap=0.7, classes=rows - 4, **_YOLO)  # type: ignore[arg-type]
+        return Family(_read_yolo, _YOLO, max_overlap=0.7, classes=rows - 4)
     if sorted(ranks) == [2, 3] and outputs[ranks.index(3)][-1] == 5:
-        return Family(_read_mmdeploy, max_overlap=None, classes=None, **_RTMDET)  # type: ignore[arg-type]
+        return Family(_read_mmdeploy, _RTMDET)
     same = len({shape[-1] for shape in outputs}) == 1 if all(outputs) else False
     if len(ranks) > 1 and set(ranks) == {4} and same and last is not None and last >= 5:
         if not _are_levels(inputs[0], outputs):
             return None
-        return Family(_read_rtmdet, max_overlap=0.6, classes=last - 4, **_RTMDET)  # type: ignore[arg-type]
+        return Family(_read_rtmdet, _RTMDET, max_overlap=0.6, classes=last - 4)
     return None
 
 

@@ -78,8 +78,8 @@ class PersonNetwork(nn.Module):
 
         Returns:
             ``(B, 4, A)`` distances from the anchor to the box's left, top, right and bottom side
-            in cells, and ``(B, A)`` scores in 0..1 of the likeliest wanted class. A runs over the levels in the order of
-            ``strides`` and row by row within a level.
+            in cells, and ``(B, A)`` scores in 0..1 of the likeliest wanted class. A runs over the
+            levels in the order of ``strides`` and row by row within a level.
         """
         dtype = next(self.parameters()).dtype
         x: Any = images.permute(0, 3, 1, 2).to(dtype) / 255

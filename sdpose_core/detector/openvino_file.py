@@ -11,7 +11,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from sdpose_core.detector.classes import class_numbers
-from sdpose_core.detector.families import Shape, family_of
+from sdpose_core.detector.families import Preparation, Shape, family_of
 from sdpose_core.detector.letterbox import Letterbox, canvas_for, paste_arrays
 from sdpose_core.detector.protocol import DetectorError, DetectorImage
 from sdpose_core.detector.yolo import BoxSettings, kept_boxes, size_of
@@ -80,7 +80,7 @@ class FileDetector:
         self._batches = batch is None
         self._fixed = (sides[0], sides[1]) if sides[0] and sides[1] else None
         try:
-            ready = _takes_pixels(model, family.bgr, family.mean, family.scale)
+            ready = _takes_pixels(model, family.image)
             self._requests = RequestPool(compile_model(ready, self.precision, threads))
             self.detect([np.full((64, 96, 3), 114, np.uint8)])
         except (RuntimeError, IndexError) as error:
@@ -116,7 +116,9 @@ class FileDetector:
         self, images: list[Image], canvas: tuple[int, int]
     ) -> tuple[NDArray[np.uint8], list[Letterbox]]:
         boxes = [
-            Letterbox.fit((image.shape[0], image.shape[1]), canvas, centred=self._family.centred)
+            Letterbox.fit(
+                (image.shape[0], image.shape[1]), canvas, centred=self._family.image.centred
+            )
             for image in images
         ]
         return paste_arrays(images, boxes, canvas), boxes
@@ -212,14 +214,14 @@ def _info(model: Any, *place: str) -> str:
     return str(model.get_rt_info(list(place)).astype(str)) if model.has_rt_info(list(place)) else ""
 
 
-def _takes_pixels(model: Any, bgr: bool, mean: tuple[float, ...], scale: tuple[float, ...]) -> Any:
+def _takes_pixels(model: Any, image: Preparation) -> Any:
     """The model for RGB images ``(B, H, W, 3)`` uint8."""
     from sdpose_core.hardware.openvino_models import pixels_in
 
     steps = pixels_in(model)
-    if bgr:
+    if image.bgr:
         steps.input().preprocess().reverse_channels()
-    steps.input().preprocess().mean(list(mean)).scale(list(scale))
+    steps.input().preprocess().mean(list(image.mean)).scale(list(image.scale))
     return steps.build()
 
 

@@ -214,7 +214,7 @@ class PoseStream:
         if requested and kept is not None:
             self._resume_token = requested
         # In a thread: the first one of a process may import ultralytics, which takes a second.
-        tracker = kept or await asyncio.to_thread(PeopleTracker)
+        tracker = kept if kept is not None else await asyncio.to_thread(PeopleTracker)
         tracker.smooth(Smoothing() if self._settings.smoothing else None)
         self._tracker = tracker
 
