@@ -33,14 +33,19 @@ def class_numbers(
     """
     if not names and count != 0 and {name.lower() for name in wanted} <= {PERSON}:
         return [0]
-    by_name = {str(label).strip().lower(): int(number) for number, label in names.items()}
+    by_name = {_plain(label): int(number) for number, label in names.items()}
     found = []
     for name in wanted or (PERSON,):
-        number = by_name.get(name.lower())
+        number = by_name.get(_plain(name))
         if number is None:
             number = _number(name, names, count, source)
         found.append(number)
     return list(dict.fromkeys(found))
+
+
+def _plain(label: str) -> str:
+    """In any case, and with the ``_`` that OpenVINO's lists of labels have for a space."""
+    return str(label).strip().lower().replace("_", " ")
 
 
 def _number(name: str, names: Mapping[int, str], count: int | None, source: str) -> int:
