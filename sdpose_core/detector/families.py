@@ -43,6 +43,8 @@ class Preparation:
     centred: bool
 
 
+RTMDET_LOWEST: Final = 0.25
+"""RTMDet gives four times as many boxes from 0.1 to 0.25 as above, few of them people."""
 _YOLO: Final = Preparation((0.0, 0.0, 0.0), (255.0, 255.0, 255.0), bgr=False, centred=True)
 _RTMDET: Final = Preparation(
     (103.53, 116.28, 123.675), (57.375, 57.12, 58.395), bgr=True, centred=False
@@ -58,12 +60,14 @@ class Family:
         image: How the input is prepared.
         max_overlap: Of non-maximum suppression; None where the network has suppressed already.
         classes: How many there are; None if the outputs do not say.
+        lowest: Boxes that score less are not worth a look, whatever the caller's threshold.
     """
 
     read: Read
     image: Preparation
     max_overlap: float | None = None
     classes: int | None = None
+    lowest: float = 0.0
 
 
 def family_of(inputs: Sequence[Shape], outputs: Sequence[Shape]) -> Family | None:
@@ -88,12 +92,14 @@ def family_of(inputs: Sequence[Shape], outputs: Sequence[Shape]) -> Family | Non
             return None
         return Family(_read_yolo, _YOLO, max_overlap=0.7, classes=rows - 4)
     if sorted(ranks) == [2, 3] and outputs[ranks.index(3)][-1] == 5:
-        return Family(_read_mmdeploy, _RTMDET)
+        return Family(_read_mmdeploy, _RTMDET, lowest=RTMDET_LOWEST)
     same = len({shape[-1] for shape in outputs}) == 1 if all(outputs) else False
     if len(ranks) > 1 and set(ranks) == {4} and same and last is not None and last >= 5:
         if not _are_levels(inputs[0], outputs):
             return None
-        return Family(_read_rtmdet, _RTMDET, max_overlap=0.6, classes=last - 4)
+        return Family(
+            _read_rtmdet, _RTMDET, max_overlap=0.6, classes=last - 4, lowest=RTMDET_LOWEST
+        )
     return None
 
 

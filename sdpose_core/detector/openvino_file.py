@@ -76,6 +76,7 @@ class FileDetector:
         self._family = family
         self._classes = class_numbers(classes, names, family.classes, str(path))
         self._boxes = boxes
+        self._min_score = max(boxes.min_score, family.lowest)
         batch, _, *sides = shapes[0][0]
         self._batches = batch is None
         self._fixed = (sides[0], sides[1]) if sides[0] and sides[1] else None
@@ -135,9 +136,7 @@ class FileDetector:
                 request.infer([part], share_inputs=True)
                 # Views of the request's memory, from which ``read`` copies what is kept.
                 outputs = [tensor.data for tensor in request.output_tensors]
-                found = list(
-                    self._family.read(outputs, canvas, self._classes, self._boxes.min_score)
-                )
+                found = list(self._family.read(outputs, canvas, self._classes, self._min_score))
             if len(found) != len(part):
                 raise DetectorError(
                     f"{self._path}: gave {len(found)} results for {len(part)} images"

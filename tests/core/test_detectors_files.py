@@ -11,8 +11,10 @@ import torch
 
 from sdpose_core import PoseEstimator
 from sdpose_core.detector import DetectorError, LoadedDetector, load_detector
+from sdpose_core.detector.families import RTMDET_LOWEST
 from sdpose_core.embedded import RTMDET
 from sdpose_core.types import Image
+from sdpose_core.vision.image_files import ImageLimits, decode_image
 from tests.core.detectors import random_model, save_pt
 from tests.core.onnx_detectors import NAMES, rtmdet, save_onnx, yolo
 
@@ -245,3 +247,16 @@ def test_estimator_takes_a_name(plain: Path) -> None:
     assert len(ready.detect([WIDE])[0]) == 1
     assert PoseEstimator(ready.backend, str(plain)).detector_name == "yolo"
     assert PoseEstimator(ready.backend, "none").detector is None
+
+
+def test_rtmdet_nano_finds_the_people() -> None:
+    from ultralytics.utils import ASSETS
+
+    detector = load_detector("rtmdet-nano", device="cpu", precision="fp32", min_score=0.1)
+    bus = decode_image((ASSETS / "bus.jpg").read_bytes(), ImageLimits())
+    [found] = detector.detect([bus])
+    expected = [[50, 398, 239, 901], [220, 407, 350, 856], [666, 348, 810, 871]]
+    sure = found.select(min_score=0.5)
+    order = np.argsort(sure.boxes[:, 0])
+    np.testing.assert_allclose(sure.boxes[order], expected, atol=4)
+    assert found.scores.min() > RTMDET_LOWEST

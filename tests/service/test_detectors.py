@@ -65,9 +65,7 @@ def moody(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> str:
     return "own_moody:Moody"
 
 
-async def test_factory_that_answers_rubbish(
-    moody: str, monkeypatch: pytest.MonkeyPatch
-) -> None:
+async def test_factory_that_answers_rubbish(moody: str, monkeypatch: pytest.MonkeyPatch) -> None:
     # Pytest keeps log records, with the images in their tracebacks.
     monkeypatch.setattr(logging.getLogger("service.telemetry.calls"), "propagate", False)
     estimator = build_estimator(quiet_settings(detector=moody, device="cpu"))
