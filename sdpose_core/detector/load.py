@@ -53,8 +53,8 @@ def load_detector(
         device: as of ``choose_hardware``, and so ``backend``.
         precision: ``"auto"`` is the fastest accurate one: fp16 on CUDA; with OpenVINO bf16 where
             the processor has it, else int8 for the embedded detector on an x86 with AVX2 (decision
-            7); otherwise fp32. ``"int8"`` is available only for the embedded detector with
-            OpenVINO.
+            7); otherwise, and for an ``.onnx`` or ``.xml`` file, fp32. ``"int8"`` is available only
+            for the embedded detector with OpenVINO.
         threads: processor threads of one call with OpenVINO; None leaves it to OpenVINO.
         cache_folder: where converted OpenVINO models are kept; by default the user's cache.
         classes: what to look for, names or numbers of the file, in one text with commas or

@@ -32,7 +32,7 @@ class FileDetector:
         path: An ``.onnx`` file, or an ``.xml`` file with its ``.bin`` beside it.
         name: The detector's name.
         classes: Names or numbers of what to look for; empty is ``person``.
-        precision: ``"auto"`` or one of ``FILE_PRECISIONS``.
+        precision: One of ``FILE_PRECISIONS``, or ``"auto"``: fp32.
         threads: Processor threads of one call; None leaves it to OpenVINO.
         boxes: Which boxes are kept.
 
@@ -70,7 +70,9 @@ class FileDetector:
             raise DetectorError(
                 f"{path}: names {len(names)} classes, but its output has {family.classes}"
             )
-        self.precision = choose_precision(precision, FILE_PRECISIONS)
+        # These networks give pixels, which in bf16 come in steps of two from 256 and four from 512.
+        wanted = "fp32" if precision == "auto" else precision
+        self.precision = choose_precision(wanted, FILE_PRECISIONS)
         self.name = name
         self._path = path
         self._family = family
