@@ -22,7 +22,7 @@ def class_numbers(
     """The numbers of the wanted classes in a detector's file, each once.
 
     Args:
-        wanted: Names in any case, or numbers; empty is ``person``, and class 0 of a file that
+        wanted: Names in any case, or numbers; empty is ``person``, which is class 0 of a file that
             names no classes.
         names: The file's names by number; empty if it has none.
         count: How many classes it has; None if the file does not say.
@@ -31,9 +31,9 @@ def class_numbers(
     Raises:
         DetectorError: the file has no such class.
     """
-    if not names and count != 0 and {name.lower() for name in wanted} <= {PERSON}:
-        return [0]
     by_name = {_plain(label): int(number) for number, label in names.items()}
+    if not names and count != 0:
+        by_name[PERSON] = 0
     found = []
     for name in wanted or (PERSON,):
         number = by_name.get(_plain(name))

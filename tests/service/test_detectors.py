@@ -14,9 +14,11 @@ import weakref
 from pathlib import Path
 
 import pytest
+from typer.testing import CliRunner
 
 from sdpose_core import PoseEstimator
 from service.access.keys import entry
+from service.cli.main import app
 from service.client import ErrorCode, RestPoseClient, Retry
 from service.runtime.models import build_estimator
 from tests.fakes import FakeEstimator, marked_png
@@ -175,6 +177,16 @@ def test_predicting_imports_no_ultralytics(
     )
     assert done.returncode == 0, done.stderr
     assert len(json.loads(done.stdout)["people"]) >= 3
+
+
+def test_command_names_the_class_that_is_not_there(bus: bytes, tmp_path: Path) -> None:
+    (tmp_path / "bus.jpg").write_bytes(bus)
+    words = ["--detector", "rtmdet-nano", "--detector-classes", "person,dog"]
+    done = CliRunner().invoke(app, ["predict", str(tmp_path / "bus.jpg"), *words])
+    assert done.exit_code == 2
+    [line] = done.stderr.splitlines()
+    assert line.startswith("sdpose predict: ")
+    assert "no class 'dog': the file does not name its classes and has 1" in line
 
 
 @pytest.fixture(scope="module")
