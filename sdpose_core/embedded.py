@@ -13,6 +13,7 @@ from safetensors import safe_open
 
 WEIGHTS: Final = Path(__file__).parent / "weights"
 DETECTOR: Final = WEIGHTS / "person-n.safetensors"
+RTMDET: Final = WEIGHTS / "rtmdet-nano.onnx"
 
 OFFICIAL_HELP: Final = (
     "download the published checkpoint from the links in the README of "
@@ -62,6 +63,9 @@ EMBEDDED_COSTS: Final = {"sdpose-lite": Cost(1_307_748, 0.302, 0.302, None, None
 """Costs of embedded networks smaller than their preset, such as one without its transformer."""
 DETECTOR_PARAMETERS: Final = 2_597_051
 DETECTOR_GMACS: Final = 3.218
+RTMDET_PARAMETERS: Final = 985_927
+RTMDET_GMACS: Final = 0.308
+"""Of an image of 320 x 320, its only size."""
 LICENCE: Final = "AGPL-3.0-or-later"
 
 
@@ -88,27 +92,33 @@ def list_models() -> list[dict[str, Any]]:
                 "licence": facts.get("licence", LICENCE) if path else None,
             }
         )
-    entries.append(_detector())
-    return entries
+    return entries + _detectors()
 
 
-def _detector() -> dict[str, Any]:
+def _detectors() -> list[dict[str, Any]]:
     facts = embedded_facts(DETECTOR)
     evaluation = facts.get("evaluation", {})
-    return {
+    ours = {
         "name": "embedded",
-        "kind": "detector",
-        "embedded": True,
         "file_bytes": _size(DETECTOR),
         "parameters": DETECTOR_PARAMETERS,
         "gmacs": DETECTOR_GMACS,
-        "gmacs_no_attention": None,
-        "paper_gflops": None,
-        "paper_ap": None,
         "ap": evaluation.get("ap"),
         "evaluated_on": evaluation.get("dataset"),
         "licence": facts.get("licence"),
     }
+    rtmdet = {
+        "name": RTMDET.stem,
+        "file_bytes": _size(RTMDET),
+        "parameters": RTMDET_PARAMETERS,
+        "gmacs": RTMDET_GMACS,
+        "ap": None,
+        "evaluated_on": None,
+        "licence": "Apache-2.0 (OpenMMLab, RTMPose project)",
+    }
+    same = {"kind": "detector", "embedded": True}
+    unknown = {"gmacs_no_attention": None, "paper_gflops": None, "paper_ap": None}
+    return [{**same, **unknown, **one} for one in (ours, rtmdet)]
 
 
 def _size(path: Path | None) -> int | None:

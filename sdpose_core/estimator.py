@@ -14,7 +14,7 @@ from numpy.typing import ArrayLike
 from torch import Tensor
 
 from sdpose_core.checkpoints import DEFAULT_STUDENT, load_student
-from sdpose_core.detector import PersonDetector, load_detector
+from sdpose_core.detector import PersonDetector, as_detector, load_detector
 from sdpose_core.hardware.backends import PoseBackend, make_backend
 from sdpose_core.hardware.batches import run_in_batches
 from sdpose_core.hardware.frames import Frame, Uploader, is_alive
@@ -51,7 +51,7 @@ class PoseEstimator:
 
     Args:
         backend: The student, ready to run.
-        detector: Finds the people; without one every call needs ``boxes``.
+        detector: Finds the people, or its name; without one every call needs ``boxes``.
         config: The student's sizes and cycles; None uses the backend's, else SDPose-T's.
         student_name: The student's name in answers.
         scores: Computes keypoint scores from all peaks and positions of a person; without one each
@@ -65,7 +65,7 @@ class PoseEstimator:
     def __init__(
         self,
         backend: PoseBackend,
-        detector: PersonDetector | None = None,
+        detector: PersonDetector | str | os.PathLike[str] | None = None,
         *,
         config: StudentConfig | None = None,
         student_name: str = "student",
@@ -75,7 +75,7 @@ class PoseEstimator:
         max_batch: int | None = None,
     ) -> None:
         self.backend = backend
-        self.detector = detector
+        self.detector = as_detector(detector, LOWEST_BOX)
         self.config = config or getattr(backend, "config", None) or PRESETS["sdpose-t"]
         self.student_name = student_name
         self.answered = partial(people_of, rank=rank)
@@ -107,6 +107,7 @@ class PoseEstimator:
         max_refinement: float | None = MAX_REFINEMENT,
         max_batch: int | None = None,
         detector_size: int = 640,
+        detector_classes: str | Sequence[str | int] = (),
     ) -> PoseEstimator:
         """An estimator from names or files.
 
@@ -121,6 +122,7 @@ class PoseEstimator:
             max_refinement: As in the class.
             max_batch: As in the class.
             detector_size: Longest side of the detector's input, a multiple of 32.
+            detector_classes: What to look for, names or numbers of its file; by default person.
 
         Raises:
             ValueError: an unknown name or a file that cannot be used (``CheckpointError`` and
@@ -143,6 +145,7 @@ class PoseEstimator:
                 precision=precision,
                 min_score=LOWEST_BOX,
                 input_size=detector_size,
+                classes=detector_classes,
             )
         made = cls(
             pose,

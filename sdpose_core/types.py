@@ -22,6 +22,11 @@ Floats: TypeAlias = NDArray[np.float32]
 NO_DETECTOR: Final = "none"
 """Name in the place of a detector's if there is none."""
 
+Ids: TypeAlias = NDArray[np.int64]
+"""Who people are over time, ``(N,)``."""
+NO_ID: Final = 0
+"""The id of a person seen only once so far; ids count from 1."""
+
 
 def check_image(image: Any, name: str = "image") -> Image:
     """Return ``image`` if it is an RGB uint8 array ``(height, width, 3)`` with at least one pixel.

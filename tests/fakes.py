@@ -45,6 +45,7 @@ class FakeEstimator:
     broken: str = ""
     fits: int = 1000
     skeleton: Skeleton = COCO17
+    detector: None = None
     student_name: str = "fake-student"
     detector_name: str = "fake-detector"
     backend_name: str = "fake"

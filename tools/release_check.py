@@ -33,6 +33,7 @@ _WEIGHTS = {
         "person-n.safetensors",
         "person-n-int8.xml",
         "person-n-int8.bin",
+        "rtmdet-nano.onnx",
     )
 }
 _NEEDED = _WEIGHTS | {

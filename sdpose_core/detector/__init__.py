@@ -1,13 +1,20 @@
-"""Finding people: the protocol, and the included YOLO detectors."""
+"""Finding people: the protocol, the included detectors, and those of other projects."""
 
-from sdpose_core.detector.load import load_detector
-from sdpose_core.detector.protocol import DetectorError, DetectorImage, PersonDetector
+from sdpose_core.detector.load import as_detector, load_detector
+from sdpose_core.detector.protocol import (
+    DetectorError,
+    DetectorImage,
+    LoadedDetector,
+    PersonDetector,
+)
 from sdpose_core.detector.yolo import YoloPersonDetector
 
 __all__ = [
     "DetectorError",
     "DetectorImage",
+    "LoadedDetector",
     "PersonDetector",
     "YoloPersonDetector",
+    "as_detector",
     "load_detector",
 ]

@@ -10,7 +10,8 @@ from typing import Any
 import torch
 from safetensors.torch import save_file
 
-from sdpose_core.detector.network import PERSON, keep_person_row, person_index
+from sdpose_core.detector.classes import PERSON, class_numbers
+from sdpose_core.detector.network import keep_rows
 from sdpose_core.detector.protocol import DetectorError
 from sdpose_core.detector.weights import FORMAT, build, plan_of, read_pt
 from sdpose_core.files.whole_file import whole_file
@@ -40,7 +41,7 @@ def write_embedded(
     """
     source = Path(pt)
     model, names = read_pt(source)
-    keep_person_row(model, person_index(names, str(source)))
+    keep_rows(model, class_numbers((), names, len(names), str(source)))
     plan = plan_of(model)
     state = {
         key: (value.half() if value.is_floating_point() else value).contiguous()

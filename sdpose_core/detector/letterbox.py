@@ -4,8 +4,8 @@ Two spaces, both in pixels with box coordinates measured at pixel edges (0 is th
 first pixel, ``width`` the right edge of the last one):
 
 - *image*: the original image;
-- *input*: the network's canvas. The image is scaled with its aspect kept and centred; the rest is
-  grey 114, the value that the networks were trained with.
+- *input*: the network's canvas. The image is scaled with its aspect kept, in the middle or at the
+  top left; the rest is grey 114, the value that the networks were trained with.
 
 Both directions are implemented only here.
 """
@@ -44,9 +44,16 @@ class Letterbox:
     offset: tuple[int, int]
 
     @classmethod
-    def fit(cls, image_size: tuple[int, int], canvas: tuple[int, int]) -> Letterbox:
-        """Place an image on a canvas, both ``(height, width)``; small images are upscaled."""
+    def fit(
+        cls, image_size: tuple[int, int], canvas: tuple[int, int], *, centred: bool = True
+    ) -> Letterbox:
+        """Place an image on a canvas, both ``(height, width)``; small images are upscaled.
+
+        Not ``centred`` is at the top left.
+        """
         scaled = _scaled(image_size, canvas)
+        if not centred:
+            return cls(image_size, scaled, (0, 0))
         offset = ((canvas[0] - scaled[0]) // 2, (canvas[1] - scaled[1]) // 2)
         return cls(image_size, scaled, offset)
 

@@ -5,13 +5,13 @@ It differs from ultralytics' own forward pass in two ways:
 - It is stateless. Ultralytics' detection head stores the anchor grid of the last input shape, so
   two threads with inputs of different shape can see each other's grid. Here the caller (``decode``)
   computes the grid from the input shape alone.
-- It detects persons only: the other rows of the class layers are removed, which leaves the person
-  scores unchanged and saves a little work.
+- It detects the wanted classes only, by default persons: the other rows of the class layers are
+  removed, which leaves the scores of the rest unchanged and saves a little work.
 """
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from functools import lru_cache
 from typing import Any, cast
 
@@ -22,24 +22,9 @@ from torch import Tensor, nn
 
 from sdpose_core.detector.protocol import DetectorError
 
-PERSON = "person"
 
-
-def person_index(names: Mapping[int, str], source: str) -> int:
-    """The class number of ``person`` in a detector's class names.
-
-    Raises:
-        DetectorError: there is no such class.
-    """
-    for index, label in names.items():
-        if str(label).strip().lower() == PERSON:
-            return int(index)
-    shown = ", ".join(str(label) for label in list(names.values())[:5]) or "none"
-    raise DetectorError(f"{source}: the detector has no class named 'person' (classes: {shown})")
-
-
-def keep_person_row(model: nn.Module, index: int) -> None:
-    """Cut the class layers of an ultralytics detection model down to the one row of ``index``.
+def keep_rows(model: nn.Module, classes: Sequence[int]) -> None:
+    """Cut the class layers of an ultralytics detection model down to the rows of ``classes``.
 
     The hidden layers keep their width. Works in place on every branch of the head.
     """
@@ -47,12 +32,12 @@ def keep_person_row(model: nn.Module, index: int) -> None:
     for branch in ("cv3", "one2one_cv3"):
         for level in getattr(head, branch, None) or ():
             rows: nn.Conv2d = level[-1]
-            rows.out_channels = 1
-            rows.weight = nn.Parameter(rows.weight.detach()[index : index + 1].clone())
+            rows.out_channels = len(classes)
+            rows.weight = nn.Parameter(rows.weight.detach()[list(classes)].clone())
             if rows.bias is not None:
-                rows.bias = nn.Parameter(rows.bias.detach()[index : index + 1].clone())
-    head.nc = 1
-    head.no = 1 + 4 * head.reg_max
+                rows.bias = nn.Parameter(rows.bias.detach()[list(classes)].clone())
+    head.nc = len(classes)
+    head.no = len(classes) + 4 * head.reg_max
 
 
 def _head(model: nn.Module) -> Any:
@@ -60,10 +45,10 @@ def _head(model: nn.Module) -> Any:
 
 
 class PersonNetwork(nn.Module):
-    """A fused YOLOv8, YOLO11 or YOLO26 detection network that scores persons.
+    """A fused YOLOv8, YOLO11 or YOLO26 detection network that scores the wanted classes.
 
     Args:
-        model: an ultralytics ``DetectionModel`` whose head has one class (``keep_person_row``).
+        model: an ultralytics ``DetectionModel`` whose head has the wanted classes (``keep_rows``).
             It is fused and changed in place; do not use it afterwards.
 
     Attributes:
@@ -93,8 +78,8 @@ class PersonNetwork(nn.Module):
 
         Returns:
             ``(B, 4, A)`` distances from the anchor to the box's left, top, right and bottom side
-            in cells, and ``(B, A)`` person scores in 0..1. A runs over the levels in the order of
-            ``strides`` and row by row within a level.
+            in cells, and ``(B, A)`` scores in 0..1 of the likeliest wanted class. A runs over the
+            levels in the order of ``strides`` and row by row within a level.
         """
         dtype = next(self.parameters()).dtype
         x: Any = images.permute(0, 3, 1, 2).to(dtype) / 255
@@ -105,7 +90,9 @@ class PersonNetwork(nn.Module):
             outputs.append(x if layer.i in self.kept else None)
         branch = head.one2many if self.needs_nms else head.one2one
         raw = head.forward_head(self._inputs(head, x, outputs), **branch)
-        return head.dfl(raw["boxes"]), raw["scores"].sigmoid().squeeze(1)
+        scores = raw["scores"].sigmoid()
+        best = scores.squeeze(1) if scores.shape[1] == 1 else scores.amax(1)
+        return head.dfl(raw["boxes"]), best
 
     @staticmethod
     def _inputs(layer: Any, previous: Any, outputs: list[Any]) -> Any:

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from typing import Protocol, TypeAlias
 
 from torch import Tensor
@@ -14,14 +14,14 @@ DetectorImage: TypeAlias = Image | Tensor
 
 
 class DetectorError(ValueError):
-    """A detector cannot be loaded: the message names the file and the reason in one sentence."""
+    """A detector cannot be loaded, or its answers cannot be used: one sentence names it and why."""
 
 
 class PersonDetector(Protocol):
     """Finds people in images. Any number of threads may call ``detect`` at the same time.
 
-    A detector with another network and another licence (say, one read from an ONNX file) only needs
-    these members; ``load_detector`` is the only place that would have to know it.
+    A detector with another network and another licence only needs these members; a factory that
+    makes it is named as ``package.module:factory`` (docs/detectors.md).
     """
 
     @property
@@ -38,4 +38,27 @@ class PersonDetector(Protocol):
         Raises:
             ValueError: something is not an RGB uint8 image; the message names its position.
         """
+        ...
+
+
+class LoadedDetector(PersonDetector, Protocol):
+    """What ``load_detector`` returns: a detector that also says where it runs."""
+
+    @property
+    def backend(self) -> str:
+        """``torch``, ``openvino`` or ``factory``."""
+        ...
+
+    @property
+    def device(self) -> str:
+        """Where the network runs, such as ``cpu`` or ``cuda:0``."""
+        ...
+
+    @property
+    def precision(self) -> str:
+        """Number format of the network, such as ``fp32``."""
+        ...
+
+    def network_alone(self, images: Sequence[DetectorImage]) -> Callable[[], object]:
+        """A call that runs the network on these images of one size and nothing else, for timing."""
         ...

@@ -1,6 +1,6 @@
 """Detector files: which ones may be read, and how they become a network.
 
-Two kinds:
+Kinds:
 
 - ``.safetensors``, our own: plain numbers, with the network's architecture in the metadata. Reading
   one never runs code from it. The embedded detector is one.
@@ -8,6 +8,7 @@ Two kinds:
   restricted mode, which builds only the known layers of torch and ultralytics and rejects every
   other file. That limits a malicious file to the network it describes; still, use ``.pt`` files
   from trusted sources only, and convert them with ``sdpose convert-detector`` for use on a server.
+- ``.onnx`` and OpenVINO's ``.xml``, of other projects too: ``openvino_file``.
 """
 
 from __future__ import annotations
@@ -18,28 +19,27 @@ import os
 import pickle
 import warnings
 import zipfile
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any, cast
+from typing import Any, Final, cast
 
 from safetensors import SafetensorError, safe_open
 from torch import Tensor, nn
 
-from sdpose_core.detector.network import (
-    PERSON,
-    PersonNetwork,
-    keep_person_row,
-    load_state,
-    person_index,
-)
+from sdpose_core.detector.classes import PERSON, class_numbers
+from sdpose_core.detector.factory import factory_file, is_factory
+from sdpose_core.detector.network import PersonNetwork, keep_rows, load_state
 from sdpose_core.detector.protocol import DetectorError
 from sdpose_core.detector.ultralytics_quiet import ultralytics_tasks
-from sdpose_core.embedded import DETECTOR
+from sdpose_core.embedded import DETECTOR, RTMDET
 from sdpose_core.messages import error_line
 
 FORMAT = "sdpose-detector/1"
 EMBEDDED = "embedded"
+OURS: Final = {0: PERSON}
+"""The classes of our own files."""
+OPENVINO_FILES: Final = (".onnx", ".xml")
 EMBEDDED_INT8_PATH = DETECTOR.with_name("person-n-int8.xml")
 """The same network quantised, an OpenVINO model (``tools/quantise_detector.py``)."""
 
@@ -72,23 +72,29 @@ class DetectorFile:
     name: str
 
     def digest(self) -> str:
-        return hashlib.sha256(self.path.read_bytes()).hexdigest()
+        digest = hashlib.sha256(self.path.read_bytes())
+        weights = self.path.with_suffix(".bin")
+        if self.path.suffix == ".xml" and weights.is_file():
+            digest.update(weights.read_bytes())
+        return digest.hexdigest()
 
-    def network(self) -> PersonNetwork:
-        """The person network, fused, on the CPU in fp32.
+    def network(self, classes: Sequence[str] = ()) -> PersonNetwork:
+        """The network for ``classes`` (``class_numbers``), fused, on the CPU in fp32.
 
         Raises:
             DetectorError: the file cannot be used; one sentence says why.
         """
         if self.path.suffix == ".safetensors":
+            class_numbers(classes, OURS, len(OURS), str(self.path))
             return PersonNetwork(read_safetensors(self.path))
         model, names = read_pt(self.path)
-        keep_person_row(model, person_index(names, str(self.path)))
+        keep_rows(model, class_numbers(classes, names, len(names), str(self.path)))
         return PersonNetwork(model)
 
 
 def find_detector(name_or_path: str | os.PathLike[str]) -> DetectorFile:
-    """The file behind ``"embedded"``, a path, or the name of a published ultralytics detector.
+    """The file behind ``"embedded"``, ``"rtmdet-nano"``, a path, a factory's module, or the name
+    of a published ultralytics detector.
 
     A published one (such as ``yolo11n.pt``) found neither here nor in ultralytics' weights folder
     is downloaded by ultralytics into that folder.
@@ -101,11 +107,16 @@ def find_detector(name_or_path: str | os.PathLike[str]) -> DetectorFile:
         if not DETECTOR.is_file():
             raise DetectorError(f"the embedded detector is missing: no file {DETECTOR}")
         return DetectorFile(DETECTOR, DETECTOR.stem)
+    if given == RTMDET.stem:
+        return DetectorFile(RTMDET, RTMDET.stem)
+    if is_factory(given):
+        return DetectorFile(factory_file(given), given)
     path = Path(given)
-    if path.suffix not in (".pt", ".safetensors"):
+    if path.suffix not in (".pt", ".safetensors", *OPENVINO_FILES):
         raise DetectorError(
-            f"{given}: expected {EMBEDDED!r}, a .safetensors or .pt file, or the name of a "
-            "published ultralytics detector such as 'yolo11n.pt'"
+            f"{given}: expected {EMBEDDED!r}, {RTMDET.stem!r}, a .safetensors, .pt, .onnx or .xml "
+            "file, package.module:factory, or the name of a published ultralytics detector such as "
+            "'yolo11n.pt'"
         )
     if not path.exists() and path.suffix == ".pt" and path.name == given:
         path = _download(given)
@@ -205,7 +216,7 @@ def build(plan: Mapping[str, Any], source: str) -> nn.Module:
         model: nn.Module = tasks.DetectionModel(json.loads(json.dumps(plan)), verbose=False)
     except (ValueError, TypeError, KeyError, IndexError, RuntimeError) as error:
         raise DetectorError(f"{source}: its plan does not describe a network ({error})") from error
-    keep_person_row(model, 0)
+    keep_rows(model, [0])
     return model
 
 

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Iterator, Sequence
+from dataclasses import dataclass
 from typing import Any
 
 import cv2
@@ -18,8 +19,48 @@ from sdpose_core.types import Detections, Floats, check_image
 
 ABOVE_ALL = 2.0
 """A threshold that no score reaches."""
+MAX_OVERLAP = 0.7
 MAX_CANDIDATES = 3000
 """Maximum boxes per image that enter non-maximum suppression, best first."""
+
+
+@dataclass(frozen=True, slots=True)
+class BoxSettings:
+    """Which boxes a detector keeps, and how large its input is.
+
+    Attributes:
+        min_score: boxes scoring less are dropped.
+        max_overlap: of two boxes with a larger intersection over union only the better one is kept;
+            None is the detector's own.
+        max_people: maximum boxes kept per image, best first.
+        input_size: longest side of the network's input in pixels, a multiple of 32.
+        square: pad every image to a square input, instead of the smallest one that fits.
+
+    Raises:
+        ValueError: a value out of range.
+    """
+
+    min_score: float = 0.25
+    max_overlap: float | None = None
+    max_people: int = 100
+    input_size: int = 640
+    square: bool = False
+
+    def __post_init__(self) -> None:
+        if self.input_size < 64 or self.input_size % 32:
+            raise ValueError(
+                f"input_size: expected a multiple of 32, at least 64, got {self.input_size}"
+            )
+        if not 0 < self.min_score < 1:
+            raise ValueError(f"min_score: expected a value between 0 and 1, got {self.min_score}")
+        if self.max_overlap is not None and not 0 < self.max_overlap <= 1:
+            raise ValueError(f"max_overlap: expected a value in (0, 1], got {self.max_overlap}")
+        if self.max_people < 1:
+            raise ValueError(f"max_people: expected at least 1, got {self.max_people}")
+
+    def overlap(self, usual: float | None) -> float | None:
+        """``max_overlap``, by default ``usual``; None without suppression."""
+        return usual if usual is None or self.max_overlap is None else self.max_overlap
 
 
 class YoloPersonDetector:
@@ -31,41 +72,14 @@ class YoloPersonDetector:
     Args:
         runner: the network on its hardware.
         name: the detector's name.
-        min_score: boxes scoring less are dropped.
-        max_overlap: of two boxes with a larger intersection over union only the better one is kept.
-        max_people: maximum boxes kept per image, best first.
-        input_size: longest side of the network's input in pixels, a multiple of 32.
-        square: pad every image to a square input, instead of the smallest one that fits.
+        boxes: which boxes are kept.
     """
 
-    def __init__(
-        self,
-        runner: Runner,
-        name: str,
-        *,
-        min_score: float = 0.25,
-        max_overlap: float = 0.7,
-        max_people: int = 100,
-        input_size: int = 640,
-        square: bool = False,
-    ) -> None:
-        if input_size < 64 or input_size % 32:
-            raise ValueError(
-                f"input_size: expected a multiple of 32, at least 64, got {input_size}"
-            )
-        if not 0 < min_score < 1:
-            raise ValueError(f"min_score: expected a value between 0 and 1, got {min_score}")
-        if not 0 < max_overlap <= 1:
-            raise ValueError(f"max_overlap: expected a value in (0, 1], got {max_overlap}")
-        if max_people < 1:
-            raise ValueError(f"max_people: expected at least 1, got {max_people}")
+    def __init__(self, runner: Runner, name: str, boxes: BoxSettings) -> None:
         self._runner = runner
         self._name = name
-        self._min_score = min_score
-        self._max_overlap = max_overlap
-        self._max_people = max_people
-        self._input_size = input_size
-        self._square = square
+        self._boxes = boxes
+        self._max_overlap = boxes.overlap(MAX_OVERLAP) if runner.needs_nms else None
 
     @property
     def name(self) -> str:
@@ -94,7 +108,7 @@ class YoloPersonDetector:
         """
         groups: dict[tuple[int, int], list[int]] = {}
         for position, image in enumerate(images):
-            canvas = canvas_for(_size(image, position), self._input_size, square=self._square)
+            canvas = self._canvas(size_of(image, position))
             groups.setdefault(canvas, []).append(position)
         results: dict[int, Detections] = {}
         for canvas, positions in groups.items():
@@ -104,35 +118,47 @@ class YoloPersonDetector:
 
     def network_alone(self, images: Sequence[DetectorImage]) -> Callable[[], object]:
         """A call that runs the network on these images of one size and nothing else, for timing."""
-        canvas = canvas_for(_size(images[0], 0), self._input_size, square=self._square)
+        canvas = self._canvas(size_of(images[0], 0))
         boxes = [Letterbox.fit((image.shape[0], image.shape[1]), canvas) for image in images]
         batch = _paste(images, boxes, canvas)
         return lambda: self._runner.candidates(batch, ABOVE_ALL)
+
+    def _canvas(self, size: tuple[int, int]) -> tuple[int, int]:
+        return canvas_for(size, self._boxes.input_size, square=self._boxes.square)
 
     def _detect_batch(
         self, images: Sequence[DetectorImage], canvas: tuple[int, int]
     ) -> Iterator[Detections]:
         boxes = [Letterbox.fit((image.shape[0], image.shape[1]), canvas) for image in images]
-        found = self._runner.candidates(_paste(images, boxes, canvas), self._min_score)
+        found = self._runner.candidates(_paste(images, boxes, canvas), self._boxes.min_score)
         centres, steps = anchor_grid(*canvas, self._runner.strides)
         corners = decode(found.distances, centres[found.anchor], steps[found.anchor])
         for position, box in enumerate(boxes):
             mine = found.image == position
-            yield self._finish(corners[mine], found.scores[mine], box)
+            yield kept_boxes(
+                corners[mine], found.scores[mine], box, self._max_overlap, self._boxes.max_people
+            )
 
-    def _finish(self, corners: Floats, scores: Floats, box: Letterbox) -> Detections:
-        order = np.argsort(-scores, kind="stable")[:MAX_CANDIDATES]
-        corners, scores = corners[order], scores[order]
-        if self._runner.needs_nms:
-            kept = suppress(corners, scores, self._max_overlap)
-            corners, scores = corners[kept], scores[kept]
-        inside = box.input_to_image(corners)
-        solid = (
-            np.isfinite(inside).all(axis=1)
-            & (inside[:, 2] > inside[:, 0])
-            & (inside[:, 3] > inside[:, 1])
-        )
-        return Detections(inside[solid][: self._max_people], scores[solid][: self._max_people])
+
+def kept_boxes(
+    corners: Floats, scores: Floats, box: Letterbox, max_overlap: float | None, max_people: int
+) -> Detections:
+    """Boxes of a canvas, ``(N, 4)`` xyxy, as detections in the image, best first.
+
+    ``max_overlap`` None leaves all: the network has suppressed already.
+    """
+    order = np.argsort(-scores, kind="stable")[:MAX_CANDIDATES]
+    corners, scores = corners[order], scores[order]
+    if max_overlap is not None:
+        kept = suppress(corners, scores, max_overlap)
+        corners, scores = corners[kept], scores[kept]
+    inside = box.input_to_image(corners)
+    solid = (
+        np.isfinite(inside).all(axis=1)
+        & (inside[:, 2] > inside[:, 0])
+        & (inside[:, 3] > inside[:, 1])
+    )
+    return Detections(inside[solid][:max_people], scores[solid][:max_people])
 
 
 def suppress(boxes: Floats, scores: Floats, max_overlap: float) -> np.ndarray[Any, np.dtype[Any]]:
@@ -149,7 +175,8 @@ def suppress(boxes: Floats, scores: Floats, max_overlap: float) -> np.ndarray[An
     return np.asarray(kept, np.int64).ravel()
 
 
-def _size(image: DetectorImage, position: int) -> tuple[int, int]:
+def size_of(image: DetectorImage, position: int) -> tuple[int, int]:
+    """Height and width of an image; raises ``ValueError`` that names its position."""
     if isinstance(image, Tensor):
         shape = tuple(image.shape)
         if image.dtype != torch.uint8 or len(shape) != 3 or shape[2] != 3 or 0 in shape:

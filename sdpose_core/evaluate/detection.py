@@ -16,7 +16,7 @@ import cv2
 import numpy as np
 
 from sdpose_core.data.coco_file import read_coco
-from sdpose_core.detector import YoloPersonDetector
+from sdpose_core.detector import LoadedDetector
 from sdpose_core.types import Detections, Image
 from sdpose_core.vision.geometry import box_overlaps
 
@@ -64,7 +64,7 @@ class PeopleNumbers:
     tall_recall: float
 
 
-def measure_people(detector: YoloPersonDetector, annotated: Annotated) -> PeopleNumbers:
+def measure_people(detector: LoadedDetector, annotated: Annotated) -> PeopleNumbers:
     """Measure a detector that was loaded with a low ``min_score`` (0.001)."""
     found = find_people(detector, annotated)
     return PeopleNumbers(
@@ -118,6 +118,6 @@ def tall_recall(found: dict[int, Detections], annotated: Annotated) -> float:
     return hit / total if total else 0.0
 
 
-def find_people(detector: YoloPersonDetector, annotated: Annotated) -> dict[int, Detections]:
+def find_people(detector: LoadedDetector, annotated: Annotated) -> dict[int, Detections]:
     """Detections by image id, one image at a time."""
     return {number: detector.detect([image])[0] for number, image in annotated.pictures.items()}

@@ -17,7 +17,7 @@ from numpy.typing import NDArray
 
 from sdpose_core.detector.ultralytics_quiet import ultralytics_tasks
 from sdpose_core.skeleton import COCO17
-from sdpose_core.types import Floats, Poses
+from sdpose_core.types import NO_ID, Floats, Ids, Poses
 from sdpose_core.vision.oks import oks_matrix
 
 ultralytics_tasks()  # the import of ultralytics itself, without its side effects
@@ -25,11 +25,7 @@ from ultralytics.trackers.basetrack import TrackState  # noqa: E402
 from ultralytics.trackers.byte_tracker import BYTETracker, STrack  # noqa: E402
 from ultralytics.trackers.utils.matching import iou_distance, linear_assignment  # noqa: E402
 
-__all__ = ["NO_ID", "Ids", "PoseByteTracker", "iou_distance", "linear_assignment"]
-
-Ids = NDArray[np.int64]
-NO_ID: Final = 0
-"""The id of a person seen only once so far; ids count from 1."""
+__all__ = ["PoseByteTracker", "iou_distance", "linear_assignment"]
 
 WIDER: Final = 2.0
 """COCO's sigmas describe how annotators differ; between two frames people also move."""

@@ -7,9 +7,8 @@ from typing import Final
 
 import numpy as np
 
-from sdpose_core.tracking.association import NO_ID, Ids, PoseByteTracker
 from sdpose_core.tracking.smoothing import JointFilter, Smoothing
-from sdpose_core.types import Floats, Poses
+from sdpose_core.types import NO_ID, Floats, Ids, Poses
 
 DEFAULT_SMOOTHING: Final = Smoothing()
 _SHORTEST_S: Final = 1e-3
@@ -37,6 +36,9 @@ class PeopleTracker:
     """One stream. Not for several threads at once."""
 
     def __init__(self, config: TrackingConfig | None = None) -> None:
+        # Imported here, as it imports ultralytics, which nothing else may need.
+        from sdpose_core.tracking.association import PoseByteTracker
+
         self._config = config or TrackingConfig()
         self._tracker = PoseByteTracker(
             self._config.new_track_score, pose_weight=self._config.pose_weight

@@ -10,8 +10,9 @@ from typing import Any, Final
 import torch
 import yaml
 
+from sdpose_core.detector.classes import class_numbers
 from sdpose_core.detector.embed import write_embedded
-from sdpose_core.detector.network import keep_person_row, person_index
+from sdpose_core.detector.network import keep_rows
 from sdpose_core.detector.protocol import DetectorError
 from sdpose_core.detector.ultralytics_quiet import ultralytics_tasks
 from sdpose_core.detector.weights import find_detector, read_pt
@@ -72,7 +73,7 @@ def single_class_start(start: str, folder: Path) -> Path:
     if source.suffix != ".pt":
         raise DetectorError(f"{source}: training starts from an ultralytics .pt file")
     model, names = read_pt(source)
-    keep_person_row(model, person_index(names, str(source)))
+    keep_rows(model, class_numbers((), names, len(names), str(source)))
     described: Any = model
     described.names = {0: "person"}
     described.nc = 1

@@ -48,9 +48,11 @@ def predict_archive(
     from sdpose_core.commands.predict import Interrupted
 
     options = replace(options, digests=model_digests(options.pretrained))
+    classes = options.pretrained.get("detector_classes")
     made_with = {
         "student": options.pretrained["student"],
         "detector": options.pretrained["detector"],
+        **({"detector_classes": classes} if classes else {}),
         **options.digests,
         **options.estimate,
         "track": options.track,

@@ -34,6 +34,7 @@ def bare_estimator() -> PoseEstimator:
         precision=settings.precision,
         max_batch=settings.max_batch,
         detector_size=settings.detector_size,
+        detector_classes=settings.detector_classes,
     )
     estimator.warm_up()
     return estimator

@@ -26,7 +26,15 @@ if TYPE_CHECKING:
     from service.client.rest_client import RestPoseClient
 
 
-_IN_PROCESS = ("student", "device", "backend", "precision", "unbounded", "detector_size")
+_IN_PROCESS = (
+    "student",
+    "device",
+    "backend",
+    "precision",
+    "unbounded",
+    "detector_size",
+    "detector_classes",
+)
 """Options that say how a student runs here, which cannot be requested from a server."""
 
 
@@ -44,6 +52,7 @@ def evaluate(
             "any but 'given' means the server's own."
         ),
     ] = "given",
+    detector_classes: options.DetectorClasses = "",
     boxes: Annotated[
         Path | None,
         typer.Option(help="COCO detection results whose person boxes are used instead."),
@@ -106,7 +115,7 @@ def evaluate(
         options.reject_typed(context, _IN_PROCESS, why)
     given = detector == "given" and boxes is None
     finder = "none" if given or boxes is not None else detector
-    models = options.Models(student, finder, device, backend, precision)
+    models = options.Models(student, finder, device, backend, precision, detector_classes)
     try:
         with ExitStack() as closing:
             _check_place(annotations, images)

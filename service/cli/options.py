@@ -17,7 +17,18 @@ if TYPE_CHECKING:
 
 Student: TypeAlias = Annotated[str, typer.Option(help="Pose model, a name or a path.")]
 Detector: TypeAlias = Annotated[
-    str, typer.Option(help="Person detector: embedded, a path, or a name as yolo11n.pt.")
+    str,
+    typer.Option(
+        help="Person detector: embedded, rtmdet-nano, a file (.safetensors, .pt, .onnx, .xml), a "
+        "name as yolo11n.pt, or package.module:factory."
+    ),
+]
+DetectorClasses: TypeAlias = Annotated[
+    str,
+    typer.Option(
+        metavar="NAME,...",
+        help="Classes of the detector's file to look for, names or numbers; person if not given.",
+    ),
 ]
 Device: TypeAlias = Annotated[str, typer.Option(help="auto, cpu, cuda or cuda:N.")]
 Backend: TypeAlias = Annotated[str, typer.Option(help="auto, torch or openvino.")]
@@ -52,6 +63,7 @@ class Models:
     device: str
     backend: str = "auto"
     precision: str = "auto"
+    detector_classes: str = ""
 
     @property
     def files(self) -> list[Path]:

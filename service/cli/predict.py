@@ -13,6 +13,7 @@ import typer
 from service.cli.options import (
     Backend,
     Detector,
+    DetectorClasses,
     Device,
     MinScore,
     Models,
@@ -106,6 +107,7 @@ def predict(
     ] = None,
     student: Student = "sdpose-lite",
     detector: Detector = "embedded",
+    detector_classes: DetectorClasses = "",
     device: Device = "auto",
     backend: Backend = "auto",
     cycles: Annotated[
@@ -148,7 +150,7 @@ def predict(
         report(problem)
     if not sources:
         raise typer.Exit(1)
-    models = Models(student, detector, device, backend)
+    models = Models(student, detector, device, backend, detector_classes=detector_classes)
     drawings = None if overlay is None else drawings_in(overlay, sources)
     outputs = [*(drawings or ()), *([Path(output)] if output else ())]
     if output and chosen is not Format.parquet:

@@ -85,6 +85,7 @@ def stream(
     ] = None,
     student: options.Student = "sdpose-lite",
     detector: options.Detector = "embedded",
+    detector_classes: options.DetectorClasses = "",
     device: options.Device = "auto",
 ) -> None:
     """Find and follow the people of a camera or a recording.
@@ -119,7 +120,7 @@ def stream(
         min_score,
         suppress,
     )
-    models = options.Models(student, detector, device)
+    models = options.Models(student, detector, device, detector_classes=detector_classes)
     # Before the models, which take seconds to load.
     found, problems = ([], []) if live else find_sources([source], tell)
     if problems:

@@ -8,6 +8,7 @@ from typing import Final
 from fastapi import APIRouter, Depends, Request
 from pydantic import BaseModel, ConfigDict, Field, ValidationError
 
+from sdpose_core.detector.factory import is_factory
 from service.access.keys import Scope
 from service.answers import Models
 from service.errors import invalid_argument
@@ -26,7 +27,7 @@ class ReloadRequest(BaseModel):
     student: str | None = Field(
         default=None, description="As SDPOSE_STUDENT: a preset name or a path."
     )
-    detector: str | None = Field(default=None, description="As SDPOSE_DETECTOR.")
+    detector: str | None = Field(default=None, description="As SDPOSE_DETECTOR, but no factory.")
 
 
 _REQUEST: Final = {
@@ -78,6 +79,9 @@ def _parsed(given: object) -> dict[str, str]:
     if not isinstance(given, dict):
         raise invalid_argument("body", "expected a JSON object")
     try:
-        return ReloadRequest.model_validate(given).model_dump(exclude_none=True)
+        wanted = ReloadRequest.model_validate(given).model_dump(exclude_none=True)
     except ValidationError as error:
         raise rejected(error, "field", ReloadRequest.model_fields) from None
+    if is_factory(wanted.get("detector", "")):  # a key may load models, not run code
+        raise invalid_argument("detector", "a factory is taken only from SDPOSE_DETECTOR")
+    return wanted

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import gc
+import importlib
 import time
 from collections.abc import Callable
 from functools import partial
@@ -35,6 +36,7 @@ def build_estimator(settings: Settings) -> Estimator:
     import torch
 
     from sdpose_core import PoseEstimator
+    from sdpose_core.detector import YoloPersonDetector
 
     estimator = PoseEstimator.from_pretrained(
         student=settings.student,
@@ -44,7 +46,11 @@ def build_estimator(settings: Settings) -> Estimator:
         precision=settings.precision,
         max_batch=settings.max_batch,
         detector_size=settings.detector_size,
+        detector_classes=settings.detector_classes,
     )
+    if isinstance(estimator.detector, YoloPersonDetector):
+        # Imports ultralytics now, which else the first stream with ids would wait for.
+        importlib.import_module("sdpose_core.tracking.association")
     if estimator.backend_name == "openvino":
         # All that is left to PyTorch is the flip test's mirroring. Its helper threads would wait
         # for cores on which OpenVINO's still spin: up to 30 ms per batch.

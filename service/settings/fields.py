@@ -77,7 +77,16 @@ class Settings(BaseSettings):
         "understood with it and without.",
     )
     student: str = Field("sdpose-lite", description="Pose model: a preset name or a path.")
-    detector: str = Field("embedded", description="Person detector: `embedded`, a name or a path.")
+    detector: str = Field(
+        "embedded",
+        description="Person detector: `embedded`, `rtmdet-nano`, `none`, a file, or "
+        "`package.module:factory` (docs/detectors.md).",
+    )
+    detector_classes: str = Field(
+        "",
+        description="Classes of the detector's file to look for, names or numbers, separated by "
+        "commas. Unset: person.",
+    )
     device: str = Field("auto", description="`auto`, `cpu`, `cuda` or `cuda:N`.")
     backend: str = Field("auto", description="`auto`, `torch` or `openvino`.")
     precision: str = Field(

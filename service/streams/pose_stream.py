@@ -136,7 +136,7 @@ class PoseStream:
                 raise invalid_argument("timestamp", "must be a number of seconds, less than 2^63")
             timestamp = float(timestamp)
         if not self._begun:
-            self._begin()
+            await self._begin()
         if self._settings.drop is Drop.NONE:
             await self._slot.empty()
         frame = Frame(image, self._next_sequence(sequence), timestamp, boxes)
@@ -205,7 +205,7 @@ class PoseStream:
         while (answer := await self.answer()) is not None:
             await write(answer)
 
-    def _begin(self) -> None:
+    async def _begin(self) -> None:
         self._begun = True
         if not self._settings.tracking:
             return
@@ -213,8 +213,10 @@ class PoseStream:
         kept = self._resumable.take(requested) if requested else None
         if requested and kept is not None:
             self._resume_token = requested
-        self._tracker = kept or PeopleTracker()
-        self._tracker.smooth(Smoothing() if self._settings.smoothing else None)
+        # In a thread: the first one of a process may import ultralytics, which takes a second.
+        tracker = kept if kept is not None else await asyncio.to_thread(PeopleTracker)
+        tracker.smooth(Smoothing() if self._settings.smoothing else None)
+        self._tracker = tracker
 
     def _next_sequence(self, requested: int | None) -> int:
         last = self._last_sequence

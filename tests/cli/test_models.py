@@ -3,11 +3,13 @@
 from __future__ import annotations
 
 import json
+import math
 import subprocess
 import sys
 from collections.abc import Callable
 from pathlib import Path
 
+import onnx
 import pytest
 import torch
 from torch.utils.flop_counter import FlopCounterMode
@@ -20,6 +22,9 @@ from sdpose_core.embedded import (
     DETECTOR_GMACS,
     DETECTOR_PARAMETERS,
     EMBEDDED_COSTS,
+    RTMDET,
+    RTMDET_GMACS,
+    RTMDET_PARAMETERS,
     embedded_path,
 )
 from sdpose_core.model import PRESETS, Student, StudentConfig
@@ -72,6 +77,24 @@ def test_listed_costs_of_the_detector_are_those_of_its_network() -> None:
     assert counter.get_total_flops() / 2e9 == pytest.approx(DETECTOR_GMACS, abs=1e-3)
 
 
+def test_listed_costs_of_rtmdet_are_those_of_its_file() -> None:
+    graph = onnx.shape_inference.infer_shapes(onnx.load(RTMDET)).graph
+    weights = {one.name: list(one.dims) for one in graph.initializer}
+    sizes = {
+        one.name: [side.dim_value for side in one.type.tensor_type.shape.dim]
+        for one in (*graph.value_info, *graph.output)
+    }
+    layers = [node for node in graph.node if node.op_type == "Conv"]
+    assert (
+        sum(math.prod(weights[name]) for node in layers for name in node.input[1:])
+        == RTMDET_PARAMETERS
+    )
+    gmacs = sum(
+        math.prod(sizes[node.output[0]]) * math.prod(weights[node.input[1]][1:]) for node in layers
+    )
+    assert gmacs / 1e9 == pytest.approx(RTMDET_GMACS, abs=1e-3)
+
+
 def test_the_list_names_all_models_and_where_the_official_ones_are() -> None:
     shown = CliRunner().invoke(app, ["models"])
     assert shown.exit_code == 0
@@ -80,8 +103,10 @@ def test_the_list_names_all_models_and_where_the_official_ones_are() -> None:
     assert [entry["name"] for entry in listed if entry["embedded"]] == [
         "sdpose-lite",
         "embedded",
+        "rtmdet-nano",
     ]
-    detector = listed[-1]
+    detector = listed[-2]
+    assert listed[-1]["licence"].startswith("Apache-2.0")
     assert "0.576" in shown.output
     assert (detector["ap"], detector["licence"][:8]) == (0.576, "AGPL-3.0")
     assert "COCO val2017" in detector["evaluated_on"]

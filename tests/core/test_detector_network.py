@@ -11,12 +11,12 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from sdpose_core.detector import DetectorError
+from sdpose_core.detector.classes import class_numbers
 from sdpose_core.detector.network import (
     PersonNetwork,
     anchor_grid,
     decode,
-    keep_person_row,
-    person_index,
+    keep_rows,
 )
 from sdpose_core.detector.yolo import suppress
 from tests.core.detectors import COCO_START, random_model
@@ -29,7 +29,7 @@ from tests.core.detectors import COCO_START, random_model
 @pytest.mark.parametrize("names", [COCO_START, {0: "car", 1: "Person"}, {0: "person"}])
 def test_agrees_with_ultralytics(design: str, end_to_end: bool, names: dict[int, str]) -> None:
     model = random_model(design, names)
-    index = person_index(names, "test")
+    [index] = class_numbers((), names, len(names), "test")
     head = model.model[-1]
     if end_to_end:
         head.end2end = True
@@ -38,7 +38,7 @@ def test_agrees_with_ultralytics(design: str, end_to_end: bool, names: dict[int,
         _, raw = model(images.permute(0, 3, 1, 2) / 255)
         expected = head._inference(raw["one2one"] if end_to_end else raw.get("one2many", raw))
     mine = copy.deepcopy(model)
-    keep_person_row(mine, index)
+    keep_rows(mine, [index])
     network = PersonNetwork(mine)
     with torch.inference_mode():
         distances, scores = network(images)
@@ -56,9 +56,9 @@ def test_agrees_with_ultralytics(design: str, end_to_end: bool, names: dict[int,
 
 
 def test_person_is_found_by_name() -> None:
-    assert person_index({0: "car", 7: " Person "}, "x") == 7
+    assert class_numbers((), {0: "car", 7: " Person "}, 2, "x") == [7]
     with pytest.raises(DetectorError, match=r"x: .* no class named 'person' \(classes: cat, dog"):
-        person_index({0: "cat", 1: "dog"}, "x")
+        class_numbers((), {0: "cat", 1: "dog"}, 2, "x")
 
 
 @settings(deadline=None)

@@ -340,7 +340,7 @@ def test_pytorch_keeps_to_one_thread_beside_openvino(
 
     monkeypatch.setattr(PoseEstimator, "from_pretrained", from_pretrained)
     wanted: dict[str, object] = {"student": "a", "detector": "b", "device": "c", "backend": "d"}
-    wanted |= {"precision": "e", "max_batch": 3, "detector_size": 416}
+    wanted |= {"precision": "e", "max_batch": 3, "detector_size": 416, "detector_classes": "dog"}
     before = torch.get_num_threads()
     try:
         torch.set_num_threads(2)

@@ -12,7 +12,7 @@ from typing import Annotated, Any
 
 import typer
 
-from sdpose_core.detector import YoloPersonDetector, load_detector
+from sdpose_core.detector import LoadedDetector, load_detector
 from sdpose_core.evaluate.detection import SERVING_SCORE, measure_people, read_annotated
 from sdpose_core.types import Image
 from service.bench.alternate import in_turns
@@ -42,7 +42,7 @@ def main(
         raise ValueError(f"--shape {shape}: square, fitted or both, separated by commas")
     annotated = read_annotated(annotations, images)
     rows: dict[str, list[str]] = {}
-    detectors: dict[str, YoloPersonDetector] = {}
+    detectors: dict[str, LoadedDetector] = {}
     for setup in itertools.product(*map(listed, (detector, input_size, shape, backend, precision))):
         title = ", ".join(setup)
         progress_line(title)
@@ -69,7 +69,7 @@ def main(
     typer.echo(markdown(head, list(rows.values())))
 
 
-def _times(detector: YoloPersonDetector, images: Sequence[Image]) -> list[tuple[float, float]]:
+def _times(detector: LoadedDetector, images: Sequence[Image]) -> list[tuple[float, float]]:
     """Seconds of each image: wall-clock and processor time.
 
     Processor time is summed over all cores of the host (not of a GPU) and hardly changes when other
