@@ -65,7 +65,7 @@ DETECTOR_PARAMETERS: Final = 2_597_051
 DETECTOR_GMACS: Final = 3.218
 RTMDET_PARAMETERS: Final = 985_927
 RTMDET_GMACS: Final = 0.308
-"""Of an image of 320 x 320, its only size."""
+"""The cost of an image of 320 x 320, its only size."""
 LICENCE: Final = "AGPL-3.0-or-later"
 
 

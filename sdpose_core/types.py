@@ -23,7 +23,7 @@ NO_DETECTOR: Final = "none"
 """Name in the place of a detector's if there is none."""
 
 Ids: TypeAlias = NDArray[np.int64]
-"""Who people are over time, ``(N,)``."""
+"""The ids of people over time, ``(N,)``."""
 NO_ID: Final = 0
 """The id of a person seen only once so far; ids count from 1."""
 

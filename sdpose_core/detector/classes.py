@@ -17,12 +17,12 @@ def split_classes(given: str | Iterable[str | int]) -> tuple[str, ...]:
 
 
 def class_numbers(
-    wanted: Sequence[str], names: Mapping[int, str], count: int | None, source: str
+    requested: Sequence[str], names: Mapping[int, str], count: int | None, source: str
 ) -> list[int]:
-    """The numbers of the wanted classes in a detector's file, each once.
+    """The numbers of the requested classes in a detector's file, each once.
 
     Args:
-        wanted: Names in any case, or numbers; empty is ``person``, which is class 0 of a file that
+        requested: Names in any case, or numbers; empty is ``person``, which is class 0 of a file that
             names no classes.
         names: The file's names by number; empty if it has none.
         count: How many classes it has; None if the file does not say.
@@ -35,7 +35,7 @@ def class_numbers(
     if not names and count != 0:
         by_name[PERSON] = 0
     found = []
-    for name in wanted or (PERSON,):
+    for name in requested or (PERSON,):
         number = by_name.get(_plain(name))
         if number is None:
             number = _number(name, names, count, source)

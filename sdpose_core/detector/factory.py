@@ -40,7 +40,7 @@ def factory_file(spec: str) -> Path:
 
 
 class FactoryDetector:
-    """What a factory returned, with its answers checked.
+    """A detector made by a caller's factory, with its answers checked.
 
     Args:
         spec: ``package.module:factory``; the factory is called without arguments.

@@ -19,7 +19,7 @@ from sdpose_core.types import Floats
 
 Arrays: TypeAlias = Sequence[NDArray[Any]]
 Shape: TypeAlias = tuple[int | None, ...]
-"""Of one input or output; None is a side that varies."""
+"""The sides of one input or output; None is a side that varies."""
 Read: TypeAlias = Callable[
     [Arrays, tuple[int, int], Sequence[int], float], Iterator[tuple[Floats, Floats]]
 ]
@@ -58,7 +58,7 @@ class Family:
     Attributes:
         read: Boxes and scores from the outputs.
         image: How the input is prepared.
-        max_overlap: Of non-maximum suppression; None where the network has suppressed already.
+        max_overlap: Of non-maximum suppression; None if the network has suppressed already.
         classes: How many there are; None if the outputs do not say.
         lowest: Boxes that score less are not worth a look, whatever the caller's threshold.
     """
@@ -73,7 +73,7 @@ class Family:
 def family_of(inputs: Sequence[Shape], outputs: Sequence[Shape]) -> Family | None:
     """The family of a file with these shapes; None if it is none that is known.
 
-    The shape of an output is empty if the file says nothing about it.
+    The shape of an output is empty if the file does not state it.
     """
     if (
         len(inputs) != 1
@@ -151,7 +151,7 @@ def _read_mmdeploy(
 def _read_rtmdet(
     outputs: Arrays, canvas: tuple[int, int], classes: Sequence[int], min_score: float
 ) -> Iterator[tuple[Floats, Floats]]:
-    """Of each stride ``(B, H, W, classes + 4)``: scores before the sigmoid, then distances in
+    """Boxes of outputs ``(B, H, W, classes + 4)``, one per stride: scores before the sigmoid, then distances in
     pixels from ``(column * stride, row * stride)`` to the left, top, right and bottom side.
     """
     lowest = math.log(min_score / (1 - min_score))

@@ -69,10 +69,10 @@ def load_detector(
     if precision not in PRECISIONS:
         raise ValueError(f"precision: expected one of {', '.join(PRECISIONS)}, got {precision!r}")
     backend, picked = choose_hardware(backend, device)
-    wanted, boxes = split_classes(classes), BoxSettings(**settings)
+    requested, boxes = split_classes(classes), BoxSettings(**settings)
     name = os.fspath(name_or_path)
     if is_factory(name):
-        if wanted:
+        if requested:
             raise DetectorError(f"{name}: detector classes are for files; a factory has its own")
         return FactoryDetector(name)
     file = find_detector(name_or_path)
@@ -83,9 +83,9 @@ def load_detector(
             f"'openvino', got {name!r} on {backend!r}"
         )
     if file.path.suffix in OPENVINO_FILES:
-        return FileDetector(file.path, file.name, wanted, precision, threads, boxes)
+        return FileDetector(file.path, file.name, requested, precision, threads, boxes)
     if backend == "torch":
-        runner: Runner = TorchRunner(file.network(wanted), picked, precision)
+        runner: Runner = TorchRunner(file.network(requested), picked, precision)
         return YoloPersonDetector(runner, file.name, boxes)
     # Imported here, as a GPU needs no OpenVINO.
     from sdpose_core.hardware.openvino_models import cached, choose_precision, make_key
@@ -93,14 +93,14 @@ def load_detector(
     offered = [name for name in PRECISIONS if quantised or name != "int8"]
     precision = choose_precision(precision, offered)
     if precision == "int8":
-        class_numbers(wanted, OURS, len(OURS), name)
+        class_numbers(requested, OURS, len(OURS), name)
         file = DetectorFile(EMBEDDED_INT8_PATH, EMBEDDED_INT8_PATH.stem)
         model = openvino_ir.read_quantised(file.path)
     else:
-        # Not a part without wanted classes: files that are in the cache stay valid.
-        rows = {"classes": wanted} if wanted else {}
+        # Not a part without requested classes: files that are in the cache stay valid.
+        rows = {"classes": requested} if requested else {}
         key = make_key(detector=file.digest(), **rows)
-        model = cached(key, lambda: openvino_ir.convert(file.network(wanted)), cache_folder)
+        model = cached(key, lambda: openvino_ir.convert(file.network(requested)), cache_folder)
     runner = OpenVinoRunner(model, *openvino_ir.facts(model), precision, threads)
     return YoloPersonDetector(runner, file.name, boxes)
 

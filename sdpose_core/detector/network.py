@@ -5,7 +5,7 @@ It differs from ultralytics' own forward pass in two ways:
 - It is stateless. Ultralytics' detection head stores the anchor grid of the last input shape, so
   two threads with inputs of different shape can see each other's grid. Here the caller (``decode``)
   computes the grid from the input shape alone.
-- It detects the wanted classes only, by default persons: the other rows of the class layers are
+- It detects the requested classes only, by default persons: the other rows of the class layers are
   removed, which leaves the scores of the rest unchanged and saves a little work.
 """
 
@@ -45,10 +45,10 @@ def _head(model: nn.Module) -> Any:
 
 
 class PersonNetwork(nn.Module):
-    """A fused YOLOv8, YOLO11 or YOLO26 detection network that scores the wanted classes.
+    """A fused YOLOv8, YOLO11 or YOLO26 detection network that scores the requested classes.
 
     Args:
-        model: an ultralytics ``DetectionModel`` whose head has the wanted classes (``keep_rows``).
+        model: an ultralytics ``DetectionModel`` whose head has the requested classes (``keep_rows``).
             It is fused and changed in place; do not use it afterwards.
 
     Attributes:
@@ -78,7 +78,7 @@ class PersonNetwork(nn.Module):
 
         Returns:
             ``(B, 4, A)`` distances from the anchor to the box's left, top, right and bottom side
-            in cells, and ``(B, A)`` scores in 0..1 of the likeliest wanted class. A runs over the
+            in cells, and ``(B, A)`` scores in 0..1 of the likeliest requested class. A runs over the
             levels in the order of ``strides`` and row by row within a level.
         """
         dtype = next(self.parameters()).dtype

@@ -71,8 +71,8 @@ class FileDetector:
                 f"{path}: names {len(names)} classes, but its output has {family.classes}"
             )
         # These networks give pixels, which in bf16 come in steps of two from 256 and four from 512.
-        wanted = "fp32" if precision == "auto" else precision
-        self.precision = choose_precision(wanted, FILE_PRECISIONS)
+        requested = "fp32" if precision == "auto" else precision
+        self.precision = choose_precision(requested, FILE_PRECISIONS)
         self.name = name
         self._path = path
         self._family = family
@@ -90,7 +90,7 @@ class FileDetector:
             raise DetectorError(f"{path}: does not run: {_last_line(error)}") from error
 
     def detect(self, images: Sequence[DetectorImage]) -> list[Detections]:
-        """People, or what else was wanted, in each image; see ``PersonDetector.detect``."""
+        """The requested classes, by default people, in each image; see ``PersonDetector.detect``."""
         groups: dict[tuple[int, int], list[int]] = {}
         for position, image in enumerate(images):
             groups.setdefault(self._canvas(size_of(image, position)), []).append(position)

@@ -42,7 +42,7 @@ class PersonDetector(Protocol):
 
 
 class LoadedDetector(PersonDetector, Protocol):
-    """What ``load_detector`` returns: a detector that also says where it runs."""
+    """A detector of ``load_detector``, which also names where it runs."""
 
     @property
     def backend(self) -> str:

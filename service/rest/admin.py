@@ -79,9 +79,9 @@ def _parsed(given: object) -> dict[str, str]:
     if not isinstance(given, dict):
         raise invalid_argument("body", "expected a JSON object")
     try:
-        wanted = ReloadRequest.model_validate(given).model_dump(exclude_none=True)
+        requested = ReloadRequest.model_validate(given).model_dump(exclude_none=True)
     except ValidationError as error:
         raise rejected(error, "field", ReloadRequest.model_fields) from None
-    if is_factory(wanted.get("detector", "")):  # a key may load models, not run code
+    if is_factory(requested.get("detector", "")):  # a key may load models, not run code
         raise invalid_argument("detector", "a factory is taken only from SDPOSE_DETECTOR")
-    return wanted
+    return requested
