@@ -22,8 +22,8 @@ def class_numbers(
     """The numbers of the requested classes in a detector's file, each once.
 
     Args:
-        requested: Names in any case, or numbers; empty is ``person``, which is class 0 of a file that
-            names no classes.
+        requested: Names in any case, or numbers; empty is ``person``, which is class 0 of a file
+            that names no classes.
         names: The file's names by number; empty if it has none.
         count: How many classes it has; None if the file does not say.
         source: Of messages, such as its path.

@@ -151,8 +151,10 @@ def _read_mmdeploy(
 def _read_rtmdet(
     outputs: Arrays, canvas: tuple[int, int], classes: Sequence[int], min_score: float
 ) -> Iterator[tuple[Floats, Floats]]:
-    """Boxes of outputs ``(B, H, W, classes + 4)``, one per stride: scores before the sigmoid, then distances in
-    pixels from ``(column * stride, row * stride)`` to the left, top, right and bottom side.
+    """Boxes of outputs ``(B, H, W, classes + 4)``, one per stride.
+
+    They hold scores before the sigmoid, then distances in pixels from ``(column * stride, row *
+    stride)`` to the left, top, right and bottom side.
     """
     lowest = math.log(min_score / (1 - min_score))
     for position in range(len(outputs[0])):

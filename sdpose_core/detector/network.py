@@ -48,8 +48,8 @@ class PersonNetwork(nn.Module):
     """A fused YOLOv8, YOLO11 or YOLO26 detection network that scores the requested classes.
 
     Args:
-        model: an ultralytics ``DetectionModel`` whose head has the requested classes (``keep_rows``).
-            It is fused and changed in place; do not use it afterwards.
+        model: an ultralytics ``DetectionModel`` whose head has the requested classes
+            (``keep_rows``). It is fused and changed in place; do not use it afterwards.
 
     Attributes:
         strides: input pixels per cell of each level, in the order of the output.
@@ -78,8 +78,8 @@ class PersonNetwork(nn.Module):
 
         Returns:
             ``(B, 4, A)`` distances from the anchor to the box's left, top, right and bottom side
-            in cells, and ``(B, A)`` scores in 0..1 of the likeliest requested class. A runs over the
-            levels in the order of ``strides`` and row by row within a level.
+            in cells, and ``(B, A)`` scores in 0..1 of the likeliest requested class. A runs over
+            the levels in the order of ``strides`` and row by row within a level.
         """
         dtype = next(self.parameters()).dtype
         x: Any = images.permute(0, 3, 1, 2).to(dtype) / 255

@@ -90,7 +90,7 @@ class FileDetector:
             raise DetectorError(f"{path}: does not run: {_last_line(error)}") from error
 
     def detect(self, images: Sequence[DetectorImage]) -> list[Detections]:
-        """The requested classes, by default people, in each image; see ``PersonDetector.detect``."""
+        """The requested classes (people) in each image; see ``PersonDetector.detect``."""
         groups: dict[tuple[int, int], list[int]] = {}
         for position, image in enumerate(images):
             groups.setdefault(self._canvas(size_of(image, position)), []).append(position)
