@@ -63,7 +63,7 @@ def test_a_pickle_carries_the_recipe(estimator: PoseEstimator, bus: Image) -> No
     (expected,), (found,) = (one.estimate([bus], BOX) for one in (estimator, again))
     np.testing.assert_allclose(found.keypoints, expected.keypoints, atol=1e-3)
     assert (again.precision, again.student_name) == ("fp32", "sdpose-lite")
-    assert again.detector._input_size == 416
+    assert again.detector._boxes.input_size == 416
 
 
 def test_one_of_parts_has_no_recipe() -> None:

@@ -226,27 +226,29 @@ async def test_every_frame_is_answered_once_where_none_may_be_dropped(restart: b
             process.stdin.write(line(image(1)))
             assert await told(process) == [1, 0, 1, True]
             fake.gate.clear()
+            fake.entered.clear()
             for mark in (2, 3, 4):
                 process.stdin.write(line(image(mark)))
-            await asyncio.to_thread(fake.entered.wait, 100)
-            service.runtime.streams.close("a break for the test")
-            assert await told(process) == "waiting"
+            assert await asyncio.to_thread(fake.entered.wait, 100)
+            service.runtime.streams.close("a break for the test")  # after the frame in the model
             fake.gate.set()
+            before = [await told(process), await told(process)]
+            assert before == [[2, 0, 2, True], "waiting"]
             if restart:
                 service.stop.set()
                 await asyncio.wait({service.running})
                 async with serving(FakeEstimator(), api_keys="secret", **ports):
-                    await finish(process, new_ids=True)
+                    await finish(process, before, new_ids=True)
             else:
-                await finish(process, new_ids=False)
+                await finish(process, before, new_ids=False)
 
 
-async def finish(process: Process, *, new_ids: bool) -> None:
+async def finish(process: Process, before: list[Any], *, new_ids: bool) -> None:
     """What comes after the break: frames without an answer, one that cannot be read, the end."""
     assert process.stdin is not None
     process.stdin.write(line(b"no image"))
     process.stdin.write_eof()
-    rest: list[Any] = []
+    rest = [*before]
     while not rest or rest[-1] != "end":
         rest.append(await told(process))
     assert ("new ids" in rest) is new_ids
