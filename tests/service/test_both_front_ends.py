@@ -217,7 +217,7 @@ async def test_queue_full(front: str) -> None:
         refused = [one for one in outcomes if isinstance(one, ServiceError)]
         assert 0 < len(refused) < len(others)
         assert all(one.code is ErrorCode.OVERLOADED for one in refused)
-        assert all(one.retry_after_s == 1 for one in refused)
+        assert all((one.retry_after_s or 0) >= 1 for one in refused)
 
 
 @pytest.mark.parametrize("front", BOTH)
