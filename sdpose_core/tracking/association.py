@@ -155,7 +155,11 @@ class PoseByteTracker(BYTETracker):  # type: ignore[misc]
         ``lost_frames`` is the number of frames for which a person that is not seen keeps the id.
         """
         self.max_frames_lost = lost_frames
-        self._skeleton = poses.skeleton
+        if len(poses) and poses.skeleton != self._skeleton:
+            # Another student was loaded: joints cannot be compared, so its people are new ones.
+            self._skeleton = poses.skeleton
+            self.tracked_stracks.clear()
+            self.lost_stracks.clear()
         corners = poses.boxes
         xywh = np.concatenate(
             [(corners[:, :2] + corners[:, 2:]) / 2, corners[:, 2:] - corners[:, :2]], axis=1

@@ -8,6 +8,7 @@ from importlib.metadata import requires
 import numpy as np
 import pytest
 
+from sdpose_core.skeleton import COCO17, find_skeleton
 from sdpose_core.tracking import PeopleTracker, TrackingConfig
 from sdpose_core.tracking.association import PoseByteTracker
 from sdpose_core.tracking.following import Following, boxes_by_joints
@@ -71,6 +72,21 @@ def test_a_person_walks_on_with_the_trunk_and_not_with_the_swing_of_the_legs() -
     track.expect(tracker.frame_id)
     hips = walker.joints((60 + 18 - 1) / 30)[[11, 12]].mean(axis=0)
     assert np.abs(track.joints[[11, 12], :2].mean(axis=0) - hips).max() < 12
+
+
+def test_people_of_another_student_are_new_ones() -> None:
+    """A reload in the middle of a stream: 17 joints cannot be compared with 14."""
+    tracker = PeopleTracker()
+    crowdpose = find_skeleton("crowdpose14")
+    order = [place for place in COCO17.places(crowdpose.keypoints) if place is not None] + [0, 0]
+    found = []
+    for number, frame in enumerate(_frames(APART[:1], seconds=0.2)):
+        poses = frame.poses
+        if number >= 3:
+            points, scores = poses.keypoints[:, order], poses.keypoint_scores[:, order]
+            poses = Poses(points, scores, poses.boxes, poses.scores, skeleton=crowdpose)
+        found.append(_ids(tracker.update(poses, frame.time_s)))
+    assert found == [[1], [1], [1], [], [2], [2]]
 
 
 def test_an_id_survives_a_gap_within_the_grace_time_and_not_beyond() -> None:
