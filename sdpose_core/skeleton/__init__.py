@@ -1,11 +1,6 @@
 """Skeletons: which keypoints there are, which belong together, how exactly each can be placed."""
 
-from sdpose_core.skeleton.files import (
-    READY_MADE,
-    find_skeleton,
-    read_skeleton,
-    skeleton_of_names,
-)
+from sdpose_core.skeleton.files import READY_MADE, find_skeleton, skeleton_of_names
 from sdpose_core.skeleton.names import name_key
 from sdpose_core.skeleton.value import COCO17, DEFAULT_SIGMA, Skeleton, SkeletonError
 
@@ -17,6 +12,5 @@ __all__ = [
     "SkeletonError",
     "find_skeleton",
     "name_key",
-    "read_skeleton",
     "skeleton_of_names",
 ]

@@ -106,6 +106,7 @@ def evaluate(
     from sdpose_core.data.coco import load_coco
     from sdpose_core.data.coco_file import read_coco
     from sdpose_core.evaluate.results import read_boxes
+    from sdpose_core.skeleton import DEFAULT_SIGMA
     from sdpose_core.vision.heatmaps import MAX_REFINEMENT
 
     console = Console()
@@ -157,6 +158,10 @@ def evaluate(
     by = f"detector {detector}" if server is None else "the server's detector"
     where = "given boxes" if given else f"boxes of {boxes}" if boxes else by
     _show(console, results, where)
+    if skeleton.assumed:
+        names = ", ".join(skeleton.assumed)
+        line = f"OKS with the default tolerance {DEFAULT_SIGMA}, as none was given, for: {names}"
+        console.print(line, highlight=False)
 
 
 def _measured(

@@ -16,7 +16,7 @@ from ultralytics.utils import ASSETS
 from sdpose_core import PoseEstimator
 from sdpose_core.checkpoints import load_student, save_student
 from sdpose_core.io.overlay import draw_poses
-from sdpose_core.skeleton import COCO17, find_skeleton
+from sdpose_core.skeleton import COCO17, Skeleton, find_skeleton
 from sdpose_core.train.transfer import with_skeleton
 from sdpose_core.types import Poses
 from sdpose_core.vision.inputs import as_image
@@ -125,6 +125,13 @@ def test_evaluation_is_by_its_own_tolerances(
     [result] = json.loads((tmp_path / "result.json").read_text())
     assert result["coco"]["AP"] == pytest.approx(1.0, abs=0.01)
     assert list(result["joints"]) == list(HALPE.keypoints)
+    assert "default tolerance" not in done.stdout
+    unknown = Skeleton.make("mine", HALPE.keypoints)
+    made, _ = with_skeleton(load_student("sdpose-lite"), unknown)
+    save_student(made, tmp_path / "mine.safetensors")
+    assumed = sdpose(*command[:3], "--student", tmp_path / "mine.safetensors", "--no-flip")
+    told = " ".join(assumed.stdout.split())
+    assert "default tolerance 0.079, as none was given, for: head, neck, hip, left_big_toe" in told
     other = sdpose(*command[:3], "--student", "sdpose-lite")
     assert other.returncode == 2
     assert "'head', is none of coco17's" in other.stderr.replace("\n", " ")
