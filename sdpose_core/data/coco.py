@@ -92,7 +92,7 @@ def load_coco(
     people: dict[int, list[CocoPerson]] = {}
     left_out: Counter[str] = Counter()
     for entry in file.people:
-        person = _person(entry, *sizes[entry["image_id"]])
+        person = eligible(entry, *sizes[entry["image_id"]])
         if isinstance(person, str):
             left_out[person] += 1
         else:
@@ -105,8 +105,8 @@ def load_coco(
     return [replace(image, people=tuple(people.get(image.image_id, ()))) for image in listed]
 
 
-def _person(annotation: dict[str, Any], width: int, height: int) -> CocoPerson | str:
-    """One person, or why it is none."""
+def eligible(annotation: dict[str, Any], width: int, height: int) -> CocoPerson | str:
+    """The person of an entry of ``CocoFile.people``, or why it is left out."""
     if annotation["iscrowd"]:
         return "in a crowd"
     if not annotation["num_keypoints"]:

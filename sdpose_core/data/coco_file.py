@@ -36,7 +36,8 @@ class CocoFile:
         images: Entries with ``id`` (int), ``file_name``, ``width`` and ``height``, in file order.
         people: Annotations of persons with ``id`` (from 1, in file order), ``image_id``, ``bbox``
             (x, y, width, height), ``area``, ``iscrowd``, ``keypoints`` (3 numbers each) and
-            ``num_keypoints``; ``said_id`` is the id in the file.
+            ``num_keypoints``; ``said_id`` is the id in the file, ``mended`` names what was missing
+            there ("box", "area").
         numbers: Image ids by ``id_text`` of the id in the file.
         category: The id of persons in the file.
         skeleton: Which keypoints they have, in its order.
@@ -148,9 +149,15 @@ def _people(
             raise ValueError(f"{where} has no {error}") from error
         except (TypeError, ValueError, OverflowError, AttributeError) as error:
             raise ValueError(f"{where}: {error}") from error
-        without_area += person["area"] > 0 and float(entry.get("area") or 0) <= 0
-        without_box += person["bbox"] != [float(value) for value in entry["bbox"]]
+        mended = []
+        if person["bbox"] != [float(value) for value in entry["bbox"]]:
+            mended.append("box")
+        if person["area"] > 0 and float(entry.get("area") or 0) <= 0:
+            mended.append("area")
+        without_box += "box" in mended
+        without_area += "area" in mended
         person |= {"id": len(people) + 1, "said_id": key, "image_id": numbers[image]}
+        person["mended"] = mended
         people.append(person)
     if entries and not people:
         used = sorted({str(entry.get("category_id")) for entry in entries})
@@ -253,7 +260,14 @@ def _person_category(path: Path, content: dict[str, Any], skeleton: Skeleton | N
         and (skeleton is None or _keys(names) == _keys(skeleton.keypoints))
     ]
     only = [one.get("id") for one in listed] if len(listed) == 1 else []
-    for found in (named, jointed, only, [] if listed else sorted(used, key=str)):
+    # Label Studio writes people's boxes as one category, and their keypoints as another.
+    filled = [
+        entry.get("category_id")
+        for entry in content["annotations"]
+        if isinstance(entry, dict) and entry.get("keypoints")
+    ]
+    posed = [one for one in named if one in filled]
+    for found in (posed, jointed, named, only, [] if listed else sorted(used, key=str)):
         if len(found) == 1 and isinstance(found[0], int | str):
             return found[0]
         if len(found) > 1:

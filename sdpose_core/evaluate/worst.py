@@ -28,6 +28,28 @@ def draw_worst(scored: Sequence[PersonScore], folder: Path, count: int = 16) -> 
     return written
 
 
+def worst_sheet(
+    scored: Sequence[PersonScore], count: int = 12, columns: int = 4, side: int = 320
+) -> NDArray[np.uint8]:
+    """The ``count`` people with the lowest OKS on one RGB image, worst first, with their OKS."""
+    tiles = []
+    for case in sorted(scored, key=lambda s: s.oks)[:count]:
+        view = _view(case)
+        scale = side / max(view.shape[:2])
+        size = (max(1, round(view.shape[1] * scale)), max(1, round(view.shape[0] * scale)))
+        small = cv2.resize(view, size, interpolation=cv2.INTER_AREA)
+        tile = np.full((side, side, 3), 255, np.uint8)
+        tile[: size[1], : size[0]] = small
+        text = f"OKS {case.oks:.2f} {case.image.path.name[-28:]}"
+        for colour, width in (((255, 255, 255), 3), ((0, 0, 0), 1)):
+            at = (6, side - 8)
+            cv2.putText(tile, text, at, cv2.FONT_HERSHEY_SIMPLEX, 0.42, colour, width, cv2.LINE_AA)
+        tiles.append(tile)
+    tiles += [np.full((side, side, 3), 255, np.uint8)] * (-len(tiles) % columns)
+    rows = [np.hstack(tiles[at : at + columns]) for at in range(0, len(tiles), columns)]
+    return np.asarray(np.vstack(rows), np.uint8)
+
+
 def _view(case: PersonScore) -> NDArray[np.uint8]:
     """The person with a margin, enlarged to at least 384 pixels, RGB."""
     image = case.image.read()

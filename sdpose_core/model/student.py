@@ -126,6 +126,30 @@ class Student(nn.Module):
         pixels = images.to(self.pixel_mean.dtype)
         return self.backbone((pixels - self.pixel_mean) / self.pixel_std)  # type: ignore[no-any-return]
 
+    def early(self, images: Tensor) -> list[Tensor]:
+        """What ``late`` takes, from ``(B, 3, H, W)`` RGB 0..255: all that stays as it is when only
+        the last stage and the heads are trained.
+
+        The maps before the backbone's last stage, or its output if it cannot be cut there.
+        """
+        pixels = (images.to(self.pixel_mean.dtype) - self.pixel_mean) / self.pixel_std
+        if not hasattr(self.backbone, "early"):
+            return [self.backbone(pixels)]
+        return self.backbone.early(pixels)  # type: ignore[no-any-return, operator]
+
+    def late(self, maps: list[Tensor]) -> Tensor:
+        """The backbone's map ``(B, C, H/4, W/4)`` from the result of ``early``."""
+        if not hasattr(self.backbone, "late"):
+            return maps[0]
+        return self.backbone.late(maps)  # type: ignore[no-any-return, operator]
+
+    def freeze_early(self) -> None:
+        """Take the part that ``early`` runs out of training."""
+        self.backbone.requires_grad_(False)
+        if hasattr(self.backbone, "late_modules"):
+            for module in self.backbone.late_modules():  # type: ignore[operator]
+                module.requires_grad_(True)
+
     def own_heatmaps(self, features: Tensor) -> Tensor | None:
         """The backbone's own heatmaps, if the head corrects them."""
         return self.backbone.heatmaps(features) if self.corrects else None  # type: ignore[operator]

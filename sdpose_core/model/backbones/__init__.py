@@ -2,7 +2,8 @@
 
 A backbone takes normalised images ``(B, 3, H, W)`` and returns a feature map
 ``(B, out_channels, ceil(H / STRIDE), ceil(W / STRIDE))``. One with ``own_heatmaps`` also has a
-method ``heatmaps`` that makes ``(B, K, ...)`` heatmaps of the same size from that map.
+method ``heatmaps`` that makes ``(B, K, ...)`` heatmaps of the same size from that map. One that can
+be cut before its last stage has ``early``, ``late`` and ``late_modules``.
 """
 
 from __future__ import annotations

@@ -149,19 +149,30 @@ class LiteHRNet(nn.Module):
 
     def forward(self, images: Tensor) -> Tensor:
         """Features, see the class."""
+        return self.late(self.early(images))
+
+    def early(self, images: Tensor) -> list[Tensor]:
+        """The maps that the last stage takes, from fine to coarse."""
         x = self.stem(images)
         maps = [first(x) for first in self.first]
-        for number, stage in enumerate(self.stages):
-            if number:
-                maps = [*maps, self.grow[number - 1](maps[-1])]
-            maps = stage(maps)
-        *finer, x = maps
+        for number, grow in enumerate(self.grow):
+            maps = self.stages[number](maps)
+            maps = [*maps, grow(maps[-1])]
+        return maps
+
+    def late(self, maps: list[Tensor]) -> Tensor:
+        """Features from the maps of ``early``."""
+        *finer, x = self.stages[-1](maps)
         x = self.project[0](x)
         for level, project in zip(reversed(finer), list(self.project)[1:], strict=True):
             coarse = F.interpolate(x, level.shape[2:], mode="bilinear", align_corners=True)
             x = project(level + coarse)
         assert isinstance(x, Tensor)
         return x
+
+    def late_modules(self) -> list[nn.Module]:
+        """What ``late`` and ``heatmaps`` run."""
+        return [self.stages[-1], self.project, self.final]
 
     def heatmaps(self, features: Tensor) -> Tensor:
         """``(B, 40, H/4, W/4)`` to ``(B, K, H/4, W/4)``."""

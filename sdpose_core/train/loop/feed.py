@@ -6,7 +6,7 @@ next batch overlaps the current step.
 
 from __future__ import annotations
 
-from collections.abc import Callable, Generator, Iterator
+from collections.abc import Callable, Generator, Iterator, Sequence
 from contextlib import closing
 from dataclasses import dataclass, fields, replace
 
@@ -42,6 +42,12 @@ class StepInputs:
 
     def __len__(self) -> int:
         return len(self.joints)
+
+    @classmethod
+    def joined(cls, parts: Sequence[StepInputs]) -> StepInputs:
+        """Those of several batches as one."""
+        names = [field.name for field in fields(cls)]
+        return cls(**{name: torch.cat([getattr(part, name) for part in parts]) for name in names})
 
     def tensors(self) -> dict[str, Tensor]:
         """The fields by name."""

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from pathlib import Path
-from typing import Any, Final
+from typing import Any
 
 import torch
 from lightning_fabric import Fabric
@@ -11,13 +11,10 @@ from torch import Tensor, nn
 
 from sdpose_core.checkpoints import training_facts
 from sdpose_core.model import Student
-from sdpose_core.train.loop.scoring import DevelopmentSet, development_score
+from sdpose_core.train.loop.scoring import AP
 from sdpose_core.train.optim.ema import WeightAverage
 from sdpose_core.train.recipe.config import TrainConfig
 from sdpose_core.train.recipe.progress import Counters
-
-OKS: Final = "dev/oks"
-"""Name of the score that decides which student is kept."""
 
 
 def averaged_copy(student: Student, average: WeightAverage | None, device: torch.device) -> Student:
@@ -71,12 +68,6 @@ def reject_broken_weights(objective: nn.Module, fabric: Fabric, step: int, folde
 
 
 def best_kept(folder: Path) -> float:
-    """The mean OKS of the best student in a run's folder, -1 if there is none."""
+    """The AP of the best student in a run's folder, -1 if there is none."""
     scores = training_facts(folder / "best.safetensors").get("scores", {})
-    return float(scores.get(OKS, -1.0))
-
-
-def development_scores(student: Student, dev: DevelopmentSet) -> dict[str, float]:
-    """Mean OKS, and the share of people above 0.5, by name."""
-    scores = development_score(student, dev)
-    return {OKS: float(scores.mean()), "dev/oks50": float((scores > 0.5).mean())}
+    return float(scores.get(AP, -1.0))

@@ -19,7 +19,7 @@ from torch import Tensor
 from sdpose_core.checkpoints import save_student
 from sdpose_core.data.shards import CropSet
 from sdpose_core.model import Student
-from sdpose_core.train.loop.feed import StepInputs, render_inputs
+from sdpose_core.train.loop.feed import StepInputs
 from sdpose_core.train.loop.hardware import (
     choose_precision,
     device_kind,
@@ -27,17 +27,16 @@ from sdpose_core.train.loop.hardware import (
     make_fabric,
 )
 from sdpose_core.train.loop.initialise import check_development, first_student
+from sdpose_core.train.loop.kept import KeptSamples
 from sdpose_core.train.loop.logs import RunLog, progress_line, score_line
 from sdpose_core.train.loop.results import (
-    OKS,
     averaged_copy,
     best_kept,
-    development_scores,
     reject_broken_weights,
     run_facts,
 )
 from sdpose_core.train.loop.samples import Samples
-from sdpose_core.train.loop.scoring import DevelopmentSet
+from sdpose_core.train.loop.scoring import AP, DevelopmentSet, development_scores
 from sdpose_core.train.loop.state import read_state, student_of, write_config, write_state
 from sdpose_core.train.loop.synchronise import Agreement, ComputeClock
 from sdpose_core.train.objective.objective import Objective, total
@@ -93,8 +92,11 @@ class Trainer:
             student, self.begun = first_student(config)
         if dev is not None:
             check_development(student.config, dev.regions.view)
-        self.samples = Samples(config, crops, self.fabric, student.config)
+        make = KeptSamples if config.data.kept_views else Samples
+        self.samples = make(config, crops, self.fabric, student)
         self.objective = Objective(student.train(), config.loss)
+        if config.data.kept_views:
+            student.freeze_early()
         self.objective.to(memory_format=torch.channels_last)  # type: ignore[call-overload]
         optimiser = make_optimiser(self.objective, config)
         self.wrapped, self.optimiser = self.fabric.setup(self.objective, optimiser)
@@ -116,6 +118,11 @@ class Trainer:
         ``stopping`` becomes true once all processes know.
         """
         self._stop_requested = True
+
+    @property
+    def finished(self) -> bool:
+        """Whether the last stage has ended."""
+        return self.counters.stage >= len(self.config.stages)
 
     @property
     def student(self) -> Student:
@@ -151,6 +158,8 @@ class Trainer:
                 )
                 if self.dev is None:
                     self.log.line("no development set: nothing is scored, the last student is kept")
+            if self.config.start and self.dev is not None and not self.resumed:
+                self._score()  # what is trained must become better than this
             self._run_stages(stop_after_steps)
 
     def _run_stages(self, remaining: int | None) -> None:
@@ -167,7 +176,7 @@ class Trainer:
             self.counters.stage_seconds = self.counters.stage_scored = 0.0
             if self.counters.stage < len(self.config.stages):
                 self._save()
-        if self.counters.stage >= len(self.config.stages):
+        if self.finished:
             self._score(finished=True)
         self._save()
 
@@ -253,8 +262,8 @@ class Trainer:
         return {"loss": loss, **terms}
 
     def render(self, inputs: StepInputs) -> tuple[Tensor, Tensor, Tensor]:
-        """Views, targets and weights of one batch."""
-        return render_inputs(inputs, self.student.config.view)
+        """What the network takes, targets and weights of one batch."""
+        return self.samples.render(inputs)
 
     def _report(
         self, sums: dict[str, Tensor | float], count: int, rate: float, progress: float
@@ -283,8 +292,8 @@ class Trainer:
             values: dict[str, float] = {}
             if self.dev is not None:
                 values = development_scores(student, self.dev)
-                if values[OKS] > self.counters.best:
-                    self.counters.best = values[OKS]
+                if values[AP] > self.counters.best:
+                    self.counters.best = values[AP]
                     self._export(student, "best", values)
             self._export(student, "last", {**values, "finished": float(finished)})
             self.history.append({"step": float(self.counters.step), **values})

@@ -10,11 +10,15 @@ from sdpose_core.train.objective.losses import student_loss
 from sdpose_core.train.recipe.config import LossConfig
 
 
-def cycle_outputs(student: Student, images: Tensor) -> list[CycleOutput]:
-    """``Student.forward_cycles``; without a transformer the backbone's heatmaps, without tokens."""
+def cycle_outputs(student: Student, seen: Tensor | list[Tensor]) -> list[CycleOutput]:
+    """``Student.forward_cycles``; without a transformer the backbone's heatmaps, without tokens.
+
+    ``seen``: images, or what ``Student.early`` made of them.
+    """
+    features = student.features(seen) if isinstance(seen, Tensor) else student.late(seen)
     if student.config.train_cycles > 0:
-        return student.forward_cycles(images)
-    own = student(images, 0)
+        return student.cycles(features)
+    own = student.backbone.heatmaps(features)  # type: ignore[operator]
     none = own.new_zeros(len(own), 0, student.config.embed_dim)
     return [CycleOutput(own, none, none)]
 
@@ -27,13 +31,16 @@ class Objective(nn.Module):
         self.student = student
         self.config = config
 
-    def forward(self, images: Tensor, target: Tensor, weights: Tensor) -> dict[str, Tensor]:
+    def forward(
+        self, seen: Tensor | list[Tensor], target: Tensor, weights: Tensor
+    ) -> dict[str, Tensor]:
         """Loss terms by name; their sum is the loss.
 
-        ``images`` (B, 3, H, W) RGB 0..255, ``target`` (B, K, *heatmap_size), ``weights`` (B, K).
+        ``seen``: images (B, 3, H, W) RGB 0..255, or what ``Student.early`` made of them;
+        ``target`` (B, K, *heatmap_size), ``weights`` (B, K).
         """
         first = self.student.config.min_cycles
-        outputs = cycle_outputs(self.student, images)
+        outputs = cycle_outputs(self.student, seen)
         return student_loss(outputs, target, weights, self.config, first)
 
 

@@ -26,6 +26,8 @@ class DataConfig:
     and ``dev_images``: a COCO set to score on while training.
     ``on_device``: crops are decoded once and held in the device's memory, 289 kB each; ``workers``
     threads then only draw the views. With several processes, each holds all of them.
+    ``kept_views``: so many views are drawn, and the backbone's last stage and the heads alone are
+    trained on them; what these take is computed once. 0: all is trained, on ever new views.
     """
 
     shards: tuple[str, ...] = ()
@@ -37,6 +39,7 @@ class DataConfig:
     dev_images: str | None = None
     workers: int = 4
     on_device: bool = False
+    kept_views: int = 0
     augment: AugmentConfig = field(default_factory=AugmentConfig)
 
 
