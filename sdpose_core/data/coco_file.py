@@ -266,7 +266,7 @@ def _person_category(path: Path, content: dict[str, Any], skeleton: Skeleton | N
         for entry in content["annotations"]
         if isinstance(entry, dict) and entry.get("keypoints")
     ]
-    posed = [one for one in named if one in filled]
+    posed = named if len(named) > 1 else [one for one in named if one in filled]
     for found in (posed, jointed, named, only, [] if listed else sorted(used, key=str)):
         if len(found) == 1 and isinstance(found[0], int | str):
             return found[0]

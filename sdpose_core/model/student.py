@@ -112,15 +112,6 @@ class Student(nn.Module):
             tokens = self.encoder(tokens, positions)
         return self.heatmaps(tokens, features, own)
 
-    def forward_cycles(self, images: Tensor, cycles: int | None = None) -> list[CycleOutput]:
-        """Every cycle's output, for losses and distillation; heatmaps as the head outputs them.
-
-        The first is that of ``config.min_cycles``: a student that runs without a cycle begins with
-        its backbone's heatmaps and the input tokens. ``cycles`` defaults to
-        ``config.train_cycles``.
-        """
-        return self.cycles(self.features(images), cycles)
-
     def features(self, images: Tensor) -> Tensor:
         """``(B, 3, H, W)`` RGB 0..255 to the backbone's map ``(B, C, H/4, W/4)``."""
         pixels = images.to(self.pixel_mean.dtype)
@@ -155,7 +146,13 @@ class Student(nn.Module):
         return self.backbone.heatmaps(features) if self.corrects else None  # type: ignore[operator]
 
     def cycles(self, features: Tensor, cycles: int | None = None) -> list[CycleOutput]:
-        """The transformer part of ``forward_cycles``, starting from a feature map."""
+        """Every cycle's output from a feature map, for losses and distillation; heatmaps as the
+        head outputs them.
+
+        The first is that of ``config.min_cycles``: a student that runs without a cycle begins with
+        its backbone's heatmaps and the input tokens. ``cycles`` defaults to
+        ``config.train_cycles``.
+        """
         count = self.config.train_cycles if cycles is None else cycles
         self.config.cycles.check(count)
         own = self.own_heatmaps(features)

@@ -82,6 +82,6 @@ def test_an_untrained_correction_changes_nothing() -> None:
         assert tuple(own.shape) == (1, 17, 64, 48)
         for cycles in (1, 2):
             torch.testing.assert_close(student(images, cycles), own)
-        assert len(student.forward_cycles(images)) == 3
+        assert len(student.cycles(student.features(images))) == 3
         with pytest.raises(ValueError, match="cycles: expected 0 to 2, got 3"):
             student(images, 3)

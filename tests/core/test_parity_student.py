@@ -52,7 +52,7 @@ def test_served_pass_is_the_last_of_the_asked_cycles() -> None:
     student = filled_student("sdpose-t")
     images = torch.randint(0, 256, (2, 3, 256, 192), dtype=torch.uint8)
     with torch.inference_mode():
-        cycles = student.forward_cycles(images, 3)
+        cycles = student.cycles(student.features(images), 3)
         for count in (1, 2, 3):
             assert torch.equal(student(images, count), cycles[count - 1].heatmaps)
 

@@ -162,12 +162,12 @@ def test_a_run_leaves_config_logs_and_the_best_student(tmp_path: Path, shallow: 
     trainer.run()
     assert TrainConfig.from_dict(json.loads((folder / "config.json").read_text())) == config
     names = {name for name, _ in logged(folder)}
-    assert {"train/loss", "train/heatmap_3", "rate", "dev/oks", "dev/oks50"} <= names
+    assert {"train/loss", "train/heatmap_3", "rate", "dev/ap", "dev/oks", "dev/oks50"} <= names
     assert list((folder / "tensorboard").glob("events.*"))
     saved = read_checkpoint(folder / "best.safetensors")
     assert saved.config == TINY
     assert saved.training["steps"] == 2
-    assert saved.training["scores"]["dev/oks"] == trainer.counters.best
+    assert saved.training["scores"]["dev/ap"] == trainer.counters.best
     # The averaged weights are what is kept.
     assert trainer.average is not None
     student = load_student(str(folder / "best.safetensors"))
@@ -243,10 +243,10 @@ def test_the_best_student_is_known_after_a_kill(tmp_path: Path, shallow: str) ->
     config = replace(QUICK, start=shallow)
     trainer = Trainer(config, tmp_path, crop_set(2))
     trainer.run(stop_after_steps=0)
-    facts = {"scores": {"dev/oks": 0.625}}
+    facts = {"scores": {"dev/ap": 0.625, "dev/oks": 0.75}}
     save_student(trainer.averaged_student(), tmp_path / "best.safetensors", facts)
     again = Trainer(config, tmp_path, crop_set(2), resume=True)
-    assert again.counters.best == 0.625
+    assert (again.counters.best, again.counters.best_oks) == (0.625, 0.75)
 
 
 def test_broken_weights_never_replace_good_ones(tmp_path: Path, shallow: str) -> None:
@@ -311,7 +311,7 @@ def test_scores_come_every_so_many_epochs(tmp_path: Path, shallow: str) -> None:
     dev = DevelopmentSet.load(annotations, images, TINY)
     trainer = Trainer(config, tmp_path / "run", crop_set(4), dev)
     trainer.run()
-    assert [entry["step"] for entry in trainer.history] == [2, 4, 6, 6]
+    assert [entry["step"] for entry in trainer.history] == [0, 2, 4, 6, 6]
     assert read_state(tmp_path / "run")[0].best == trainer.counters.best
 
 

@@ -61,7 +61,7 @@ class KeptSamples(Samples):
         self._joints = torch.zeros(views, len(student.config.skeleton), 2)
         self._confidence = torch.zeros(self._joints.shape[:2])
 
-    def inputs(
+    def inputs(  # type: ignore[override]
         self, stage: StageConfig, samples: int, step: int
     ) -> Generator[KeptInputs, None, None]:
         """The views of the next batches from a position of the run on."""

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import csv
+import time
 from collections.abc import Mapping
 from pathlib import Path
 
@@ -30,6 +31,7 @@ class RunLog:
 
     def __init__(self, folder: Path, step: int = -1, console: Console | None = None) -> None:
         self._console = console or Console()
+        self._begun: tuple[float, float] | None = None
         path = folder / "log.csv"
         kept = _rows_until(path, step)
         with whole_file(path) as partial, partial.open("w", newline="") as file:
@@ -73,7 +75,17 @@ class RunLog:
         if self._bar is not None and self._task is not None:
             self._bar.update(self._task, description=text, completed=min(done, 1.0))
         else:
-            self.line(f"{100 * done:5.1f}% {text}")
+            self.line(f"{100 * done:5.1f}% {text}{self._left(done)}")
+
+    def _left(self, done: float) -> str:
+        """The time left, as the run has gone since the first report of this call."""
+        now = time.monotonic()
+        self._begun = self._begun or (now, done)
+        began, first = self._begun
+        if done <= first:
+            return ""
+        seconds = (now - began) * (1 - done) / (done - first)
+        return f", {seconds / 60:.0f} min left" if seconds > 90 else f", {seconds:.0f} s left"
 
     def line(self, text: str) -> None:
         """Print one line."""

@@ -11,7 +11,7 @@ from torch import Tensor, nn
 
 from sdpose_core.checkpoints import training_facts
 from sdpose_core.model import Student
-from sdpose_core.train.loop.scoring import AP
+from sdpose_core.train.loop.scoring import AP, OKS
 from sdpose_core.train.optim.ema import WeightAverage
 from sdpose_core.train.recipe.config import TrainConfig
 from sdpose_core.train.recipe.progress import Counters
@@ -67,7 +67,7 @@ def reject_broken_weights(objective: nn.Module, fabric: Fabric, step: int, folde
         )
 
 
-def best_kept(folder: Path) -> float:
-    """The AP of the best student in a run's folder, -1 if there is none."""
+def best_kept(folder: Path) -> tuple[float, float]:
+    """AP and mean OKS of the best student in a run's folder, -1 if there is none."""
     scores = training_facts(folder / "best.safetensors").get("scores", {})
-    return float(scores.get(AP, -1.0))
+    return float(scores.get(AP, -1.0)), float(scores.get(OKS, -1.0))

@@ -22,7 +22,8 @@ from sdpose_core.vision.heatmaps import decode_tensor
 from sdpose_core.vision.ranking import mean_scores
 
 AP: Final = "dev/ap"
-"""Name of the score that decides which student is kept."""
+OKS: Final = "dev/oks"
+"""Names of the scores that decide which student is kept: AP, and of equal ones the mean OKS."""
 
 
 @dataclass(frozen=True)
@@ -112,6 +113,6 @@ def development_scores(student: Student, held: DevelopmentSet) -> dict[str, floa
     similar = np.array([one.oks for one in score_people(found)])
     return {
         AP: numbers.values["AP"],
-        "dev/oks": float(similar.mean()),
+        OKS: float(similar.mean()),
         "dev/oks50": float((similar > 0.5).mean()),
     }

@@ -13,6 +13,7 @@ from contextlib import ExitStack
 from pathlib import Path
 from typing import Any
 
+import numpy as np
 import torch
 from torch import Tensor
 
@@ -36,7 +37,7 @@ from sdpose_core.train.loop.results import (
     run_facts,
 )
 from sdpose_core.train.loop.samples import Samples
-from sdpose_core.train.loop.scoring import AP, DevelopmentSet, development_scores
+from sdpose_core.train.loop.scoring import AP, OKS, DevelopmentSet, development_scores
 from sdpose_core.train.loop.state import read_state, student_of, write_config, write_state
 from sdpose_core.train.loop.synchronise import Agreement, ComputeClock
 from sdpose_core.train.objective.objective import Objective, total
@@ -94,7 +95,7 @@ class Trainer:
             check_development(student.config, dev.regions.view)
         make = KeptSamples if config.data.kept_views else Samples
         self.samples = make(config, crops, self.fabric, student)
-        self.objective = Objective(student.train(), config.loss)
+        self.objective = Objective(student.train(), config.loss, *self._unlabelled())
         if config.data.kept_views:
             student.freeze_early()
         self.objective.to(memory_format=torch.channels_last)  # type: ignore[call-overload]
@@ -119,6 +120,15 @@ class Trainer:
         """
         self._stop_requested = True
 
+    def _unlabelled(self) -> tuple[Student | None, list[int]]:
+        """The start and the keypoints that no label shows; None if there is no such or no start."""
+        shown = (self.samples.crops.keypoints[..., 2] > 0).any(axis=0)
+        if not self.config.start or shown.all():
+            return None, []
+        start, _ = first_student(self.config)
+        start.to(self.fabric.device, memory_format=torch.channels_last)  # type: ignore[call-overload]
+        return start, np.flatnonzero(~shown).tolist()
+
     @property
     def finished(self) -> bool:
         """Whether the last stage has ended."""
@@ -137,7 +147,9 @@ class Trainer:
         if parts.get("precision"):
             self.fabric.strategy.precision.load_state_dict(parts["precision"])
         # A process killed between the two files has a better student than its state records.
-        self.counters.best = max(self.counters.best, best_kept(self.folder))
+        counters = self.counters
+        best = max((counters.best, counters.best_oks), best_kept(self.folder))
+        counters.best, counters.best_oks = best
 
     def run(self, *, stop_after_steps: int | None = None) -> None:
         """Train to the end of the last stage, or for ``stop_after_steps`` steps of this call.
@@ -292,8 +304,9 @@ class Trainer:
             values: dict[str, float] = {}
             if self.dev is not None:
                 values = development_scores(student, self.dev)
-                if values[AP] > self.counters.best:
-                    self.counters.best = values[AP]
+                best = values[AP], values[OKS]
+                if best > (self.counters.best, self.counters.best_oks):
+                    self.counters.best, self.counters.best_oks = best
                     self._export(student, "best", values)
             self._export(student, "last", {**values, "finished": float(finished)})
             self.history.append({"step": float(self.counters.step), **values})

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
+
 import torch
 from torch import Tensor, nn
 
@@ -11,7 +13,7 @@ from sdpose_core.train.recipe.config import LossConfig
 
 
 def cycle_outputs(student: Student, seen: Tensor | list[Tensor]) -> list[CycleOutput]:
-    """``Student.forward_cycles``; without a transformer the backbone's heatmaps, without tokens.
+    """``Student.cycles``; without a transformer the backbone's heatmaps, without tokens.
 
     ``seen``: images, or what ``Student.early`` made of them.
     """
@@ -24,12 +26,29 @@ def cycle_outputs(student: Student, seen: Tensor | list[Tensor]) -> list[CycleOu
 
 
 class Objective(nn.Module):
-    """Images and targets in, weighted loss terms out; one call is one forward pass of DDP."""
+    """Images and targets in, weighted loss terms out; one call is one forward pass of DDP.
 
-    def __init__(self, student: Student, config: LossConfig) -> None:
+    Args:
+        student: Is trained.
+        config: Of the loss.
+        start: The student as it was, for ``kept``.
+        kept: Keypoints (indices) that no label shows. Without a target they would drift with the
+            layers that they share with the others; theirs are the heatmaps of ``start``.
+    """
+
+    def __init__(
+        self,
+        student: Student,
+        config: LossConfig,
+        start: Student | None = None,
+        kept: Sequence[int] = (),
+    ) -> None:
         super().__init__()
         self.student = student
         self.config = config
+        # In a tuple, as it is no part of the state of a run.
+        self._start = () if start is None else (start.eval().requires_grad_(False),)
+        self._kept = list(kept)
 
     def forward(
         self, seen: Tensor | list[Tensor], target: Tensor, weights: Tensor
@@ -40,6 +59,11 @@ class Objective(nn.Module):
         ``target`` (B, K, *heatmap_size), ``weights`` (B, K).
         """
         first = self.student.config.min_cycles
+        for start in self._start:
+            with torch.no_grad():
+                answer = cycle_outputs(start, seen)[-1].heatmaps.float()
+            target, weights = target.clone(), weights.clone()
+            target[:, self._kept], weights[:, self._kept] = answer[:, self._kept], 1.0
         outputs = cycle_outputs(self.student, seen)
         return student_loss(outputs, target, weights, self.config, first)
 

@@ -9,7 +9,8 @@ from dataclasses import dataclass
 class Counters:
     """The progress of a run. ``samples`` are global over all processes; ``stage_*`` count from the
     start of the stage; ``scored_samples`` is ``samples`` at the last score, ``stage_scored`` is
-    ``stage_seconds`` then; ``best`` is the best score so far, -1 without one."""
+    ``stage_seconds`` then; ``best`` is the AP of the best student so far and
+    ``best_oks`` its mean OKS, -1 without one."""
 
     stage: int = 0
     step: int = 0
@@ -21,3 +22,4 @@ class Counters:
     scored_samples: int = 0
     stage_scored: float = 0.0
     best: float = -1.0
+    best_oks: float = -1.0

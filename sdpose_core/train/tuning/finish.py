@@ -70,7 +70,8 @@ def finish(
     say("scores: fits what a score of this student means, then compares it with the start")
     before = _measure(start, config, images)
     tried = [_measure(file, config, images) for file in _candidates(folder, crops)]
-    chosen = max([*tried, before], key=lambda one: one.ap)  # the first of equal ones
+    # Of equal ones the first.
+    chosen = max([*tried, before], key=lambda one: (one.ap, one.numbers.mean_oks))
     if chosen is not before:
         facts = {**training_facts(best), "score_head": training_facts(chosen.file)["score_head"]}
         save_student(load_student(chosen.file), best, facts)
@@ -93,7 +94,8 @@ def _candidates(folder: Path, crops: CropSet) -> list[Path]:
     crops = crops.ordered(trained.config.skeleton)
     labelled = crops.keypoints[..., 2] > 0
     made: dict[str, Any] = {}
-    if len(crops) >= FIT_PEOPLE and labelled.any() and not labelled.all():
+    # A keypoint that no label shows would be scored as never there.
+    if len(crops) >= FIT_PEOPLE and labelled.any(axis=0).all() and not labelled.all():
         chosen = np.random.default_rng(0).permutation(len(crops))[: FIT_VIEWS // 2]
         views = min(14, math.ceil(FIT_VIEWS / len(chosen)))
         fitted = with_scores(trained, crops.select(chosen.tolist()), views=views)
