@@ -118,10 +118,9 @@ class Student(nn.Module):
         return self.backbone((pixels - self.pixel_mean) / self.pixel_std)  # type: ignore[no-any-return]
 
     def early(self, images: Tensor) -> list[Tensor]:
-        """What ``late`` takes, from ``(B, 3, H, W)`` RGB 0..255: all that stays as it is when only
-        the last stage and the heads are trained.
-
-        The maps before the backbone's last stage, or its output if it cannot be cut there.
+        """Maps before the backbone's last stage, or its output if it cannot be cut there, from
+        ``(B, 3, H, W)`` RGB 0..255: the part that stays unchanged when only the last stage and the
+        heads are trained.
         """
         pixels = (images.to(self.pixel_mean.dtype) - self.pixel_mean) / self.pixel_std
         if not hasattr(self.backbone, "early"):

@@ -197,7 +197,7 @@ def _check_together(
 
 
 def _name_of(labels: Path | None) -> str:
-    """Of a run on these labels: their file's, or their folder's if all such files have one name."""
+    """The name of a run on these labels: their file's, or their folder's if that is always data."""
     assert labels is not None
     named = labels.stem if labels.stem != "data" else labels.resolve().parent.name
     return named or "labels"

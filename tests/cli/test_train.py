@@ -72,12 +72,12 @@ def test_from_a_coco_set_to_a_measured_student(tmp_path: Path, shallow: Path) ->
     words = ["train", "--config", recipe, "--run", run, "--shards", tmp_path / "shards"]
     words += ["--start", shallow, "--dev-annotations", annotations, "--dev-images", images]
     sdpose(*words, "--steps", 2)
-    assert not (run / "best.safetensors").exists()
+    assert training_facts(run / "best.safetensors")["steps"] == 0
     refused = CliRunner().invoke(app, [str(w) for w in words])
     assert refused.exit_code == 2
     assert "holds a run" in refused.output.replace("\n", " ")
     sdpose("train", "--resume", "--run", run)
-    assert training_facts(run / "best.safetensors")["steps"] == 3
+    assert training_facts(run / "last.safetensors")["steps"] == 3
 
     report = tmp_path / "report.json"
     shown = sdpose(
@@ -313,11 +313,41 @@ def test_a_server_cannot_be_told_how_to_run(option: list[str]) -> None:
     assert done.output.strip().endswith(said)
 
 
+def test_a_run_on_labels_stops_goes_on_and_reports(tmp_path: Path) -> None:
+    annotations, images = coco_folder(tmp_path / "set")
+    run = tmp_path / "run"
+    words = ["train", annotations, images, "--run", run, "--minutes", "0.02"]
+    begun = sdpose(*words, "--steps", 1)
+    assert f"{annotations}: 8 people with 17 keypoints in 4 images" in begun
+    assert "all keypoints are known to it" in begun
+    assert not (run / "report.md").exists()
+    ended = sdpose("train", "--resume", "--run", run)
+    assert "held-out people of 1 images, given boxes: AP" in ended.replace("\n", " ")
+    assert f"sdpose serve --student {run}/best.safetensors" in ended
+    held = sdpose("evaluate", run / "held-out.json", images, "--no-flip", "--bootstrap", 0)
+    assert "1 images, 2 people" in held
+
+
+def test_a_recipe_on_a_coco_set(tmp_path: Path, shallow: Path) -> None:
+    annotations, images = coco_folder(tmp_path / "set", images=2)
+    recipe, run = tmp_path / "small.toml", tmp_path / "run"
+    recipe.write_text(RECIPE)
+    words = ["train", annotations, images, "--config", recipe, "--run", run, "--start", shallow]
+    sdpose(*words, "--coco-cache", tmp_path / "cache")
+    assert training_facts(run / "last.safetensors")["crops"] == 4
+    assert list((tmp_path / "cache").glob("*/pose-0000.tar"))
+
+
 @pytest.mark.parametrize(
     ("words", "said"),
     [
         (["train", "--config", "paper-x"], "paper-x: neither a file nor a preset; presets are"),
-        (["train", "--shards", "a", "--coco-annotations", "b"], "give one of them"),
+        (["train", "b.json", "--shards", "a"], "b.json and --shards: give one of them"),
+        (["train", "b.json", "images", "--resume", "--run", "r"], "b.json cannot go with --resume"),
+        (["train", "b.json", "--config", "lite-cpu"], "a recipe needs the folder of its images"),
+        (["train", "--all-layers"], "--all-layers needs labels to train on, and no --config"),
+        (["train", "b.json", "--nodes", "2"], "--nodes belongs to a recipe"),
+        (["train", "b.json", "images"], "b.json: no such file; expected a COCO file"),
         (["train", "--resume", "--run", "r", "--config", "lite-cpu"], "--config cannot go with"),
         (["train", "--resume", "--run", "r", "--backbone-start", "b"], "--backbone-start cannot"),
         (["train", "--resume"], "--resume needs --run"),

@@ -171,7 +171,7 @@ class LiteHRNet(nn.Module):
         return x
 
     def late_modules(self) -> list[nn.Module]:
-        """What ``late`` and ``heatmaps`` run."""
+        """The modules that ``late`` and ``heatmaps`` run."""
         return [self.stages[-1], self.project, self.final]
 
     def heatmaps(self, features: Tensor) -> Tensor:

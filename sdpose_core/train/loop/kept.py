@@ -88,7 +88,7 @@ class KeptSamples(Samples):
         return KeptInputs(rows, missing, StepInputs.joined(parts) if parts else None)
 
     def render(self, inputs: KeptInputs) -> tuple[list[Tensor], Tensor, Tensor]:  # type: ignore[override]
-        """What ``Student.late`` takes, targets and weights of one batch."""
+        """Maps for ``Student.late``, targets and weights of one batch."""
         if inputs.drawn is not None:
             self._compute(inputs.missing, inputs.drawn)
         rows = torch.from_numpy(inputs.rows)

@@ -274,7 +274,7 @@ class Trainer:
         return {"loss": loss, **terms}
 
     def render(self, inputs: StepInputs) -> tuple[Tensor, Tensor, Tensor]:
-        """What the network takes, targets and weights of one batch."""
+        """The network's inputs, targets and weights of one batch."""
         return self.samples.render(inputs)
 
     def _report(

@@ -31,7 +31,7 @@ class Objective(nn.Module):
     Args:
         student: Is trained.
         config: Of the loss.
-        start: The student as it was, for ``kept``.
+        start: The student before training, for ``kept``.
         kept: Keypoints (indices) that no label shows. Without a target they would drift with the
             layers that they share with the others; theirs are the heatmaps of ``start``.
     """
@@ -46,7 +46,7 @@ class Objective(nn.Module):
         super().__init__()
         self.student = student
         self.config = config
-        # In a tuple, as it is no part of the state of a run.
+        # In a tuple: it is no part of the state of a run.
         self._start = () if start is None else (start.eval().requires_grad_(False),)
         self._kept = list(kept)
 

@@ -135,8 +135,8 @@ def _with_boxes(labels: Labels) -> Labels:
 
 
 def _read_yolo(path: Path, skeleton: Skeleton | None) -> Labels:
-    """Labels in ultralytics' layout, ``labels`` beside ``images``: one text file an image, one line
-    an object, all numbers in units of the image's width and height."""
+    """Labels in ultralytics' layout, ``labels`` beside ``images``: one text file per image, one line
+    per object, all numbers in units of the image's width and height."""
     try:
         about = yaml.safe_load(path.read_text(encoding="utf-8"))
     except (OSError, ValueError, yaml.YAMLError) as error:
@@ -176,9 +176,9 @@ def _read_yolo(path: Path, skeleton: Skeleton | None) -> Labels:
             if part == "val":
                 held.add(number)
             for line, row in _rows(picture, count, numbers):
-                said = f"{_label_file(picture).name}:{line}"
+                key = f"{_label_file(picture).name}:{line}"
                 entry = _yolo_person(row, (width, height), numbers)
-                people.append({**entry, "id": len(people) + 1, "image_id": number, "said_id": said})
+                people.append({**entry, "id": len(people) + 1, "image_id": number, "said_id": key})
     file = CocoFile(path, tuple(images), tuple(people), {}, PERSON, skeleton)
     return Labels(file, root, held_out=frozenset(held))
 

@@ -29,7 +29,7 @@ PASSES: Final = 60
 """How often each person is shown, if that takes less than ``MINUTES``."""
 MINUTES: Final = 20.0
 PEOPLE_A_MINUTE: Final = 1000
-"""Of a step on two cores, for the length of a run."""
+"""Speed of training on two cores, for the length of a run."""
 KEPT_MEMORY: Final = (0.25, 4 * 2**30)
 """Share of the free memory for kept views, and bytes at most."""
 VIEWS: Final = 8
@@ -62,10 +62,10 @@ def hold_out(labels: Labels, found: Survey, seed: int = 0) -> tuple[set[int], se
             "to train on and one to score on"
         )
     share, most = HELD_OUT
-    wanted = min(share * found.total, most)
+    most_people = min(share * found.total, most)
     held: set[int] = set()
     for number in np.random.default_rng(seed).permutation(len(found.images))[:-1]:
-        if sum(found.people[one] for one in held) >= max(1, wanted):
+        if sum(found.people[one] for one in held) >= max(1, most_people):
             break
         held.add(found.images[number])
     return set(found.images) - held, held
@@ -82,7 +82,7 @@ def recipe(
 ) -> TrainConfig:
     """How a student is trained on ``people`` from ``folder``'s files.
 
-    ``every_layer``: train all of it; None does where there is a GPU.
+    ``every_layer``: train all of it; None: if there is a GPU.
     """
     gpu = device_kind("auto") != "cpu"
     whole = gpu if every_layer is None else every_layer

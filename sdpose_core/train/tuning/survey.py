@@ -1,4 +1,4 @@
-"""What labels hold, and what is odd about them, before anything is trained on them."""
+"""A survey of labels before training: what they hold, and what is odd about them."""
 
 from __future__ import annotations
 
@@ -75,27 +75,27 @@ def survey(labels: Labels) -> Survey:
     sizes = {one["id"]: (one["width"], one["height"], one["file_name"]) for one in file.images}
     for entry in file.people:
         width, height, name = sizes[entry["image_id"]]
-        said = f"annotation {entry['said_id']} ({name})"
+        where = f"annotation {entry['said_id']} ({name})"
         person = eligible(entry, width, height)
         if not isinstance(person, CocoPerson):
-            made.left_out.setdefault(person, []).append(said)
+            made.left_out.setdefault(person, []).append(where)
             continue
         made.people[entry["image_id"]] += 1
         for place, (x, y, flag) in enumerate(_joints(entry)):
             made.labelled[place] += flag > 0
-            joint = f"{said}, {file.skeleton.keypoints[place]}"
+            joint = f"{where}, {file.skeleton.keypoints[place]}"
             if flag > 0 and not (0 <= x <= width and 0 <= y <= height):
-                where = f"{joint} at ({x:g}, {y:g}) of {width}x{height}"
-                made.odd.setdefault("keypoints outside their image", []).append(where)
+                outside = f"{joint} at ({x:g}, {y:g}) of {width}x{height}"
+                made.odd.setdefault("keypoints outside their image", []).append(outside)
             if flag not in FLAGS:
                 made.odd.setdefault("flags other than 0, 1 and 2", []).append(f"{joint}: {flag:g}")
             if flag == 0 and (x or y):
                 reason = "keypoints with a place but flag 0, so not labelled"
                 made.odd.setdefault(reason, []).append(joint)
         if "box" in entry["mended"]:
-            made.odd.setdefault("boxes without area, that of the keypoints taken", []).append(said)
+            made.odd.setdefault("boxes without area, that of the keypoints taken", []).append(where)
         if "area" in entry["mended"]:
-            made.odd.setdefault("people without an area, that of the box taken", []).append(said)
+            made.odd.setdefault("people without an area, that of the box taken", []).append(where)
     made.images = [one["id"] for one in file.images if one["id"] in made.people]
     empty = [one["file_name"] for one in file.images if one["id"] not in made.people]
     if labels.grown:

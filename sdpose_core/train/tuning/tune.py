@@ -18,7 +18,7 @@ from sdpose_core.train.tuning.plan import hold_out, recipe
 from sdpose_core.train.tuning.survey import survey
 
 SURVEY: Final = "labels.txt"
-"""What the labels hold, in the folder of a run on a user's labels and of no other."""
+"""Name of the file that lists what labels hold; only runs on a user's labels have it."""
 
 
 def begin(
@@ -43,7 +43,7 @@ def begin(
         start: Student to begin with; keypoints of the same name carry over.
         skeleton: Of the labels; None: as they name it.
         minutes: Computing time; None: by the number of people.
-        every_layer: Train the whole student; None: where there is a GPU.
+        every_layer: Train the whole student; None: if there is a GPU.
 
     Raises:
         ValueError: labels or a start that cannot be used.
