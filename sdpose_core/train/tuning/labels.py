@@ -135,7 +135,7 @@ def _with_boxes(labels: Labels) -> Labels:
 
 
 def _read_yolo(path: Path, skeleton: Skeleton | None) -> Labels:
-    """Labels in ultralytics' layout, ``labels`` beside ``images``: one text file per image, one line
+    """Labels in ultralytics' layout: ``labels`` beside ``images``, a text file per image, a line
     per object, all numbers in units of the image's width and height."""
     try:
         about = yaml.safe_load(path.read_text(encoding="utf-8"))
