@@ -69,6 +69,26 @@ def with_scores_of(student: Student, other: Student) -> Student:
     return made.train(student.training)
 
 
+@torch.no_grad()
+def move_towards(student: Student, start: Student, share: float, new: Sequence[str]) -> None:
+    """Move weights in place by ``share`` of the way to those of ``start``, but for those of the
+    keypoints ``new``.
+
+    Between a start and what fine-tuning made of it lie students that keep more of what the start
+    knows beyond the new labels (arXiv 2109.01903).
+    """
+    rows = [i for i, name in enumerate(student.config.skeleton.keypoints) if name in new]
+    begun = start.state_dict()
+    for key, value in student.state_dict().items():
+        if not value.is_floating_point():
+            continue
+        own = value.clone()
+        value.lerp_(begun[key].to(value.device), share)
+        if key in BY_JOINT and rows:
+            at = torch.tensor(rows, device=value.device)
+            value.index_copy_(BY_JOINT[key], at, own.index_select(BY_JOINT[key], at))
+
+
 def _by_joint(tensor: Tensor, places: list[int | None], axis: int) -> Tensor:
     mean = tensor.mean(dim=axis)
     slices = [mean if place is None else tensor.select(axis, place) for place in places]

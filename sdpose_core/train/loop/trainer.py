@@ -46,6 +46,7 @@ from sdpose_core.train.optim.optimiser import make_optimiser, set_rate
 from sdpose_core.train.optim.schedule import learning_rate, score_due, stage_progress
 from sdpose_core.train.recipe.config import StageConfig, TrainConfig
 from sdpose_core.train.recipe.progress import Counters
+from sdpose_core.train.transfer import move_towards
 
 
 class Trainer:
@@ -95,7 +96,11 @@ class Trainer:
             check_development(student.config, dev.regions.view)
         make = KeptSamples if config.data.kept_views else Samples
         self.samples = make(config, crops, self.fabric, student)
-        self.objective = Objective(student.train(), config.loss, *self._unlabelled())
+        shown = (self.samples.crops.keypoints[..., 2] > 0).any(axis=0)
+        kept = np.flatnonzero(~shown).tolist() if config.start else []
+        self._start = self._first_again() if kept or config.optimiser.start_share else None
+        start = self._start if kept else None
+        self.objective = Objective(student.train(), config.loss, start, kept)
         if config.data.kept_views:
             student.freeze_early()
         self.objective.to(memory_format=torch.channels_last)  # type: ignore[call-overload]
@@ -120,14 +125,10 @@ class Trainer:
         """
         self._stop_requested = True
 
-    def _unlabelled(self) -> tuple[Student | None, list[int]]:
-        """The start and the keypoints that no label shows; None if there is no such or no start."""
-        shown = (self.samples.crops.keypoints[..., 2] > 0).any(axis=0)
-        if not self.config.start or shown.all():
-            return None, []
+    def _first_again(self) -> Student:
+        """The start, which keypoints without a label and the students that are kept refer to."""
         start, _ = first_student(self.config)
-        start.to(self.fabric.device, memory_format=torch.channels_last)  # type: ignore[call-overload]
-        return start, np.flatnonzero(~shown).tolist()
+        return start.to(self.fabric.device, memory_format=torch.channels_last)  # type: ignore[call-overload, no-any-return]
 
     @property
     def finished(self) -> bool:
@@ -291,7 +292,11 @@ class Trainer:
 
     def averaged_student(self) -> Student:
         """A copy of the student with the averaged weights, as saved and scored."""
-        return averaged_copy(self.student, self.average, self.fabric.device)
+        copied = averaged_copy(self.student, self.average, self.fabric.device)
+        settings = self.config.optimiser
+        if settings.start_share and self._start is not None:
+            move_towards(copied, self._start, settings.start_share, settings.new_keypoints)
+        return copied
 
     def _score(self, *, finished: bool = False) -> None:
         """Score the averaged student and keep the best; only the first process works.

@@ -63,7 +63,8 @@ class Objective(nn.Module):
             with torch.no_grad():
                 answer = cycle_outputs(start, seen)[-1].heatmaps.float()
             target, weights = target.clone(), weights.clone()
-            target[:, self._kept], weights[:, self._kept] = answer[:, self._kept], 1.0
+            target[:, self._kept] = answer[:, self._kept].to(target.dtype)
+            weights[:, self._kept] = 1.0
         outputs = cycle_outputs(self.student, seen)
         return student_loss(outputs, target, weights, self.config, first)
 

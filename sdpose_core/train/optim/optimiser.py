@@ -42,10 +42,17 @@ def set_rate(optimiser: torch.optim.Optimizer, rate: float) -> None:
 def _with_head_rate(
     groups: list[dict[str, Any]], objective: Objective, factor: float
 ) -> list[dict[str, Any]]:
-    """Each group in two, the backbone's parameters and the others, whose rate has a factor."""
+    """Each group in two, the backbone's parameters and the others, whose rate has a factor.
+
+    A backbone's own heatmaps count to the others.
+    """
     if factor == 1:
         return groups
-    backbone = {id(p) for p in objective.student.backbone.parameters()}
+    backbone = {
+        id(parameter)
+        for name, parameter in objective.student.backbone.named_parameters()
+        if not name.startswith("final.")
+    }
     parts = []
     for group in groups:
         for inside in (True, False):

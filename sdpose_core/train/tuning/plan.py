@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+from collections.abc import Sequence
 from pathlib import Path
 from typing import Final
 
@@ -35,6 +36,8 @@ KEPT_MEMORY: Final = (0.25, 4 * 2**30)
 VIEWS: Final = 8
 """Kept views of each person."""
 RATE: Final = 3e-4
+START_SHARE: Final = 0.3
+"""How far the students that are kept lie on the way back to the start."""
 AUGMENT: Final = AugmentConfig(
     shift_probability=0.6,
     shift=0.08,
@@ -79,10 +82,12 @@ def recipe(
     images: Path,
     minutes: float | None = None,
     every_layer: bool | None = None,
+    new: Sequence[str] = (),
 ) -> TrainConfig:
     """How a student is trained on ``people`` from ``folder``'s files.
 
-    ``every_layer``: train all of it; None: if there is a GPU.
+    ``every_layer``: train all of it; None: if there is a GPU. ``new``: keypoints that the start
+    does not know.
     """
     gpu = device_kind("auto") != "cpu"
     whole = gpu if every_layer is None else every_layer
@@ -112,7 +117,14 @@ def recipe(
         ),
         loss=LossConfig(tokens=0.0),
         optimiser=OptimiserConfig(
-            name="adamw", betas=(0.9, 0.98), weight_decay=0.02, clip=0.01, ema=0.998, head_rate=10
+            name="adamw",
+            betas=(0.9, 0.98),
+            weight_decay=0.02,
+            clip=0.01,
+            ema=0.998,
+            head_rate=10,
+            start_share=START_SHARE,
+            new_keypoints=tuple(new),
         ),
         stages=(stage,),
         devices=1,

@@ -73,6 +73,7 @@ def begin(
         images=labels.folder,
         minutes=minutes,
         every_layer=every_layer,
+        new=new,
     )
     say(_where(config))
     with whole_file(folder / SURVEY) as partial:
