@@ -38,6 +38,7 @@ check: setup-dev
 	$(BIN)/ruff format --check .
 	$(BIN)/ruff check .
 	$(BIN)/mypy
+	$(BIN)/mypy --python-version 3.10 --package sdpose_client
 	$(BIN)/lint-imports --cache-dir $(VENV)/cache/imports
 
 # -n 2: most tests wait for a service or a process as long as they compute.
@@ -55,7 +56,7 @@ format: setup-dev
 	$(BIN)/ruff check --fix .
 	$(BIN)/ruff format .
 
-# Writes the stubs beside protos/sdpose/v1/pose.proto again.
+# Writes the stubs of protos/sdpose/v1/pose.proto again, in client/sdpose_client/v1.
 protos: setup-dev
 	$(BIN)/python tools/protos.py
 
@@ -94,4 +95,4 @@ release-check: setup-all
 	$(BIN)/python -m tools.release_check
 
 clean:
-	rm -rf $(VENV) build dist *.egg-info
+	rm -rf $(VENV) build dist *.egg-info client/build client/dist client/*.egg-info

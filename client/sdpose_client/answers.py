@@ -12,7 +12,7 @@ from collections.abc import Mapping
 from dataclasses import dataclass, field
 from typing import Any, ClassVar
 
-from service.errors import ErrorCode, ServiceError
+from sdpose_client.errors import ErrorCode, ServiceError
 
 if sys.version_info >= (3, 12):
     from typing import TypedDict

@@ -7,7 +7,7 @@ import threading
 from collections.abc import AsyncGenerator, AsyncIterable, Iterable
 from contextlib import suppress
 
-from service.client.requests import StreamFrame
+from sdpose_client.requests import StreamFrame
 
 Frames = AsyncIterable[bytes | StreamFrame] | Iterable[bytes | StreamFrame]
 

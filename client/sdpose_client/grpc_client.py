@@ -10,11 +10,10 @@ from typing import Any
 
 import grpc
 
-from protos.sdpose.v1 import pose_pb2, pose_pb2_grpc
-from service.answers import PoseAnswer, StreamAnswer
-from service.client.following import AsyncFollowing, Following
-from service.client.frames import Frames, each_of
-from service.client.grpc_messages import (
+from sdpose_client.answers import PoseAnswer, StreamAnswer
+from sdpose_client.following import AsyncFollowing, Following
+from sdpose_client.frames import Frames, each_of
+from sdpose_client.grpc_messages import (
     answer_from,
     call_metadata,
     error_from,
@@ -23,8 +22,9 @@ from service.client.grpc_messages import (
     stream_answer_from,
     stream_config,
 )
-from service.client.requests import Ask, StreamAsk, StreamFrame
-from service.client.retry import Retry
+from sdpose_client.requests import Ask, StreamAsk, StreamFrame
+from sdpose_client.retry import Retry
+from sdpose_client.v1 import pose_pb2, pose_pb2_grpc
 
 _NOTHING_ASKED = Ask()
 _STREAM_AS_SERVED = StreamAsk()

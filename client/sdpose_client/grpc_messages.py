@@ -7,10 +7,10 @@ from typing import Any
 
 import grpc
 
-from protos.sdpose.v1 import pose_pb2
-from service.answers import Box, Keypoint, Person, PoseAnswer, Size, StreamAnswer
-from service.client.requests import AFFINITY_HEADER, Ask, StreamAsk, StreamFrame
-from service.errors import ErrorCode, ServiceError, invalid_argument
+from sdpose_client.answers import Box, Keypoint, Person, PoseAnswer, Size, StreamAnswer
+from sdpose_client.errors import ErrorCode, ServiceError, invalid_argument
+from sdpose_client.requests import AFFINITY_HEADER, Ask, StreamAsk, StreamFrame
+from sdpose_client.v1 import pose_pb2
 
 # For answers that never reached our own code, such as an oversized message or a dead port.
 _BY_STATUS = {

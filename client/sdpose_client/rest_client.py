@@ -8,9 +8,10 @@ from typing import Any, TypeVar
 
 import httpx
 
-from service.answers import PoseAnswer, answer_of, answers_of
-from service.client.requests import Ask
-from service.client.rest_messages import (
+from sdpose_client.answers import PoseAnswer, answer_of, answers_of
+from sdpose_client.errors import ServiceError
+from sdpose_client.requests import Ask
+from sdpose_client.rest_messages import (
     BoxesOfEach,
     as_unreached,
     boxes_of_each,
@@ -19,8 +20,7 @@ from service.client.rest_messages import (
     of_one_image,
     read_body,
 )
-from service.client.retry import Retry
-from service.errors import ServiceError
+from sdpose_client.retry import Retry
 
 T = TypeVar("T")
 

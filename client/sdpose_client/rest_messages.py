@@ -9,9 +9,9 @@ from typing import Any, TypeVar
 
 import httpx
 
-from service.answers import Box, PoseAnswer
-from service.client.requests import Ask
-from service.errors import ErrorCode, ServiceError, invalid_argument
+from sdpose_client.answers import Box, PoseAnswer
+from sdpose_client.errors import ErrorCode, ServiceError, invalid_argument
+from sdpose_client.requests import Ask
 
 T = TypeVar("T")
 BoxesOfEach = Sequence[Sequence[Box] | None]

@@ -15,12 +15,13 @@ from typing import Any, Final
 from websockets.asyncio.client import ClientConnection, connect
 from websockets.exceptions import ConnectionClosed, InvalidStatus, WebSocketException
 
-from service.answers import StreamAnswer, stream_answer_of
-from service.client.following import AsyncFollowing, Following, iterate
-from service.client.frames import Frames, each_of
-from service.client.requests import AFFINITY_HEADER, Ask, StreamAsk, StreamFrame
-from service.client.rest_messages import problem_error
-from service.errors import ErrorCode, ServiceError, invalid_argument
+from sdpose_client.answers import StreamAnswer, stream_answer_of
+from sdpose_client.blocking import iterate
+from sdpose_client.errors import ErrorCode, ServiceError, invalid_argument
+from sdpose_client.following import AsyncFollowing, Following
+from sdpose_client.frames import Frames, each_of
+from sdpose_client.requests import AFFINITY_HEADER, Ask, StreamAsk, StreamFrame
+from sdpose_client.rest_messages import problem_error
 
 _LARGEST_ANSWER: Final = 64 * 2**20
 # Closes without a reason of ours, such as those of a proxy (RFC 6455).

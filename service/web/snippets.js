@@ -38,7 +38,7 @@ function streamInPython(kind, name, options, origin, key) {
   return [
     ...(key ? ["import os", ""] : []),
     "import cv2",
-    "from service.client import Ask, StreamAsk, WebSocketPoseClient",
+    "from sdpose_client import Ask, StreamAsk, WebSocketPoseClient",
     "",
     "",
     "def frames():",

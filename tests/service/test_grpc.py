@@ -14,8 +14,8 @@ from google.protobuf import descriptor_pb2
 from grpc_health.v1 import health_pb2, health_pb2_grpc
 from grpc_reflection.v1alpha import reflection_pb2, reflection_pb2_grpc
 
-from protos.sdpose.v1 import pose_pb2
-from service.client.grpc_messages import error_from
+from sdpose_client.grpc_messages import error_from
+from sdpose_client.v1 import pose_pb2
 from service.errors import ErrorCode
 from service.pipeline.pipeline import PosePipeline
 from service.rpc.interceptor import _APIS

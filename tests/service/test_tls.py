@@ -17,7 +17,7 @@ from typing import Any
 import httpx
 import pytest
 
-from service.client import (
+from sdpose_client import (
     AsyncGrpcPoseClient,
     AsyncRestPoseClient,
     AsyncWebSocketPoseClient,

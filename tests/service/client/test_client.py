@@ -14,9 +14,7 @@ import grpc
 import httpx
 import pytest
 
-from protos.sdpose.v1 import pose_pb2, pose_pb2_grpc
-from service.answers import Box
-from service.client import (
+from sdpose_client import (
     AsyncGrpcPoseClient,
     AsyncRestPoseClient,
     ErrorCode,
@@ -26,7 +24,9 @@ from service.client import (
     Retry,
     ServiceError,
 )
-from service.client.requests import Ask
+from sdpose_client.answers import Box
+from sdpose_client.requests import Ask
+from sdpose_client.v1 import pose_pb2, pose_pb2_grpc
 from service.rest.errors import problem
 from tests.fakes import PNG, FakeEstimator
 from tests.service.conftest import ONCE, rejected, serving, wait_until
@@ -116,7 +116,7 @@ def pauses(monkeypatch: pytest.MonkeyPatch) -> list[float]:
     """Those between tries, which are not slept."""
     slept: list[float] = []
     clock = SimpleNamespace(monotonic=time.monotonic, sleep=slept.append)
-    monkeypatch.setattr("service.client.retry.time", clock)
+    monkeypatch.setattr("sdpose_client.retry.time", clock)
     return slept
 
 
