@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import threading
-from collections.abc import AsyncGenerator, Callable, Coroutine, Generator, Iterator
+from collections.abc import AsyncGenerator, Callable, Generator, Iterator
 from concurrent.futures import Future
 from contextlib import contextmanager
 from typing import TypeVar
@@ -23,29 +23,15 @@ def iterate(make: Callable[[], AsyncGenerator[T, None]]) -> Generator[T, None, N
         async def following() -> T | None:
             return await anext(values, None)
 
+        step = asyncio.run_coroutine_threadsafe(following(), loop)
         try:
-            while (one := _result(following(), loop)) is not None:
+            while (one := step.result()) is not None:
                 yield one
+                step = asyncio.run_coroutine_threadsafe(following(), loop)
         finally:
-            _result(values.aclose(), loop)
-
-
-def _result(work: Coroutine[object, object, T], loop: asyncio.AbstractEventLoop) -> T:
-    """Waits for the result; work that is interrupted by Ctrl-C has ended on return."""
-    running = asyncio.run_coroutine_threadsafe(_ended(work, ended := threading.Event()), loop)
-    try:
-        return running.result()
-    except BaseException:
-        running.cancel()
-        ended.wait()
-        raise
-
-
-async def _ended(work: Coroutine[object, object, T], ended: threading.Event) -> T:
-    try:
-        return await work
-    finally:
-        ended.set()
+            # After Ctrl-C in the wait above, the end of the loop cancels the step and closes.
+            if step.done():
+                asyncio.run_coroutine_threadsafe(values.aclose(), loop).result()
 
 
 @contextmanager

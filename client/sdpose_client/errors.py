@@ -61,6 +61,22 @@ def shortened(value: object) -> str:
     return text if len(text) <= _SHOWN else f"{text[: _SHOWN - 3]}..."
 
 
+def error_named(
+    name: str,
+    message: str,
+    *,
+    field: str | None = None,
+    retry_after_s: float | None = None,
+    otherwise: ErrorCode = ErrorCode.INTERNAL,
+) -> ServiceError:
+    """The error of a code's name; of one that only newer services have, `otherwise` with both."""
+    try:
+        code = ErrorCode(name)
+    except ValueError:
+        code, message = otherwise, f"{name}: {message}"
+    return ServiceError(code, message, field=field, retry_after_s=retry_after_s)
+
+
 def invalid_argument(field: str, message: str) -> ServiceError:
     """A bad parameter; `field` is its name as the caller wrote it, truncated if long."""
     field = field[:_SHOWN]

@@ -15,8 +15,9 @@ from typing import Any, Final
 from websockets.asyncio.client import ClientConnection, connect
 from websockets.exceptions import ConnectionClosed, InvalidStatus, WebSocketException
 
-from sdpose_client.answers import StreamAnswer, stream_answer_of
+from sdpose_client.answers import StreamAnswer, read_json, stream_answer_of
 from sdpose_client.blocking import iterate
+from sdpose_client.connections import checked_header, checked_url, unreached
 from sdpose_client.errors import ErrorCode, ServiceError, invalid_argument
 from sdpose_client.following import AsyncFollowing, Following
 from sdpose_client.frames import Frames, each_of
@@ -38,11 +39,11 @@ class AsyncWebSocketPoseClient(AsyncFollowing):
         api_key: str | None = None,
         tls: ssl.SSLContext | None = None,
     ) -> None:
-        scheme, _, rest = url.rstrip("/").partition("://")
+        scheme, _, rest = checked_url("url", url).partition("://")
         encrypted = scheme in ("https", "wss")
         self._tls = tls or (True if encrypted else None)  # True: the CAs that the system trusts
         self._url = f"{'wss' if encrypted else 'ws'}://{rest}/pose/stream"
-        self._api_key = api_key
+        self._api_key = checked_header("api_key", api_key)
 
     async def stream(
         self,
@@ -58,8 +59,8 @@ class AsyncWebSocketPoseClient(AsyncFollowing):
         config = _config(ask or Ask(), stream)
         given = (
             ("X-API-Key", self._api_key),
-            ("X-Request-ID", request_id),
-            (AFFINITY_HEADER, stream.affinity),
+            ("X-Request-ID", checked_header("request_id", request_id)),
+            (AFFINITY_HEADER, checked_header("affinity", stream.affinity)),
         )
         headers = {name: value for name, value in given if value is not None}
         deadline = None if timeout_s is None else time.monotonic() + timeout_s
@@ -76,15 +77,13 @@ class AsyncWebSocketPoseClient(AsyncFollowing):
             raise problem_error(
                 rejection.status_code, rejection.headers, bytes(rejection.body or b"")
             ) from None
-        except (OSError, TimeoutError, WebSocketException) as error:
-            raise ServiceError(
-                ErrorCode.UNAVAILABLE, f"the service cannot be reached: {error}"
-            ) from None
+        except (OSError, asyncio.TimeoutError, WebSocketException) as error:
+            raise unreached(self._url, error, encrypted=self._tls is not None) from None
         sender = _Sender(connection, config, frames)
         sending = asyncio.create_task(sender.run())
         try:
             while (text := await _received(connection, sending, sender, deadline)) is not None:
-                answer = stream_answer_of(json.loads(text))
+                answer = read_json(text, stream_answer_of)
                 sender.answered = answer.sequence
                 yield answer
         finally:
