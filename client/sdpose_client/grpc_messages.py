@@ -27,7 +27,7 @@ _BY_STATUS = {
     # itself cancels does not get here.
     grpc.StatusCode.CANCELLED: ErrorCode.UNAVAILABLE,
 }
-# How gRPC begins where no connection was made.
+# The first words of gRPC if no connection was made.
 _NOT_CONNECTED = ("failed to connect to all addresses", "errors resolving")
 _PRIORITIES = {
     None: pose_pb2.PRIORITY_UNSPECIFIED,
@@ -114,8 +114,10 @@ def frame_message(frame: bytes | StreamFrame) -> pose_pb2.StreamPoseRequest:
     return message
 
 
-def stream_answer_from(message: pose_pb2.StreamPoseResponse) -> StreamAnswer:
-    """The typed answer of one frame. Raises `ServiceError` (internal) for one without any."""
+def stream_answer_from(message: pose_pb2.StreamPoseResponse | None) -> StreamAnswer:
+    """The typed answer of one frame. Raises as `answer_from`."""
+    if message is None:
+        raise _damaged()
     outcome: PoseAnswer | ServiceError
     if message.HasField("error"):
         error = message.error
@@ -133,8 +135,13 @@ def stream_answer_from(message: pose_pb2.StreamPoseResponse) -> StreamAnswer:
     )
 
 
-def answer_from(message: pose_pb2.EstimatePoseResponse) -> PoseAnswer:
-    """The typed answer of a message. Raises `ServiceError` (internal) if it lacks the image."""
+def answer_from(message: pose_pb2.EstimatePoseResponse | None) -> PoseAnswer:
+    """The typed answer of a message; None is what `grpc.aio` makes of one that it cannot read.
+
+    Raises `ServiceError` (internal) for that, and for one that lacks what every answer has.
+    """
+    if message is None:
+        raise _damaged()
     if not message.HasField("image"):
         raise _incomplete("image")
     models = message.models
@@ -163,6 +170,11 @@ def answer_from(message: pose_pb2.EstimatePoseResponse) -> PoseAnswer:
     )
 
 
+def _damaged() -> ServiceError:
+    message = "a damaged answer: it was cut on its way, or is not the service's"
+    return ServiceError(ErrorCode.INTERNAL, message)
+
+
 def _incomplete(field: str) -> ServiceError:
     return ServiceError(
         ErrorCode.INTERNAL, f"an answer without {field!r}: the service is of another version"
@@ -183,6 +195,11 @@ def error_from(
         if reason == "Socket closed":
             return closed_silently(target, encrypted=encrypted)
         return ServiceError(ErrorCode.UNAVAILABLE, f"{target} cannot be reached: {reason}")
+    if error.code() is grpc.StatusCode.UNIMPLEMENTED:
+        message = f"{target} has no such method: the service is of another version, or another one"
+        return ServiceError(ErrorCode.INTERNAL, message)
+    if details == "Exception deserializing response!":
+        return _damaged()
     trailing: Mapping[str, Any] = dict(error.trailing_metadata() or ())  # type: ignore[arg-type]
     code = trailing.get("sdpose-error-code")
     if code is None and error.code() is grpc.StatusCode.RESOURCE_EXHAUSTED:

@@ -74,7 +74,8 @@ class Moody:
                 error.message,
                 (("sdpose-error-code", error.code.value), ("retry-after", "0")),
             )
-        return pose_pb2.EstimatePoseResponse(request_id="r")
+        size = pose_pb2.ImageSize(width=1, height=2)
+        return pose_pb2.EstimatePoseResponse(image=size, request_id="r")
 
 
 def overloaded() -> ServiceError:
@@ -194,19 +195,15 @@ def test_what_a_proxy_says_for_a_while_is_tried_again(status: int) -> None:
         (httpx.Response(413, text="<html>"), ErrorCode.PAYLOAD_TOO_LARGE),
         (httpx.Response(401, text=""), ErrorCode.UNAUTHENTICATED),
         (httpx.Response(404, json=["nothing"]), ErrorCode.INTERNAL),
-        (httpx.Response(200, text="<html>"), ErrorCode.INTERNAL),
-        (httpx.Response(200, json={"people": []}), ErrorCode.INTERNAL),
-        (httpx.Response(200, json=[]), ErrorCode.INTERNAL),
     ],
     ids=str,
 )
-def test_an_answer_that_is_not_ours(answer: httpx.Response, code: ErrorCode) -> None:
+def test_an_answer_of_a_proxy(answer: httpx.Response, code: ErrorCode) -> None:
     with (
         RestPoseClient(retry=ONCE, transport=httpx.MockTransport(lambda _: answer)) as client,
-        pytest.raises(ServiceError, match="not ours") as refused,
+        rejected(code, match=f"status {answer.status_code} that is not the service's"),
     ):
         client.estimate(PNG)
-    assert refused.value.code is code
 
 
 async def test_many_images_are_one_entry_each(fake: FakeEstimator) -> None:
