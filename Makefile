@@ -50,7 +50,7 @@ test: check
 # the last of three starts of Ray in one process timed out, twice of two runs.
 test-all: setup-all
 	$(BIN)/pytest --slow --durations 20 -p no:randomly
-	$(BIN)/python -m tools.readme README.md docs/which_way.md docs/recipes.md docs/archives.md
+	$(BIN)/python -m tools.readme README.md docs/which_way.md docs/client.md docs/recipes.md docs/archives.md
 
 format: setup-dev
 	$(BIN)/ruff check --fix .
@@ -90,7 +90,7 @@ compose-check: setup-dev
 	$(BIN)/pip install --quiet --disable-pip-version-check podman-compose==1.6.0
 	$(BIN)/python -m tools.compose_check $(COMPOSE_CHECK)
 
-# Wheel and sdist, and the quick start from the wheel in an empty environment.
+# Wheels and sdists, and the quick start from the wheels in empty environments.
 release-check: setup-all
 	$(BIN)/python -m tools.release_check
 

@@ -37,7 +37,7 @@ const python = (options, name) => Object.entries(options)
 function streamInPython(kind, name, options, origin, key) {
   return [
     ...(key ? ["import os", ""] : []),
-    "import cv2",
+    "import cv2  # opencv-python-headless",
     "from sdpose_client import Ask, StreamAsk, WebSocketPoseClient",
     "",
     "",
