@@ -111,7 +111,8 @@ def check_sdist(report: Report, sdist: Path) -> None:
     """Content of the source distribution."""
     with tarfile.open(sdist) as archive:
         names = {name.partition("/")[2] for name in archive.getnames()}
-    needed = _NEEDED | {"pyproject.toml", "README.md", "LICENSE"}
+    sources = {f"client/{name}" if name.startswith("sdpose_client/") else name for name in _NEEDED}
+    needed = sources | {"pyproject.toml", "README.md", "LICENSE"}
     report.prove(
         f"the sdist has {sdist.stat().st_size / 2**20:.1f} MiB and what a build needs",
         names >= needed,
