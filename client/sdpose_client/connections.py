@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import errno
+import os
 import ssl
 from collections.abc import Iterator
 from typing import Final
@@ -24,7 +26,10 @@ _CLOSED_SILENTLY: Final = (
     "Server disconnected without sending a response.",
     "did not receive a valid HTTP response",
     "Socket closed",
+    os.strerror(errno.ECONNRESET),
+    os.strerror(errno.EPIPE),
 )
+"""Texts of libraries and systems for a connection that ended before an answer."""
 
 
 def checked_url(field: str, url: str) -> str:
@@ -78,19 +83,21 @@ def checked_certificates(
 
 def unreached(address: str, error: Exception, *, encrypted: bool) -> ServiceError:
     """The error of a connection that was not made, or broke before the answer."""
+    text = str(error)
     for cause in _causes(error):
         if isinstance(cause, ssl.SSLError):
             reason = getattr(cause, "verify_message", "")
             if (mistake := tls_mistake(address, str(cause), reason)) is not None:
                 return mistake
-    text = str(error)
-    if text in _CLOSED_SILENTLY:
-        return closed_silently(address, encrypted=encrypted)
-    return ServiceError(ErrorCode.UNAVAILABLE, f"{address} cannot be reached: {text}")
+        elif isinstance(cause, OSError) and cause.errno:  # negative for names that are not known
+            text = os.strerror(cause.errno) if cause.errno > 0 else str(cause.strerror)
+    return not_connected(address, text, encrypted=encrypted)
 
 
-def closed_silently(address: str, *, encrypted: bool) -> ServiceError:
-    """The error of a connection that was closed without a word."""
+def not_connected(address: str, reason: str, *, encrypted: bool) -> ServiceError:
+    """The error of a connection that was not made; `reason` is the library's or the system's."""
+    if reason not in _CLOSED_SILENTLY:
+        return ServiceError(ErrorCode.UNAVAILABLE, f"{address} cannot be reached: {reason}")
     expected = "a client certificate" if encrypted else "TLS"
     return ServiceError(
         ErrorCode.UNAVAILABLE,
@@ -117,4 +124,5 @@ def tls_mistake(address: str, report: str, reason: str) -> ServiceError | None:
 def _causes(error: BaseException | None) -> Iterator[BaseException]:
     while error is not None:
         yield error
-        error = error.__cause__ or error.__context__
+        several = getattr(error, "exceptions", None)  # an ExceptionGroup: one per address tried
+        error = several[0] if several else error.__cause__ or error.__context__

@@ -8,7 +8,7 @@ from typing import Any, TypeVar
 import grpc
 
 from sdpose_client.answers import Box, Keypoint, Person, PoseAnswer, Size, StreamAnswer
-from sdpose_client.connections import checked_header, closed_silently, tls_mistake
+from sdpose_client.connections import checked_header, not_connected, tls_mistake
 from sdpose_client.errors import ErrorCode, ServiceError, error_named, invalid_argument, shortened
 from sdpose_client.requests import AFFINITY_HEADER, Ask, StreamAsk, StreamFrame
 from sdpose_client.v1 import pose_pb2
@@ -192,9 +192,7 @@ def error_from(
         if mistake is not None:
             return mistake
         reason = details.rpartition(": ")[2].strip("[] ")
-        if reason == "Socket closed":
-            return closed_silently(target, encrypted=encrypted)
-        return ServiceError(ErrorCode.UNAVAILABLE, f"{target} cannot be reached: {reason}")
+        return not_connected(target, reason, encrypted=encrypted)
     if error.code() is grpc.StatusCode.UNIMPLEMENTED:
         message = f"{target} has no such method: the service is of another version, or another one"
         return ServiceError(ErrorCode.INTERNAL, message)
@@ -208,6 +206,10 @@ def error_from(
         code = ErrorCode.PAYLOAD_TOO_LARGE if too_large else ErrorCode.OVERLOADED
     after = trailing.get("retry-after")
     otherwise = _BY_STATUS.get(error.code(), ErrorCode.INTERNAL)
+    if code is None and otherwise is ErrorCode.UNAVAILABLE:
+        details = f"the connection to {target} failed: {details}"
+    elif code is None and otherwise is ErrorCode.DEADLINE_EXCEEDED:
+        details = f"no answer of {target} in time"
     return error_named(
         code or otherwise,
         details,

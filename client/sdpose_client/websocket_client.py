@@ -25,6 +25,7 @@ from sdpose_client.requests import AFFINITY_HEADER, Ask, StreamAsk, StreamFrame
 from sdpose_client.rest_messages import problem_error
 
 _LARGEST_ANSWER: Final = 64 * 2**20
+_OPENING_S: Final = 10.0
 # Closes without a reason of ours, such as those of a proxy (RFC 6455).
 _BY_CLOSE: Final = {1008: ErrorCode.INVALID_ARGUMENT, 1009: ErrorCode.PAYLOAD_TOO_LARGE}
 
@@ -71,18 +72,25 @@ class AsyncWebSocketPoseClient(AsyncFollowing):
                 max_size=_LARGEST_ANSWER,
                 compression=None,
                 ssl=self._tls,
+                open_timeout=_OPENING_S if timeout_s is None else min(timeout_s, _OPENING_S),
             )
         except InvalidStatus as error:
             rejection = error.response
             raise problem_error(
                 rejection.status_code, rejection.headers, bytes(rejection.body or b"")
             ) from None
-        except (OSError, asyncio.TimeoutError, WebSocketException) as error:
+        except asyncio.TimeoutError as error:
+            if deadline is not None and time.monotonic() >= deadline:
+                raise _too_late(self._url) from None
+            raise unreached(self._url, error, encrypted=self._tls is not None) from None
+        except (OSError, WebSocketException) as error:
             raise unreached(self._url, error, encrypted=self._tls is not None) from None
         sender = _Sender(connection, config, frames)
         sending = asyncio.create_task(sender.run())
         try:
-            while (text := await _received(connection, sending, sender, deadline)) is not None:
+            while (
+                text := await _received(self._url, connection, sending, sender, deadline)
+            ) is not None:
                 answer = read_json(text, stream_answer_of)
                 sender.answered = answer.sequence
                 yield answer
@@ -155,6 +163,7 @@ class _Sender:
 
 
 async def _received(
+    url: str,
     connection: ClientConnection,
     sending: asyncio.Task[None],
     sender: _Sender,
@@ -172,12 +181,16 @@ async def _received(
             waiting = {receiving} if sending.done() else {receiving, sending}
             done, _ = await asyncio.wait(waiting, timeout=left, return_when=asyncio.FIRST_COMPLETED)
             if not done:
-                raise ServiceError(ErrorCode.DEADLINE_EXCEEDED, "no answer in time")
+                raise _too_late(url)
         return receiving.result()
     except ConnectionClosed as closed:
         raise _closed(closed) from None
     finally:
         receiving.cancel()
+
+
+def _too_late(url: str) -> ServiceError:
+    return ServiceError(ErrorCode.DEADLINE_EXCEEDED, f"no answer of {url} in time")
 
 
 def _config(ask: Ask, stream: StreamAsk) -> str:

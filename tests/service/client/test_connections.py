@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import socket
 from collections.abc import AsyncIterator
 from pathlib import Path
 from typing import Any
@@ -27,7 +28,9 @@ def authority(tmp_path_factory: pytest.TempPathFactory) -> Authority:
 async def test_no_server(way: str) -> None:
     host = f"127.0.0.1:{free_ports(1)[0]}"
     address = host if way == "grpc" else f"http://{host}"
-    with rejected(ErrorCode.UNAVAILABLE, match=rf"^\w*:?/*{host}\S* cannot be reached: .*onnect"):
+    with rejected(
+        ErrorCode.UNAVAILABLE, match=rf"^\w*:?/*{host}\S* cannot be reached: Connection refused$"
+    ):
         await answers(way, address)
 
 
@@ -55,6 +58,14 @@ async def test_the_port_of_another_protocol(way: str, service: Service) -> None:
     other = service.url.removeprefix("http://") if way == "grpc" else f"http://{service.target}"
     with rejected(ErrorCode.UNAVAILABLE, match="cannot be reached"):
         await answers(way, other)
+
+
+async def test_a_server_that_never_answers(way: str) -> None:
+    with socket.create_server(("127.0.0.1", 0)) as server:  # connected by the system alone
+        host = f"127.0.0.1:{server.getsockname()[1]}"
+        sentence = rf"^no answer of \w*:?/*{host}\S* in time$"
+        with rejected(ErrorCode.DEADLINE_EXCEEDED, match=sentence):
+            await answers(way, host if way == "grpc" else f"http://{host}", timeout_s=0.3)
 
 
 async def test_a_key(way: str) -> None:
