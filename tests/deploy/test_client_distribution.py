@@ -18,6 +18,7 @@ import pytest
 from packaging.requirements import Requirement
 from packaging.utils import canonicalize_name
 
+import sdpose_client
 from tests.commands import run_command
 from tests.fakes import PNG, FakeEstimator
 from tests.service.conftest import serving
@@ -65,6 +66,14 @@ def test_its_syntax_is_that_of_its_oldest_python() -> None:
     assert "--python-version 3.10 --package sdpose_client" in (ROOT / "Makefile").read_text()
     for path in CLIENT.rglob("sdpose_client/**/*.py"):
         ast.parse(path.read_text(), path.name, feature_version=(3, 10))
+
+
+def test_every_name_of_the_package_is_there_and_no_other() -> None:
+    for name in sdpose_client.__all__:
+        assert getattr(sdpose_client, name).__name__ == name
+    assert dir(sdpose_client) == sorted(sdpose_client.__all__)
+    with pytest.raises(AttributeError, match="no attribute 'Pose'"):
+        sdpose_client.Pose  # type: ignore[attr-defined]  # noqa: B018
 
 
 @pytest.fixture(scope="module")
