@@ -63,7 +63,7 @@ RUN /opt/sbom/bin/cyclonedx-py environment /opt/venv/bin/python --output-file /s
 FROM tools AS app
 WORKDIR /src
 COPY pyproject.toml README.md LICENSE NOTICE ./
-COPY protos protos/
+COPY client client/
 COPY sdpose_core sdpose_core/
 COPY service service/
 RUN --mount=type=cache,target=/root/.cache/pip \

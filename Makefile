@@ -38,6 +38,7 @@ check: setup-dev
 	$(BIN)/ruff format --check .
 	$(BIN)/ruff check .
 	$(BIN)/mypy
+	$(BIN)/mypy --python-version 3.10 --package sdpose_client
 	$(BIN)/lint-imports --cache-dir $(VENV)/cache/imports
 
 # -n 2: most tests wait for a service or a process as long as they compute.
@@ -49,13 +50,14 @@ test: check
 # the last of three starts of Ray in one process timed out, twice of two runs.
 test-all: setup-all
 	$(BIN)/pytest --slow --durations 20 -p no:randomly
-	$(BIN)/python -m tools.readme README.md docs/which_way.md docs/recipes.md docs/archives.md docs/own_photos.md
+	$(BIN)/python -m tools.readme README.md docs/which_way.md docs/client.md docs/recipes.md docs/archives.md \
+		docs/own_photos.md
 
 format: setup-dev
 	$(BIN)/ruff check --fix .
 	$(BIN)/ruff format .
 
-# Writes the stubs beside protos/sdpose/v1/pose.proto again.
+# Writes the stubs of protos/sdpose/v1/pose.proto again, in client/sdpose_client/v1.
 protos: setup-dev
 	$(BIN)/python tools/protos.py
 
@@ -89,9 +91,9 @@ compose-check: setup-dev
 	$(BIN)/pip install --quiet --disable-pip-version-check podman-compose==1.6.0
 	$(BIN)/python -m tools.compose_check $(COMPOSE_CHECK)
 
-# Wheel and sdist, and the quick start from the wheel in an empty environment.
+# Wheels and sdists, and the quick start from the wheels in empty environments.
 release-check: setup-all
 	$(BIN)/python -m tools.release_check
 
 clean:
-	rm -rf $(VENV) build dist *.egg-info
+	rm -rf $(VENV) build dist *.egg-info client/build client/dist client/*.egg-info

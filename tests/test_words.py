@@ -1,8 +1,8 @@
 """The word list: plain technical English in comments, docstrings, messages, documents and names.
 
-Checked are comments, strings and names of `sdpose_core`, `service` and `tools`, the comments of
-`protos/*.proto` and of the page's JavaScript, and every document outside code. The tests
-themselves are not checked.
+Checked are comments, strings and names of `sdpose_core`, `service`, `client` and `tools`, the
+comments of `protos/*.proto` and of the page's JavaScript, and every document outside code. The
+tests themselves are not checked.
 """
 
 from __future__ import annotations
@@ -72,7 +72,7 @@ ALLOWED = (
 )
 
 
-CODE = ("sdpose_core/*.py", "service/*.py", "tools/*.py")
+CODE = ("sdpose_core/*.py", "service/*.py", "client/*.py", "tools/*.py")
 OTHERS = ("*.md", "protos/*.proto", "service/web/*.js")
 
 

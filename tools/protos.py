@@ -1,9 +1,14 @@
-"""Generates the gRPC stubs beside the contract: `python -m tools.protos [--check]`."""
+"""Generates the gRPC stubs in the client's package: `python -m tools.protos [--check]`.
+
+The contract goes beside them, since the stubs are no source that anyone would change, and both
+distributions hold the package.
+"""
 
 from __future__ import annotations
 
 import argparse
 import re
+import shutil
 import sys
 import tempfile
 from pathlib import Path
@@ -12,23 +17,27 @@ from grpc_tools import protoc
 
 ROOT = Path(__file__).resolve().parent.parent
 CONTRACT = "protos/sdpose/v1/pose.proto"
+PACKAGE = "sdpose_client/v1"
+"""The package of the stubs, in the folder `client`. They import each other by this name."""
 _VERSION_LINE = re.compile(r"version|^\s+\d+,$", re.IGNORECASE)
 
 
 def generate(into: Path) -> None:
-    """Writes the stubs of the contract below `into`; raises RuntimeError when protoc fails."""
+    """Writes the contract and its stubs below `into`; raises RuntimeError when protoc fails."""
+    contract = ROOT / CONTRACT
     status = protoc.main(
         [
             "protoc",
-            f"--proto_path={ROOT}",
+            f"--proto_path={PACKAGE}={contract.parent}",
             f"--python_out={into}",
             f"--pyi_out={into}",
             f"--grpc_python_out={into}",
-            CONTRACT,
+            f"{PACKAGE}/{contract.name}",
         ]
     )
     if status:
         raise RuntimeError(f"protoc ended with status {status}")
+    shutil.copyfile(contract, into / PACKAGE / contract.name)
 
 
 def stale() -> list[str]:
@@ -40,7 +49,8 @@ def stale() -> list[str]:
         return [
             name
             for name, path in zip(names, fresh, strict=True)
-            if not (ROOT / name).exists() or _essence(ROOT / name) != _essence(path)
+            if not (ROOT / "client" / name).exists()
+            or _essence(ROOT / "client" / name) != _essence(path)
         ]
 
 
@@ -60,7 +70,7 @@ def main() -> int:
         "--check", action="store_true", help="only report whether the stubs are current"
     )
     if not parser.parse_args().check:
-        generate(ROOT)
+        generate(ROOT / "client")
         return 0
     old = stale()
     if old:

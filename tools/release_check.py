@@ -1,7 +1,8 @@
-"""`make release-check`: builds wheel and sdist and uses the wheel as a stranger would.
+"""`make release-check`: builds wheels and sdists and uses the wheels as a stranger would.
 
-The wheel goes into an empty environment, and the README's quick start runs from it in an empty
-folder. What is proved is printed. Takes a few minutes, most of them pip's.
+The service's wheel goes into an empty environment, and the README's quick start runs from it in an
+empty folder; the client's goes into another, and calls that service. What is proved is printed.
+Takes a few minutes, most of them pip's.
 """
 
 from __future__ import annotations
@@ -13,6 +14,7 @@ import shutil
 import signal
 import sys
 import tarfile
+import time
 import tomllib
 import zipfile
 from email.parser import Parser
@@ -43,11 +45,21 @@ _NEEDED = _WEIGHTS | {
     "service/web/client/index.js",
     "service/web/client/index.d.ts",
     "service/web/client/package.json",
-    "protos/sdpose/v1/pose.proto",
-    "protos/sdpose/v1/pose_pb2.py",
-    "protos/sdpose/v1/pose_pb2_grpc.py",
+    "sdpose_client/py.typed",
+    "sdpose_client/v1/pose.proto",
+    "sdpose_client/v1/pose_pb2.py",
+    "sdpose_client/v1/pose_pb2_grpc.py",
 }
-_ROOMS = {"sdpose_core", "service", "protos"}
+_ROOMS = {"sdpose_core", "service", "sdpose_client"}
+_CLIENT_MB = 30.0
+_CLIENT = """
+import sys
+from pathlib import Path
+from sdpose_client import GrpcPoseClient
+with GrpcPoseClient(sys.argv[1]) as client:
+    frame = Path("photo.jpg").read_bytes()
+    print(sum(len(answer.outcome.people) for answer in client.follow([frame] * 3)))
+"""
 
 
 def copy_of_the_tree(into: Path) -> Path:
@@ -99,7 +111,8 @@ def check_sdist(report: Report, sdist: Path) -> None:
     """Content of the source distribution."""
     with tarfile.open(sdist) as archive:
         names = {name.partition("/")[2] for name in archive.getnames()}
-    needed = _NEEDED | {"pyproject.toml", "README.md", "LICENSE"}
+    sources = {f"client/{name}" if name.startswith("sdpose_client/") else name for name in _NEEDED}
+    needed = sources | {"pyproject.toml", "README.md", "LICENSE"}
     report.prove(
         f"the sdist has {sdist.stat().st_size / 2**20:.1f} MiB and what a build needs",
         names >= needed,
@@ -107,8 +120,34 @@ def check_sdist(report: Report, sdist: Path) -> None:
     )
 
 
-def check_quick_start(report: Report, wheel: Path, folder: Path, python: str) -> None:
-    """An empty environment, an empty folder, the README's commands."""
+def check_client(report: Report, wheel: Path, services: Path, folder: Path, python: str) -> Path:
+    """The client's wheel, installed alone; returns the interpreter that has it."""
+    report.section("The client's wheel")
+    with zipfile.ZipFile(wheel) as archive, zipfile.ZipFile(services) as other:
+        ours = {name for name in archive.namelist() if name.startswith("sdpose_client/")}
+        same = {name for name in other.namelist() if name.startswith("sdpose_client/")} == ours
+        same = same and all(archive.read(name) == other.read(name) for name in ours)
+    report.prove(f"{wheel.name} has the files that the service's wheel has", same)
+    environment = folder / "client"
+    run([python, "-m", "venv", str(environment)])
+    before, began = _megabytes(environment), time.monotonic()
+    pip = [str(environment / "bin" / "pip"), "--disable-pip-version-check", "install", "--quiet"]
+    run([*pip, str(wheel)], cwd=folder)
+    took, size = time.monotonic() - began, _megabytes(environment) - before
+    report.prove(
+        f"installs in {took:.1f} s and {size:.1f} MB, at most {_CLIENT_MB:.0f}", size <= _CLIENT_MB
+    )
+    return environment / "bin" / "python"
+
+
+def _megabytes(folder: Path) -> float:
+    return sum(path.stat().st_size for path in folder.rglob("*") if path.is_file()) / 1e6
+
+
+def check_quick_start(
+    report: Report, wheel: Path, folder: Path, python: str, client_python: Path
+) -> None:
+    """An empty environment, an empty folder, the README's commands; the client from its own."""
     report.section("The quick start from the wheel")
     environment, empty = folder / "environment", folder / "empty"
     run([python, "-m", "venv", str(environment)])
@@ -134,6 +173,17 @@ def check_quick_start(report: Report, wheel: Path, folder: Path, python: str) ->
             f"`curl -F image=@photo.jpg` finds {len(people)} people of 17 keypoints each",
             len(people) > 1 and {len(person["keypoints"]) for person in people} == {17},
         )
+        mine = folder / "mine"
+        for name in ("service", "protos"):
+            (mine / name).mkdir(parents=True)
+            (mine / name / "__init__.py").write_text("raise ImportError('the user has this one')")
+        shutil.copy(empty / "photo.jpg", mine)
+        (mine / "camera.py").write_text(_CLIENT)
+        found = run([str(client_python), "camera.py", f"localhost:{rpc}"], cwd=mine)
+        report.prove(
+            "the client, beside folders named service and protos, finds them in a stream",
+            int(found) > 0,
+        )
         page = run(["curl", "-sSf", f"localhost:{http}/"])
         report.prove("the page is served", "<html" in page)
         server.tell(signal.SIGTERM)
@@ -151,12 +201,15 @@ def check(report: Report, folder: Path, python: str) -> None:
     report.section("Wheel and sdist")
     tree = copy_of_the_tree(folder / "tree")
     run([sys.executable, "-m", "build", "--outdir", str(folder / "dist"), str(tree)])
-    (wheel,) = (folder / "dist").glob("*.whl")
-    (sdist,) = (folder / "dist").glob("*.tar.gz")
+    run([sys.executable, "-m", "build", "--outdir", str(folder / "dist"), str(tree / "client")])
+    (wheel,) = (folder / "dist").glob("sdpose_service-*.whl")
+    (sdist,) = (folder / "dist").glob("sdpose_service-*.tar.gz")
+    (client,) = (folder / "dist").glob("sdpose_client-*.whl")
     report.prove(f"built: {wheel.name} (from the sdist) and {sdist.name}")
     check_sdist(report, sdist)
     check_wheel(report, wheel, project)
-    check_quick_start(report, wheel, folder, python)
+    client_python = check_client(report, client, wheel, folder, python)
+    check_quick_start(report, wheel, folder, python, client_python)
 
 
 def main() -> int:

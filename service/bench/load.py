@@ -10,8 +10,8 @@ from collections.abc import Awaitable, Callable, Iterator, Sequence
 from contextlib import AsyncExitStack
 from dataclasses import dataclass, field
 
+from sdpose_client import AsyncGrpcPoseClient, Retry, ServiceError
 from service.bench.tables import percentile
-from service.client import AsyncGrpcPoseClient, Retry, ServiceError
 
 Ask = Callable[[bytes], Awaitable[None]]
 

@@ -10,11 +10,11 @@ from dataclasses import dataclass, field
 import cv2
 import numpy as np
 
+from sdpose_client import Ask, AsyncGrpcPoseClient, PoseAnswer, StreamAsk, StreamFrame
 from sdpose_core.types import Image
 from sdpose_core.vision.image_files import ImageLimits, decode_image, encode_jpeg
 from service.bench.server import Server
 from service.bench.tables import markdown, percentile
-from service.client import Ask, AsyncGrpcPoseClient, PoseAnswer, StreamAsk, StreamFrame
 
 SIZE = (640, 480)
 _STEPS = 15

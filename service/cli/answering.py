@@ -8,14 +8,14 @@ from typing import Final
 
 import numpy as np
 
+from sdpose_client.answers import PoseAnswer
+from sdpose_client.grpc_client import GrpcPoseClient
+from sdpose_client.reconnect import Reconnect
+from sdpose_client.requests import Ask, StreamAsk, StreamFrame
 from sdpose_core.io.live import TimedImage
 from sdpose_core.skeleton import skeleton_of_names
 from sdpose_core.types import Poses
 from sdpose_core.vision.image_files import encode_jpeg
-from service.answers import PoseAnswer
-from service.client.grpc_client import GrpcPoseClient
-from service.client.reconnect import Reconnect
-from service.client.requests import Ask, StreamAsk, StreamFrame
 from service.errors import ServiceError
 
 _WAITING: Final = 64

@@ -17,13 +17,13 @@ if TYPE_CHECKING:
     from numpy.typing import NDArray
     from rich.console import Console
 
+    from sdpose_client.rest_client import RestPoseClient
     from sdpose_core.data.coco import CocoImage
     from sdpose_core.estimator import PoseEstimator
     from sdpose_core.evaluate.report import Evaluation
     from sdpose_core.evaluate.results import PoseSource
     from sdpose_core.skeleton import Skeleton
     from sdpose_core.types import Poses
-    from service.client.rest_client import RestPoseClient
 
 
 _IN_PROCESS = (
@@ -123,7 +123,7 @@ def evaluate(
             inputs = [annotations, *([boxes] if boxes else ()), Path(student), Path(detector)]
             _hold(closing, output, worst, [*inputs, images])
             if server is not None:
-                from service.client.rest_client import RestPoseClient
+                from sdpose_client.rest_client import RestPoseClient
 
                 client = closing.enter_context(RestPoseClient(server, api_key=api_key, tls=tls))
                 title, source_of = server, partial(_from_server, client)
@@ -231,9 +231,9 @@ def _local(estimator: PoseEstimator, cycles: int | None, flip: bool) -> PoseSour
 
 def _from_server(client: RestPoseClient, cycles: int | None, flip: bool) -> PoseSource:
 
-    from service.answers import Box
+    from sdpose_client.answers import Box
+    from sdpose_client.requests import Ask
     from service.cli.answering import poses_of
-    from service.client.requests import Ask
     from service.errors import ServiceError
 
     def ask(image: CocoImage, boxes: NDArray[np.float32] | None) -> Poses:

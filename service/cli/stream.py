@@ -16,10 +16,10 @@ import typer
 from service.cli import options
 
 if TYPE_CHECKING:
+    from sdpose_client import GrpcPoseClient
     from sdpose_core.commands.stream import Answering, Summary
     from sdpose_core.types import Poses
     from service.cli.console import LineFile, Sink
-    from service.client import GrpcPoseClient
     from service.tls import ClientTls
 
 
@@ -234,7 +234,7 @@ def _reached(
     """A function that connects to the service, if one is named; its files are read now."""
     if server is None:
         return None
-    from service.client import GrpcPoseClient
+    from sdpose_client import GrpcPoseClient
 
     if server.startswith(("http://", "https://")):
         raise typer.BadParameter("--server: the gRPC address without http, such as localhost:8001")
@@ -258,8 +258,8 @@ def _remote(
     *,
     live: bool,
 ) -> Answering:
+    from sdpose_client import Ask, StreamAsk
     from service.cli.answering import RemoteAnswering
-    from service.client import Ask, StreamAsk
 
     drop: Literal["latest", "none"] = "latest" if live else "none"
     stream = StreamAsk(chosen.tracking, chosen.smoothing, chosen.detect_every, drop)

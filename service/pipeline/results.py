@@ -53,7 +53,7 @@ class PoseResult:
     image: Image | None = None
 
     def answer(self, request_id: str) -> dict[str, Any]:
-        """The values of a `service.answers.PoseAnswer`; people as `people_json` has them."""
+        """The values of a `sdpose_client.answers.PoseAnswer`; people as `people_json` has them."""
         return {
             "people": people_json(self.poses, self.min_keypoint_score),
             "image": {"width": self.width, "height": self.height},

@@ -16,7 +16,7 @@ from ray.serve.config import AutoscalingConfig
 from ray.serve.deployment import Application
 from ray.serve.grpc_util import RayServegRPCContext
 
-from protos.sdpose.v1 import pose_pb2
+from sdpose_client.v1 import pose_pb2
 from service.ray.calls import Rejected, several, single
 from service.rest.app import create_app
 from service.rpc.interceptor import PoseCallInterceptor

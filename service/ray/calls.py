@@ -14,7 +14,7 @@ from ray.serve._private.grpc_util import gRPCGenericServer
 from ray.serve._private.proxy_request_response import gRPCStreamingType
 from ray.serve.grpc_util import RayServegRPCContext
 
-from protos.sdpose.v1 import pose_pb2_grpc
+from sdpose_client.v1 import pose_pb2_grpc
 
 _TIME_LEFT = "sdpose-time-left-ms"
 

@@ -8,9 +8,9 @@ from typing import Final
 from fastapi import APIRouter, Depends, Request
 from pydantic import BaseModel, ConfigDict, Field, ValidationError
 
+from sdpose_client.answers import Models
 from sdpose_core.detector.factory import is_factory
 from service.access.keys import Scope
-from service.answers import Models
 from service.errors import invalid_argument
 from service.parameters import rejected
 from service.rest.callers import KEYS, callers_of

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from typing import Any
 
-from service.answers import PoseAnswer
+from sdpose_client.answers import PoseAnswer
 from service.parameters import PoseParameters
 from service.rest.body import IMAGE_FIELD
 from service.rest.schemas import PoseAnswers, Problem

@@ -16,9 +16,12 @@ from fastapi import APIRouter, FastAPI
 from starlette.responses import FileResponse, Response
 from starlette.staticfiles import StaticFiles
 
-_ROOT: Final = Path(__file__).parents[2]
-_WEB: Final = _ROOT / "service" / "web"
-_OURS: Final = ("service", "sdpose_core", "protos")
+import sdpose_client
+import sdpose_core
+import service
+
+_OURS: Final = tuple(Path(package.__path__[0]) for package in (service, sdpose_core, sdpose_client))
+_WEB: Final = _OURS[0] / "web"
 _SKIPPED: Final = {"__pycache__", "weights"}
 _LICENCES: Final = ("LICENSE", "NOTICE")
 _HEADERS: Final = {
@@ -91,9 +94,9 @@ def _without_owner(entry: tarfile.TarInfo) -> tarfile.TarInfo:
 def _archive() -> bytes:
     file = io.BytesIO()
     with zipfile.ZipFile(file, "w", zipfile.ZIP_DEFLATED) as archive:
-        for name in _OURS:
-            for path in sorted((_ROOT / name).rglob("*")):
-                inner = path.relative_to(_ROOT)
+        for folder in _OURS:
+            for path in sorted(folder.rglob("*")):
+                inner = path.relative_to(folder.parent)
                 if path.is_file() and not _SKIPPED.intersection(inner.parts):
                     archive.write(path, str(inner))
         for file_of_package in distribution("sdpose-service").files or []:

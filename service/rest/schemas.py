@@ -1,10 +1,10 @@
-"""OpenAPI schemas of REST answers beyond `service.answers`, and of errors."""
+"""OpenAPI schemas of REST answers beyond `sdpose_client.answers`, and of errors."""
 
 from __future__ import annotations
 
 from pydantic import BaseModel, Field
 
-from service.answers import Models, PoseAnswer, Size
+from sdpose_client.answers import Models, PoseAnswer, Size
 from service.cameras.camera import CameraState
 
 

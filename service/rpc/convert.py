@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from dataclasses import asdict
 
-from protos.sdpose.v1 import pose_pb2
+from sdpose_client.v1 import pose_pb2
 from sdpose_core.types import Floats
 from service.cameras.camera import CameraAnswer, CameraEvent, CameraState
 from service.errors import ServiceError, invalid_argument

@@ -15,7 +15,7 @@ from google.protobuf.descriptor import Descriptor
 from google.protobuf.message import DecodeError
 from grpc.aio import ServicerContext
 
-from protos.sdpose.v1 import pose_pb2
+from sdpose_client.v1 import pose_pb2
 from service.access.keys import Scope
 from service.admission.incoming import Incoming
 from service.errors import (

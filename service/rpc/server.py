@@ -10,7 +10,7 @@ import structlog
 from grpc_health.v1 import health, health_pb2, health_pb2_grpc
 from grpc_reflection.v1alpha import reflection
 
-from protos.sdpose.v1 import pose_pb2, pose_pb2_grpc
+from sdpose_client.v1 import pose_pb2, pose_pb2_grpc
 from service.rpc.interceptor import PoseCallInterceptor
 from service.rpc.servicer import PoseServicer
 from service.runtime.runtime import Runtime

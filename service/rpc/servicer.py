@@ -9,7 +9,7 @@ from typing import Any, TypeAlias
 
 from grpc.aio import ServicerContext
 
-from protos.sdpose.v1 import pose_pb2, pose_pb2_grpc
+from sdpose_client.v1 import pose_pb2, pose_pb2_grpc
 from service.errors import deadline_exceeded, invalid_argument
 from service.rpc.callers import current_ticket
 from service.rpc.convert import (

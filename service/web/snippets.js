@@ -37,8 +37,8 @@ const python = (options, name) => Object.entries(options)
 function streamInPython(kind, name, options, origin, key) {
   return [
     ...(key ? ["import os", ""] : []),
-    "import cv2",
-    "from service.client import Ask, StreamAsk, WebSocketPoseClient",
+    "import cv2  # opencv-python-headless",
+    "from sdpose_client import Ask, StreamAsk, WebSocketPoseClient",
     "",
     "",
     "def frames():",

@@ -13,6 +13,7 @@ import pyarrow.parquet as pq
 import pytest
 from ultralytics.utils import ASSETS
 
+from sdpose_client import StreamAsk, StreamFrame
 from sdpose_core import PoseEstimator
 from sdpose_core.checkpoints import load_student, save_student
 from sdpose_core.io.overlay import draw_poses
@@ -20,7 +21,6 @@ from sdpose_core.skeleton import COCO17, Skeleton, find_skeleton
 from sdpose_core.train.transfer import with_skeleton
 from sdpose_core.types import Poses
 from sdpose_core.vision.inputs import as_image
-from service.client import StreamAsk, StreamFrame
 from tests.cli.conftest import Done
 from tests.service.conftest import serving
 

@@ -6,7 +6,7 @@ from graphlib import TopologicalSorter
 
 import grimp
 
-PACKAGES = ("sdpose_core", "service", "protos")
+PACKAGES = ("sdpose_core", "service", "sdpose_client")
 
 
 def test_no_module_imports_itself_by_a_detour() -> None:

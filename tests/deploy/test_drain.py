@@ -20,8 +20,7 @@ import httpx
 import pytest
 from websockets.asyncio.client import connect
 
-from protos.sdpose.v1 import pose_pb2, pose_pb2_grpc
-from service.client import (
+from sdpose_client import (
     Ask,
     AsyncGrpcPoseClient,
     AsyncRestPoseClient,
@@ -32,6 +31,7 @@ from service.client import (
     StreamAnswer,
     StreamAsk,
 )
+from sdpose_client.v1 import pose_pb2, pose_pb2_grpc
 from tests.fakes import marked_image
 from tests.pictures import encoded
 from tools.deployment.front import fit_envoy, fit_nginx

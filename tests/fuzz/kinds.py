@@ -23,7 +23,7 @@ import numpy as np
 import torch
 from PIL import Image as PillowImage
 
-from protos.sdpose.v1 import pose_pb2
+from sdpose_client.v1 import pose_pb2
 from sdpose_core.checkpoints import CheckpointError, read_checkpoint, save_student
 from sdpose_core.data.coco import load_coco
 from sdpose_core.data.coco_file import read_coco

@@ -23,7 +23,7 @@ import grpc
 from websockets.exceptions import ConnectionClosed, InvalidStatus
 from websockets.sync.client import ClientConnection, connect
 
-from protos.sdpose.v1 import pose_pb2
+from sdpose_client.v1 import pose_pb2
 from service.errors import ErrorCode
 from service.parameters import PoseParameters
 from service.streams.settings import StreamSettings

@@ -19,7 +19,7 @@ from opentelemetry.sdk.trace import TracerProvider
 from opentelemetry.sdk.trace.export import SimpleSpanProcessor
 from opentelemetry.sdk.trace.export.in_memory_span_exporter import InMemorySpanExporter
 
-from service.client import AsyncGrpcPoseClient, AsyncRestPoseClient, Retry
+from sdpose_client import AsyncGrpcPoseClient, AsyncRestPoseClient, Retry
 from service.errors import ErrorCode, ServiceError
 from service.pipeline.estimator import Estimator
 from service.process import Addresses, Ending, run_service

@@ -11,7 +11,7 @@ from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from pathlib import Path
 
-from service.client import RestPoseClient, Retry
+from sdpose_client import RestPoseClient, Retry
 
 ROOT = Path(__file__).resolve().parents[2]
 

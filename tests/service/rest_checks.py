@@ -7,7 +7,7 @@ import asyncio
 import httpx
 from pydantic import TypeAdapter
 
-from service.answers import PoseAnswer
+from sdpose_client.answers import PoseAnswer
 from service.rest.errors import PROBLEM_TYPE
 from service.rest.schemas import PoseAnswers
 from tests.service.conftest import Service

@@ -13,11 +13,11 @@ import pytest
 from websockets.asyncio.client import ClientConnection, connect
 from websockets.exceptions import ConnectionClosed
 
-from protos.sdpose.v1 import pose_pb2
-from service.answers import Person, stream_answer_of
-from service.client import PoseAnswer, ServiceError, StreamAnswer
-from service.client.grpc_messages import error_from, stream_answer_from
-from service.client.websocket_client import _closed
+from sdpose_client import PoseAnswer, ServiceError, StreamAnswer
+from sdpose_client.answers import Person, stream_answer_of
+from sdpose_client.grpc_messages import error_from, stream_answer_from
+from sdpose_client.v1 import pose_pb2
+from sdpose_client.websocket_client import _closed
 from tests.service.conftest import Service
 
 Status = grpc.StatusCode | int

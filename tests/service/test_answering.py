@@ -9,10 +9,10 @@ from collections.abc import Iterable, Iterator
 import numpy as np
 import pytest
 
+from sdpose_client import Ask, GrpcPoseClient, StreamAsk
 from sdpose_core.io.live import TimedImage
 from sdpose_core.types import Poses
 from service.cli.answering import RemoteAnswering
-from service.client import Ask, GrpcPoseClient, StreamAsk
 from tests.fakes import FakeEstimator
 from tests.service.conftest import Service, serving
 

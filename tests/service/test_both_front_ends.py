@@ -15,9 +15,9 @@ import numpy as np
 import pytest
 from PIL import Image as PillowImage
 
+from sdpose_client import Box, PoseAnswer
+from sdpose_client.requests import Ask
 from service.bench.load import RestConnection
-from service.client import Box, PoseAnswer
-from service.client.requests import Ask
 from service.errors import ErrorCode, ServiceError
 from service.rest.errors import HTTP_STATUS
 from service.rpc.errors import GRPC_STATUS

@@ -13,7 +13,7 @@ import grpc
 import httpx
 import pytest
 
-from protos.sdpose.v1 import pose_pb2
+from sdpose_client.v1 import pose_pb2
 from tests.cameras import camera
 from tests.fakes import FakeEstimator
 from tests.service.conftest import Service, serving, until_metrics_have

@@ -13,7 +13,7 @@ import httpx
 import numpy as np
 import pytest
 
-from protos.sdpose.v1 import pose_pb2
+from sdpose_client.v1 import pose_pb2
 from service.access.callers import Caller
 from service.cameras.broadcast import Broadcast
 from service.cameras.settings import CameraFileError, parse_camera, read_camera_file

@@ -16,10 +16,10 @@ from pathlib import Path
 import pytest
 from typer.testing import CliRunner
 
+from sdpose_client import ErrorCode, RestPoseClient, Retry
 from sdpose_core import PoseEstimator
 from service.access.keys import entry
 from service.cli.main import app
-from service.client import ErrorCode, RestPoseClient, Retry
 from service.runtime.models import build_estimator
 from tests.fakes import FakeEstimator, marked_png
 from tests.service.conftest import quiet_settings, rejected, serving

@@ -12,7 +12,7 @@ from statistics import median
 
 import pytest
 
-from service.client import AsyncGrpcPoseClient, AsyncRestPoseClient
+from sdpose_client import AsyncGrpcPoseClient, AsyncRestPoseClient
 from service.errors import ErrorCode, ServiceError
 from service.scheduling.budget import ByteBudget
 from service.scheduling.fair_queue import FairOrder

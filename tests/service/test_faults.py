@@ -21,9 +21,9 @@ import pytest
 import torch
 from ultralytics.utils import ASSETS
 
+from sdpose_client import ErrorCode, GrpcPoseClient, RestPoseClient, Retry, ServiceError
 from sdpose_core import PoseEstimator
 from sdpose_core.embedded import embedded_path
-from service.client import ErrorCode, GrpcPoseClient, RestPoseClient, Retry, ServiceError
 from service.pipeline.decoding import ImageDecoder
 from tests.commands import run_command
 from tests.fakes import PNG, FakeEstimator, OutOfMemoryError, marked_png

@@ -14,8 +14,8 @@ from google.protobuf import descriptor_pb2
 from grpc_health.v1 import health_pb2, health_pb2_grpc
 from grpc_reflection.v1alpha import reflection_pb2, reflection_pb2_grpc
 
-from protos.sdpose.v1 import pose_pb2
-from service.client.grpc_messages import error_from
+from sdpose_client.grpc_messages import error_from
+from sdpose_client.v1 import pose_pb2
 from service.errors import ErrorCode
 from service.pipeline.pipeline import PosePipeline
 from service.rpc.interceptor import _APIS
@@ -216,9 +216,11 @@ def test_a_changed_contract_shows(monkeypatch: pytest.MonkeyPatch, tmp_path: Pat
     contract = (protos.ROOT / protos.CONTRACT).read_text(encoding="utf-8")
     copy = tmp_path / protos.CONTRACT
     copy.parent.mkdir(parents=True)
-    for name in ("pose_pb2.py", "pose_pb2.pyi", "pose_pb2_grpc.py"):
-        stub = (protos.ROOT / protos.CONTRACT).with_name(name).read_text(encoding="utf-8")
-        copy.with_name(name).write_text(stub.replace("1.85", "1.99"), encoding="utf-8")
+    stubs = Path("client", protos.PACKAGE)
+    (tmp_path / stubs).mkdir(parents=True)
+    for name in ("pose.proto", "pose_pb2.py", "pose_pb2.pyi", "pose_pb2_grpc.py"):
+        stub = (protos.ROOT / stubs / name).read_text(encoding="utf-8")
+        (tmp_path / stubs / name).write_text(stub.replace("1.85", "1.99"), encoding="utf-8")
     monkeypatch.setattr(protos, "ROOT", tmp_path)
     copy.write_text(contract, encoding="utf-8")
     assert stale() == []

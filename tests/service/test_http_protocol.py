@@ -14,7 +14,7 @@ from contextlib import AsyncExitStack, asynccontextmanager, suppress
 import pytest
 import structlog
 
-from service.client import RestPoseClient
+from sdpose_client import RestPoseClient
 from service.rest import server as server_module
 from service.rest.connections import Connections
 from service.rest.protocol import MAX_HEAD_BYTES

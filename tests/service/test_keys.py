@@ -9,6 +9,10 @@ from pathlib import Path
 import pytest
 from typer.testing import CliRunner
 
+from sdpose_client import (
+    ErrorCode,
+    ServiceError,
+)
 from service.access.callers import Access, Caller, Rate
 from service.access.keys import (
     Key,
@@ -21,10 +25,6 @@ from service.access.keys import (
     read_key_file,
 )
 from service.cli.main import app
-from service.client import (
-    ErrorCode,
-    ServiceError,
-)
 from service.parameters import Priority
 from tests.service.conftest import rejected
 from tests.service.keys import KEY, a_key, table, written

@@ -9,8 +9,7 @@ from pathlib import Path
 import pytest
 from grpc_health.v1 import health_pb2, health_pb2_grpc
 
-from service.access.keys import digest_of
-from service.client import (
+from sdpose_client import (
     Ask,
     AsyncGrpcPoseClient,
     AsyncRestPoseClient,
@@ -18,6 +17,7 @@ from service.client import (
     ErrorCode,
     ServiceError,
 )
+from service.access.keys import digest_of
 from service.rpc.server import SERVICE_NAME
 from tests.fakes import PNG, FakeEstimator
 from tests.service.conftest import (

@@ -11,7 +11,7 @@ from pathlib import Path
 
 import pytest
 
-from service.client import AsyncGrpcPoseClient, AsyncRestPoseClient
+from sdpose_client import AsyncGrpcPoseClient, AsyncRestPoseClient
 from service.errors import ServiceError
 from tests.fakes import PNG, FakeEstimator
 from tests.service.conftest import Service, serving, wait_until

@@ -15,12 +15,12 @@ import torch
 import uvicorn
 from grpc_health.v1 import health_pb2, health_pb2_grpc
 
+from sdpose_client import ErrorCode, ServiceError
 from sdpose_core import PoseEstimator
 from sdpose_core.hardware.backends.openvino import OpenVINOBackend
 from sdpose_core.hardware.backends.torch import TorchBackend
 from service import process as process_module
 from service.access.callers import Caller
-from service.client import ErrorCode, ServiceError
 from service.parameters import PoseParameters
 from service.process import StartError, run_service
 from service.rest import server as server_module

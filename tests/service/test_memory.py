@@ -10,8 +10,8 @@ from pathlib import Path
 import grpc
 import pytest
 
-from protos.sdpose.v1 import pose_pb2
-from service.client import GrpcPoseClient, RestPoseClient, Retry
+from sdpose_client import GrpcPoseClient, RestPoseClient, Retry
+from sdpose_client.v1 import pose_pb2
 from tests.fakes import PNG
 from tests.service.processes import a_process, free_port, resident
 

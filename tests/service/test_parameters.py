@@ -4,9 +4,9 @@ from __future__ import annotations
 
 import pytest
 
-from service.client.grpc_messages import options_from
-from service.client.requests import Ask
-from service.client.rest_messages import fields_of
+from sdpose_client.grpc_messages import options_from
+from sdpose_client.requests import Ask
+from sdpose_client.rest_messages import fields_of
 from service.errors import ErrorCode, ServiceError
 from service.parameters import (
     Priority,

@@ -7,9 +7,9 @@ from typing import Any
 import numpy as np
 import pytest
 
+from sdpose_client import PoseAnswer, ServiceError, StreamAnswer
 from sdpose_core.tracking.pace import LONGEST_S, Pace
 from sdpose_core.types import Floats
-from service.client import PoseAnswer, ServiceError, StreamAnswer
 from service.parameters import PoseParameters
 from service.pipeline.results import ModelNames, PoseResult
 from service.scheduling.budget import ByteBudget

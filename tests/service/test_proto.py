@@ -8,7 +8,7 @@ from pathlib import Path
 
 import pytest
 
-from protos.sdpose.v1 import pose_pb2
+from sdpose_client.v1 import pose_pb2
 from service.rpc.servicer import PoseServicer
 from tests.commands import run_command
 

@@ -21,9 +21,7 @@ from ray import serve
 from ray.serve.config import AutoscalingConfig
 from schemathesis.generation import GenerationMode
 
-from protos.sdpose.v1 import pose_pb2, pose_pb2_grpc
-from sdpose_core.hardware.ray_cluster import cluster
-from service.client import (
+from sdpose_client import (
     Ask,
     AsyncGrpcPoseClient,
     AsyncRestPoseClient,
@@ -34,6 +32,8 @@ from service.client import (
     ServiceError,
     StreamAsk,
 )
+from sdpose_client.v1 import pose_pb2, pose_pb2_grpc
+from sdpose_core.hardware.ray_cluster import cluster
 from service.ray.app import GRPC_SERVICER, serving_app
 from tests.fakes import FakeEstimator, marked_image, marked_png
 from tests.pictures import encoded

@@ -8,10 +8,10 @@ from collections.abc import AsyncIterator
 import numpy as np
 import pytest
 
+from sdpose_client import AsyncGrpcPoseClient, AsyncRestPoseClient, Box, PoseAnswer
+from sdpose_client.requests import Ask
 from sdpose_core import PoseEstimator, Poses
 from sdpose_core.vision.image_files import ImageLimits, decode_image
-from service.client import AsyncGrpcPoseClient, AsyncRestPoseClient, Box, PoseAnswer
-from service.client.requests import Ask
 from tests.service.conftest import Service, serving
 
 pytestmark = pytest.mark.anyio

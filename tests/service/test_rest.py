@@ -10,9 +10,9 @@ import httpx
 import pytest
 from websockets.asyncio.client import connect
 
+from sdpose_client import PoseAnswer, ServiceError
+from sdpose_client.requests import Ask
 from sdpose_core.vision.image_files import ImageLimits, decode_image
-from service.client import PoseAnswer, ServiceError
-from service.client.requests import Ask
 from service.errors import ErrorCode
 from service.settings import SettingsError
 from tests.fakes import PNG, FakeEstimator, marked_image, marked_png

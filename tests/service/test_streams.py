@@ -10,7 +10,7 @@ import grpc
 import pytest
 from websockets.exceptions import ConnectionClosed
 
-from service.client import ServiceError, StreamAnswer
+from sdpose_client import ServiceError, StreamAnswer
 from service.errors import ErrorCode
 from service.runtime.state import State
 from tests.fakes import FakeEstimator, marked_image, marked_png

@@ -5,19 +5,17 @@ from __future__ import annotations
 import asyncio
 import io
 import os
-import ssl
 import subprocess
 import sys
 from collections.abc import Callable
-from contextlib import AbstractAsyncContextManager, suppress
-from dataclasses import dataclass
+from contextlib import suppress
 from pathlib import Path
 from typing import Any
 
 import httpx
 import pytest
 
-from service.client import (
+from sdpose_client import (
     AsyncGrpcPoseClient,
     AsyncRestPoseClient,
     AsyncWebSocketPoseClient,
@@ -28,73 +26,18 @@ from service.client import (
 from service.process import StartError
 from service.settings import SettingsError, load_settings
 from service.tls import ClientTls, TlsError, TlsFiles, WatchedFiles
-from tests.commands import need, run_command
+from tests.commands import run_command
 from tests.fakes import PNG, FakeEstimator
+from tests.service.certificates import Authority, encrypted
 from tests.service.conftest import ONCE, Service, rejected, serving, wait_until
 from tests.service.processes import ROOT
 
 pytestmark = pytest.mark.anyio
 
 
-@dataclass(frozen=True)
-class Authority:
-    """A CA in a folder, that signs with openssl."""
-
-    folder: Path
-
-    @classmethod
-    def made(cls, folder: Path) -> Authority:
-        need("openssl")
-        folder.mkdir(exist_ok=True)
-        names = "-subj /CN=test-ca -addext basicConstraints=critical,CA:TRUE"
-        names += " -addext keyUsage=critical,keyCertSign"  # which Python 3.13 and newer want
-        made = "req -x509 -newkey rsa:2048 -nodes -days 2 -keyout ca.key -out ca.pem"
-        _openssl(folder, f"{made} {names}")
-        return cls(folder)
-
-    def sign(self, name: str, hosts: str = "DNS:localhost,IP:127.0.0.1") -> tuple[Path, Path]:
-        """Certificate and key of `hosts` under a name."""
-        names = f"-subj /CN={name} -addext subjectAltName={hosts}"
-        request = f"req -newkey rsa:2048 -nodes -keyout {name}.key -out {name}.csr {names}"
-        signed = f"-CA ca.pem -CAkey ca.key -CAcreateserial -days 2 -out {name}.pem"
-        _openssl(self.folder, request)
-        _openssl(self.folder, f"x509 -req -in {name}.csr -copy_extensions copy {signed}")
-        return self.folder / f"{name}.pem", self.folder / f"{name}.key"
-
-    @property
-    def ca(self) -> Path:
-        return self.folder / "ca.pem"
-
-    def trusting(self, shown: tuple[Path, Path] | None = None) -> ssl.SSLContext:
-        context = ssl.create_default_context(cafile=self.ca)
-        if shown is not None:
-            context.load_cert_chain(*shown)
-        return context
-
-    def rpc_client(
-        self, target: str, shown: tuple[Path, Path] | None = None
-    ) -> AsyncGrpcPoseClient:
-        """A client that trusts this one, and shows a certificate."""
-        pair = None if shown is None else (shown[1].read_bytes(), shown[0].read_bytes())
-        ca = self.ca.read_bytes()
-        return AsyncGrpcPoseClient(
-            target, root_certificates=ca, client_certificate=pair, retry=ONCE
-        )
-
-
-def _openssl(folder: Path, command: str) -> None:
-    subprocess.run(["openssl", *command.split()], cwd=folder, check=True, capture_output=True)
-
-
 @pytest.fixture(scope="module")
 def authority(tmp_path_factory: pytest.TempPathFactory) -> Authority:
     return Authority.made(tmp_path_factory.mktemp("ca"))
-
-
-def encrypted(files: tuple[Path, Path], **more: object) -> AbstractAsyncContextManager[Service]:
-    """The service under these; certificates are for localhost."""
-    named = {"host": "localhost", "tls_certificate": files[0], "tls_key": files[1]}
-    return serving(FakeEstimator(), **named, **more)
 
 
 async def people(
@@ -136,7 +79,7 @@ async def test_a_stream_of_an_https_address_trusts_what_the_system_does(
     authority: Authority, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     async with encrypted(authority.sign("server")) as service:
-        with pytest.raises(ServiceError, match="certificate verify failed"):
+        with pytest.raises(ServiceError, match="is not trusted"):
             await anext(AsyncWebSocketPoseClient(service.url).stream([PNG]))
         monkeypatch.setenv("SSL_CERT_FILE", str(authority.ca))
         answers = [one async for one in AsyncWebSocketPoseClient(service.url).stream([PNG])]
@@ -269,9 +212,10 @@ async def test_the_clients_say_what_they_trust(authority: Authority) -> None:
         for way in ways:
             assert len(await way(service.target, tls=True, root_certificates=ca)) == 2
             assert len(await way(service.target, root_certificates=ca)) == 2
-            for wrong in ({"tls": True}, {}):  # not trusted; not encrypted
-                with rejected(ErrorCode.UNAVAILABLE):
-                    await way(service.target, **wrong)
+            with rejected(ErrorCode.INVALID_ARGUMENT, match="is not trusted", field="tls"):
+                await way(service.target, tls=True)
+            with rejected(ErrorCode.UNAVAILABLE, match="may expect TLS"):
+                await way(service.target)
 
 
 async def test_commands_reach_an_encrypted_service(authority: Authority, tmp_path: Path) -> None:

@@ -9,7 +9,7 @@ import threading
 import pytest
 from opentelemetry.sdk.trace import SpanProcessor, TracerProvider
 
-from protos.sdpose.v1 import pose_pb2
+from sdpose_client.v1 import pose_pb2
 from service.process import StartError, run_service
 from service.telemetry.tracing import OpenTelemetryTracer, SilentTracer, make_tracer
 from tests.fakes import PNG, FakeEstimator

@@ -18,12 +18,12 @@ import grpc
 import httpx
 import typer
 
+from sdpose_client import AsyncGrpcPoseClient, ErrorCode, PoseAnswer, ServiceError
 from service.bench.load import RestConnection, RpcConnection
 from service.bench.server import Server, started
 from service.bench.streams import panned
 from service.bench.tables import machine, markdown, percentile
 from service.cli.bench_shared import Images, progress_line, read_images
-from service.client import AsyncGrpcPoseClient, ErrorCode, PoseAnswer, ServiceError
 
 Progress = Callable[[str], None]
 T = TypeVar("T")

@@ -16,7 +16,7 @@ import httpx
 from websockets.sync.client import connect
 from websockets.typing import Origin
 
-from protos.sdpose.v1 import pose_pb2, pose_pb2_grpc
+from sdpose_client.v1 import pose_pb2, pose_pb2_grpc
 
 
 class _Load(ABC):

@@ -7,18 +7,20 @@ sent are the values that `PoseResult.answer` builds.
 
 from __future__ import annotations
 
+import json
 import sys
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
-from typing import Any, ClassVar
+from typing import Any, ClassVar, TypeVar
 
-from service.errors import ErrorCode, ServiceError
+from sdpose_client.errors import ErrorCode, ServiceError, error_named
 
 if sys.version_info >= (3, 12):
     from typing import TypedDict
 else:  # pydantic reads that of `typing` from Python 3.12 on; anyio, below httpx, installs this
     from typing_extensions import TypedDict
 
+T = TypeVar("T")
 _SCORE = {"ge": 0, "le": 1}
 
 
@@ -134,19 +136,49 @@ class StreamAnswer:
     resume_token: str | None = None
 
 
+def read_json(text: str | bytes, read: Callable[[Any], T]) -> T:
+    """`read`, which is one of the functions below, of a JSON text.
+
+    Raises `ServiceError` (internal) for what is no answer of this version of the service. A newer
+    one may have more in its answers, which is left out.
+    """
+    try:
+        return read(json.loads(text))
+    except KeyError as missing:
+        message = f"an answer without {missing}: the service is of another version, or another one"
+    except (TypeError, AttributeError):
+        message = "an answer of another form: the service is of another version, or another one"
+    except (ValueError, RecursionError):
+        message = "an answer that is no JSON: it was cut on its way, or is not the service's"
+    raise ServiceError(ErrorCode.INTERNAL, message)
+
+
 def answer_of(value: Mapping[str, Any]) -> PoseAnswer:
     """One image's answer out of its JSON. Raises `KeyError` and `TypeError` for anything else."""
     people = tuple(
         Person(
-            Box(**person["box"]),
+            _box_of(person["box"]),
             person["score"],
-            tuple(Keypoint(**point) for point in person["keypoints"]),
+            tuple(
+                Keypoint(point["name"], point["x"], point["y"], point["score"])
+                for point in person["keypoints"]
+            ),
             person.get("id"),
         )
         for person in value["people"]
     )
-    size = Size(**value["image"])
-    return PoseAnswer(people, size, value["timings_ms"], value["models"], value["request_id"])
+    image = value["image"]
+    return PoseAnswer(
+        people,
+        Size(image["width"], image["height"]),
+        value["timings_ms"],
+        value["models"],
+        value["request_id"],
+    )
+
+
+def _box_of(value: Mapping[str, Any]) -> Box:
+    return Box(value["x"], value["y"], value["width"], value["height"])
 
 
 def outcome_of(value: Mapping[str, Any]) -> PoseAnswer | ServiceError:
@@ -154,8 +186,8 @@ def outcome_of(value: Mapping[str, Any]) -> PoseAnswer | ServiceError:
     if "error" not in value:
         return answer_of(value)
     error = value["error"]
-    return ServiceError(
-        ErrorCode(error["code"]),
+    return error_named(
+        error["code"],
         error["detail"],
         field=error.get("field"),
         retry_after_s=error.get("retry_after_s"),

@@ -4,16 +4,16 @@ from __future__ import annotations
 
 from collections.abc import AsyncGenerator, Callable, Generator
 from contextlib import aclosing
-from typing import Protocol, Self, TypeVar
+from typing import TYPE_CHECKING, Protocol
 
-from anyio.from_thread import start_blocking_portal
+from sdpose_client.answers import StreamAnswer
+from sdpose_client.blocking import iterate
+from sdpose_client.frames import Frames
+from sdpose_client.reconnect import Reconnect, follow
+from sdpose_client.requests import Ask, StreamAsk
 
-from service.answers import StreamAnswer
-from service.client.frames import Frames
-from service.client.reconnect import Reconnect, follow
-from service.client.requests import Ask, StreamAsk
-
-T = TypeVar("T")
+if TYPE_CHECKING:
+    from typing_extensions import Self  # that of `typing` comes with Python 3.11
 
 
 class AsyncFollowing(Protocol):
@@ -83,14 +83,3 @@ class Following(Protocol):
 
     def __exit__(self, *_: object) -> None:
         self.close()
-
-
-def iterate(make: Callable[[], AsyncGenerator[T, None]]) -> Generator[T, None, None]:
-    """The values of an async generator that runs on its own event loop in another thread."""
-    with start_blocking_portal() as portal:
-        iterator = portal.call(make)
-        try:
-            while (one := portal.call(anext, iterator, None)) is not None:
-                yield one
-        finally:
-            portal.call(iterator.aclose)

@@ -6,7 +6,7 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Final, Literal
 
-from service.answers import Box
+from sdpose_client.answers import Box
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

@@ -3,17 +3,16 @@
 from __future__ import annotations
 
 import json
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import asdict
-from typing import Any, TypeVar
 
 import httpx
 
-from service.answers import Box, PoseAnswer
-from service.client.requests import Ask
-from service.errors import ErrorCode, ServiceError, invalid_argument
+from sdpose_client.answers import Box, PoseAnswer
+from sdpose_client.connections import unreached
+from sdpose_client.errors import ErrorCode, ServiceError, error_named, invalid_argument
+from sdpose_client.requests import Ask
 
-T = TypeVar("T")
 BoxesOfEach = Sequence[Sequence[Box] | None]
 
 # For answers that never reached our own code, such as those of a proxy in front of it.
@@ -81,27 +80,28 @@ def problem_error(status: int, headers: Mapping[str, str], body: bytes) -> Servi
     """The error of a response other than 200; `headers` compare names without case."""
     after = headers.get("retry-after", "")
     after_s = float(after) if after.isdecimal() else None
+    otherwise = _BY_STATUS.get(status, ErrorCode.INTERNAL)
     try:
         problem = json.loads(body)
-        return ServiceError(
-            ErrorCode(problem["code"]),
+        return error_named(
+            str(problem["code"]),
             str(problem["detail"]),
             field=problem.get("field"),
             retry_after_s=after_s,
+            otherwise=otherwise,
         )
-    except (ValueError, KeyError, TypeError):
-        return ServiceError(
-            _BY_STATUS.get(status, ErrorCode.INTERNAL),
-            f"an answer of status {status} that is not ours",
-            retry_after_s=after_s,
-        )
+    except (ValueError, KeyError, TypeError, RecursionError):
+        message = f"an answer of status {status} that is not the service's"
+        return ServiceError(otherwise, message, retry_after_s=after_s)
 
 
-def as_unreached(error: httpx.TransportError) -> ServiceError:
-    """The `ServiceError` of a failed connection."""
+def failed(base_url: str, error: httpx.RequestError) -> ServiceError:
+    """The `ServiceError` of a request without an answer, or with a damaged one."""
     if isinstance(error, httpx.TimeoutException):
-        return ServiceError(ErrorCode.DEADLINE_EXCEEDED, "no answer in time")
-    return ServiceError(ErrorCode.UNAVAILABLE, f"the service cannot be reached: {error}")
+        return ServiceError(ErrorCode.DEADLINE_EXCEEDED, f"no answer of {base_url} in time")
+    if not isinstance(error, httpx.TransportError):
+        return ServiceError(ErrorCode.INTERNAL, f"a damaged answer of {base_url}: {error}")
+    return unreached(base_url, error, encrypted=base_url.startswith("https"))
 
 
 def of_one_image(images: Sequence[bytes], error: ServiceError) -> list[PoseAnswer | ServiceError]:
@@ -109,11 +109,3 @@ def of_one_image(images: Sequence[bytes], error: ServiceError) -> list[PoseAnswe
     if len(images) == 1 and error.code in _OF_AN_IMAGE:
         return [error]
     raise error
-
-
-def read_body(body: bytes, read: Callable[[dict[str, Any]], T]) -> T:
-    """`read` of the JSON in a body; raises internal if that is not ours."""
-    try:
-        return read(json.loads(body))
-    except (ValueError, KeyError, TypeError):
-        raise ServiceError(ErrorCode.INTERNAL, "an answer that is not ours") from None

@@ -9,7 +9,7 @@ from collections.abc import Awaitable, Callable
 from dataclasses import dataclass
 from typing import TypeVar
 
-from service.errors import ErrorCode, ServiceError
+from sdpose_client.errors import ErrorCode, ServiceError
 
 T = TypeVar("T")
 _WORTH_RETRYING = (ErrorCode.OVERLOADED, ErrorCode.UNAVAILABLE)

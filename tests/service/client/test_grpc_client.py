@@ -9,7 +9,7 @@ from typing import TypeVar
 
 import pytest
 
-from service.client import (
+from sdpose_client import (
     Ask,
     Box,
     ErrorCode,

@@ -15,14 +15,17 @@ from typing import Any, Final
 from websockets.asyncio.client import ClientConnection, connect
 from websockets.exceptions import ConnectionClosed, InvalidStatus, WebSocketException
 
-from service.answers import StreamAnswer, stream_answer_of
-from service.client.following import AsyncFollowing, Following, iterate
-from service.client.frames import Frames, each_of
-from service.client.requests import AFFINITY_HEADER, Ask, StreamAsk, StreamFrame
-from service.client.rest_messages import problem_error
-from service.errors import ErrorCode, ServiceError, invalid_argument
+from sdpose_client.answers import StreamAnswer, read_json, stream_answer_of
+from sdpose_client.blocking import iterate
+from sdpose_client.connections import checked_header, checked_url, unreached
+from sdpose_client.errors import ErrorCode, ServiceError, invalid_argument
+from sdpose_client.following import AsyncFollowing, Following
+from sdpose_client.frames import Frames, each_of
+from sdpose_client.requests import AFFINITY_HEADER, Ask, StreamAsk, StreamFrame
+from sdpose_client.rest_messages import problem_error
 
 _LARGEST_ANSWER: Final = 64 * 2**20
+_OPENING_S: Final = 10.0
 # Closes without a reason of ours, such as those of a proxy (RFC 6455).
 _BY_CLOSE: Final = {1008: ErrorCode.INVALID_ARGUMENT, 1009: ErrorCode.PAYLOAD_TOO_LARGE}
 
@@ -37,11 +40,11 @@ class AsyncWebSocketPoseClient(AsyncFollowing):
         api_key: str | None = None,
         tls: ssl.SSLContext | None = None,
     ) -> None:
-        scheme, _, rest = url.rstrip("/").partition("://")
+        scheme, _, rest = checked_url("url", url).partition("://")
         encrypted = scheme in ("https", "wss")
         self._tls = tls or (True if encrypted else None)  # True: the CAs that the system trusts
         self._url = f"{'wss' if encrypted else 'ws'}://{rest}/pose/stream"
-        self._api_key = api_key
+        self._api_key = checked_header("api_key", api_key)
 
     async def stream(
         self,
@@ -57,8 +60,8 @@ class AsyncWebSocketPoseClient(AsyncFollowing):
         config = _config(ask or Ask(), stream)
         given = (
             ("X-API-Key", self._api_key),
-            ("X-Request-ID", request_id),
-            (AFFINITY_HEADER, stream.affinity),
+            ("X-Request-ID", checked_header("request_id", request_id)),
+            (AFFINITY_HEADER, checked_header("affinity", stream.affinity)),
         )
         headers = {name: value for name, value in given if value is not None}
         deadline = None if timeout_s is None else time.monotonic() + timeout_s
@@ -69,21 +72,26 @@ class AsyncWebSocketPoseClient(AsyncFollowing):
                 max_size=_LARGEST_ANSWER,
                 compression=None,
                 ssl=self._tls,
+                open_timeout=_OPENING_S if timeout_s is None else min(timeout_s, _OPENING_S),
             )
         except InvalidStatus as error:
             rejection = error.response
             raise problem_error(
                 rejection.status_code, rejection.headers, bytes(rejection.body or b"")
             ) from None
-        except (OSError, TimeoutError, WebSocketException) as error:
-            raise ServiceError(
-                ErrorCode.UNAVAILABLE, f"the service cannot be reached: {error}"
-            ) from None
+        except asyncio.TimeoutError as error:
+            if deadline is not None and time.monotonic() >= deadline:
+                raise _too_late(self._url) from None
+            raise unreached(self._url, error, encrypted=self._tls is not None) from None
+        except (OSError, WebSocketException) as error:
+            raise unreached(self._url, error, encrypted=self._tls is not None) from None
         sender = _Sender(connection, config, frames)
         sending = asyncio.create_task(sender.run())
         try:
-            while (text := await _received(connection, sending, sender, deadline)) is not None:
-                answer = stream_answer_of(json.loads(text))
+            while (
+                text := await _received(self._url, connection, sending, sender, deadline)
+            ) is not None:
+                answer = read_json(text, stream_answer_of)
                 sender.answered = answer.sequence
                 yield answer
         finally:
@@ -155,6 +163,7 @@ class _Sender:
 
 
 async def _received(
+    url: str,
     connection: ClientConnection,
     sending: asyncio.Task[None],
     sender: _Sender,
@@ -172,12 +181,16 @@ async def _received(
             waiting = {receiving} if sending.done() else {receiving, sending}
             done, _ = await asyncio.wait(waiting, timeout=left, return_when=asyncio.FIRST_COMPLETED)
             if not done:
-                raise ServiceError(ErrorCode.DEADLINE_EXCEEDED, "no answer in time")
+                raise _too_late(url)
         return receiving.result()
     except ConnectionClosed as closed:
         raise _closed(closed) from None
     finally:
         receiving.cancel()
+
+
+def _too_late(url: str) -> ServiceError:
+    return ServiceError(ErrorCode.DEADLINE_EXCEEDED, f"no answer of {url} in time")
 
 
 def _config(ask: Ask, stream: StreamAsk) -> str:

@@ -3,15 +3,17 @@
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
-from typing import Any
+from typing import Any, TypeVar
 
 import grpc
 
-from protos.sdpose.v1 import pose_pb2
-from service.answers import Box, Keypoint, Person, PoseAnswer, Size, StreamAnswer
-from service.client.requests import AFFINITY_HEADER, Ask, StreamAsk, StreamFrame
-from service.errors import ErrorCode, ServiceError, invalid_argument
+from sdpose_client.answers import Box, Keypoint, Person, PoseAnswer, Size, StreamAnswer
+from sdpose_client.connections import checked_header, not_connected, tls_mistake
+from sdpose_client.errors import ErrorCode, ServiceError, error_named, invalid_argument, shortened
+from sdpose_client.requests import AFFINITY_HEADER, Ask, StreamAsk, StreamFrame
+from sdpose_client.v1 import pose_pb2
 
+T = TypeVar("T")
 # For answers that never reached our own code, such as an oversized message or a dead port.
 _BY_STATUS = {
     grpc.StatusCode.INVALID_ARGUMENT: ErrorCode.INVALID_ARGUMENT,
@@ -25,6 +27,8 @@ _BY_STATUS = {
     # itself cancels does not get here.
     grpc.StatusCode.CANCELLED: ErrorCode.UNAVAILABLE,
 }
+# The first words of gRPC if no connection was made.
+_NOT_CONNECTED = ("failed to connect to all addresses", "errors resolving")
 _PRIORITIES = {
     None: pose_pb2.PRIORITY_UNSPECIFIED,
     "high": pose_pb2.PRIORITY_HIGH,
@@ -69,9 +73,16 @@ def options_from(ask: Ask) -> pose_pb2.PoseOptions:
         min_keypoint_score=ask.min_keypoint_score,
         cycles=ask.cycles,
         flip_test=ask.flip_test,
-        priority=_PRIORITIES[ask.priority],
+        priority=_one_of("priority", ask.priority, _PRIORITIES),
         suppress=ask.suppress,
     )
+
+
+def _one_of(field: str, given: str | None, values: Mapping[str | None, T]) -> T:
+    if given not in values:
+        names = ", ".join(filter(None, values))
+        raise invalid_argument(field, f"must be one of {names}, got {shortened(given)}")
+    return values[given]
 
 
 def stream_config(ask: Ask, stream: StreamAsk) -> pose_pb2.StreamPoseRequest:
@@ -86,7 +97,7 @@ def stream_config(ask: Ask, stream: StreamAsk) -> pose_pb2.StreamPoseRequest:
         tracking=stream.tracking,
         smoothing=stream.smoothing,
         detect_every=0 if every == "auto" else every,
-        drop=_DROPS[stream.drop],
+        drop=_one_of("drop", stream.drop, _DROPS),
         resume_token=stream.resume_token,
     )
     return pose_pb2.StreamPoseRequest(config=config)
@@ -103,14 +114,18 @@ def frame_message(frame: bytes | StreamFrame) -> pose_pb2.StreamPoseRequest:
     return message
 
 
-def stream_answer_from(message: pose_pb2.StreamPoseResponse) -> StreamAnswer:
-    """The typed answer of one frame."""
+def stream_answer_from(message: pose_pb2.StreamPoseResponse | None) -> StreamAnswer:
+    """The typed answer of one frame. Raises as `answer_from`."""
+    if message is None:
+        raise _damaged()
     outcome: PoseAnswer | ServiceError
     if message.HasField("error"):
         error = message.error
-        outcome = ServiceError(ErrorCode(error.code), error.message, field=error.field or None)
-    else:
+        outcome = error_named(error.code, error.message, field=error.field or None)
+    elif message.HasField("result"):
         outcome = answer_from(message.result)
+    else:
+        raise _incomplete("outcome")
     return StreamAnswer(
         sequence=message.sequence,
         timestamp=message.timestamp if message.HasField("timestamp") else None,
@@ -120,8 +135,15 @@ def stream_answer_from(message: pose_pb2.StreamPoseResponse) -> StreamAnswer:
     )
 
 
-def answer_from(message: pose_pb2.EstimatePoseResponse) -> PoseAnswer:
-    """The typed answer of a message."""
+def answer_from(message: pose_pb2.EstimatePoseResponse | None) -> PoseAnswer:
+    """The typed answer of a message; None is what `grpc.aio` makes of one that it cannot read.
+
+    Raises `ServiceError` (internal) for that, and for one that lacks what every answer has.
+    """
+    if message is None:
+        raise _damaged()
+    if not message.HasField("image"):
+        raise _incomplete("image")
     models = message.models
     return PoseAnswer(
         people=tuple(
@@ -148,8 +170,34 @@ def answer_from(message: pose_pb2.EstimatePoseResponse) -> PoseAnswer:
     )
 
 
-def error_from(error: grpc.RpcError) -> ServiceError:
-    """The service's own error out of a failed call."""
+def _damaged() -> ServiceError:
+    message = "a damaged answer: it was cut on its way, or is not the service's"
+    return ServiceError(ErrorCode.INTERNAL, message)
+
+
+def _incomplete(field: str) -> ServiceError:
+    return ServiceError(
+        ErrorCode.INTERNAL, f"an answer without {field!r}: the service is of another version"
+    )
+
+
+def error_from(
+    error: grpc.RpcError, target: str = "the service", *, encrypted: bool = False
+) -> ServiceError:
+    """The service's own error out of a failed call, or that of the connection to `target`."""
+    details = error.details() or error.code().name.lower()
+    if error.code() is grpc.StatusCode.UNAVAILABLE and details.startswith(_NOT_CONNECTED):
+        about_the_certificate = details.partition("CERTIFICATE_VERIFY_FAILED: ")[2]
+        mistake = tls_mistake(target, details, about_the_certificate.removesuffix(": OK"))
+        if mistake is not None:
+            return mistake
+        reason = details.rpartition(": ")[2].strip("[] ")
+        return not_connected(target, reason, encrypted=encrypted)
+    if error.code() is grpc.StatusCode.UNIMPLEMENTED:
+        message = f"{target} has no such method: the service is of another version, or another one"
+        return ServiceError(ErrorCode.INTERNAL, message)
+    if details == "Exception deserializing response!":
+        return _damaged()
     trailing: Mapping[str, Any] = dict(error.trailing_metadata() or ())  # type: ignore[arg-type]
     code = trailing.get("sdpose-error-code")
     if code is None and error.code() is grpc.StatusCode.RESOURCE_EXHAUSTED:
@@ -157,11 +205,17 @@ def error_from(error: grpc.RpcError) -> ServiceError:
         too_large = "larger than max" in (error.details() or "")
         code = ErrorCode.PAYLOAD_TOO_LARGE if too_large else ErrorCode.OVERLOADED
     after = trailing.get("retry-after")
-    return ServiceError(
-        ErrorCode(code) if code else _BY_STATUS.get(error.code(), ErrorCode.INTERNAL),
-        error.details() or error.code().name.lower(),
+    otherwise = _BY_STATUS.get(error.code(), ErrorCode.INTERNAL)
+    if code is None and otherwise is ErrorCode.UNAVAILABLE:
+        details = f"the connection to {target} failed: {details}"
+    elif code is None and otherwise is ErrorCode.DEADLINE_EXCEEDED:
+        details = f"no answer of {target} in time"
+    return error_named(
+        code or otherwise,
+        details,
         field=trailing.get("sdpose-error-field"),
-        retry_after_s=float(after) if after else None,
+        retry_after_s=float(after) if after and after.isdecimal() else None,
+        otherwise=otherwise,
     )
 
 
@@ -169,5 +223,9 @@ def call_metadata(
     api_key: str | None, request_id: str | None, affinity: str | None = None
 ) -> list[tuple[str, str]]:
     """The key, the id and the stream's name that a call shows, if there are any."""
-    pairs = (("x-api-key", api_key), ("x-request-id", request_id), (AFFINITY_HEADER, affinity))
+    pairs = (
+        ("x-api-key", api_key),
+        ("x-request-id", checked_header("request_id", request_id)),
+        (AFFINITY_HEADER, checked_header("affinity", affinity)),
+    )
     return [(name, value) for name, value in pairs if value is not None]

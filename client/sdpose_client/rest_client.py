@@ -8,19 +8,19 @@ from typing import Any, TypeVar
 
 import httpx
 
-from service.answers import PoseAnswer, answer_of, answers_of
-from service.client.requests import Ask
-from service.client.rest_messages import (
+from sdpose_client.answers import PoseAnswer, answer_of, answers_of, read_json
+from sdpose_client.connections import checked_header, checked_url
+from sdpose_client.errors import ServiceError
+from sdpose_client.requests import Ask
+from sdpose_client.rest_messages import (
     BoxesOfEach,
-    as_unreached,
     boxes_of_each,
     checked_body,
+    failed,
     fields_of,
     of_one_image,
-    read_body,
 )
-from service.client.retry import Retry
-from service.errors import ServiceError
+from sdpose_client.retry import Retry
 
 T = TypeVar("T")
 
@@ -34,7 +34,8 @@ class _Calls:
     """The part that sync and async share: requests out of values, values out of responses."""
 
     def __init__(self, api_key: str | None, retry: Retry | None) -> None:
-        self.headers = {} if api_key is None else {"X-API-Key": api_key}
+        key = checked_header("api_key", api_key)
+        self.headers = {} if key is None else {"X-API-Key": key}
         self.retry = retry or Retry()
 
     @staticmethod
@@ -49,7 +50,8 @@ class _Calls:
         if left is not None:
             data["deadline_ms"] = str(left * 1e3)
         timeout = httpx.Timeout((_DEFAULT_TIMEOUT_S if left is None else left) + _GRACE_S)
-        headers = {} if request_id is None else {"X-Request-ID": request_id}
+        shown = checked_header("request_id", request_id)
+        headers = {} if shown is None else {"X-Request-ID": shown}
         if len(images) == 1:
             headers["Content-Type"] = "application/octet-stream"
             return {
@@ -77,10 +79,10 @@ class RestPoseClient:
         tls: ssl.SSLContext | None = None,
         transport: httpx.BaseTransport | None = None,
     ) -> None:
-        self.base_url = base_url
+        self.base_url = checked_url("base_url", base_url)
         self._calls = _Calls(api_key, retry)
         self._http = httpx.Client(
-            base_url=base_url,
+            base_url=self.base_url,
             headers=self._calls.headers,
             transport=transport,
             verify=tls or True,
@@ -96,7 +98,7 @@ class RestPoseClient:
     ) -> PoseAnswer:
         """The people of one image file. Raises `ServiceError`."""
         body = self._post("/pose", [image], ask, timeout_s, request_id)
-        return read_body(body, answer_of)
+        return read_json(body, answer_of)
 
     def estimate_many(
         self,
@@ -123,7 +125,7 @@ class RestPoseClient:
             )
         except ServiceError as error:
             return of_one_image(images, error)
-        return read_body(body, answers_of)
+        return read_json(body, answers_of)
 
     def overlay(
         self, image: bytes, ask: Ask = _NOTHING_ASKED, *, timeout_s: float | None = None
@@ -134,15 +136,15 @@ class RestPoseClient:
     def models(self) -> dict[str, Any]:
         """The answer of `GET /models`: what is loaded. Raises `ServiceError`."""
         try:
-            return read_body(checked_body(self._http.get("/models")), dict)
-        except httpx.TransportError as error:
-            raise as_unreached(error) from None
+            return read_json(checked_body(self._http.get("/models")), dict)
+        except httpx.RequestError as error:
+            raise failed(self.base_url, error) from None
 
     def ready(self) -> bool:
         """Whether the service takes work now."""
         try:
             return self._http.get("/readyz").status_code == httpx.codes.OK
-        except httpx.TransportError:
+        except httpx.RequestError:
             return False
 
     def close(self) -> None:
@@ -168,8 +170,8 @@ class RestPoseClient:
             request = self._calls.request(images, ask, boxes, left, request_id)
             try:
                 return checked_body(self._http.post(path, **request))
-            except httpx.TransportError as error:
-                raise as_unreached(error) from None
+            except httpx.RequestError as error:
+                raise failed(self.base_url, error) from None
 
         return self._calls.retry.run(attempt, timeout_s)
 
@@ -186,9 +188,10 @@ class AsyncRestPoseClient:
         tls: ssl.SSLContext | None = None,
         transport: httpx.AsyncBaseTransport | None = None,
     ) -> None:
+        self.base_url = checked_url("base_url", base_url)
         self._calls = _Calls(api_key, retry)
         self._http = httpx.AsyncClient(
-            base_url=base_url,
+            base_url=self.base_url,
             headers=self._calls.headers,
             transport=transport,
             verify=tls or True,
@@ -205,7 +208,7 @@ class AsyncRestPoseClient:
     ) -> PoseAnswer:
         """The people of one image file. Raises `ServiceError`."""
         body = await self._post("/pose", [image], ask, timeout_s, request_id)
-        return read_body(body, answer_of)
+        return read_json(body, answer_of)
 
     async def estimate_many(
         self,
@@ -224,7 +227,7 @@ class AsyncRestPoseClient:
             )
         except ServiceError as error:
             return of_one_image(images, error)
-        return read_body(body, answers_of)
+        return read_json(body, answers_of)
 
     async def overlay(
         self, image: bytes, ask: Ask = _NOTHING_ASKED, *, timeout_s: float | None = None
@@ -235,15 +238,15 @@ class AsyncRestPoseClient:
     async def models(self) -> dict[str, Any]:
         """The answer of `GET /models`: what is loaded. Raises `ServiceError`."""
         try:
-            return read_body(checked_body(await self._http.get("/models")), dict)
-        except httpx.TransportError as error:
-            raise as_unreached(error) from None
+            return read_json(checked_body(await self._http.get("/models")), dict)
+        except httpx.RequestError as error:
+            raise failed(self.base_url, error) from None
 
     async def ready(self) -> bool:
         """Whether the service takes work now."""
         try:
             return (await self._http.get("/readyz")).status_code == httpx.codes.OK
-        except httpx.TransportError:
+        except httpx.RequestError:
             return False
 
     async def close(self) -> None:
@@ -269,7 +272,7 @@ class AsyncRestPoseClient:
             request = self._calls.request(images, ask, boxes, left, request_id)
             try:
                 return checked_body(await self._http.post(path, **request))
-            except httpx.TransportError as error:
-                raise as_unreached(error) from None
+            except httpx.RequestError as error:
+                raise failed(self.base_url, error) from None
 
         return await self._calls.retry.run_async(attempt, timeout_s)

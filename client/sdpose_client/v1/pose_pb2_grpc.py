@@ -3,7 +3,7 @@
 import grpc
 import warnings
 
-from protos.sdpose.v1 import pose_pb2 as protos_dot_sdpose_dot_v1_dot_pose__pb2
+from sdpose_client.v1 import pose_pb2 as sdpose__client_dot_v1_dot_pose__pb2
 
 GRPC_GENERATED_VERSION = '1.85.1'
 GRPC_VERSION = grpc.__version__
@@ -18,7 +18,7 @@ except ImportError:
 if _version_not_supported:
     raise RuntimeError(
         f'The grpc package installed is at version {GRPC_VERSION},'
-        + ' but the generated code in protos/sdpose/v1/pose_pb2_grpc.py depends on'
+        + ' but the generated code in sdpose_client/v1/pose_pb2_grpc.py depends on'
         + f' grpcio>={GRPC_GENERATED_VERSION}.'
         + f' Please upgrade your grpc module to grpcio>={GRPC_GENERATED_VERSION}'
         + f' or downgrade your generated code using grpcio-tools<={GRPC_VERSION}.'
@@ -37,18 +37,18 @@ class PoseServiceStub:
         """
         self.EstimatePose = channel.unary_unary(
                 '/sdpose.v1.PoseService/EstimatePose',
-                request_serializer=protos_dot_sdpose_dot_v1_dot_pose__pb2.EstimatePoseRequest.SerializeToString,
-                response_deserializer=protos_dot_sdpose_dot_v1_dot_pose__pb2.EstimatePoseResponse.FromString,
+                request_serializer=sdpose__client_dot_v1_dot_pose__pb2.EstimatePoseRequest.SerializeToString,
+                response_deserializer=sdpose__client_dot_v1_dot_pose__pb2.EstimatePoseResponse.FromString,
                 _registered_method=True)
         self.StreamPose = channel.stream_stream(
                 '/sdpose.v1.PoseService/StreamPose',
-                request_serializer=protos_dot_sdpose_dot_v1_dot_pose__pb2.StreamPoseRequest.SerializeToString,
-                response_deserializer=protos_dot_sdpose_dot_v1_dot_pose__pb2.StreamPoseResponse.FromString,
+                request_serializer=sdpose__client_dot_v1_dot_pose__pb2.StreamPoseRequest.SerializeToString,
+                response_deserializer=sdpose__client_dot_v1_dot_pose__pb2.StreamPoseResponse.FromString,
                 _registered_method=True)
         self.WatchCamera = channel.unary_stream(
                 '/sdpose.v1.PoseService/WatchCamera',
-                request_serializer=protos_dot_sdpose_dot_v1_dot_pose__pb2.WatchCameraRequest.SerializeToString,
-                response_deserializer=protos_dot_sdpose_dot_v1_dot_pose__pb2.WatchCameraResponse.FromString,
+                request_serializer=sdpose__client_dot_v1_dot_pose__pb2.WatchCameraRequest.SerializeToString,
+                response_deserializer=sdpose__client_dot_v1_dot_pose__pb2.WatchCameraResponse.FromString,
                 _registered_method=True)
 
 
@@ -87,18 +87,18 @@ def add_PoseServiceServicer_to_server(servicer, server):
     rpc_method_handlers = {
             'EstimatePose': grpc.unary_unary_rpc_method_handler(
                     servicer.EstimatePose,
-                    request_deserializer=protos_dot_sdpose_dot_v1_dot_pose__pb2.EstimatePoseRequest.FromString,
-                    response_serializer=protos_dot_sdpose_dot_v1_dot_pose__pb2.EstimatePoseResponse.SerializeToString,
+                    request_deserializer=sdpose__client_dot_v1_dot_pose__pb2.EstimatePoseRequest.FromString,
+                    response_serializer=sdpose__client_dot_v1_dot_pose__pb2.EstimatePoseResponse.SerializeToString,
             ),
             'StreamPose': grpc.stream_stream_rpc_method_handler(
                     servicer.StreamPose,
-                    request_deserializer=protos_dot_sdpose_dot_v1_dot_pose__pb2.StreamPoseRequest.FromString,
-                    response_serializer=protos_dot_sdpose_dot_v1_dot_pose__pb2.StreamPoseResponse.SerializeToString,
+                    request_deserializer=sdpose__client_dot_v1_dot_pose__pb2.StreamPoseRequest.FromString,
+                    response_serializer=sdpose__client_dot_v1_dot_pose__pb2.StreamPoseResponse.SerializeToString,
             ),
             'WatchCamera': grpc.unary_stream_rpc_method_handler(
                     servicer.WatchCamera,
-                    request_deserializer=protos_dot_sdpose_dot_v1_dot_pose__pb2.WatchCameraRequest.FromString,
-                    response_serializer=protos_dot_sdpose_dot_v1_dot_pose__pb2.WatchCameraResponse.SerializeToString,
+                    request_deserializer=sdpose__client_dot_v1_dot_pose__pb2.WatchCameraRequest.FromString,
+                    response_serializer=sdpose__client_dot_v1_dot_pose__pb2.WatchCameraResponse.SerializeToString,
             ),
     }
     generic_handler = grpc.method_handlers_generic_handler(
@@ -127,8 +127,8 @@ class PoseService:
             request,
             target,
             '/sdpose.v1.PoseService/EstimatePose',
-            protos_dot_sdpose_dot_v1_dot_pose__pb2.EstimatePoseRequest.SerializeToString,
-            protos_dot_sdpose_dot_v1_dot_pose__pb2.EstimatePoseResponse.FromString,
+            sdpose__client_dot_v1_dot_pose__pb2.EstimatePoseRequest.SerializeToString,
+            sdpose__client_dot_v1_dot_pose__pb2.EstimatePoseResponse.FromString,
             options,
             channel_credentials,
             insecure,
@@ -154,8 +154,8 @@ class PoseService:
             request_iterator,
             target,
             '/sdpose.v1.PoseService/StreamPose',
-            protos_dot_sdpose_dot_v1_dot_pose__pb2.StreamPoseRequest.SerializeToString,
-            protos_dot_sdpose_dot_v1_dot_pose__pb2.StreamPoseResponse.FromString,
+            sdpose__client_dot_v1_dot_pose__pb2.StreamPoseRequest.SerializeToString,
+            sdpose__client_dot_v1_dot_pose__pb2.StreamPoseResponse.FromString,
             options,
             channel_credentials,
             insecure,
@@ -181,8 +181,8 @@ class PoseService:
             request,
             target,
             '/sdpose.v1.PoseService/WatchCamera',
-            protos_dot_sdpose_dot_v1_dot_pose__pb2.WatchCameraRequest.SerializeToString,
-            protos_dot_sdpose_dot_v1_dot_pose__pb2.WatchCameraResponse.FromString,
+            sdpose__client_dot_v1_dot_pose__pb2.WatchCameraRequest.SerializeToString,
+            sdpose__client_dot_v1_dot_pose__pb2.WatchCameraResponse.FromString,
             options,
             channel_credentials,
             insecure,

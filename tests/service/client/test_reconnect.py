@@ -11,8 +11,7 @@ from typing import Any
 
 import pytest
 
-from service.answers import Models, Size
-from service.client import (
+from sdpose_client import (
     Ask,
     AsyncGrpcPoseClient,
     AsyncWebSocketPoseClient,
@@ -27,8 +26,9 @@ from service.client import (
     StreamFrame,
     WebSocketPoseClient,
 )
-from service.client.frames import Frames, each_of
-from service.client.reconnect import follow
+from sdpose_client.answers import Models, Size
+from sdpose_client.frames import Frames, each_of
+from sdpose_client.reconnect import follow
 from tests.fakes import FakeEstimator, marked_png
 from tests.service.conftest import Service, rejected, serving, until_metrics_have, wait_until
 from tests.service.processes import process

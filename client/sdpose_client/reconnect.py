@@ -10,10 +10,10 @@ from contextlib import aclosing
 from dataclasses import dataclass, replace
 from typing import Final
 
-from service.answers import StreamAnswer
-from service.client.frames import Frames, each_of
-from service.client.requests import Ask, StreamAsk, StreamFrame
-from service.errors import ErrorCode, ServiceError
+from sdpose_client.answers import StreamAnswer
+from sdpose_client.errors import ErrorCode, ServiceError
+from sdpose_client.frames import Frames, each_of
+from sdpose_client.requests import Ask, StreamAsk, StreamFrame
 
 _WORTH_IT: Final = (ErrorCode.UNAVAILABLE, ErrorCode.OVERLOADED, ErrorCode.DEADLINE_EXCEEDED)
 

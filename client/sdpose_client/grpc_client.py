@@ -10,11 +10,11 @@ from typing import Any
 
 import grpc
 
-from protos.sdpose.v1 import pose_pb2, pose_pb2_grpc
-from service.answers import PoseAnswer, StreamAnswer
-from service.client.following import AsyncFollowing, Following
-from service.client.frames import Frames, each_of
-from service.client.grpc_messages import (
+from sdpose_client.answers import PoseAnswer, StreamAnswer
+from sdpose_client.connections import checked_certificates, checked_header, checked_target
+from sdpose_client.following import AsyncFollowing, Following
+from sdpose_client.frames import Frames, each_of
+from sdpose_client.grpc_messages import (
     answer_from,
     call_metadata,
     error_from,
@@ -23,8 +23,9 @@ from service.client.grpc_messages import (
     stream_answer_from,
     stream_config,
 )
-from service.client.requests import Ask, StreamAsk, StreamFrame
-from service.client.retry import Retry
+from sdpose_client.requests import Ask, StreamAsk, StreamFrame
+from sdpose_client.retry import Retry
+from sdpose_client.v1 import pose_pb2, pose_pb2_grpc
 
 _NOTHING_ASKED = Ask()
 _STREAM_AS_SERVED = StreamAsk()
@@ -55,11 +56,13 @@ class GrpcPoseClient(Following):
         client_certificate: tuple[bytes, bytes] | None = None,
         server_name: str | None = None,
     ) -> None:
+        encrypted = tls or (root_certificates, client_certificate, server_name) != (None,) * 3
         self._channel = _channel(
-            grpc, target, tls, root_certificates, client_certificate, server_name
+            grpc, target, encrypted, root_certificates, client_certificate, server_name
         )
+        self._error_from = partial(error_from, target=target, encrypted=encrypted)
         self._stub = pose_pb2_grpc.PoseServiceStub(self._channel)  # type: ignore[no-untyped-call]
-        self._api_key = api_key
+        self._api_key = checked_header("api_key", api_key)
         self._retry = retry or Retry()
         self._as_async = partial(
             AsyncGrpcPoseClient,
@@ -89,7 +92,7 @@ class GrpcPoseClient(Following):
                     self._stub.EstimatePose(message, timeout=left, metadata=metadata)
                 )
             except grpc.RpcError as error:
-                raise error_from(error) from None
+                raise self._error_from(error) from None
 
         return self._retry.run(attempt, timeout_s)
 
@@ -128,7 +131,7 @@ class GrpcPoseClient(Following):
             for message in call:
                 yield stream_answer_from(message)
         except grpc.RpcError as error:
-            raise (raised[0] if raised else error_from(error)) from None
+            raise (raised[0] if raised else self._error_from(error)) from None
         finally:
             call.cancel()
 
@@ -151,11 +154,13 @@ class AsyncGrpcPoseClient(AsyncFollowing):
         client_certificate: tuple[bytes, bytes] | None = None,
         server_name: str | None = None,
     ) -> None:
+        encrypted = tls or (root_certificates, client_certificate, server_name) != (None,) * 3
         self._channel = _channel(
-            grpc.aio, target, tls, root_certificates, client_certificate, server_name
+            grpc.aio, target, encrypted, root_certificates, client_certificate, server_name
         )
+        self._error_from = partial(error_from, target=target, encrypted=encrypted)
         self.stub: Any = pose_pb2_grpc.PoseServiceStub(self._channel)  # type: ignore[no-untyped-call]
-        self._api_key = api_key
+        self._api_key = checked_header("api_key", api_key)
         self._retry = retry or Retry()
 
     async def estimate(
@@ -176,7 +181,7 @@ class AsyncGrpcPoseClient(AsyncFollowing):
                     await self.stub.EstimatePose(message, timeout=left, metadata=metadata)
                 )
             except grpc.RpcError as error:
-                raise error_from(error) from None
+                raise self._error_from(error) from None
 
         return await self._retry.run_async(attempt, timeout_s)
 
@@ -198,7 +203,7 @@ class AsyncGrpcPoseClient(AsyncFollowing):
             async for message in call:
                 yield stream_answer_from(message)
         except grpc.RpcError as error:
-            raise error_from(error) from None
+            raise self._error_from(error) from None
         except asyncio.CancelledError:
             if sending.done():
                 sending.result()  # what `frames` raised, for which the call was cancelled
@@ -234,14 +239,15 @@ async def _send(
 def _channel(
     kind: Any,
     target: str,
-    tls: bool,
+    encrypted: bool,
     root_certificates: bytes | None,
     client_certificate: tuple[bytes, bytes] | None,
     server_name: str | None,
 ) -> Any:
-    """A channel of `grpc` or of `grpc.aio`."""
-    given = (root_certificates, client_certificate, server_name)
-    if not tls and all(each is None for each in given):
+    """A channel of `grpc` or of `grpc.aio`. Raises `ServiceError` for what none can be made of."""
+    checked_target(target)
+    checked_certificates(root_certificates, client_certificate)
+    if not encrypted:
         return kind.insecure_channel(target, options=_OPTIONS)
     key, certificate = client_certificate or (None, None)
     credentials = grpc.ssl_channel_credentials(root_certificates, key, certificate)
