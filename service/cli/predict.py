@@ -2,11 +2,13 @@
 
 from __future__ import annotations
 
-from dataclasses import asdict
+import time
+from contextlib import ExitStack
+from dataclasses import asdict, dataclass, replace
 from enum import StrEnum
 from functools import partial
 from pathlib import Path
-from typing import TYPE_CHECKING, Annotated, Any
+from typing import TYPE_CHECKING, Annotated
 
 import typer
 
@@ -25,17 +27,9 @@ from service.cli.options import (
 if TYPE_CHECKING:
     from collections.abc import Sequence
 
+    from sdpose_core.commands.options import RunOptions
     from sdpose_core.io.sources import Source
     from service.cli.console import Progress
-
-
-class Format(StrEnum):
-    """How results are written."""
-
-    jsonl = "jsonl"
-    coco = "coco"
-    csv = "csv"
-    parquet = "parquet"
 
 
 class Engine(StrEnum):
@@ -54,24 +48,20 @@ def predict(
             "folder), or - for an image from standard input.",
         ),
     ] = None,
-    format: Annotated[
-        Format | None,
-        typer.Option(
-            "--format",
-            "-f",
-            help="JSON lines, one COCO keypoint file, CSV (a row per person), or Parquet for "
-            "archives (a row per image). By default what --output ends in, or JSON lines.",
-        ),
-    ] = None,
     output: Annotated[
-        str | None,
+        list[str] | None,
         typer.Option(
             "--output",
             "-o",
-            help="File for the results, not the screen. For Parquet also a folder (ends in /), "
-            "on disk or in a store.",
+            metavar="FILE",
+            help="File for the results, not the screen; may be repeated. Its suffix decides: .jsonl "
+            "(JSON lines), .json (one COCO file), .csv (a row per person), .parquet (a row per "
+            "image; alone also a folder, which ends in /, or an address).",
         ),
     ] = None,
+    force: Annotated[
+        bool, typer.Option("--force", help="Replace results and drawings that are there.")
+    ] = False,
     listed: Annotated[
         str | None,
         typer.Option("--list", help="File or address with more inputs, one per line."),
@@ -105,6 +95,17 @@ def predict(
         Path | None,
         typer.Option(help="Folder for images and videos with the skeletons drawn in."),
     ] = None,
+    boxes: Annotated[
+        bool, typer.Option("--boxes", help="Drawings: also the boxes of the people.")
+    ] = False,
+    thickness: Annotated[
+        int | None,
+        typer.Option(min=1, max=100, help="Drawings: pixels of a line; fitted if not given."),
+    ] = None,
+    min_keypoint_score: Annotated[
+        float,
+        typer.Option(min=0, max=1, help="Joints that score lower are not drawn; in COCO, v is 0."),
+    ] = 0.3,
     student: Student = "sdpose-lite",
     detector: Detector = "embedded",
     detector_classes: DetectorClasses = "",
@@ -133,18 +134,27 @@ def predict(
     used is named on standard error and skipped, and the exit code is 1. Ctrl-C stops after the
     work in hand, with whole lines written and exit code 130.
     """
+    from sdpose_core.commands.options import RunOptions
     from sdpose_core.commands.predict import check_drawings, drawings_in
-    from sdpose_core.files.outputs import OutputError, check_outputs
+    from sdpose_core.files.outputs import OutputError, check_free, check_outputs
     from sdpose_core.io.sources import find_sources, paths_of, read_list
     from service.cli.console import Progress, draft_of
 
     progress = Progress(command="sdpose predict")
     report = progress.report
-    chosen = format or _format_of(output)
     given = [*(inputs or ()), *(read_list(listed) if listed else ())]
     if not given:
         raise typer.BadParameter("nothing to work on: give an INPUT or --list")
-    _check(chosen, output, overlay, resume, retry_failed, engine)
+    targets = output or []
+    archive = overlay is None and len(targets) == 1 and _holds_parts(targets[0])
+    if retry_failed and not resume:
+        raise typer.BadParameter("--retry-failed goes with --resume")
+    if resume and force:
+        raise typer.BadParameter("--resume keeps what is there and --force replaces it: give one")
+    if overlay is None and (boxes or thickness):
+        raise typer.BadParameter("--boxes and --thickness go with --overlay")
+    if not archive:
+        _check_files(targets, resume, engine)
     sources, problems = find_sources(given, report)
     for problem in problems:
         report(problem)
@@ -152,13 +162,15 @@ def predict(
         raise typer.Exit(1)
     models = Models(student, detector, device, backend, detector_classes=detector_classes)
     drawings = None if overlay is None else drawings_in(overlay, sources)
-    outputs = [*(drawings or ()), *([Path(output)] if output else ())]
-    if output and chosen is not Format.parquet:
-        outputs.append(draft_of(Path(output)))
+    files = [Path(target) for target in targets]
+    drafts = [] if archive else [draft_of(file) for file in files]
     try:
         check_drawings(drawings or (), sources)
         listing = [Path(listed)] if listed else []
+        outputs = [*(drawings or ()), *files, *drafts]
         check_outputs(outputs, [*paths_of(sources), *listing, *models.files])
+        if not archive:  # whose parts may go on
+            check_free([*files, *(drawings or ())], force)
     except OutputError as error:
         report(str(error))
         raise typer.Exit(2) from None
@@ -170,117 +182,156 @@ def predict(
         "suppress": suppress,
     }
     readers = readers or (16 if any(source.remote for source in sources) else 2)
-    if chosen is Format.parquet:
-        from service.cli.archive import predict_archive
+    options = RunOptions(asdict(models), people, track, batch_size, readers)
+    try:
+        if archive:
+            from service.cli.archive import predict_archive
 
-        try:
             need("archive", "pyarrow", "fsspec")
-            from sdpose_core.commands.archive.work import ArchiveOptions
-
             status = predict_archive(
                 sources,
-                output or "",
-                ArchiveOptions(asdict(models), people, track, batch_size, readers),
+                targets[0],
+                options,
                 progress,
+                problems,
                 resume=resume,
                 retry_failed=retry_failed,
+                force=force,
                 part_size=part_size,
                 on_ray=engine is Engine.ray,
                 ray_address=ray_address,
                 workers=workers,
             )
-        except (ValueError, RuntimeError) as error:
-            report(str(error))
-            raise typer.Exit(2) from None
-    else:
-        options: dict[str, Any] = {"batch_size": batch_size, "readers": readers}
-        options["drawings"] = drawings
-        if track:
-            from sdpose_core.tracking import TrackingConfig
-
-            options["tracking"] = TrackingConfig()
-        status = _to_text(chosen, output, sources, models, people, options, progress)
-    raise typer.Exit(status or int(bool(problems)))
+        else:
+            drawn = _Drawn(overlay, drawings, boxes, thickness)
+            status = _to_files(
+                files, sources, options, progress, problems, drawn, min_keypoint_score
+            )
+    except (ValueError, RuntimeError) as error:
+        report(str(error))
+        raise typer.Exit(2) from None
+    raise typer.Exit(status)
 
 
-def _to_text(
-    chosen: Format,
-    output: str | None,
+@dataclass(frozen=True, slots=True)
+class _Drawn:
+    """The drawings of a run: their folder, a file per source, and how they look."""
+
+    folder: Path | None
+    files: Sequence[Path] | None
+    boxes: bool
+    thickness: int | None
+
+
+def _to_files(
+    files: Sequence[Path],
     sources: Sequence[Source],
-    models: Models,
-    people: dict[str, Any],
-    options: dict[str, Any],
+    options: RunOptions,
     progress: Progress,
+    problems: Sequence[str],
+    drawn: _Drawn,
+    min_keypoint_score: float,
 ) -> int:
-    """Writes the people of the sources as text; returns the exit status.
+    """Writes the people of the sources to all files at once, or to the screen without any.
 
-    `people`: arguments of `PoseEstimator.estimate`; `options`: of `Prediction`.
+    Returns:
+        The exit status.
+
+    Raises:
+        ValueError: a file or a model cannot be used.
     """
+    from sdpose_core.commands.options import made_with, model_digests
     from sdpose_core.commands.predict import Interrupted, Prediction
-    from sdpose_core.io.writers import WRITERS
-    from service.cli.console import Sink, SinkError, stop_on_interrupt
+    from sdpose_core.commands.tally import Tally
+    from sdpose_core.io.overlay import draw_poses
+    from sdpose_core.io.results.formats import JSON_LINES, PARQUET, format_of, open_writer
+    from sdpose_core.io.results.record import Together
+    from service.cli.console import Sink, stop_on_interrupt
 
+    formats = [format_of(file) for file in files] or [JSON_LINES]
+    if PARQUET in formats:
+        options = replace(options, digests=model_digests(options.pretrained))
     progress.expect(sum(not source.named_video for source in sources))
+    began = time.monotonic()
     interrupted = False
+    sinks: list[Sink] = []
     try:
-        with Sink(Path(output) if output else None) as sink:
-            estimator = models.estimator()
-            writer = WRITERS[chosen.value](sink.put, estimator.skeleton)
+        with ExitStack() as stack:
+            sinks += [stack.enter_context(Sink(file)) for file in files or [None]]
+            estimator = options.load()
+            writer = Together(
+                [
+                    open_writer(
+                        format,
+                        sink,
+                        estimator.skeleton,
+                        min_keypoint_score=min_keypoint_score,
+                        made_with=made_with(options) if format == PARQUET else {},
+                    )
+                    for format, sink in zip(formats, sinks, strict=True)
+                ]
+            )
+            prediction = Prediction(
+                partial(estimator.estimate, **options.estimate),
+                writer,
+                options.batch_size,
+                drawn.files,
+                progress,
+                options.tracking,
+                options.readers,
+                partial(
+                    draw_poses,
+                    min_keypoint_score=min_keypoint_score,
+                    boxes=drawn.boxes,
+                    thickness=drawn.thickness,
+                ),
+                Tally(failures=list(problems)),
+            )
             with progress, stop_on_interrupt(progress.stop):
-                prediction = Prediction(
-                    partial(estimator.estimate, **people),
-                    writer,
-                    watch=progress,
-                    **options,
-                )
                 try:
                     prediction.run(sources)
                 except Interrupted:
                     interrupted = True
                 writer.finish()
+            seconds = time.monotonic() - began
             if interrupted:
-                kept = sink.leave_unfinished()
-                where = f"; the results so far are in {kept}" if kept else ""
-                progress.report(f"interrupted{where}")
+                kept = [draft for sink in sinks if (draft := sink.leave_unfinished())]
+                progress.report(f"interrupted: {prediction.tally.sentence(seconds, kept)}")
                 return 130
-            sink.finish()
-            return int(bool(prediction.failures))
-    except (ValueError, SinkError) as error:
-        progress.report(str(error))
-        return 2
+            for sink in sinks:
+                sink.store()
+            for sink in sinks:
+                sink.finish()
     except BrokenPipeError:  # the reader of our output is gone: nothing left to do
-        sink.abandon()
+        for sink in sinks:
+            sink.abandon()
         return 141
     except OSError as error:
-        progress.report(f"the results cannot be written: {error.strerror}")
+        named = f"{error.filename}: " if error.filename else ""
+        progress.report(f"{named}the results cannot be written: {error.strerror}")
         return 1
+    folder = [] if drawn.folder is None else [f"drawings in {drawn.folder}"]
+    progress.report(prediction.tally.sentence(seconds, [*files, *folder]))
+    return int(bool(prediction.tally.failures))
 
 
-def _format_of(output: str | None) -> Format:
-    ending = (output or "").lower()
-    if ending.endswith((".parquet", "/")):
-        return Format.parquet
-    return Format.csv if ending.endswith(".csv") else Format.jsonl
+def _holds_parts(target: str) -> bool:
+    """Whether results alone into it are Parquet parts, which may go on."""
+    return target.lower().endswith((".parquet", "/"))
 
 
-def _check(
-    chosen: Format,
-    output: str | None,
-    overlay: Path | None,
-    resume: bool,
-    retry_failed: bool,
-    engine: Engine,
-) -> None:
-    """Raises ``BadParameter`` for options that do not go together."""
-    if retry_failed and not resume:
-        raise typer.BadParameter("--retry-failed goes with --resume")
-    if chosen is Format.parquet:
-        if output is None:
-            raise typer.BadParameter("Parquet needs --output, a file or a folder")
-        if overlay is not None:
-            raise typer.BadParameter("--overlay goes with the other formats, not with Parquet")
-    elif resume or engine is Engine.ray:
+def _check_files(targets: Sequence[str], resume: bool, engine: Engine) -> None:
+    """Raises ``ValueError`` for files and options that results in one run cannot have."""
+    from sdpose_core.io.results.formats import PARQUET, format_of
+
+    for target in targets:
+        if target.endswith("/") or "://" in target or Path(target).is_dir():
+            raise ValueError(
+                f"{target}: is a folder or an address; such (a folder ends in /) takes Parquet as "
+                "the only --output, without --overlay"
+            )
+        if format_of(Path(target)) == PARQUET:
+            need("archive", "pyarrow")
+    if resume or engine is Engine.ray:
         what = "--resume" if resume else "--engine ray"
-        raise typer.BadParameter(f"{what} goes with Parquet: --output FILE.parquet")
-    elif output is not None and "://" in output:
-        raise typer.BadParameter("only Parquet can be written to an address")
+        raise ValueError(f"{what} goes with Parquet as the only --output, without --overlay")
