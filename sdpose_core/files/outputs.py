@@ -57,7 +57,9 @@ def check_free(outputs: Iterable[Path], force: bool) -> None:
     found = [path for path in outputs if os.path.lexists(path) and not is_special(path)]
     if found:
         more = f", and {len(found) - 1} more of the outputs," if found[1:] else ""
-        verb = "exist; pass --force to replace them" if more else "exists; pass --force to replace it"
+        verb = (
+            "exist; pass --force to replace them" if more else "exists; pass --force to replace it"
+        )
         raise OutputError(f"{found[0]}{more} {verb}")
 
 

@@ -163,7 +163,6 @@ class VideoReader:
             parts = f"{damaged} part{'s' * (damaged > 1)}"
             raise BrokenVideo(f"{parts} of the video left out as damaged: {reason}")
 
-
     def _hear(self) -> None:
         """Hand on the sound that was read, once the time of the first frame is known."""
         for packet in self._early:

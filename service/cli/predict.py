@@ -17,6 +17,7 @@ from service.cli.options import (
     Detector,
     DetectorClasses,
     Device,
+    MinKeypointScore,
     MinScore,
     Models,
     Student,
@@ -54,9 +55,9 @@ def predict(
             "--output",
             "-o",
             metavar="FILE",
-            help="File for the results, not the screen; may be repeated. Its suffix decides: .jsonl "
-            "(JSON lines), .json (one COCO file), .csv (a row per person), .parquet (a row per "
-            "image; alone also a folder, which ends in /, or an address).",
+            help="File for the results, not the screen; may be repeated. The suffix decides: "
+            ".jsonl (JSON lines), .json (one COCO file), .csv (a row per person), .parquet (a row "
+            "per image; alone also a folder, which ends in /, or an address).",
         ),
     ] = None,
     force: Annotated[
@@ -102,10 +103,7 @@ def predict(
         int | None,
         typer.Option(min=1, max=100, help="Drawings: pixels of a line; fitted if not given."),
     ] = None,
-    min_keypoint_score: Annotated[
-        float,
-        typer.Option(min=0, max=1, help="Joints that score lower are not drawn; in COCO, v is 0."),
-    ] = 0.3,
+    min_keypoint_score: MinKeypointScore = 0.3,
     student: Student = "sdpose-lite",
     detector: Detector = "embedded",
     detector_classes: DetectorClasses = "",
@@ -257,7 +255,7 @@ def _to_files(
     sinks: list[Sink] = []
     try:
         with ExitStack() as stack:
-            sinks += [stack.enter_context(Sink(file)) for file in files or [None]]
+            sinks += [stack.enter_context(Sink(file)) for file in (files or (None,))]
             estimator = options.load()
             writer = Together(
                 [

@@ -16,7 +16,7 @@ pytest.importorskip("ray", reason="comes with `make test-all`")
 
 from sdpose_core.commands.archive.output import ArchiveOutput, Part
 from sdpose_core.commands.archive.ray_engine import run_on_ray
-from sdpose_core.commands.archive.work import ArchiveOptions, PartResult, parts_of
+from sdpose_core.commands.archive.work import RunOptions, Tally, parts_of
 from sdpose_core.commands.predict import Estimate, Interrupted
 from sdpose_core.files.outputs import OutputError
 from sdpose_core.hardware.ray_cluster import ClusterError, cluster
@@ -58,9 +58,9 @@ def run(
     parts: Sequence[Part],
     build: Callable[[], Estimate] = Marks,
     watch: Marks | None = None,
-) -> PartResult:
+) -> Tally:
     watch = watch or Marks()
-    result = run_on_ray(parts, output, ArchiveOptions(), watch, build=build, workers=1)
+    result = run_on_ray(parts, output, RunOptions(), watch, build=build, workers=1)
     assert watch.reports == list(result.failures)
     return result
 

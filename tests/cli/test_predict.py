@@ -20,9 +20,9 @@ from PIL import Image as PillowImage
 
 from sdpose_core.commands.predict import Interrupted, Prediction, drawings_in
 from sdpose_core.files.outputs import OutputError
+from sdpose_core.io.results.json_lines import JsonLines
 from sdpose_core.io.sources import find_sources
 from sdpose_core.io.video import VideoReader
-from sdpose_core.io.writers import JsonLines
 from sdpose_core.tracking import TrackingConfig
 from sdpose_core.types import Image, Poses
 from tests.cli.conftest import Done

@@ -9,8 +9,8 @@ from dataclasses import replace
 from typing import Any
 
 import numpy as np
-
 from sdpose_core.io.writers import WRITERS, Record
+
 from sdpose_core.skeleton import COCO17
 from sdpose_core.types import Poses
 

@@ -122,8 +122,8 @@ class ArchiveOutput:
             failed too, unless they are tried again.
 
         Raises:
-            OutputError: something is there and neither `resume` nor `force` is true, or it cannot be
-                read or written.
+            OutputError: something is there and neither `resume` nor `force` is true, or it cannot
+                be read or written.
             SchemaError: what is there is of another kind, version or making.
         """
         with self._one_sentence():

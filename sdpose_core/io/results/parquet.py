@@ -29,8 +29,14 @@ from typing import Any, Final
 import pyarrow as pa
 import pyarrow.parquet as pq
 
-from sdpose_core.io.people import BOX_FIELDS, JOINT_FIELDS, box_values, ids_of, joint_values
-from sdpose_core.io.people import poses_from
+from sdpose_core.io.people import (
+    BOX_FIELDS,
+    JOINT_FIELDS,
+    box_values,
+    ids_of,
+    joint_values,
+    poses_from,
+)
 from sdpose_core.io.results.record import Failure, Record, Results, ResultsError
 from sdpose_core.io.sources import Source
 from sdpose_core.skeleton import COCO17, Skeleton
