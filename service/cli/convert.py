@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from contextlib import ExitStack
 from pathlib import Path
 from typing import Annotated
 
@@ -88,13 +89,17 @@ def convert_results(
     from service.cli.console import Sink, draft_of
 
     format = format_of(target)
+    if not source.exists():
+        raise ValueError(f"{source}: no such file or folder")
     if PARQUET in (format, source.suffix.lower()) or source.is_dir():
         need("archive", "pyarrow")
     check_outputs([target, draft_of(target)], [source])
     check_free([target], force)
     results = open_results(source)
     images = people = failures = 0
-    with Sink(target) as sink:
+    with ExitStack() as stack:
+        stack.callback(draft_of(target).unlink, missing_ok=True)
+        sink = stack.enter_context(Sink(target))
         made_with = {"converted_from": source.name}
         writer = open_writer(
             format,

@@ -16,14 +16,10 @@ import pytest
 
 from sdpose_core.checkpoints import trained_path
 from sdpose_core.commands.archive.output import ArchiveOutput, Part
-from sdpose_core.commands.archive.work import (
-    RunOptions,
-    Tally,
-    model_digests,
-    parts_of,
-    work_on,
-)
+from sdpose_core.commands.archive.work import parts_of, work_on
+from sdpose_core.commands.options import RunOptions, model_digests
 from sdpose_core.commands.predict import Interrupted
+from sdpose_core.commands.tally import Tally
 from sdpose_core.files.outputs import OutputError
 from sdpose_core.io.results.parquet import SchemaError, check_schema, results_schema
 from sdpose_core.io.sources import Source, find_sources
@@ -67,7 +63,7 @@ def test_a_row_an_image_in_order_with_people_in_pixels(tmp_path: Path) -> None:
     assert marks.advanced == 10
     rows = rows_of(tmp_path / "out.parquet")
     assert [row["input"] for row in rows] == [str(path) for path in paths]
-    assert result == Tally(10, ())
+    assert result == Tally(images=10, people=10)
     assert not (tmp_path / "out.parquet.parts").exists()
     row = rows[3]
     assert (row["width"], row["height"], row["error"], row["frame"]) == (43, 8, None, None)
@@ -126,7 +122,7 @@ def test_bad_files_are_rows_with_an_error(tmp_path: Path) -> None:
     assert rows[str(paths[2])]["error"] == "No such file or directory"
     assert rows[str(cut)]["error"] is not None
     assert rows[str(cut)]["people"] is None
-    assert list(result.failures) == marks.reports
+    assert result.failures == marks.reports
     assert len(result.failures) == 3
 
 

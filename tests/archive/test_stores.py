@@ -141,7 +141,7 @@ def test_objects_that_go_while_the_run_goes(store: boto3.client, tmp_path: Path)
     sources, _ = find_sources([f"s3://{BUCKET}/in"])
     store.delete_object(Bucket=BUCKET, Key="in/00002.png")
     result = run(in_store("out.parquet"), sources)
-    assert result.failures == (f"s3://{BUCKET}/in/00002.png: there is no such file",)
+    assert result.failures == [f"s3://{BUCKET}/in/00002.png: there is no such file"]
 
 
 def test_what_a_store_refuses_is_a_sentence(

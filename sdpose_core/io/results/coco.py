@@ -75,14 +75,15 @@ class Coco(TextWriter):
         poses = record.poses
         flags = self._flags(record)
         for index, (box, one) in enumerate(zip(box_values(poses), ids_of(poses), strict=True)):
+            bbox = rounded(box, PIXEL_DIGITS)
             marked = zip(rounded(poses.keypoints[index], PIXEL_DIGITS), flags[index], strict=True)
             self._annotations.append(
                 {
                     "id": len(self._annotations) + 1,
                     "image_id": position,
                     "category_id": 1,
-                    "bbox": rounded(box, PIXEL_DIGITS),
-                    "area": rounded(box[2] * box[3], PIXEL_DIGITS),
+                    "bbox": bbox,
+                    "area": rounded(bbox[2] * bbox[3], PIXEL_DIGITS),
                     "iscrowd": 0,
                     "num_keypoints": int(np.count_nonzero(flags[index])),
                     "keypoints": [number for (x, y), v in marked for number in (x, y, int(v))],

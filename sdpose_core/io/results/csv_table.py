@@ -24,8 +24,9 @@ from sdpose_core.skeleton import Skeleton
 from sdpose_core.skeleton.files import skeleton_of_names
 
 _COLUMNS: Final = (
-    *("input", "frame", "time_s", "image_width", "image_height", "person", "id", "score"),
+    *("input", "frame", "time_s", "image_width", "image_height", "person"),
     *(f"box_{field}" for field in BOX_FIELDS),
+    *("score", "id"),
 )
 
 
@@ -60,7 +61,7 @@ class Csv(TextWriter):
             )
         ):
             values = [value for joint in joints for value in joint]
-            self._row([*image, index, one or "", score, *box, *values])
+            self._row([*image, index, *box, score, one or "", *values])
 
 
 def read_csv(path: Path) -> Results:
@@ -113,9 +114,9 @@ def _record(rows: Sequence[Sequence[str]], skeleton: Skeleton) -> Record:
             raise ValueError(f"a row has {len(row)} values")
         people.append(
             {
-                "id": row[6],
-                "score": row[7],
-                "box": dict(zip(BOX_FIELDS, row[8:12], strict=True)),
+                "box": dict(zip(BOX_FIELDS, row[6:10], strict=True)),
+                "score": row[10],
+                "id": row[11],
                 "keypoints": [
                     dict(zip(JOINT_FIELDS, joints[start : start + size], strict=True))
                     for start in range(0, len(joints), size)

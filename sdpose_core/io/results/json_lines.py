@@ -63,12 +63,12 @@ def _records(path: Path, skeleton: Skeleton) -> Iterator[Record]:
 
 
 def _lines(path: Path) -> Iterator[tuple[int, dict[str, Any]]]:
-    with path.open(encoding="utf-8") as file:
-        try:
-            for number, text in enumerate(file, 1):
+    with path.open("rb") as file:
+        for number, text in enumerate(file, 1):
+            try:
                 line = json.loads(text)
-                if not isinstance(line, dict) or not isinstance(line.get("people"), list):
-                    raise ResultsError(f"{path}: line {number} is no result of sdpose predict")
-                yield number, line
-        except (RecursionError, UnicodeDecodeError, json.JSONDecodeError) as error:
-            raise ResultsError(f"{path}: no JSON lines ({error})") from error
+            except (RecursionError, ValueError) as error:
+                raise ResultsError(f"{path}: line {number} is no JSON ({error})") from error
+            if not isinstance(line, dict) or not isinstance(line.get("people"), list):
+                raise ResultsError(f"{path}: line {number} is no result of sdpose predict")
+            yield number, line
