@@ -104,7 +104,7 @@ class Sink:
         self._draft = None if path is None or is_special(path) else draft_of(path)
         self._file: BinaryIO = sys.stdout.buffer
         self._held = contextlib.ExitStack()
-        self.file: Any = _Bytes(self)
+        self.file: _Bytes = _Bytes(self)
         if path is None:
             return
         if path.is_dir():
@@ -123,6 +123,7 @@ class Sink:
         return self
 
     def __exit__(self, *_: object) -> None:
+        self.file.end()
         if self._path is not None:
             with contextlib.suppress(OSError):  # reported when it was written
                 self._file.close()
@@ -168,13 +169,17 @@ class Sink:
 
 
 class _Bytes(io.RawIOBase):
-    """A sink as a binary file. Of one that failed the rest is ignored.
+    """A sink as a binary file. After a failure or the sink's end, what comes is ignored.
 
-    Libraries that write at the end of a file do so after a failure too.
+    Libraries that write something at the end of a file do so after a failure too.
     """
 
     def __init__(self, sink: Sink) -> None:
         self._sink: Sink | None = sink
+
+    def end(self) -> None:
+        """Nothing more counts."""
+        self._sink = None
 
     def writable(self) -> bool:
         return True
@@ -184,7 +189,7 @@ class _Bytes(io.RawIOBase):
             try:
                 self._sink.write(data)
             except OSError:
-                self._sink = None
+                self.end()
                 raise
         return len(data)
 

@@ -96,7 +96,7 @@ class Run:
         try:
             prediction.run(sources)
         finally:
-            self.failures = len(prediction.failures)
+            self.failures = len(prediction.tally.failures)
         return [json.loads(line) for line in self.lines]
 
 
@@ -262,14 +262,17 @@ def test_command_end_to_end(photographs: Path, tmp_path: Path) -> None:
         "zidane.jpg",
     ]
     errors = run.stderr.decode().splitlines()
-    assert len(errors) == 1
+    people = sum(len(line["people"]) for line in lines)
+    assert errors[1].startswith(f"sdpose predict: 2 images, {people} people, 1 failed, in ")
+    assert errors[1].endswith(f"; written: drawings in {tmp_path}/drawn")
+    assert len(errors) == 2
     assert errors[0].startswith(f"sdpose predict: {bad}: ")
 
 
 def test_standard_input_to_a_file(photographs: Path, tmp_path: Path) -> None:
     out = tmp_path / "new" / "out.csv"
     run = _sdpose(
-        "-", "-f", "csv", "-o", out, "--max-people", "2", "--backend", "torch",
+        "-", "-o", out, "--max-people", "2", "--backend", "torch",
         input=(photographs / "bus.jpg").read_bytes(),
     )  # fmt: skip
     assert run.returncode == 0, run.stderr
@@ -288,6 +291,7 @@ def test_nothing_to_do_and_wrong_names(
         ("--student", "sdpose-x", "unknown student"),
         ("--detector", "nope.safetensors", "no such file"),
         ("--output", str(tmp_path), "is a folder"),
+        ("--output", str(tmp_path / "out.xml"), "the suffix decides"),
     ):
         run = sdpose("predict", photographs / "bus.jpg", option, value)
         assert run.returncode == 2

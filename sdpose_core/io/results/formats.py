@@ -3,8 +3,9 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Mapping
+from io import RawIOBase
 from pathlib import Path
-from typing import Any, BinaryIO, Final, Protocol
+from typing import Any, Final, Protocol
 
 from sdpose_core.files.whole_file import is_special
 from sdpose_core.io.results.coco import Coco, read_results
@@ -31,7 +32,7 @@ class Target(Protocol):
         ...
 
     @property
-    def file(self) -> BinaryIO:
+    def file(self) -> RawIOBase:
         """The same for bytes."""
         ...
 

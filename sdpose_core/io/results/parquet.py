@@ -23,6 +23,7 @@ from __future__ import annotations
 
 import json
 from collections.abc import Iterator, Mapping
+from io import RawIOBase
 from pathlib import Path
 from typing import Any, Final
 
@@ -178,7 +179,7 @@ class ParquetFile(ParquetRows):
         schema: from ``results_schema``.
     """
 
-    def __init__(self, file: Any, schema: pa.Schema) -> None:
+    def __init__(self, file: RawIOBase, schema: pa.Schema) -> None:
         super().__init__(open_parquet(file, schema))
 
     def finish(self) -> None:
