@@ -42,10 +42,11 @@ class SoundTrack:
     def add(self, packet: Any, time_s: float) -> None:
         """A packet that is heard at this time of the new file.
 
-        Before its start, or not later than the one before, it is left out.
+        Before its start, or not later than the one before, it is left out; so is a damaged one
+        that is encoded again.
         """
         if self._encoded:
-            for frame in packet.decode():
+            for frame in _decoded(packet):
                 at = round(time_s * self._rate)
                 if at >= 0:
                     if at - self._next > self._rate * _GAP_S:
@@ -65,10 +66,26 @@ class SoundTrack:
         for part in self._resampler.resample(frame):
             part.pts, part.time_base = self._next, Fraction(1, self._rate)
             self._next += part.samples
-            self._container.mux(self._track.encode(part))
+            self._mux(part)
 
     def finish(self) -> None:
         """No packet follows."""
         if self._encoded:
             self._encode(None)
-            self._container.mux(self._track.encode(None))
+            self._mux(None)
+
+    def _mux(self, frame: Any) -> None:
+        for packet in self._track.encode(frame):
+            # What the encoder puts before the start would move the video, in fragments without an
+            # edit list.
+            if packet.pts >= 0:
+                self._container.mux(packet)
+
+
+def _decoded(packet: Any) -> list[Any]:
+    import av
+
+    try:
+        return list(packet.decode())
+    except av.InvalidDataError:
+        return []

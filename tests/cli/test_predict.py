@@ -20,7 +20,9 @@ from PIL import Image as PillowImage
 
 from sdpose_core.commands.predict import Interrupted, Prediction, drawings_in
 from sdpose_core.files.outputs import OutputError
+from sdpose_core.io.results.formats import open_results
 from sdpose_core.io.results.json_lines import JsonLines
+from sdpose_core.io.results.record import Record
 from sdpose_core.io.sources import find_sources
 from sdpose_core.io.video import VideoReader
 from sdpose_core.tracking import TrackingConfig
@@ -28,7 +30,7 @@ from sdpose_core.types import Image, Poses
 from tests.cli.conftest import Done
 from tests.commands import SDPOSE, run_command
 from tests.pictures import corners, encoded
-from tests.videos import flat_video
+from tests.videos import beeping_video, flat_video, loudness
 
 
 def _one_person(image: Image) -> Poses:
@@ -215,6 +217,35 @@ def test_what_is_not_finite_is_told_and_left_out(tmp_path: Path) -> None:
         assert len(list(reader)) == 7
 
 
+@pytest.mark.parametrize(
+    ("name", "codec", "kept"),
+    [
+        ("v.mp4", "aac", "aac"),
+        ("v.ts", "mp2", "aac"),
+        ("v.mov", "pcm_s16le", "aac"),
+        ("v.mkv", "flac", "flac"),
+        ("v.mkv", "libopus", "opus"),
+    ],
+)
+def test_a_drawn_video_keeps_its_sound(name: str, codec: str, kept: str, tmp_path: Path) -> None:
+    import av
+
+    video = beeping_video(tmp_path / name, codec)
+    run = Run(drawings=tmp_path / "out")
+    assert len(run.over(video)) == 30
+    assert run.reports == []
+    drawn = tmp_path / "out" / "v.mp4"
+    with av.open(str(drawn)) as container:
+        assert container.streams.audio[0].codec_context.codec.canonical_name == kept
+        assert container.duration / 1e6 == pytest.approx(3, abs=0.1)
+    found = loudness(drawn)
+    assert found[:11] == pytest.approx(([1, 1, 0, 0] * 3)[:11], abs=0.25), "in time with the images"
+    with VideoReader(drawn) as reader:
+        assert [frame.time_s for frame in reader] == pytest.approx(
+            [number / 10 for number in range(30)], abs=1e-3
+        )
+
+
 def test_stop_between_batches(tmp_path: Path) -> None:
     flat_video(tmp_path / "v.mp4", 7)
     run = Run(stop_after=1, drawings=tmp_path / "out")
@@ -305,7 +336,9 @@ def test_interrupt_leaves_whole_lines(to_file: bool, tmp_path: Path) -> None:
     video = flat_video(tmp_path / "v.mp4", 600)
     out = tmp_path / "out.jsonl"
     command = [*SDPOSE, "predict", str(video), "--batch-size", "1"]
-    command += ["--backend", "torch", *(["--output", str(out)] if to_file else [])]
+    others = [tmp_path / f"out{suffix}" for suffix in (".parquet", ".json", ".csv")]
+    outputs = [word for path in (out, *others) for word in ("--output", str(path))]
+    command += ["--backend", "torch", *(outputs if to_file else [])]
     screen = tmp_path / "screen"
     written = tmp_path / "out.jsonl.part" if to_file else screen
     with screen.open("wb") as stdout:
@@ -324,6 +357,14 @@ def test_interrupt_leaves_whole_lines(to_file: bool, tmp_path: Path) -> None:
     assert numbers == list(range(len(numbers)))
     assert 1 <= len(numbers) < 600
     assert not out.exists()
+    for path in others if to_file else ():
+        assert not path.exists()
+        draft = tmp_path / f"{path.name}.part"
+        assert draft.name in errors.decode()
+        draft.rename(path)
+        found = [record for record in open_results(path).records if isinstance(record, Record)]
+        # A row per person, and nobody is in this video.
+        assert [record.frame for record in found] == (numbers if path.suffix != ".csv" else [])
 
 
 def test_a_reader_that_leaves_early_is_no_error(photographs: Path) -> None:
