@@ -74,7 +74,7 @@ def model_digests(pretrained: Mapping[str, Any]) -> dict[str, str]:
 
 
 def made_with(options: RunOptions) -> dict[str, Any]:
-    """What the results depend on, for the metadata of a file (``results_schema``)."""
+    """The values that results depend on, for the metadata of a file (``results_schema``)."""
     classes = options.pretrained.get("detector_classes")
     return {
         "student": options.pretrained["student"],

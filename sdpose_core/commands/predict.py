@@ -133,9 +133,7 @@ class Prediction:
             self._skip(source, error)
             return False
         self.writer.write(record)
-        self.tally.images += frame is None
-        self.tally.frames += frame is not None
-        self.tally.people += len(poses)
+        self.tally.add(number, len(poses))
         return True
 
     def _video(self, source: Source, target: Path | None) -> None:

@@ -1,4 +1,4 @@
-"""What a run over sources came to."""
+"""Counts of a run over sources, and the summary that a user gets."""
 
 from __future__ import annotations
 
@@ -22,6 +22,12 @@ class Tally:
     people: int = 0
     failures: list[str] = field(default_factory=list)
 
+    def add(self, frame: int | None, people: int) -> None:
+        """One more image, or frame of a video, with results."""
+        self.images += frame is None
+        self.frames += frame is not None
+        self.people += people
+
     def __add__(self, other: Tally) -> Tally:
         return Tally(
             self.images + other.images,
@@ -32,14 +38,11 @@ class Tally:
 
     def sentence(self, seconds: float, files: Iterable[object] = ()) -> str:
         """The summary for a user, with the time it took and where the results are."""
-        frames = f", {self.frames} frames of videos" if self.frames else ""
+        counts = [f"{self.images} image{'s' * (self.images != 1)}"]
+        if self.frames:
+            counts = [*counts[not self.images :], f"{self.frames} frames of videos"]
         written = ", ".join(map(str, files))
         return (
-            f"{_count(self.images, 'image')}{frames}, {self.people} people, "
-            f"{len(self.failures)} failed, in {seconds:.1f} s"
-            + (f"; written: {written}" if written else "")
+            f"{', '.join(counts)}, {self.people} people, {len(self.failures)} failed, "
+            f"in {seconds:.1f} s" + (f"; written: {written}" if written else "")
         )
-
-
-def _count(number: int, what: str) -> str:
-    return f"{number} {what}{'s' * (number != 1)}"

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import time
 from contextlib import ExitStack
 from pathlib import Path
 from typing import Annotated
@@ -84,8 +85,10 @@ def convert_results(
     Each format holds what it has room for: CSV no images without people, and only Parquet the
     inputs that failed.
     """
+    from sdpose_core.commands.tally import Tally
     from sdpose_core.files.outputs import check_free, check_outputs
     from sdpose_core.io.results.formats import PARQUET, format_of, open_results, open_writer
+    from sdpose_core.io.results.record import Record
     from service.cli.console import Sink, draft_of
 
     format = format_of(target)
@@ -96,7 +99,7 @@ def convert_results(
     check_outputs([target, draft_of(target)], [source])
     check_free([target], force)
     results = open_results(source)
-    images = people = failures = 0
+    tally, began = Tally(), time.monotonic()
     with ExitStack() as stack:
         stack.callback(draft_of(target).unlink, missing_ok=True)
         sink = stack.enter_context(Sink(target))
@@ -109,15 +112,14 @@ def convert_results(
             made_with=made_with,
         )
         for result in results.records:
-            if isinstance(result, tuple):
-                failures += 1
-                writer.skip(*result)
-            else:
-                images += 1
-                people += len(result.poses)
+            if isinstance(result, Record):
                 writer.write(result)
+                tally.add(result.frame, len(result.poses))
+            else:
+                writer.skip(*result)
+                tally.failures.append(result[1])
         writer.finish()
         sink.store()
         sink.finish()
-    failed = f", {failures} failed inputs" if failures else ""
-    typer.echo(f"{target}: {images} images or frames, {people} people{failed}", err=True)
+    summary = tally.sentence(time.monotonic() - began, [target])
+    typer.echo(f"sdpose convert-results: {summary}", err=True)

@@ -214,7 +214,6 @@ def _read(tmp_path: Path, suffix: str, memory: _Memory) -> Results:
 def test_what_is_converted_is_what_would_have_been_written(
     source: str, to: str, tmp_path: Path
 ) -> None:
-    pytest.importorskip("pyarrow", reason="comes with `make test-all`")
     # CSV has no rows of images without people.
     records = [one for one in RECORDS if len(one.poses) or ".csv" not in (source, to)]
     results = _read(tmp_path, source, _written(source, *records))
@@ -233,7 +232,6 @@ def test_what_is_converted_is_what_would_have_been_written(
 
 
 def test_parquet_keeps_every_number_and_who_failed(tmp_path: Path) -> None:
-    pytest.importorskip("pyarrow", reason="comes with `make test-all`")
     memory = _Memory()
     memory.file.close = lambda: None
     writer = open_writer(".parquet", memory, COCO17, min_keypoint_score=0.3, made_with={})

@@ -1,4 +1,4 @@
-"""JSON lines: one image or frame per line, as it is found."""
+"""JSON lines: one image or frame per line."""
 
 from __future__ import annotations
 

@@ -222,7 +222,7 @@ def _row(record: Record) -> dict[str, Any]:
 
 
 def read_parquet(path: Path) -> Results:
-    """Of a file, or of a folder of parts in their order.
+    """The results of a file, or of a folder of parts in their order.
 
     Raises:
         ResultsError: it is none of ours.
