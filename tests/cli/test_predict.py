@@ -312,6 +312,28 @@ def test_standard_input_to_a_file(photographs: Path, tmp_path: Path) -> None:
     assert [path.name for path in out.parent.iterdir()] == ["out.csv"]
 
 
+def test_drawings_have_their_options_and_coco_the_same_threshold(
+    photographs: Path, tmp_path: Path, sdpose: Callable[..., Done]
+) -> None:
+    photograph = tmp_path / "bus.png"
+    with PillowImage.open(photographs / "bus.jpg") as opened:
+        image = np.asarray(opened.convert("RGB").resize((405, 540)))
+    PillowImage.fromarray(image).save(photograph)
+    drawn, labelled = {}, {}
+    for option in ("", "--boxes", "--thickness 9", "--min-keypoint-score 1"):
+        out = tmp_path / f"out{option}"
+        results = f"{out}.json"
+        done = sdpose("predict", photograph, "--overlay", out, "-o", results, *option.split())
+        assert done.returncode == 0, done.stderr
+        with PillowImage.open(out / "bus.png") as opened:
+            drawn[option] = int((np.asarray(opened) != image).any(axis=2).sum())
+        people = json.loads(Path(results).read_text())["annotations"]
+        labelled[option] = sum(person["num_keypoints"] for person in people)
+    assert drawn["--min-keypoint-score 1"] == 0
+    assert 0 < drawn[""] < drawn["--boxes"] < drawn["--thickness 9"]
+    assert labelled["--min-keypoint-score 1"] == 0 < labelled[""] == labelled["--boxes"]
+
+
 def test_nothing_to_do_and_wrong_names(
     photographs: Path, tmp_path: Path, sdpose: Callable[..., Done]
 ) -> None:
