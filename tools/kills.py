@@ -97,7 +97,7 @@ def coco(path: Path) -> Content:
     document = json.loads(path.read_text())
     people = Counter(one["image_id"] for one in document["annotations"])
     return Counter(
-        (Path(one["file_name"]).name, one.get("frame"), people[one["id"]])
+        (Path(one["file_name"]).name, one.get("frame_id"), people[one["id"]])
         for one in document["images"]
     )
 
@@ -118,6 +118,16 @@ def parquet(path: Path) -> Content:
     return Counter(
         (Path(row["input"]).name, row["frame"], len(row["people"] or ())) for row in rows
     )
+
+
+def results(folder: Path) -> Content:
+    """Content of those files of results that are in a folder."""
+    readers = {".jsonl": lines, ".json": coco, ".csv": table, ".parquet": parquet}
+    found: Content = Counter()
+    for suffix, read in readers.items():
+        if (path := folder / f"people{suffix}").exists():
+            found += Counter({(suffix, *key): count for key, count in read(path).items()})
+    return found
 
 
 def shards(path: Path) -> Content:
@@ -151,12 +161,12 @@ def cases(folder: Path, kinds: list[str]) -> Iterator[tuple[str, Case]]:
     annotations = _annotations(photographs, folder / "people.json")
     out = folder / "out"
     predict = ["predict", str(photographs), "--batch-size", "2", "--output"]
-    text: dict[str, Callable[[Path], Content]] = {"jsonl": lines, "coco": coco, "csv": table}
     for kind in kinds:
-        if kind in text:
-            target = out / f"people.{kind}"
-            words = [*predict, str(target), "--format", kind, "--overlay", str(out / "drawn")]
-            yield kind, Case(words, target, text[kind])
+        if kind == "files":
+            words = [*predict, str(out / "people.jsonl"), "--output", str(out / "people.json")]
+            words += ["--output", str(out / "people.csv"), "--output", str(out / "people.parquet")]
+            words += ["--overlay", str(out / "drawn"), "--force"]
+            yield kind, Case(words, out, results)
         elif kind in ("parquet", "parts", "ray"):
             target = out / ("parts" if kind == "parts" else "people.parquet")
             words = [*predict, f"{target}/" if kind == "parts" else str(target)]
@@ -172,7 +182,7 @@ def cases(folder: Path, kinds: list[str]) -> Iterator[tuple[str, Case]]:
             raise SystemExit(f"{kind}: expected one of {', '.join(KINDS)}")
 
 
-KINDS: Final = ("jsonl", "coco", "csv", "parquet", "parts", "ray", "pack", "train")
+KINDS: Final = ("files", "parquet", "parts", "ray", "pack", "train")
 
 
 def _any_part(target: Path, parts: Path) -> Callable[[], bool]:

@@ -11,15 +11,16 @@ from functools import partial
 from pathlib import Path
 from typing import Any, Protocol
 
+from sdpose_core.commands.tally import Tally
 from sdpose_core.commands.watch import Watch
 from sdpose_core.files.outputs import OutputError, check_outputs
 from sdpose_core.files.whole_file import remove_partials
 from sdpose_core.io.overlay import draw_poses, save_picture
 from sdpose_core.io.problems import BrokenVideo, MediaError
 from sdpose_core.io.reading import read_ahead
+from sdpose_core.io.results.record import Record, RecordWriter
 from sdpose_core.io.sources import Source, paths_of
 from sdpose_core.io.video import VideoFrame, VideoReader, VideoWriter
-from sdpose_core.io.writers import Record, RecordWriter
 from sdpose_core.tracking import PeopleTracker, TrackingConfig
 from sdpose_core.types import Image, Poses
 
@@ -46,7 +47,8 @@ class Prediction:
         watch: follows the run, and may end it.
         tracking: how people of a video get ids and steady joints; None for neither.
         readers: images read at once, ahead of the models.
-        failures: of each source that was skipped or broke off, its name and why in one line.
+        draw: makes the drawing of an image; ``draw_poses`` with its options chosen.
+        tally: what was done so far.
     """
 
     estimate: Estimate
@@ -56,7 +58,8 @@ class Prediction:
     watch: Watch
     tracking: TrackingConfig | None = None
     readers: int = 2
-    failures: list[str] = field(default_factory=list)
+    draw: Callable[[Image, Poses], Image] = draw_poses
+    tally: Tally = field(default_factory=Tally)
     _tracker: PeopleTracker | None = None
 
     def run(self, sources: Sequence[Source]) -> None:
@@ -99,7 +102,7 @@ class Prediction:
 
     def _tell(self, source: Source, error: Exception) -> None:
         line = f"{source.name}: {error}"
-        self.failures.append(line)
+        self.tally.failures.append(line)
         self.watch.report(line)
 
     def _pictures(self, waiting: list[tuple[Source, Path | None, Image]]) -> None:
@@ -112,7 +115,7 @@ class Prediction:
             if not self._write(source, image, poses) or target is None:
                 continue
             try:
-                save_picture(target, draw_poses(image, poses))
+                save_picture(target, self.draw(image, poses))
             except (MediaError, OSError) as error:
                 self._tell(source, error)
         self.watch.advance(len(waiting))
@@ -130,6 +133,7 @@ class Prediction:
             self._skip(source, error)
             return False
         self.writer.write(record)
+        self.tally.add(number, len(poses))
         return True
 
     def _video(self, source: Source, target: Path | None) -> None:
@@ -139,8 +143,10 @@ class Prediction:
                 self.watch.expect(reader.frames or 0)
                 begin = None
                 if target is not None:
-                    begin = partial(VideoWriter, target, reader.rate)
-                with _VideoDrawing(begin, partial(self._tell, source)) as drawing:
+                    begin = partial(VideoWriter, target, reader.rate, sound=reader.sound)
+                with _VideoDrawing(begin, partial(self._tell, source), self.draw) as drawing:
+                    if begin is not None:
+                        reader.on_sound = drawing.add_sound
                     self._all_frames(source, reader, drawing)
         except MediaError as error:
             if source.named_video:
@@ -179,12 +185,16 @@ class _VideoDrawing:
     Args:
         begin: gives the file to draw into; None draws nothing.
         tell: called with the failure.
+        draw: makes the drawing of a frame.
     """
 
     def __init__(
-        self, begin: Callable[[], VideoWriter] | None, tell: Callable[[Exception], None]
+        self,
+        begin: Callable[[], VideoWriter] | None,
+        tell: Callable[[Exception], None],
+        draw: Callable[[Image, Poses], Image],
     ) -> None:
-        self._begin, self._tell = begin, tell
+        self._begin, self._tell, self._draw = begin, tell, draw
         self._file: VideoWriter | None = None
 
     def __enter__(self) -> _VideoDrawing:
@@ -200,10 +210,19 @@ class _VideoDrawing:
         if self._file is None:
             return
         try:
-            drawing = draw_poses(frame.image, poses)
+            drawing = self._draw(frame.image, poses)
             self._file.write(drawing, frame.time_s, frame.duration_s)
         except MediaError as error:
             self._end(type(error), error, error.__traceback__)
+            self._tell(error)
+
+    def add_sound(self, packet: Any, time_s: float) -> None:
+        """Sound of the video, as ``VideoReader.on_sound`` gives it."""
+        if self._file is None:
+            return
+        try:
+            self._file.add_sound(packet, time_s)
+        except MediaError as error:  # once: no more of it is taken
             self._tell(error)
 
     def __exit__(self, *failure: Any) -> None:

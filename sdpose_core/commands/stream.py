@@ -19,9 +19,9 @@ from sdpose_core.estimator import PoseEstimator
 from sdpose_core.io.live import TimedImage
 from sdpose_core.io.overlay import draw_poses
 from sdpose_core.io.problems import MediaError
+from sdpose_core.io.results.record import Record, RecordWriter
 from sdpose_core.io.sources import Source, read_picture
 from sdpose_core.io.video import VideoReader, VideoWriter
-from sdpose_core.io.writers import Record, RecordWriter
 from sdpose_core.tracking import Following, PeopleTracker, TrackingConfig
 from sdpose_core.types import Image, Poses
 

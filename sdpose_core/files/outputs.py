@@ -44,6 +44,25 @@ def check_outputs(outputs: Iterable[Path], inputs: Iterable[Path]) -> None:
             raise OutputError(f"{output}: results would replace {what}; give another output")
 
 
+def check_free(outputs: Iterable[Path], force: bool) -> None:
+    """Look, before anything is written, whether an output is there already.
+
+    Pipes and devices, which are written to and not replaced, are no matter.
+
+    Raises:
+        OutputError: one is, and ``force`` is false.
+    """
+    if force:
+        return
+    found = [path for path in outputs if os.path.lexists(path) and not is_special(path)]
+    if found:
+        more = f", and {len(found) - 1} more of the outputs," if found[1:] else ""
+        verb = (
+            "exist; pass --force to replace them" if more else "exists; pass --force to replace it"
+        )
+        raise OutputError(f"{found[0]}{more} {verb}")
+
+
 def _file(path: Path) -> tuple[int, int] | None:
     """The file that a path leads to; None for one that is not there."""
     try:

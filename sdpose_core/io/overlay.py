@@ -40,9 +40,23 @@ def _limbs(skeleton: Skeleton) -> dict[str, list[tuple[int, int]]]:
 
 
 def line_width(image: Image) -> int:
-    """Pixels of a limb's line for an image of this size: 2 up to about 400 pixels, then more."""
+    """Pixels of a limb's line of a large person in an image of this size: 2 up to 500 pixels."""
     shortest: int = min(image.shape[:2])
     return max(2, round(shortest / 200))
+
+
+def line_widths(image: Image, boxes: Floats) -> list[int]:
+    """Pixels of each person's lines, for boxes ``(N, 4)``: a 60th of the person's longer side.
+
+    At most ``line_width``; at least a third of it, so that lines stay visible when the whole
+    image is.
+    """
+    most = line_width(image)
+    sides = (boxes[:, 2:] - boxes[:, :2]).max(axis=1, initial=0)
+    widths: list[int] = (
+        np.clip(np.rint(sides / 60), max(1, round(most / 3)), most).astype(int).tolist()
+    )
+    return widths
 
 
 def draw_poses(
@@ -63,7 +77,7 @@ def draw_poses(
         poses: in pixels of ``image``.
         min_keypoint_score: keypoints below it are left out, and the limbs that end in them.
         boxes: draw the person boxes too.
-        thickness: pixels of a limb's line; fitted to the image's size if None.
+        thickness: pixels of a limb's line; None fits it to person and image (``line_widths``).
 
     Raises:
         ValueError: ``image`` is not an RGB uint8 array.
@@ -71,31 +85,33 @@ def draw_poses(
     canvas = check_image(image).copy()
     if not len(poses):
         return canvas
-    width = thickness or line_width(image)
+    widths = [thickness] * len(poses) if thickness else line_widths(image, poses.boxes)
     if boxes:
-        for left, top, right, bottom in _drawable(poses.boxes, image):
+        for (left, top, right, bottom), width in zip(
+            _drawable(poses.boxes, image), widths, strict=True
+        ):
             cv2.rectangle(canvas, (left, top), (right, bottom), BOX, max(1, width // 2))
     # Half a pixel on, because fractions are cut off.
     people = _drawable(poses.keypoints + 0.5, image)
     shown = poses.keypoint_scores >= min_keypoint_score
     limbs = _limbs(poses.skeleton)
     for side, colour in _COLOURS.items():
-        for points, visible in zip(people, shown, strict=True):
+        for points, visible, width in zip(people, shown, widths, strict=True):
             for a, b in limbs[side]:
                 if visible[a] and visible[b]:
                     cv2.line(canvas, points[a], points[b], colour, width)
     for side, colour in _COLOURS.items():
         joints = [
-            points[joint]
-            for points, visible in zip(people, shown, strict=True)
+            (points[joint], width)
+            for points, visible, width in zip(people, shown, widths, strict=True)
             for joint, own in enumerate(poses.skeleton.sides)
             if own == side and visible[joint]
         ]
-        for reach, shade in ((width + 1, _RIM), (width, colour)):
-            for joint in joints:
-                cv2.circle(canvas, joint, reach, shade, cv2.FILLED)
+        for rim, shade in ((1, _RIM), (0, colour)):
+            for joint, width in joints:
+                cv2.circle(canvas, joint, width + rim, shade, cv2.FILLED)
     if poses.ids is not None:
-        _draw_ids(canvas, poses, width)
+        _draw_ids(canvas, poses, thickness or line_width(image))
     return canvas
 
 

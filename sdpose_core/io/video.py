@@ -6,7 +6,7 @@ import contextlib
 import errno
 import os
 import struct
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 from fractions import Fraction
 from pathlib import Path
@@ -16,6 +16,7 @@ import numpy as np
 
 from sdpose_core.files.whole_file import PartialFile
 from sdpose_core.io.problems import BrokenVideo, MediaError
+from sdpose_core.io.sound import SoundTrack
 from sdpose_core.types import Image
 
 if TYPE_CHECKING:
@@ -68,6 +69,9 @@ class VideoReader:
     Attributes:
         rate: frames per second, from the file's header.
         frames: number of frames in the file's header, or None.
+        sound: the audio stream to hear, of PyAV; None without one.
+        on_sound: gets, while frames are read, each packet of it with its time, seconds from the
+            first frame.
 
     Raises:
         MediaError: not a video, or no image in it.
@@ -98,6 +102,10 @@ class VideoReader:
         rate = self._stream.average_rate or self._stream.guessed_rate or 25
         self.rate = Fraction(rate)
         self.frames: int | None = self._stream.frames or self._estimate()
+        self.sound: Any = self._container.streams.best("audio")
+        self.on_sound: Callable[[Any, float], object] | None = None
+        self._early: list[Any] = []
+        self._offset_s: float | None = None
 
     def _estimate(self) -> int | None:
         duration = self._container.duration
@@ -114,28 +122,36 @@ class VideoReader:
 
     def __iter__(self) -> Iterator[VideoFrame]:
         step_s = 1 / float(self.rate)
-        offset_s = shown_s = 0.0
+        shown_s = 0.0
         for number, frame in enumerate(self._decoded()):
             clock_s = float(frame.time if frame.time is not None else number * step_s)
-            if number == 0:
-                offset_s = -clock_s
-            elif clock_s + offset_s < shown_s - _MISORDERED * step_s:
-                offset_s = shown_s + step_s - clock_s
-            shown_s = max(shown_s, clock_s + offset_s)
+            if self._offset_s is None or number == 0:
+                self._offset_s = -clock_s
+            elif clock_s + self._offset_s < shown_s - _MISORDERED * step_s:
+                self._offset_s = shown_s + step_s - clock_s
+            shown_s = max(shown_s, clock_s + self._offset_s)
             duration_s = float((frame.duration or 0) * (frame.time_base or 0))
             yield VideoFrame(number, shown_s, upright(frame), duration_s)
+            self._hear()
 
     def _decoded(self) -> Iterator[Any]:
         damaged = 0
         reason = ""
-        packets = self._container.demux(self._stream)
+        heard = self.sound if self.on_sound is not None else None
+        packets = self._container.demux([self._stream, *([heard] if heard else [])])
         while True:
             try:
                 packet = next(packets, None)
             except self._error as error:
+                self._hear()
                 raise BrokenVideo(f"the video breaks off: {_reason(error)}") from error
             if packet is None:
+                self._hear()
                 break
+            if heard is not None and packet.stream.index == heard.index:
+                if packet.pts is not None:
+                    self._early.append(packet)
+                continue
             try:
                 frames = packet.decode()
             except self._error as error:
@@ -146,6 +162,13 @@ class VideoReader:
         if damaged:
             parts = f"{damaged} part{'s' * (damaged > 1)}"
             raise BrokenVideo(f"{parts} of the video left out as damaged: {reason}")
+
+    def _hear(self) -> None:
+        """Hand on the sound that was read, once the time of the first frame is known."""
+        for packet in self._early:
+            if self.on_sound is not None and self._offset_s is not None:
+                self.on_sound(packet, float(packet.pts * packet.time_base) + self._offset_s)
+        self._early.clear()
 
 
 class VideoWriter:
@@ -158,16 +181,23 @@ class VideoWriter:
         rate: frames per second.
         keep: if it cannot be finished, as on a full disk, the file holds all but the last few
             seconds of what was written, and is playable.
+        sound: audio stream that ``add_sound`` gets the packets of; None for a file without sound.
 
     Raises:
         MediaError: while writing, when a frame does not encode or cannot be stored.
     """
 
-    def __init__(self, path: Path, rate: Fraction, *, keep: bool = False) -> None:
+    def __init__(
+        self, path: Path, rate: Fraction, *, keep: bool = False, sound: Any = None
+    ) -> None:
         self._path = path
         self._partial = PartialFile(path)
         self._rate = rate
         self._keep = keep
+        self._sound = sound
+        self._sounds: SoundTrack | None = None
+        self._mute: Exception | None = None
+        self._unheard: list[tuple[Any, float]] = []
         self._container: Any = None
         self._stream: Any = None
         self._last = -1
@@ -202,6 +232,33 @@ class VideoWriter:
         except (av.FFmpegError, OSError, ValueError) as error:
             raise self._failure(error) from error
 
+    def add_sound(self, packet: Any, time_s: float) -> None:
+        """Add a packet of the sound; ``time_s`` as of ``write``.
+
+        Raises:
+            MediaError: it cannot be kept; no more of it is taken, and the frames go on.
+        """
+        import av
+
+        if self._sound is None:
+            return
+        self._unheard.append((packet, time_s))
+        if self._container is None:  # its tracks come with the first frame
+            return
+        try:
+            if self._mute is not None:
+                raise self._mute
+            if self._sounds is not None:
+                for each in self._unheard:
+                    self._sounds.add(*each)
+        except (av.FFmpegError, OSError, ValueError) as error:
+            self._sound = self._sounds = None
+            raise MediaError(
+                f"its drawing {self._path} has not all of the sound: {_reason(error)}"
+            ) from error
+        finally:
+            self._unheard.clear()
+
     def _failure(self, error: Exception) -> MediaError:
         return MediaError(f"its drawing {self._path} cannot be written: {_reason(error)}")
 
@@ -227,6 +284,11 @@ class VideoWriter:
             # Frames that are stored out of order would leave the last one's end unsaid.
             self._stream.codec_context.max_b_frames = 0
         self._stream.options = {"crf": "20", "preset": "veryfast"}
+        if self._sound is not None:
+            try:
+                self._sounds = SoundTrack(self._container, self._sound)
+            except (av.FFmpegError, OSError, ValueError) as error:
+                self._mute = error  # raised with the first packet of it
 
     def __exit__(self, kind: type[BaseException] | None, *_: object) -> None:
         if self._container is None:
@@ -238,6 +300,8 @@ class VideoWriter:
             try:
                 if kind is None:
                     self._mux(None)
+                    if self._sounds is not None:
+                        self._sounds.finish()
             finally:
                 self._container.close()
             if kind is None:

@@ -13,24 +13,29 @@ from service.cli.options import need
 
 if TYPE_CHECKING:
     from sdpose_core.commands.archive.output import ArchiveOutput, Part
-    from sdpose_core.commands.archive.work import ArchiveOptions, PartResult
+    from sdpose_core.commands.options import RunOptions
+    from sdpose_core.commands.tally import Tally
     from sdpose_core.io.sources import Source
 
 
 def predict_archive(
     sources: Sequence[Source],
     target: str,
-    options: ArchiveOptions,
+    options: RunOptions,
     progress: Progress,
+    problems: Sequence[str],
     *,
     resume: bool,
     retry_failed: bool,
+    force: bool,
     part_size: int,
     on_ray: bool,
     ray_address: str | None,
     workers: int | None,
 ) -> int:
     """Write the poses of ``sources`` to ``target``; arguments as the options of `sdpose predict`.
+
+    `problems`: inputs that stand for nothing, already reported; they count as failed.
 
     Returns:
         The exit status.
@@ -43,33 +48,25 @@ def predict_archive(
 
     from sdpose_core.checkpoints import find_checkpoint
     from sdpose_core.commands.archive.output import ArchiveOutput
-    from sdpose_core.commands.archive.schema import archive_schema
-    from sdpose_core.commands.archive.work import model_digests, parts_of
+    from sdpose_core.commands.archive.work import parts_of
+    from sdpose_core.commands.options import made_with, model_digests
     from sdpose_core.commands.predict import Interrupted
+    from sdpose_core.io.results.parquet import results_schema
 
     options = replace(options, digests=model_digests(options.pretrained))
-    classes = options.pretrained.get("detector_classes")
-    made_with = {
-        "student": options.pretrained["student"],
-        "detector": options.pretrained["detector"],
-        **({"detector_classes": classes} if classes else {}),
-        **options.digests,
-        **options.estimate,
-        "track": options.track,
-    }
     student = find_checkpoint(options.pretrained["student"])
-    output = ArchiveOutput(target, archive_schema(made_with, student.config.skeleton))
+    output = ArchiveOutput(target, results_schema(made_with(options), student.config.skeleton))
     work = partial(_work_on_ray, ray_address, workers) if on_ray else _work_here
     try:
         with output.held():
-            run, done = output.begin(resume, retry_failed)
+            run, done = output.begin(resume, retry_failed, force=force)
             remaining = output.remaining(sources, done)
             if len(remaining) < len(sources):
                 progress.report(f"{len(sources) - len(remaining)} of {len(sources)} are done")
             parts = list(parts_of(remaining, run, part_size))
             # Here a video counts by its frames, once they are known; on Ray as one.
             progress.expect(sum(on_ray or not source.named_video for source in remaining))
-            return _fill(parts, output, options, progress, work)
+            return _fill(parts, output, options, progress, problems, work)
     except Interrupted:
         progress.report(
             f"interrupted; what is done is kept: go on with --resume --output {output.target}"
@@ -77,43 +74,40 @@ def predict_archive(
         return 130
 
 
-Work = Callable[["list[Part]", "ArchiveOutput", "ArchiveOptions", Progress], "PartResult"]
+Work = Callable[["list[Part]", "ArchiveOutput", "RunOptions", Progress], "Tally"]
 
 
 def _fill(
     parts: list[Part],
     output: ArchiveOutput,
-    options: ArchiveOptions,
+    options: RunOptions,
     progress: Progress,
+    problems: Sequence[str],
     work: Work,
 ) -> int:
     if not parts:
         progress.report(f"nothing to do; results in {output.target}")
         output.finish()
-        return 0
+        return int(bool(problems))
+    from sdpose_core.commands.tally import Tally
+
     began = time.monotonic()
     with progress, stop_on_interrupt(progress.stop):
-        result = work(parts, output, options, progress)
+        result = Tally(failures=list(problems)) + work(parts, output, options, progress)
     output.finish()
-    seconds = time.monotonic() - began
-    rate = result.rows / max(seconds, 1e-9)
-    failed = f", {len(result.failures)} failed" if result.failures else ""
-    files = sum(len(part.sources) for part in parts)
-    progress.report(
-        f"{result.rows} rows of {files} files in {seconds:.1f} s ({rate:.1f} a second)"
-        f"{failed}; results in {output.target}"
-    )
+    progress.report(result.sentence(time.monotonic() - began, [output.target]))
     return int(bool(result.failures))
 
 
 def _work_here(
-    parts: list[Part], output: ArchiveOutput, options: ArchiveOptions, progress: Progress
-) -> PartResult:
-    from sdpose_core.commands.archive.work import PartResult, work_on
+    parts: list[Part], output: ArchiveOutput, options: RunOptions, progress: Progress
+) -> Tally:
+    from sdpose_core.commands.archive.work import work_on
+    from sdpose_core.commands.tally import Tally
 
     estimate = options.build()
     done = (work_on(part, output, estimate, options, progress) for part in parts)
-    return sum(done, PartResult())
+    return sum(done, Tally())
 
 
 def _work_on_ray(
@@ -121,9 +115,9 @@ def _work_on_ray(
     workers: int | None,
     parts: list[Part],
     output: ArchiveOutput,
-    options: ArchiveOptions,
+    options: RunOptions,
     progress: Progress,
-) -> PartResult:
+) -> Tally:
     from sdpose_core.commands.archive.ray_engine import run_on_ray
     from sdpose_core.hardware.ray_cluster import cluster
 

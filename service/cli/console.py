@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import contextlib
+import io
 import os
 import signal
 import sys
@@ -10,7 +11,7 @@ import threading
 from collections.abc import Callable, Iterator
 from pathlib import Path
 from types import FrameType
-from typing import IO, Any, Final
+from typing import Any, BinaryIO, Final
 
 from rich.console import Console
 from rich.progress import (
@@ -81,15 +82,18 @@ class Progress:
         self._bar.update(self._task, total=self._total, visible=self._total >= _LONG)
 
 
-class SinkError(Exception):
+class SinkError(ValueError):
     """Results cannot be written to the requested file; the message is one sentence."""
 
 
 class Sink:
-    """Text results: to standard output, or to a file that gets its name only when complete.
+    """Results to standard output, or to a file that gets its name only when complete.
 
     A pipe or a device, such as ``/dev/stdout``, gets the lines as they come. A context manager: a
-    file belongs to one run until its end.
+    file belongs to one run until its end. An ``OSError`` of a write names the file.
+
+    Attributes:
+        file: takes bytes; closing it does nothing.
 
     Raises:
         SinkError: the file cannot be written, or another run is writing to it.
@@ -98,8 +102,9 @@ class Sink:
     def __init__(self, path: Path | None) -> None:
         self._path = path
         self._draft = None if path is None or is_special(path) else draft_of(path)
-        self._file: IO[str] = sys.stdout
+        self._file: BinaryIO = sys.stdout.buffer
         self._held = contextlib.ExitStack()
+        self.file: _Bytes = _Bytes(self)
         if path is None:
             return
         if path.is_dir():
@@ -107,7 +112,7 @@ class Sink:
         try:
             if self._draft is not None:
                 self._held.enter_context(only_run(path))
-            self._file = (self._draft or path).open("w", encoding="utf-8", newline="")
+            self._file = (self._draft or path).open("wb")
         except OutputError as error:
             raise SinkError(str(error)) from error
         except OSError as error:
@@ -118,7 +123,8 @@ class Sink:
         return self
 
     def __exit__(self, *_: object) -> None:
-        if self._file is not sys.stdout:
+        self.file.end()
+        if self._path is not None:
             with contextlib.suppress(OSError):  # reported when it was written
                 self._file.close()
         if self._draft is not None and self._draft.exists() and not self._draft.stat().st_size:
@@ -127,14 +133,26 @@ class Sink:
 
     def put(self, text: str) -> None:
         """Write whole lines, at once."""
-        self._file.write(text)
-        self._file.flush()
+        self.write(text.encode())
 
-    def finish(self) -> None:
-        """Everything is written: the file takes its name."""
-        if self._path is not None and self._draft is not None:
+    def write(self, data: bytes | memoryview) -> None:
+        """Write at once."""
+        try:
+            self._file.write(data)
+            self._file.flush()
+        except OSError as error:
+            error.filename = error.filename or (str(self._path) if self._path else None)
+            raise
+
+    def store(self) -> None:
+        """Be sure that all is on the disk; no write comes after it."""
+        if self._draft is not None:
             os.fsync(self._file.fileno())  # as whole files are written
             self._file.close()
+
+    def finish(self) -> None:
+        """Everything is stored: the file takes its name."""
+        if self._path is not None and self._draft is not None:
             self._draft.replace(self._path)
         self._held.close()
 
@@ -146,8 +164,34 @@ class Sink:
 
     def abandon(self) -> None:
         """After a broken pipe: keep Python from writing to it once more at exit."""
-        if self._file is sys.stdout:
+        if self._path is None:
             os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
+
+
+class _Bytes(io.RawIOBase):
+    """A sink as a binary file. After a failure or the sink's end, what comes is ignored.
+
+    Libraries that write something at the end of a file do so after a failure too.
+    """
+
+    def __init__(self, sink: Sink) -> None:
+        self._sink: Sink | None = sink
+
+    def end(self) -> None:
+        """Nothing more counts."""
+        self._sink = None
+
+    def writable(self) -> bool:
+        return True
+
+    def write(self, data: Any) -> int:
+        if self._sink is not None:
+            try:
+                self._sink.write(data)
+            except OSError:
+                self.end()
+                raise
+        return len(data)
 
 
 class LineFile:

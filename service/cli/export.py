@@ -40,16 +40,14 @@ def export(
     """Write a student as ONNX, OpenVINO or TorchScript for any batch size, and check the file."""
     from sdpose_core.checkpoints import load_student, training_facts
     from sdpose_core.export import export_student, files_of, format_of
-    from sdpose_core.files.outputs import check_outputs, only_run
+    from sdpose_core.files.outputs import check_free, check_outputs, only_run
 
     kind = format_of(output, format)
     if not output.parent.is_dir():
         raise ValueError(f"{output.parent}: no such folder")
     check_outputs(files_of(output, kind), [Path(student)])
     with only_run(output):
-        for file in files_of(output, kind):
-            if file.exists() and not force:
-                raise ValueError(f"{file} exists; pass --force to replace it")
+        check_free(files_of(output, kind), force)
         network = load_student(student)
         facts = training_facts(student)
         count = network.config.cycles.check(cycles)

@@ -10,7 +10,7 @@ import typer
 
 from sdpose_core.io.addresses import without_secrets
 from service.cli.bench import bench
-from service.cli.convert import convert, convert_detector
+from service.cli.convert import convert, convert_detector, convert_results
 from service.cli.evaluate import evaluate
 from service.cli.export import export
 from service.cli.keys import keys
@@ -42,6 +42,7 @@ for command in (
     pack,
     convert,
     convert_detector,
+    convert_results,
     export,
     licences,
 ):

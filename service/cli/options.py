@@ -41,6 +41,10 @@ Suppress: TypeAlias = Annotated[
         "--suppress/--no-suppress", help="Leave out copies: people with a better one's joints."
     ),
 ]
+MinKeypointScore: TypeAlias = Annotated[
+    float,
+    typer.Option(min=0, max=1, help="Joints that score lower are not drawn; in COCO, v is 0."),
+]
 TlsCa: TypeAlias = Annotated[
     Path | None,
     typer.Option(help="PEM file with the CAs that the service's certificate is checked by."),

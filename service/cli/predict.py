@@ -4,9 +4,8 @@ from __future__ import annotations
 
 from dataclasses import asdict
 from enum import StrEnum
-from functools import partial
 from pathlib import Path
-from typing import TYPE_CHECKING, Annotated, Any
+from typing import TYPE_CHECKING, Annotated
 
 import typer
 
@@ -15,6 +14,7 @@ from service.cli.options import (
     Detector,
     DetectorClasses,
     Device,
+    MinKeypointScore,
     MinScore,
     Models,
     Student,
@@ -24,18 +24,6 @@ from service.cli.options import (
 
 if TYPE_CHECKING:
     from collections.abc import Sequence
-
-    from sdpose_core.io.sources import Source
-    from service.cli.console import Progress
-
-
-class Format(StrEnum):
-    """How results are written."""
-
-    jsonl = "jsonl"
-    coco = "coco"
-    csv = "csv"
-    parquet = "parquet"
 
 
 class Engine(StrEnum):
@@ -54,24 +42,20 @@ def predict(
             "folder), or - for an image from standard input.",
         ),
     ] = None,
-    format: Annotated[
-        Format | None,
-        typer.Option(
-            "--format",
-            "-f",
-            help="JSON lines, one COCO keypoint file, CSV (a row per person), or Parquet for "
-            "archives (a row per image). By default what --output ends in, or JSON lines.",
-        ),
-    ] = None,
     output: Annotated[
-        str | None,
+        list[str] | None,
         typer.Option(
             "--output",
             "-o",
-            help="File for the results, not the screen. For Parquet also a folder (ends in /), "
-            "on disk or in a store.",
+            metavar="FILE",
+            help="File for the results, not the screen; may be repeated. The suffix decides: "
+            ".jsonl (JSON lines), .json (one COCO file), .csv (a row per person), .parquet (a row "
+            "per image; alone also a folder, which ends in /, or an address).",
         ),
     ] = None,
+    force: Annotated[
+        bool, typer.Option("--force", help="Replace results and drawings that are there.")
+    ] = False,
     listed: Annotated[
         str | None,
         typer.Option("--list", help="File or address with more inputs, one per line."),
@@ -105,6 +89,14 @@ def predict(
         Path | None,
         typer.Option(help="Folder for images and videos with the skeletons drawn in."),
     ] = None,
+    boxes: Annotated[
+        bool, typer.Option("--boxes", help="Drawings: also the boxes of the people.")
+    ] = False,
+    thickness: Annotated[
+        int | None,
+        typer.Option(min=1, max=100, help="Drawings: pixels of a line; fitted if not given."),
+    ] = None,
+    min_keypoint_score: MinKeypointScore = 0.3,
     student: Student = "sdpose-lite",
     detector: Detector = "embedded",
     detector_classes: DetectorClasses = "",
@@ -133,18 +125,27 @@ def predict(
     used is named on standard error and skipped, and the exit code is 1. Ctrl-C stops after the
     work in hand, with whole lines written and exit code 130.
     """
+    from sdpose_core.commands.options import RunOptions
     from sdpose_core.commands.predict import check_drawings, drawings_in
-    from sdpose_core.files.outputs import OutputError, check_outputs
+    from sdpose_core.files.outputs import OutputError, check_free, check_outputs
     from sdpose_core.io.sources import find_sources, paths_of, read_list
     from service.cli.console import Progress, draft_of
 
     progress = Progress(command="sdpose predict")
     report = progress.report
-    chosen = format or _format_of(output)
     given = [*(inputs or ()), *(read_list(listed) if listed else ())]
     if not given:
         raise typer.BadParameter("nothing to work on: give an INPUT or --list")
-    _check(chosen, output, overlay, resume, retry_failed, engine)
+    targets = output or []
+    archive = overlay is None and len(targets) == 1 and _holds_parts(targets[0])
+    if retry_failed and not resume:
+        raise typer.BadParameter("--retry-failed goes with --resume")
+    if resume and force:
+        raise typer.BadParameter("--resume keeps what is there and --force replaces it: give one")
+    if overlay is None and (boxes or thickness):
+        raise typer.BadParameter("--boxes and --thickness go with --overlay")
+    if not archive:
+        _check_files(targets, resume, engine)
     sources, problems = find_sources(given, report)
     for problem in problems:
         report(problem)
@@ -152,13 +153,15 @@ def predict(
         raise typer.Exit(1)
     models = Models(student, detector, device, backend, detector_classes=detector_classes)
     drawings = None if overlay is None else drawings_in(overlay, sources)
-    outputs = [*(drawings or ()), *([Path(output)] if output else ())]
-    if output and chosen is not Format.parquet:
-        outputs.append(draft_of(Path(output)))
+    files = [Path(target) for target in targets]
+    drafts = [] if archive else [draft_of(file) for file in files]
     try:
         check_drawings(drawings or (), sources)
         listing = [Path(listed)] if listed else []
+        outputs = [*(drawings or ()), *files, *drafts]
         check_outputs(outputs, [*paths_of(sources), *listing, *models.files])
+        if not archive:  # whose parts may go on
+            check_free([*files, *(drawings or ())], force)
     except OutputError as error:
         report(str(error))
         raise typer.Exit(2) from None
@@ -170,117 +173,58 @@ def predict(
         "suppress": suppress,
     }
     readers = readers or (16 if any(source.remote for source in sources) else 2)
-    if chosen is Format.parquet:
-        from service.cli.archive import predict_archive
+    options = RunOptions(asdict(models), people, track, batch_size, readers)
+    try:
+        if archive:
+            from service.cli.archive import predict_archive
 
-        try:
             need("archive", "pyarrow", "fsspec")
-            from sdpose_core.commands.archive.work import ArchiveOptions
-
             status = predict_archive(
                 sources,
-                output or "",
-                ArchiveOptions(asdict(models), people, track, batch_size, readers),
+                targets[0],
+                options,
                 progress,
+                problems,
                 resume=resume,
                 retry_failed=retry_failed,
+                force=force,
                 part_size=part_size,
                 on_ray=engine is Engine.ray,
                 ray_address=ray_address,
                 workers=workers,
             )
-        except (ValueError, RuntimeError) as error:
-            report(str(error))
-            raise typer.Exit(2) from None
-    else:
-        options: dict[str, Any] = {"batch_size": batch_size, "readers": readers}
-        options["drawings"] = drawings
-        if track:
-            from sdpose_core.tracking import TrackingConfig
+        else:
+            from service.cli.result_files import Drawn, predict_files
 
-            options["tracking"] = TrackingConfig()
-        status = _to_text(chosen, output, sources, models, people, options, progress)
-    raise typer.Exit(status or int(bool(problems)))
-
-
-def _to_text(
-    chosen: Format,
-    output: str | None,
-    sources: Sequence[Source],
-    models: Models,
-    people: dict[str, Any],
-    options: dict[str, Any],
-    progress: Progress,
-) -> int:
-    """Writes the people of the sources as text; returns the exit status.
-
-    `people`: arguments of `PoseEstimator.estimate`; `options`: of `Prediction`.
-    """
-    from sdpose_core.commands.predict import Interrupted, Prediction
-    from sdpose_core.io.writers import WRITERS
-    from service.cli.console import Sink, SinkError, stop_on_interrupt
-
-    progress.expect(sum(not source.named_video for source in sources))
-    interrupted = False
-    try:
-        with Sink(Path(output) if output else None) as sink:
-            estimator = models.estimator()
-            writer = WRITERS[chosen.value](sink.put, estimator.skeleton)
-            with progress, stop_on_interrupt(progress.stop):
-                prediction = Prediction(
-                    partial(estimator.estimate, **people),
-                    writer,
-                    watch=progress,
-                    **options,
-                )
-                try:
-                    prediction.run(sources)
-                except Interrupted:
-                    interrupted = True
-                writer.finish()
-            if interrupted:
-                kept = sink.leave_unfinished()
-                where = f"; the results so far are in {kept}" if kept else ""
-                progress.report(f"interrupted{where}")
-                return 130
-            sink.finish()
-            return int(bool(prediction.failures))
-    except (ValueError, SinkError) as error:
-        progress.report(str(error))
-        return 2
-    except BrokenPipeError:  # the reader of our output is gone: nothing left to do
-        sink.abandon()
-        return 141
-    except OSError as error:
-        progress.report(f"the results cannot be written: {error.strerror}")
-        return 1
+            drawn = Drawn(overlay, drawings, boxes, thickness)
+            status = predict_files(
+                sources, files, options, progress, problems, drawn, min_keypoint_score
+            )
+    except (ValueError, RuntimeError) as error:
+        if not (archive or isinstance(error, ValueError)):
+            raise
+        report(str(error))
+        raise typer.Exit(2) from None
+    raise typer.Exit(status)
 
 
-def _format_of(output: str | None) -> Format:
-    ending = (output or "").lower()
-    if ending.endswith((".parquet", "/")):
-        return Format.parquet
-    return Format.csv if ending.endswith(".csv") else Format.jsonl
+def _holds_parts(target: str) -> bool:
+    """Whether results alone into it are Parquet parts, which may go on."""
+    return target.lower().endswith((".parquet", "/"))
 
 
-def _check(
-    chosen: Format,
-    output: str | None,
-    overlay: Path | None,
-    resume: bool,
-    retry_failed: bool,
-    engine: Engine,
-) -> None:
-    """Raises ``BadParameter`` for options that do not go together."""
-    if retry_failed and not resume:
-        raise typer.BadParameter("--retry-failed goes with --resume")
-    if chosen is Format.parquet:
-        if output is None:
-            raise typer.BadParameter("Parquet needs --output, a file or a folder")
-        if overlay is not None:
-            raise typer.BadParameter("--overlay goes with the other formats, not with Parquet")
-    elif resume or engine is Engine.ray:
+def _check_files(targets: Sequence[str], resume: bool, engine: Engine) -> None:
+    """Raises ``ValueError`` for files and options that results in one run cannot have."""
+    from sdpose_core.io.results.formats import PARQUET, format_of
+
+    for target in targets:
+        if target.endswith("/") or "://" in target or Path(target).is_dir():
+            raise ValueError(
+                f"{target}: is a folder or an address; such (a folder ends in /) takes Parquet as "
+                "the only --output, without --overlay"
+            )
+        if format_of(Path(target)) == PARQUET:
+            need("archive", "pyarrow")
+    if resume or engine is Engine.ray:
         what = "--resume" if resume else "--engine ray"
-        raise typer.BadParameter(f"{what} goes with Parquet: --output FILE.parquet")
-    elif output is not None and "://" in output:
-        raise typer.BadParameter("only Parquet can be written to an address")
+        raise ValueError(f"{what} goes with Parquet as the only --output, without --overlay")

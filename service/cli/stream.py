@@ -99,8 +99,8 @@ def stream(
     from sdpose_core.io.addresses import shown
     from sdpose_core.io.live import LiveSource, is_live, is_recording, live_frames
     from sdpose_core.io.problems import MediaError
+    from sdpose_core.io.results.json_lines import JsonLines
     from sdpose_core.io.sources import find_sources, paths_of
-    from sdpose_core.io.writers import JsonLines
     from service.cli.console import stop_on_interrupt
     from service.cli.window import NoWindowError, open_window
     from service.errors import ServiceError

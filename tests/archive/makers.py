@@ -11,7 +11,7 @@ import numpy as np
 import pyarrow.parquet as pq
 
 from sdpose_core.commands.archive.output import ArchiveOutput
-from sdpose_core.commands.archive.schema import archive_schema
+from sdpose_core.io.results.parquet import results_schema
 from sdpose_core.types import Image, Poses
 from tests.fakes import marked_image
 from tests.pictures import encoded
@@ -30,7 +30,7 @@ def picture_files(folder: Path, count: int) -> list[Path]:
 
 def output_in(folder: Path, name: str) -> ArchiveOutput:
     """A file or folder of results."""
-    return ArchiveOutput(f"{folder}/{name}", archive_schema(SETTINGS))
+    return ArchiveOutput(f"{folder}/{name}", results_schema(SETTINGS))
 
 
 def rows_of(path: Path) -> list[dict[str, Any]]:

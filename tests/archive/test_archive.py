@@ -16,16 +16,12 @@ import pytest
 
 from sdpose_core.checkpoints import trained_path
 from sdpose_core.commands.archive.output import ArchiveOutput, Part
-from sdpose_core.commands.archive.schema import SchemaError, archive_schema, check_schema
-from sdpose_core.commands.archive.work import (
-    ArchiveOptions,
-    PartResult,
-    model_digests,
-    parts_of,
-    work_on,
-)
+from sdpose_core.commands.archive.work import parts_of, work_on
+from sdpose_core.commands.options import RunOptions, model_digests
 from sdpose_core.commands.predict import Interrupted
+from sdpose_core.commands.tally import Tally
 from sdpose_core.files.outputs import OutputError
+from sdpose_core.io.results.parquet import SchemaError, check_schema, results_schema
 from sdpose_core.io.sources import Source, find_sources
 from sdpose_core.skeleton import COCO17
 from sdpose_core.types import Image, Poses
@@ -41,14 +37,14 @@ def run(
     retry_failed: bool = False,
     size: int = 4,
     estimate: Marks | None = None,
-    options: ArchiveOptions | None = None,
-) -> PartResult:
+    options: RunOptions | None = None,
+) -> Tally:
     with output.held():
         number, done = output.begin(resume, retry_failed)
         parts = list(parts_of(output.remaining(sources, done), number, size))
         marks = estimate or Marks()
-        made = options or ArchiveOptions()
-        result = sum((work_on(part, output, marks, made, marks) for part in parts), PartResult())
+        made = options or RunOptions()
+        result = sum((work_on(part, output, marks, made, marks) for part in parts), Tally())
         output.finish()
         return result
 
@@ -67,7 +63,7 @@ def test_a_row_an_image_in_order_with_people_in_pixels(tmp_path: Path) -> None:
     assert marks.advanced == 10
     rows = rows_of(tmp_path / "out.parquet")
     assert [row["input"] for row in rows] == [str(path) for path in paths]
-    assert result == PartResult(10, ())
+    assert result == Tally(images=10, people=10)
     assert not (tmp_path / "out.parquet.parts").exists()
     row = rows[3]
     assert (row["width"], row["height"], row["error"], row["frame"]) == (43, 8, None, None)
@@ -100,7 +96,7 @@ def test_videos_have_rows_a_frame_with_time_and_ids(tmp_path: Path) -> None:
     picture_files(tmp_path / "in", 2)
     output = output_in(tmp_path, "out.parquet")
     marks = Marks()
-    run(output, found(tmp_path / "in"), estimate=marks, options=ArchiveOptions(track=True))
+    run(output, found(tmp_path / "in"), estimate=marks, options=RunOptions(track=True))
     assert (marks.expected, marks.advanced) == (7, 9)
     rows = rows_of(tmp_path / "out.parquet")
     frames = [row for row in rows if row["input"].endswith("clip.mp4")]
@@ -126,7 +122,7 @@ def test_bad_files_are_rows_with_an_error(tmp_path: Path) -> None:
     assert rows[str(paths[2])]["error"] == "No such file or directory"
     assert rows[str(cut)]["error"] is not None
     assert rows[str(cut)]["people"] is None
-    assert list(result.failures) == marks.reports
+    assert result.failures == marks.reports
     assert len(result.failures) == 3
 
 
@@ -227,7 +223,7 @@ def test_a_part_that_a_lost_worker_finished_later_is_not_there_twice(tmp_path: P
     class Late(Marks):
         def __call__(self, images: Sequence[Image]) -> list[Poses]:
             if not self.seen:
-                work_on(late, output, Marks(), ArchiveOptions())
+                work_on(late, output, Marks(), RunOptions())
             return super().__call__(images)
 
     run(output, found(*paths[:4]), size=2, resume=True, estimate=Late())
@@ -301,7 +297,7 @@ def test_rows_of_another_kind_are_not_mixed(
 
 def test_a_model_is_known_by_its_weights_and_not_by_its_name(tmp_path: Path) -> None:
     schema = [
-        archive_schema({"student": name, "student_sha256": digest * 32})
+        results_schema({"student": name, "student_sha256": digest * 32})
         for name, digest in (("a.pth", "01"), ("b.pth", "01"), ("a.pth", "02"))
     ]
     check_schema(schema[0], schema[1], "p.parquet")
@@ -310,7 +306,7 @@ def test_a_model_is_known_by_its_weights_and_not_by_its_name(tmp_path: Path) -> 
     net = tmp_path / "net.safetensors"
     shutil.copy(trained_path("sdpose-lite"), net)
     chosen = {"student": str(net), "detector": "embedded", "backend": "torch", "device": "cpu"}
-    options = ArchiveOptions(chosen, digests=model_digests(chosen))
+    options = RunOptions(chosen, digests=model_digests(chosen))
     assert set(options.digests) == {"student_sha256", "detector_sha256"}
     options.build()
     weights = bytearray(net.read_bytes())
@@ -321,7 +317,7 @@ def test_a_model_is_known_by_its_weights_and_not_by_its_name(tmp_path: Path) -> 
 
 
 def test_other_columns_and_files_are_refused(tmp_path: Path) -> None:
-    schema = archive_schema(SETTINGS)
+    schema = results_schema(SETTINGS)
     table = pa.table({"input": ["a"]}).replace_schema_metadata(schema.metadata)
     pq.write_table(table, tmp_path / "out.parquet")
     with pytest.raises(SchemaError, match="its columns are not"):

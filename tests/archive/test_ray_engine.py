@@ -16,8 +16,10 @@ pytest.importorskip("ray", reason="comes with `make test-all`")
 
 from sdpose_core.commands.archive.output import ArchiveOutput, Part
 from sdpose_core.commands.archive.ray_engine import run_on_ray
-from sdpose_core.commands.archive.work import ArchiveOptions, PartResult, parts_of
+from sdpose_core.commands.archive.work import parts_of
+from sdpose_core.commands.options import RunOptions
 from sdpose_core.commands.predict import Estimate, Interrupted
+from sdpose_core.commands.tally import Tally
 from sdpose_core.files.outputs import OutputError
 from sdpose_core.hardware.ray_cluster import ClusterError, cluster
 from sdpose_core.io.sources import Source, find_sources
@@ -58,10 +60,10 @@ def run(
     parts: Sequence[Part],
     build: Callable[[], Estimate] = Marks,
     watch: Marks | None = None,
-) -> PartResult:
+) -> Tally:
     watch = watch or Marks()
-    result = run_on_ray(parts, output, ArchiveOptions(), watch, build=build, workers=1)
-    assert watch.reports == list(result.failures)
+    result = run_on_ray(parts, output, RunOptions(), watch, build=build, workers=1)
+    assert watch.reports == result.failures
     return result
 
 

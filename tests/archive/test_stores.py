@@ -17,9 +17,9 @@ import pyarrow.parquet as pq
 from moto.server import ThreadedMotoServer
 
 from sdpose_core.commands.archive.output import ArchiveOutput
-from sdpose_core.commands.archive.schema import archive_schema
 from sdpose_core.files.outputs import OutputError
 from sdpose_core.io import remote
+from sdpose_core.io.results.parquet import results_schema
 from sdpose_core.io.sources import find_sources, read_list
 from tests.archive.makers import SETTINGS, Marks, picture_files, rows_of
 from tests.archive.test_archive import run
@@ -75,7 +75,7 @@ def filled(store: boto3.client, folder: Path, count: int) -> None:
 
 
 def in_store(name: str) -> ArchiveOutput:
-    return ArchiveOutput(f"s3://{BUCKET}/{name}", archive_schema(SETTINGS))
+    return ArchiveOutput(f"s3://{BUCKET}/{name}", results_schema(SETTINGS))
 
 
 def s3_rows(address: str, key: str) -> list[dict[str, object]]:
@@ -91,7 +91,7 @@ def test_a_prefix_of_a_store_to_a_file_on_disk(store: boto3.client, tmp_path: Pa
     store.put_object(Bucket=BUCKET, Key="in/notes.txt", Body=b"no picture")
     sources, problems = find_sources([f"s3://{BUCKET}/in"])
     assert (len(sources), problems) == (10, [])
-    output = ArchiveOutput(str(tmp_path / "out.parquet"), archive_schema(SETTINGS))
+    output = ArchiveOutput(str(tmp_path / "out.parquet"), results_schema(SETTINGS))
     run(output, sources)
     rows = rows_of(tmp_path / "out.parquet")
     assert sum(row["frame"] is None for row in rows) == 9
@@ -141,7 +141,7 @@ def test_objects_that_go_while_the_run_goes(store: boto3.client, tmp_path: Path)
     sources, _ = find_sources([f"s3://{BUCKET}/in"])
     store.delete_object(Bucket=BUCKET, Key="in/00002.png")
     result = run(in_store("out.parquet"), sources)
-    assert result.failures == (f"s3://{BUCKET}/in/00002.png: there is no such file",)
+    assert result.failures == [f"s3://{BUCKET}/in/00002.png: there is no such file"]
 
 
 def test_what_a_store_refuses_is_a_sentence(
@@ -152,7 +152,7 @@ def test_what_a_store_refuses_is_a_sentence(
     assert problems[1].startswith(f"s3://{BUCKET}/empty: ")
     assert len(problems) == 2
     with pytest.raises(OutputError, match="s3://no-such-bucket/out"):
-        ArchiveOutput("s3://no-such-bucket/out/", archive_schema(SETTINGS)).begin(resume=False)
+        ArchiveOutput("s3://no-such-bucket/out/", results_schema(SETTINGS)).begin(resume=False)
 
     def denied(*_: object, **__: object) -> None:
         raise PermissionError("Access Denied")
@@ -192,7 +192,7 @@ def test_a_list_of_addresses_with_dead_links(site: tuple[str, Path], tmp_path: P
     sources, problems = find_sources(given)
     assert problems == []
     assert len(sources) == 8, "one of them stood there twice"
-    output = ArchiveOutput(str(tmp_path / "out.parquet"), archive_schema(SETTINGS))
+    output = ArchiveOutput(str(tmp_path / "out.parquet"), results_schema(SETTINGS))
     result = run(output, sources)
     rows = rows_of(tmp_path / "out.parquet")
     assert sum(row["error"] is None for row in rows) == 5 + 4
@@ -218,7 +218,7 @@ def test_what_is_secret_in_an_address_is_in_no_result(
     wrong = ["http://me:s3cret@[::1/a.png", f"ftp://me:s3cret@{host}/a.png"]
     sources, problems = find_sources([*given, *wrong])
     assert len(sources) == 5
-    result = run(ArchiveOutput(str(tmp_path / "out.parquet"), archive_schema(SETTINGS)), sources)
+    result = run(ArchiveOutput(str(tmp_path / "out.parquet"), results_schema(SETTINGS)), sources)
     rows = rows_of(tmp_path / "out.parquet")
     shown = [str(rows), *problems, *result.failures, *map(str, sources)]
     assert len(result.failures) == 4

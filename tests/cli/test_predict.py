@@ -20,15 +20,17 @@ from PIL import Image as PillowImage
 
 from sdpose_core.commands.predict import Interrupted, Prediction, drawings_in
 from sdpose_core.files.outputs import OutputError
+from sdpose_core.io.results.formats import open_results
+from sdpose_core.io.results.json_lines import JsonLines
+from sdpose_core.io.results.record import Record
 from sdpose_core.io.sources import find_sources
 from sdpose_core.io.video import VideoReader
-from sdpose_core.io.writers import JsonLines
 from sdpose_core.tracking import TrackingConfig
 from sdpose_core.types import Image, Poses
 from tests.cli.conftest import Done
 from tests.commands import SDPOSE, run_command
 from tests.pictures import corners, encoded
-from tests.videos import flat_video
+from tests.videos import beeping_video, flat_video, loudness
 
 
 def _one_person(image: Image) -> Poses:
@@ -96,7 +98,7 @@ class Run:
         try:
             prediction.run(sources)
         finally:
-            self.failures = len(prediction.failures)
+            self.failures = len(prediction.tally.failures)
         return [json.loads(line) for line in self.lines]
 
 
@@ -215,6 +217,35 @@ def test_what_is_not_finite_is_told_and_left_out(tmp_path: Path) -> None:
         assert len(list(reader)) == 7
 
 
+@pytest.mark.parametrize(
+    ("name", "codec", "kept"),
+    [
+        ("v.mp4", "aac", "aac"),
+        ("v.ts", "mp2", "aac"),
+        ("v.mov", "pcm_s16le", "aac"),
+        ("v.mkv", "flac", "flac"),
+        ("v.mkv", "libopus", "opus"),
+    ],
+)
+def test_a_drawn_video_keeps_its_sound(name: str, codec: str, kept: str, tmp_path: Path) -> None:
+    import av
+
+    video = beeping_video(tmp_path / name, codec)
+    run = Run(drawings=tmp_path / "out")
+    assert len(run.over(video)) == 30
+    assert run.reports == []
+    drawn = tmp_path / "out" / "v.mp4"
+    with av.open(str(drawn)) as container:
+        assert container.streams.audio[0].codec_context.codec.canonical_name == kept
+        assert container.duration / 1e6 == pytest.approx(3, abs=0.1)
+    found = loudness(drawn)
+    assert found[:11] == pytest.approx(([1, 1, 0, 0] * 3)[:11], abs=0.25), "in time with the images"
+    with VideoReader(drawn) as reader:
+        assert [frame.time_s for frame in reader] == pytest.approx(
+            [number / 10 for number in range(30)], abs=1e-3
+        )
+
+
 def test_stop_between_batches(tmp_path: Path) -> None:
     flat_video(tmp_path / "v.mp4", 7)
     run = Run(stop_after=1, drawings=tmp_path / "out")
@@ -262,20 +293,45 @@ def test_command_end_to_end(photographs: Path, tmp_path: Path) -> None:
         "zidane.jpg",
     ]
     errors = run.stderr.decode().splitlines()
-    assert len(errors) == 1
+    people = sum(len(line["people"]) for line in lines)
+    assert errors[1].startswith(f"sdpose predict: 2 images, {people} people, 1 failed, in ")
+    assert errors[1].endswith(f"; written: drawings in {tmp_path}/drawn")
+    assert len(errors) == 2
     assert errors[0].startswith(f"sdpose predict: {bad}: ")
 
 
 def test_standard_input_to_a_file(photographs: Path, tmp_path: Path) -> None:
     out = tmp_path / "new" / "out.csv"
     run = _sdpose(
-        "-", "-f", "csv", "-o", out, "--max-people", "2", "--backend", "torch",
+        "-", "-o", out, "--max-people", "2", "--backend", "torch",
         input=(photographs / "bus.jpg").read_bytes(),
     )  # fmt: skip
     assert run.returncode == 0, run.stderr
     assert run.stdout == b""
     assert len(out.read_text().splitlines()) == 3
     assert [path.name for path in out.parent.iterdir()] == ["out.csv"]
+
+
+def test_drawings_have_their_options_and_coco_the_same_threshold(
+    photographs: Path, tmp_path: Path, sdpose: Callable[..., Done]
+) -> None:
+    photograph = tmp_path / "bus.png"
+    with PillowImage.open(photographs / "bus.jpg") as opened:
+        image = np.asarray(opened.convert("RGB").resize((405, 540)))
+    PillowImage.fromarray(image).save(photograph)
+    drawn, labelled = {}, {}
+    for option in ("", "--boxes", "--thickness 9", "--min-keypoint-score 1"):
+        out = tmp_path / f"out{option}"
+        results = f"{out}.json"
+        done = sdpose("predict", photograph, "--overlay", out, "-o", results, *option.split())
+        assert done.returncode == 0, done.stderr
+        with PillowImage.open(out / "bus.png") as opened:
+            drawn[option] = int((np.asarray(opened) != image).any(axis=2).sum())
+        people = json.loads(Path(results).read_text())["annotations"]
+        labelled[option] = sum(person["num_keypoints"] for person in people)
+    assert drawn["--min-keypoint-score 1"] == 0
+    assert 0 < drawn[""] < drawn["--boxes"] < drawn["--thickness 9"]
+    assert labelled["--min-keypoint-score 1"] == 0 < labelled[""] == labelled["--boxes"]
 
 
 def test_nothing_to_do_and_wrong_names(
@@ -288,6 +344,7 @@ def test_nothing_to_do_and_wrong_names(
         ("--student", "sdpose-x", "unknown student"),
         ("--detector", "nope.safetensors", "no such file"),
         ("--output", str(tmp_path), "is a folder"),
+        ("--output", str(tmp_path / "out.xml"), "the suffix decides"),
     ):
         run = sdpose("predict", photographs / "bus.jpg", option, value)
         assert run.returncode == 2
@@ -301,7 +358,9 @@ def test_interrupt_leaves_whole_lines(to_file: bool, tmp_path: Path) -> None:
     video = flat_video(tmp_path / "v.mp4", 600)
     out = tmp_path / "out.jsonl"
     command = [*SDPOSE, "predict", str(video), "--batch-size", "1"]
-    command += ["--backend", "torch", *(["--output", str(out)] if to_file else [])]
+    others = [tmp_path / f"out{suffix}" for suffix in (".parquet", ".json", ".csv")]
+    outputs = [word for path in (out, *others) for word in ("--output", str(path))]
+    command += ["--backend", "torch", *(outputs if to_file else [])]
     screen = tmp_path / "screen"
     written = tmp_path / "out.jsonl.part" if to_file else screen
     with screen.open("wb") as stdout:
@@ -320,6 +379,14 @@ def test_interrupt_leaves_whole_lines(to_file: bool, tmp_path: Path) -> None:
     assert numbers == list(range(len(numbers)))
     assert 1 <= len(numbers) < 600
     assert not out.exists()
+    for path in others if to_file else ():
+        assert not path.exists()
+        draft = tmp_path / f"{path.name}.part"
+        assert draft.name in errors.decode()
+        draft.rename(path)
+        found = [record for record in open_results(path).records if isinstance(record, Record)]
+        # A row per person, and nobody is in this video.
+        assert [record.frame for record in found] == (numbers if path.suffix != ".csv" else [])
 
 
 def test_a_reader_that_leaves_early_is_no_error(photographs: Path) -> None:

@@ -17,6 +17,7 @@ from sdpose_client import StreamAsk, StreamFrame
 from sdpose_core import PoseEstimator
 from sdpose_core.checkpoints import load_student, save_student
 from sdpose_core.io.overlay import draw_poses
+from sdpose_core.io.results.formats import SUFFIXES
 from sdpose_core.skeleton import COCO17, Skeleton, find_skeleton
 from sdpose_core.train.transfer import with_skeleton
 from sdpose_core.types import Poses
@@ -72,10 +73,10 @@ def test_a_drawing_has_its_limbs(poses: Poses) -> None:
 
 
 def test_files_name_its_joints(sdpose: Sdpose, student: Path, tmp_path: Path) -> None:
-    for name in ("out.jsonl", "out.csv", "out.json", "out.parquet"):
-        kind = ("--format", "coco") if name == "out.json" else ()
-        done = sdpose("predict", BUS, "--student", student, "--output", tmp_path / name, *kind)
-        assert done.returncode == 0, done.stderr
+    names = [tmp_path / f"out{suffix}" for suffix in SUFFIXES]
+    outputs = (word for name in names for word in ("--output", name))
+    done = sdpose("predict", BUS, "--student", student, *outputs)
+    assert done.returncode == 0, done.stderr
     [line] = (tmp_path / "out.jsonl").read_text().splitlines()
     people = json.loads(line)["people"]
     assert [point["name"] for point in people[0]["keypoints"]] == list(HALPE.keypoints)

@@ -23,9 +23,9 @@ from ultralytics.utils import ASSETS
 from sdpose_core.commands.stream import StreamRun, Summary, recorded_frames
 from sdpose_core.io.live import TimedImage, live_frames
 from sdpose_core.io.problems import MediaError
+from sdpose_core.io.results.json_lines import JsonLines
 from sdpose_core.io.sources import find_sources
 from sdpose_core.io.video import VideoReader, VideoWriter
-from sdpose_core.io.writers import JsonLines
 from sdpose_core.types import Poses
 from service.cli.console import LineFile, SinkError
 from service.cli.window import open_window

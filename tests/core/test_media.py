@@ -20,7 +20,7 @@ from sdpose_core.io.video import VideoReader, VideoWriter
 from sdpose_core.types import Image
 from tests.core.test_images import HEIC
 from tests.pictures import corners, encoded
-from tests.videos import encoded_video, flat_video
+from tests.videos import beeping_video, encoded_video, flat_video
 
 
 def _frame(number: int, height: int = 48, width: int = 64) -> Image:
@@ -285,6 +285,27 @@ def test_what_is_no_video(data: bytes, tmp_path: Path) -> None:
     path.write_bytes(data)
     with pytest.raises(MediaError, match="cannot be opened"):
         VideoReader(path)
+
+
+def test_sound_that_cannot_be_kept_ends_only_itself(tmp_path: Path) -> None:
+    import av
+
+    class Broken:
+        def decode(self) -> list[object]:
+            raise av.ExternalError(1, "no decoder")
+
+    path = beeping_video(tmp_path / "v.mov", "pcm_s16le")
+    copy = tmp_path / "copy.mp4"
+    with VideoReader(path) as reader, VideoWriter(copy, reader.rate, sound=reader.sound) as writer:
+        writer.add_sound(Broken(), 0.0)  # waits for the first frame
+        for number, frame in enumerate(reader):
+            writer.write(frame.image, frame.time_s)
+            if number == 0:
+                with pytest.raises(MediaError, match=r"copy\.mp4 has not all of the sound"):
+                    writer.add_sound(Broken(), 0.1)
+            writer.add_sound(Broken(), 0.2)
+    with VideoReader(copy) as reader:
+        assert len(list(reader)) == 30
 
 
 def test_sound_alone_is_no_video(tmp_path: Path) -> None:

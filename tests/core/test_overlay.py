@@ -7,7 +7,7 @@ from dataclasses import replace
 import numpy as np
 import pytest
 
-from sdpose_core.io.overlay import draw_poses, line_width
+from sdpose_core.io.overlay import draw_poses, line_width, line_widths
 from sdpose_core.skeleton import COCO17
 from sdpose_core.types import Image, Poses
 
@@ -96,6 +96,29 @@ def test_lines_grow_with_the_picture() -> None:
     thin = draw_poses(_grey(), _standing(), thickness=1)
     thick = draw_poses(_grey(), _standing(), thickness=9)
     assert (thick != 128).sum() > 2 * (thin != 128).sum()
+
+
+def test_lines_fit_the_person_and_the_picture() -> None:
+    heights = np.array([20, 60, 200, 2000], np.float32)
+    boxes = np.stack([0 * heights, 0 * heights, heights / 2, heights], axis=1)
+    widths = {
+        side: line_widths(np.zeros((side, side, 3), np.uint8), boxes) for side in (100, 400, 1200)
+    }
+    assert widths == {100: [1, 1, 2, 2], 400: [1, 1, 2, 2], 1200: [2, 2, 3, 6]}
+
+
+def test_a_small_person_is_no_blob_and_can_be_seen() -> None:
+    """Someone 60 pixels high in 1200: the legs apart, and every row of them drawn."""
+    standing = _standing()
+    small = replace(standing, keypoints=standing.keypoints / 5, boxes=standing.boxes / 5)
+    ground = np.full((1200, 1200, 3), 128, np.uint8)
+    fitted, thick = (
+        (draw_poses(ground, small, thickness=thickness) != 128).any(axis=2)[:62, :40]
+        for thickness in (None, line_width(ground))
+    )
+    assert fitted[35:56].any(axis=1).all()
+    assert not fitted[37:56, 17:25].any(), "between the legs"
+    assert fitted.sum() < 0.5 * thick.sum()
 
 
 @pytest.mark.parametrize(

@@ -298,6 +298,12 @@ def test_a_full_disk_for_what_predict_writes(tmp_path: Path) -> None:
     before = {path: path.stat().st_size for path in pictures.iterdir()}
     told(on_a_small_disk("predict", "pictures", "--output", "out.jsonl", cwd=tmp_path))
     told(on_a_small_disk("predict", "pictures", "--overlay", "drawn", cwd=tmp_path))
+    names = ("all.csv", "all.json", "all.parquet", "all.jsonl")
+    for name in names:
+        (tmp_path / name).write_text("the one before")
+    words = [word for name in names for word in ("--output", name)]
+    told(on_a_small_disk("predict", "pictures", *words, "--force", cwd=tmp_path))
+    assert {(tmp_path / name).read_text() for name in names} == {"the one before"}
     for line in (
         (tmp_path / "out.jsonl").read_text().splitlines()
         if (tmp_path / "out.jsonl").exists()

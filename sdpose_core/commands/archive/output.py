@@ -22,11 +22,11 @@ import pyarrow as pa
 import pyarrow.compute as pc
 import pyarrow.parquet as pq
 
-from sdpose_core.commands.archive.schema import SchemaError, check_schema
 from sdpose_core.files.outputs import OutputError, only_run
 from sdpose_core.files.whole_file import remove_partials, whole_file
 from sdpose_core.io import remote
 from sdpose_core.io.problems import MediaError
+from sdpose_core.io.results.parquet import SchemaError, check_schema, open_parquet
 from sdpose_core.io.sources import Source
 
 _PART: Final = re.compile(r"part-(\d{4,})-\d{6,}-[0-9a-f]{12}\.parquet")
@@ -107,15 +107,23 @@ class ArchiveOutput:
                 remove_partials([Path(self.target)])
             yield
 
-    def begin(self, resume: bool, retry_failed: bool = False) -> tuple[int, frozenset[str]]:
+    def begin(
+        self, resume: bool, retry_failed: bool = False, *, force: bool = False
+    ) -> tuple[int, frozenset[str]]:
         """Look at what is there.
+
+        Args:
+            resume: keep it, and do the rest.
+            retry_failed: do again what failed.
+            force: remove it, and do everything.
 
         Returns:
             The number of this run, and the identities of the sources that are done; of those that
             failed too, unless they are tried again.
 
         Raises:
-            OutputError: something is there and `resume` is false, or it cannot be read or written.
+            OutputError: something is there and neither `resume` nor `force` is true, or it cannot
+                be read or written.
             SchemaError: what is there is of another kind, version or making.
         """
         with self._one_sentence():
@@ -123,11 +131,15 @@ class ArchiveOutput:
             file = [self.target] if self.is_file and self._exists(self.target) else []
             if not self.is_file and (foreign := self._strangers()):
                 raise OutputError(f"{self.target}: holds {foreign}, which is none of our parts")
+            if force:
+                for name in (*file, *parts):
+                    self._remove(name)
+                file, parts = [], []
             if (file or parts) and not resume:
                 what = "exists" if file or not self.is_file else "is half done by an earlier run"
                 raise OutputError(
-                    f"{self.target}: {what}; add --resume to do only what is not in it, or give "
-                    "another output"
+                    f"{self.target}: {what}; add --resume to do only what is not in it, or --force "
+                    "to replace it"
                 )
             failed: dict[str, bool] = {}
             for name in (*file, *parts):
@@ -220,7 +232,7 @@ class ArchiveOutput:
             else:  # a store shows an object when it is complete, and not before
                 target = self._files.open(_key(name), "wb")
                 stack.push(lambda kind, *_: _abandon(target) if kind else target.close())
-            writer = stack.enter_context(pq.ParquetWriter(target, self.schema, compression="zstd"))
+            writer = stack.enter_context(open_parquet(target, self.schema))
             yield writer
 
     def _opened(self, name: str) -> Any:

@@ -18,8 +18,10 @@ from typing import Any, Final
 import ray
 
 from sdpose_core.commands.archive.output import ArchiveOutput, Part
-from sdpose_core.commands.archive.work import ArchiveOptions, PartResult, give_up, work_on
+from sdpose_core.commands.archive.work import give_up, work_on
+from sdpose_core.commands.options import RunOptions
 from sdpose_core.commands.predict import Estimate, Interrupted
+from sdpose_core.commands.tally import Tally
 from sdpose_core.commands.watch import Watch
 from sdpose_core.files.outputs import OutputError
 from sdpose_core.hardware.ray_cluster import ClusterError
@@ -46,7 +48,7 @@ class _Worker:
     def __init__(
         self,
         output: ArchiveOutput,
-        options: ArchiveOptions,
+        options: RunOptions,
         build: Callable[[], Estimate],
         attempts: Any,
     ) -> None:
@@ -64,7 +66,7 @@ class _Worker:
         except Exception as error:  # noqa: BLE001 - of whatever kind, the driver raises it
             return {"sources": 0, "result": pickle.dumps(_carried(error))}
 
-    def _result(self, part: Part) -> PartResult:
+    def _result(self, part: Part) -> Tally:
         if isinstance(self._estimate, Exception):
             raise self._estimate
         if ray.get(self._attempts.begin.remote(part.name)) > _ATTEMPTS:
@@ -82,12 +84,12 @@ def _carried(error: Exception) -> Exception:
 def run_on_ray(
     parts: Iterable[Part],
     output: ArchiveOutput,
-    options: ArchiveOptions,
+    options: RunOptions,
     watch: Watch,
     *,
     build: Callable[[], Estimate] | None = None,
     workers: int | None = None,
-) -> PartResult:
+) -> Tally:
     """Work on the parts with the workers of the cluster that is connected to.
 
     Args:
@@ -123,10 +125,10 @@ def run_on_ray(
         num_cpus=cpus,
         num_gpus=1 if gpus else None,
     )
-    total = PartResult()
+    total = Tally()
     try:
         for row in dataset.iter_rows():
-            result: PartResult | Exception = pickle.loads(row["result"])  # noqa: S301 - our worker
+            result: Tally | Exception = pickle.loads(row["result"])  # noqa: S301 - our worker
             if isinstance(result, Exception):
                 raise result
             total += result
