@@ -188,6 +188,20 @@ class Regions:
         return len(self.centres)
 
 
+class Joints(NamedTuple):
+    """The keypoints of some people, N of them with K each.
+
+    Attributes:
+        points: ``(N, K, 2)`` float32, xy pixels of the image.
+        scores: ``(N, K)`` float32.
+        visibility: ``(N, K)`` float32 as in ``Poses``, or None.
+    """
+
+    points: Floats
+    scores: Floats
+    visibility: Floats | None = None
+
+
 @dataclass(frozen=True, slots=True, eq=False)
 class Poses:
     """The people of one image with their keypoints.
@@ -195,12 +209,16 @@ class Poses:
     Attributes:
         keypoints: ``(N, K, 2)`` float32, xy pixels of the image, in the order of
             ``skeleton.keypoints``. They may lie outside the image.
-        keypoint_scores: ``(N, K)`` float32 in 0..1.
+        keypoint_scores: ``(N, K)`` float32 in 0..1, high where a keypoint is present and placed
+            correctly.
         boxes: ``(N, 4)`` float32, xyxy pixels of the image.
         scores: ``(N,)`` float32 in 0..1, high where a good pose is expected.
         ids: ``(N,)`` int64, who it is over time, 0 if that is not known yet; None without
             tracking.
         skeleton: Which keypoints these are, K of them.
+        visibility: ``(N, K)`` float32 in 0..1, the probability that the keypoint is present: that
+            an annotator would label it in COCO's sense, as visible or as hidden but placeable,
+            wherever it is placed here. None if the student has no score head.
     """
 
     keypoints: Floats
@@ -209,6 +227,7 @@ class Poses:
     scores: Floats
     ids: NDArray[np.int64] | None = None
     skeleton: Skeleton = COCO17
+    visibility: Floats | None = None
 
     def __post_init__(self) -> None:
         people = len(self.boxes)
@@ -218,6 +237,8 @@ class Poses:
         _require(self.keypoints, (people, len(self.skeleton), 2), "Poses.keypoints")
         _require(self.keypoint_scores, (people, len(self.skeleton)), "Poses.keypoint_scores")
         _require(self.scores, (people,), "Poses.scores")
+        if self.visibility is not None:
+            _require(self.visibility, (people, len(self.skeleton)), "Poses.visibility")
 
     def __len__(self) -> int:
         return len(self.boxes)
@@ -225,8 +246,8 @@ class Poses:
     @property
     def finite(self) -> bool:
         """Whether every number is; if not, the models are at fault."""
-        numbers = (self.keypoints, self.keypoint_scores, self.boxes, self.scores)
-        return all(bool(np.isfinite(values).all()) for values in numbers)
+        numbers = (self.keypoints, self.keypoint_scores, self.boxes, self.scores, self.visibility)
+        return all(values is None or bool(np.isfinite(values).all()) for values in numbers)
 
     def select(self, chosen: NDArray[np.bool_] | NDArray[np.intp]) -> Poses:
         """Those that ``chosen`` marks, (N,) bool, or names in the requested order, (M,) indices."""
@@ -237,6 +258,7 @@ class Poses:
             self.scores[chosen],
             None if self.ids is None else self.ids[chosen],
             self.skeleton,
+            None if self.visibility is None else self.visibility[chosen],
         )
 
     def first(self, limit: int | None) -> Poses:

@@ -89,13 +89,14 @@ class JsonLines:
 
 
 class Csv:
-    """One row per person: image, frame, id over time, box, and x, y, score of every keypoint."""
+    """One row per person: image, frame, id over time, box, and x, y, score, visibility (empty if
+    the student has no score head) of every keypoint."""
 
     def __init__(self, put: Callable[[str], object], skeleton: Skeleton) -> None:
         self._put = put
         columns = ["input", "frame", "time_s", "person", "id", "score", "x1", "y1", "x2", "y2"]
         for name in skeleton.keypoints:
-            columns += [f"{name}_x", f"{name}_y", f"{name}_score"]
+            columns += [f"{name}_{value}" for value in ("x", "y", "score", "visibility")]
         self._row(columns)
 
     def _row(self, values: list[Any]) -> None:
@@ -106,14 +107,17 @@ class Csv:
     def write(self, record: Record) -> None:
         poses = record.poses
         points, scores = rounded(poses.keypoints, 3), rounded(poses.keypoint_scores, 4)
+        visibility = np.full(poses.keypoint_scores.shape, "").tolist()
+        if poses.visibility is not None:
+            visibility = rounded(poses.visibility, 4)
         for index in range(len(poses)):
             frame = "" if record.frame is None else record.frame
             time_s = "" if record.time_s is None else rounded(record.time_s, 4)
             row = [record.source, frame, time_s, index, _id(poses, index) or ""]
             row.append(rounded(poses.scores[index], 4))
             row += rounded(poses.boxes[index], 3)
-            for point, score in zip(points[index], scores[index], strict=True):
-                row += [*point, score]
+            for point, *values in zip(points[index], scores[index], visibility[index], strict=True):
+                row += [*point, *values]
             self._row(row)
 
     def skip(self, source: Source, reason: str) -> None:
@@ -127,8 +131,9 @@ class Coco:
     """One COCO keypoint file: images, annotations and the person category.
 
     An image whose name is a number keeps it as its image id, as COCO's own images need to be
-    scored; others are counted on. ``score``, ``keypoint_scores`` and ``track_id`` come on top of
-    the format, so that the annotations also serve as results.
+    scored; others are counted on. ``score``, ``keypoint_scores``, ``keypoint_visibility`` (if the
+    student has a score head) and ``track_id`` come on top of the format, so that the annotations
+    also serve as results.
     """
 
     def __init__(self, put: Callable[[str], object], skeleton: Skeleton) -> None:
@@ -164,6 +169,7 @@ class Coco:
                     "num_keypoints": len(self._skeleton),
                     "keypoints": [number for (x, y), flag in points for number in (x, y, flag)],
                     "keypoint_scores": rounded(poses.keypoint_scores[index], 4),
+                    **_visibility(poses, index),
                     "score": rounded(poses.scores[index], 4),
                     **({"track_id": one} if (one := _id(poses, index)) else {}),
                 }
@@ -202,6 +208,12 @@ class Coco:
             "categories": [category],
         }
         self._put(json.dumps(document) + "\n")
+
+
+def _visibility(poses: Poses, index: int) -> dict[str, list[float]]:
+    if poses.visibility is None:
+        return {}
+    return {"keypoint_visibility": rounded(poses.visibility[index], 4)}
 
 
 def _id(poses: Poses, index: int) -> int:

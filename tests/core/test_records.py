@@ -65,7 +65,8 @@ def test_csv_has_a_row_a_person() -> None:
     assert float(rows[0]["y2"]) == 80.5
     assert float(rows[1]["right_ankle_x"]) == 66.333
     assert float(rows[1]["right_ankle_score"]) == 1
-    assert len(rows[0]) == 10 + 3 * 17
+    assert len(rows[0]) == 10 + 4 * 17
+    assert rows[0]["nose_visibility"] == ""  # of a student without a score head
 
 
 def _coco(*records: Record) -> dict[str, Any]:
@@ -99,6 +100,21 @@ def test_ids_over_time_in_every_format() -> None:
     text = "".join(_written("csv", tracked))
     assert [row["id"] for row in csv.DictReader(io.StringIO(text))] == ["7", ""]
     assert [one.get("track_id") for one in _coco(tracked)["annotations"]] == [7, None]
+
+
+def test_visibility_in_every_format() -> None:
+    poses = _poses(2)
+    seen = Record("a.jpg", 64, 48, replace(poses, visibility=1 - poses.keypoint_scores / 4))
+    (line,) = _written("jsonl", seen)
+    point = {"name": "right_ankle", "x": 66.333, "y": 67.333, "score": 1.0, "visibility": 0.75}
+    assert json.loads(line)["people"][1]["keypoints"][-1] == point
+    (bare,) = _written("jsonl", RECORDS[0])
+    assert "visibility" not in bare
+    _, row = csv.DictReader(io.StringIO("".join(_written("csv", seen))))
+    assert (row["right_ankle_score"], row["right_ankle_visibility"]) == ("1.0", "0.75")
+    assert _coco(seen)["annotations"][1]["keypoint_visibility"][-1] == 0.75
+    assert "keypoint_visibility" not in _coco(RECORDS[0])["annotations"][0]
+    assert not replace(poses, visibility=poses.keypoint_scores * np.float32("nan")).finite
 
 
 def test_coco_values() -> None:

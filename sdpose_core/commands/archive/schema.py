@@ -12,7 +12,8 @@ One row is an image, a frame of a video, or a source that failed:
 ``height``  of the image, pixels; null in a row that is an error
 ``people``  of each ``id`` over time (null without tracking), ``score``, ``box`` (``x`` and ``y`` of
             its top left corner, ``width``, ``height``; pixels) and ``keypoints`` (``x``, ``y``,
-            ``score``) in the order that the metadata names; null in a row that is an error
+            ``score``, ``visibility``, null if the student has no score head) in the order that the
+            metadata names; null in a row that is an error
 ``error``   why there are no results of the source, or not all frames of a video; else null
 ==========  =====================================================================================
 
@@ -31,11 +32,11 @@ from sdpose_core.io.sources import Source
 from sdpose_core.io.writers import Record
 from sdpose_core.skeleton import COCO17, Skeleton
 
-SCHEMA_VERSION: Final = 2
+SCHEMA_VERSION: Final = 3
 
 _VERSION_KEY: Final = b"sdpose.schema_version"
 _SETTINGS_KEY: Final = b"sdpose.settings"
-_POINT: Final = pa.struct([("x", pa.float32()), ("y", pa.float32()), ("score", pa.float32())])
+_POINT: Final = pa.struct([(name, pa.float32()) for name in ("x", "y", "score", "visibility")])
 _BOX: Final = pa.struct([(name, pa.float32()) for name in ("x", "y", "width", "height")])
 _PERSON: Final = pa.struct(
     [
@@ -115,22 +116,26 @@ def row_of(record: Record) -> dict[str, Any]:
     """A row for an image or a frame."""
     poses = record.poses
     ids = [None] * len(poses) if poses.ids is None else poses.ids.tolist()
+    none = [[None] * len(poses.skeleton)] * len(poses)
     people = [
         {
             "id": one or None,
             "score": score,
             "box": {"x": x1, "y": y1, "width": x2 - x1, "height": y2 - y1},
             "keypoints": [
-                {"x": x, "y": y, "score": point_score}
-                for (x, y), point_score in zip(points, point_scores, strict=True)
+                {"x": x, "y": y, "score": point_score, "visibility": visible}
+                for (x, y), point_score, visible in zip(
+                    points, point_scores, visibility, strict=True
+                )
             ],
         }
-        for one, score, (x1, y1, x2, y2), points, point_scores in zip(
+        for one, score, (x1, y1, x2, y2), points, point_scores, visibility in zip(
             ids,
             poses.scores.tolist(),
             poses.boxes.tolist(),
             poses.keypoints.tolist(),
             poses.keypoint_scores.tolist(),
+            none if poses.visibility is None else poses.visibility.tolist(),
             strict=True,
         )
     ]
