@@ -96,17 +96,12 @@ def without_outside(poses: Poses, size: tuple[int, int]) -> Poses:
     )
     if not outside.any():
         return poses
-    return _scaled(poses, outside, OUTSIDE)
 
+    def lowered(values: Floats) -> Floats:
+        return np.where(outside, np.float32(OUTSIDE) * values, values)
 
-def _scaled(poses: Poses, joints: NDArray[np.bool_], factor: float) -> Poses:
-    """The poses with score and visibility of the marked joints ``(N, K)`` times ``factor``."""
-
-    def scaled(values: Floats) -> Floats:
-        return np.where(joints, np.float32(factor) * values, values)
-
-    visibility = None if poses.visibility is None else scaled(poses.visibility)
-    return replace(poses, keypoint_scores=scaled(poses.keypoint_scores), visibility=visibility)
+    visibility = None if poses.visibility is None else lowered(poses.visibility)
+    return replace(poses, keypoint_scores=lowered(poses.keypoint_scores), visibility=visibility)
 
 
 def each_once(poses: Poses) -> Poses:
@@ -203,7 +198,10 @@ def _without_foreign(
     worse: NDArray[np.intp],
     similar: NDArray[np.float64],
 ) -> tuple[Poses, NDArray[np.bool_]]:
-    """The poses, joints that a better person has at score and visibility 0; who remains (N,)."""
+    """The poses, of joints that a better person has without their scores; and who remains (N,).
+
+    Their visibility stays: two thirds of such joints of COCO val2017's people are labelled.
+    """
     scores = poses.keypoint_scores
     likely = scores >= LIKELY
     had = likely.sum(axis=1)
@@ -215,6 +213,6 @@ def _without_foreign(
     np.logical_or.at(
         foreign, worse, common & loses[:, None] & (scores[better] >= KEYPOINT_THRESHOLD)
     )
-    poses = _scaled(poses, foreign, 0)
-    left = (poses.keypoint_scores >= LIKELY).sum(axis=1)
-    return poses, left >= np.minimum(FEWEST, had)
+    kept_scores = np.where(foreign, np.float32(0), scores)
+    left = (kept_scores >= LIKELY).sum(axis=1)
+    return replace(poses, keypoint_scores=kept_scores), left >= np.minimum(FEWEST, had)

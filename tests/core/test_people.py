@@ -110,8 +110,7 @@ def test_who_shares_most_joints_with_a_better_one_loses_them() -> None:
     poses = replace(poses, visibility=np.full((2, 17), 0.9, np.float32))
     found = answered(poses)
     assert found.visibility is not None
-    assert found.visibility[1].tolist() == [0] * 10 + [np.float32(0.9)] * 7
-    assert (found.visibility[0] == np.float32(0.9)).all()
+    assert (found.visibility == np.float32(0.9)).all()  # the joint is there, in another place
     assert (found.keypoint_scores[1, :10] == 0).all()
     assert (found.keypoint_scores[1, 10:] > 0.5).all()
     poses.keypoints[1, 5:10] += 200  # now only the face is common: too little to lose
