@@ -265,6 +265,106 @@ class Poses:
         """The first ``limit`` people; None: all."""
         return self if limit is None else self.select(np.arange(len(self))[:limit])
 
+    def to_numpy(self) -> Floats:
+        """x, y and score of each keypoint, ``(N, K, 3)``."""
+        return np.concatenate([self.keypoints, self.keypoint_scores[..., None]], axis=2)
+
+    def to_dicts(self, min_keypoint_score: float = 0.0) -> list[dict[str, Any]]:
+        """The people as the service answers them in JSON, with named keypoints.
+
+        Pixels are rounded to 1/1000, scores to 1/10000; keypoints that score less than the minimum
+        are left out.
+        """
+        from sdpose_core.io.people import people_json
+
+        return people_json(self, min_keypoint_score)
+
+    def to_rows(self) -> list[dict[str, Any]]:
+        """One flat dictionary per keypoint, for ``pandas.DataFrame`` or ``polars.DataFrame``.
+
+        Columns: ``person`` (its index), ``id`` (over time, or None), ``person_score``; of the
+        keypoint ``name``, ``x``, ``y``, ``score`` and ``visibility`` (if there is one), rounded as
+        in ``to_dicts``.
+        """
+        from sdpose_core.io.exchange import joint_rows
+
+        return joint_rows(self)
+
+    def to_coco(self, image_id: int, first_id: int = 1) -> list[dict[str, Any]]:
+        """One COCO annotation per person; they also serve as results (``COCO.loadRes``).
+
+        Args:
+            image_id: Of the image in the COCO file.
+            first_id: Number of the first annotation; the others count on.
+
+        Returns:
+            Dictionaries of numbers and lists. Keypoints from a score of 0.3 have the flag 2, others
+            1; ``keypoint_scores``, ``visibility`` (if there is one), ``score`` and ``track_id`` (if
+            known) come on top of the format.
+        """
+        from sdpose_core.io.exchange import coco_annotations
+
+        return coco_annotations(self, image_id, first_id)
+
+    def to_supervision(self) -> Any:
+        """A ``supervision.KeyPoints``: keypoints from a score of 0.3 are ``visible``.
+
+        ``visibility``, if there is one, is in its ``data``.
+
+        Raises:
+            ModuleNotFoundError: supervision 0.29 or newer is not installed.
+        """
+        from sdpose_core.io.exchange import supervision_key_points
+
+        return supervision_key_points(self)
+
+    def to_supervision_detections(self) -> Any:
+        """A ``supervision.Detections`` of the people's boxes, scores and ids (``tracker_id``).
+
+        Raises:
+            ModuleNotFoundError: supervision 0.29 or newer is not installed.
+        """
+        from sdpose_core.io.exchange import supervision_detections
+
+        return supervision_detections(self)
+
+    @classmethod
+    def from_numpy(
+        cls,
+        joints: ArrayLike,
+        boxes: ArrayLike | None = None,
+        scores: ArrayLike | None = None,
+        *,
+        skeleton: Skeleton = COCO17,
+    ) -> Poses:
+        """Poses of arrays, such as those of another library.
+
+        Args:
+            joints: ``(N, K, 3)`` x and y in pixels and score of each keypoint.
+            boxes: ``(N, 4)`` xyxy pixels; None: around each person's keypoints.
+            scores: ``(N,)`` of the people; None: the means of their keypoints' scores.
+            skeleton: Which keypoints these are, K of them.
+
+        Raises:
+            ValueError: a wrong shape, or a box without area.
+        """
+        array = np.asarray(joints, np.float32)
+        if array.size == 0:
+            return cls.empty(skeleton)
+        _require(array, (None, len(skeleton), 3), "joints")
+        points, keypoint_scores = array[..., :2].copy(), array[..., 2].copy()
+        if boxes is None:
+            boxes = np.concatenate([points.min(axis=1), points.max(axis=1)], axis=1)
+        if scores is None:
+            scores = keypoint_scores.mean(axis=1)
+        return cls(
+            points,
+            keypoint_scores,
+            check_boxes(boxes),
+            np.asarray(scores, np.float32),
+            skeleton=skeleton,
+        )
+
     @classmethod
     def empty(cls, skeleton: Skeleton = COCO17) -> Poses:
         """No people: arrays of length 0 in the right shapes."""

@@ -13,13 +13,11 @@ from typing import Any, Final, Protocol
 
 import numpy as np
 
+from sdpose_core.io.exchange import coco_annotations
 from sdpose_core.io.people import people_json, rounded
 from sdpose_core.io.sources import Source
 from sdpose_core.skeleton import Skeleton
 from sdpose_core.types import Poses
-
-VISIBLE_SCORE: Final = 0.3
-"""Keypoints from this score up are written as visible to COCO files."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -131,7 +129,7 @@ class Coco:
     """One COCO keypoint file: images, annotations and the person category.
 
     An image whose name is a number keeps it as its image id, as COCO's own images need to be
-    scored; others are counted on. ``score``, ``keypoint_scores``, ``keypoint_visibility`` (if the
+    scored; others are counted on. ``score``, ``keypoint_scores``, ``visibility`` (if the
     student has a score head) and ``track_id`` come on top of the format, so that the annotations
     also serve as results.
     """
@@ -153,27 +151,7 @@ class Coco:
         if record.frame is not None:
             image |= {"frame": record.frame, "time_s": rounded(record.time_s or 0.0, 4)}
         self._images.append(image)
-        poses = record.poses
-        for index in range(len(poses)):
-            x1, y1, x2, y2 = (float(value) for value in poses.boxes[index])
-            visible = np.where(poses.keypoint_scores[index] >= VISIBLE_SCORE, 2, 1).tolist()
-            points = zip(rounded(poses.keypoints[index], 3), visible, strict=True)
-            self._annotations.append(
-                {
-                    "id": len(self._annotations) + 1,
-                    "image_id": position,
-                    "category_id": 1,
-                    "bbox": rounded((x1, y1, x2 - x1, y2 - y1), 3),
-                    "area": rounded((x2 - x1) * (y2 - y1), 3),
-                    "iscrowd": 0,
-                    "num_keypoints": len(self._skeleton),
-                    "keypoints": [number for (x, y), flag in points for number in (x, y, flag)],
-                    "keypoint_scores": rounded(poses.keypoint_scores[index], 4),
-                    **_visibility(poses, index),
-                    "score": rounded(poses.scores[index], 4),
-                    **({"track_id": one} if (one := _id(poses, index)) else {}),
-                }
-            )
+        self._annotations += coco_annotations(record.poses, position, len(self._annotations) + 1)
 
     def skip(self, source: Source, reason: str) -> None:
         pass
@@ -208,12 +186,6 @@ class Coco:
             "categories": [category],
         }
         self._put(json.dumps(document) + "\n")
-
-
-def _visibility(poses: Poses, index: int) -> dict[str, list[float]]:
-    if poses.visibility is None:
-        return {}
-    return {"keypoint_visibility": rounded(poses.visibility[index], 4)}
 
 
 def _id(poses: Poses, index: int) -> int:

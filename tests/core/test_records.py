@@ -112,8 +112,8 @@ def test_visibility_in_every_format() -> None:
     assert "visibility" not in bare
     _, row = csv.DictReader(io.StringIO("".join(_written("csv", seen))))
     assert (row["right_ankle_score"], row["right_ankle_visibility"]) == ("1.0", "0.75")
-    assert _coco(seen)["annotations"][1]["keypoint_visibility"][-1] == 0.75
-    assert "keypoint_visibility" not in _coco(RECORDS[0])["annotations"][0]
+    assert _coco(seen)["annotations"][1]["visibility"][-1] == 0.75
+    assert "visibility" not in _coco(RECORDS[0])["annotations"][0]
     assert not replace(poses, visibility=poses.keypoint_scores * np.float32("nan")).finite
 
 
