@@ -7,6 +7,7 @@ with (0, 0) at the centre of the top-left pixel.
 from __future__ import annotations
 
 from dataclasses import dataclass
+from importlib import import_module
 from typing import Any, Final, NamedTuple, TypeAlias
 
 import numpy as np
@@ -275,9 +276,8 @@ class Poses:
         Pixels are rounded to 1/1000, scores to 1/10000; keypoints that score less than the minimum
         are left out.
         """
-        from sdpose_core.io.people import people_json
-
-        return people_json(self, min_keypoint_score)
+        people: list[dict[str, Any]] = _exchange().people_json(self, min_keypoint_score)
+        return people
 
     def to_rows(self) -> list[dict[str, Any]]:
         """One flat dictionary per keypoint, for ``pandas.DataFrame`` or ``polars.DataFrame``.
@@ -286,9 +286,8 @@ class Poses:
         keypoint ``name``, ``x``, ``y``, ``score`` and ``visibility`` (if there is one), rounded as
         in ``to_dicts``.
         """
-        from sdpose_core.io.exchange import joint_rows
-
-        return joint_rows(self)
+        rows: list[dict[str, Any]] = _exchange().joint_rows(self)
+        return rows
 
     def to_coco(self, image_id: int, first_id: int = 1) -> list[dict[str, Any]]:
         """One COCO annotation per person; they also serve as results (``COCO.loadRes``).
@@ -302,9 +301,8 @@ class Poses:
             1; ``keypoint_scores``, ``visibility`` (if there is one), ``score`` and ``track_id`` (if
             known) come on top of the format.
         """
-        from sdpose_core.io.exchange import coco_annotations
-
-        return coco_annotations(self, image_id, first_id)
+        annotations: list[dict[str, Any]] = _exchange().coco_annotations(self, image_id, first_id)
+        return annotations
 
     def to_supervision(self) -> Any:
         """A ``supervision.KeyPoints``: keypoints from a score of 0.3 are ``visible``.
@@ -314,9 +312,7 @@ class Poses:
         Raises:
             ModuleNotFoundError: supervision 0.29 or newer is not installed.
         """
-        from sdpose_core.io.exchange import supervision_key_points
-
-        return supervision_key_points(self)
+        return _exchange().supervision_key_points(self)
 
     def to_supervision_detections(self) -> Any:
         """A ``supervision.Detections`` of the people's boxes, scores and ids (``tracker_id``).
@@ -324,9 +320,7 @@ class Poses:
         Raises:
             ModuleNotFoundError: supervision 0.29 or newer is not installed.
         """
-        from sdpose_core.io.exchange import supervision_detections
-
-        return supervision_detections(self)
+        return _exchange().supervision_detections(self)
 
     @classmethod
     def from_numpy(
@@ -375,6 +369,11 @@ class Poses:
             np.zeros((0,), np.float32),
             skeleton=skeleton,
         )
+
+
+def _exchange() -> Any:
+    """The converters, which are built on these values, and so are imported when they are called."""
+    return import_module("sdpose_core.io.exchange")
 
 
 def given_boxes(boxes: ArrayLike, name: str = "boxes") -> Detections:
