@@ -16,7 +16,13 @@ import pytest
 
 from sdpose_core.checkpoints import trained_path
 from sdpose_core.commands.archive.output import ArchiveOutput, Part
-from sdpose_core.commands.archive.schema import SchemaError, archive_schema, check_schema
+from sdpose_core.commands.archive.schema import (
+    SchemaError,
+    archive_schema,
+    batch_of,
+    check_schema,
+    row_of,
+)
 from sdpose_core.commands.archive.work import (
     ArchiveOptions,
     PartResult,
@@ -27,6 +33,7 @@ from sdpose_core.commands.archive.work import (
 from sdpose_core.commands.predict import Interrupted
 from sdpose_core.files.outputs import OutputError
 from sdpose_core.io.sources import Source, find_sources
+from sdpose_core.io.writers import Record
 from sdpose_core.skeleton import COCO17
 from sdpose_core.types import Image, Poses
 from tests.archive.makers import SETTINGS, Marks, output_in, picture_files, rows_of
@@ -77,6 +84,12 @@ def test_a_row_an_image_in_order_with_people_in_pixels(tmp_path: Path) -> None:
     point = person["keypoints"][2]
     assert point.pop("visibility") == pytest.approx(0.75)
     assert point == pytest.approx({"x": 3, "y": 2, "score": 0.5})
+
+
+def test_a_student_without_a_score_head_has_null_visibility() -> None:
+    bare = Poses.from_numpy(np.arange(51).reshape(1, 17, 3))
+    rows = batch_of([row_of(Record("a.jpg", 9, 9, bare))], archive_schema(SETTINGS)).to_pylist()
+    assert rows[0]["people"][0]["keypoints"][1] == {"x": 3, "y": 4, "score": 5, "visibility": None}
 
 
 def test_the_file_says_what_it_is(tmp_path: Path) -> None:
