@@ -50,8 +50,8 @@ test: check
 # the last of three starts of Ray in one process timed out, twice of two runs.
 test-all: setup-all
 	$(BIN)/pytest --slow --durations 20 -p no:randomly
-	$(BIN)/python -m tools.readme README.md docs/which_way.md docs/client.md docs/recipes.md docs/archives.md \
-		docs/own_photos.md
+	$(BIN)/python -m tools.readme README.md docs/which_way.md docs/client.md docs/recipes.md docs/library.md \
+		docs/archives.md docs/own_photos.md
 
 format: setup-dev
 	$(BIN)/ruff check --fix .

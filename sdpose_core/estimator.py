@@ -26,8 +26,8 @@ from sdpose_core.types import (
     NO_DETECTOR,
     Cycles,
     Detections,
-    Floats,
     Image,
+    Joints,
     Poses,
     Regions,
     given_boxes,
@@ -54,8 +54,8 @@ class PoseEstimator:
         detector: Finds the people, or its name; without one every call needs ``boxes``.
         config: The student's sizes and cycles; None uses the backend's, else SDPose-T's.
         student_name: The student's name in answers.
-        scores: Computes keypoint scores from all peaks and positions of a person; without one each
-            is the peak of its heatmap, at most 1.
+        scores: Computes keypoint scores and visibility from all peaks and positions of a person;
+            without one each score is the peak of its heatmap, at most 1.
         rank: Scores of people; by default the box's times the mean of the joints', as published.
         max_refinement: Bound of the decoder's sub-pixel step, heatmap pixels; None is the published
             protocol, for results comparable with published ones: peaks are scores above 1, too.
@@ -262,13 +262,20 @@ class PoseEstimator:
         results = self.pose(crops, flip_test=flip_test, cycles=cycles)
         return [
             self.answered(
-                Poses(points, scores, one.boxes, one.scores, skeleton=self.skeleton),
+                Poses(
+                    joints.points,
+                    joints.scores,
+                    one.boxes,
+                    one.scores,
+                    skeleton=self.skeleton,
+                    visibility=joints.visibility,
+                ),
                 (int(frame.shape[1]), int(frame.shape[0])),
                 given=boxes is not None,
                 min_score=min_score,
                 suppress=suppress,
             ).first(max_people)
-            for frame, one, (points, scores) in zip(frames, people, results, strict=True)
+            for frame, one, joints in zip(frames, people, results, strict=True)
         ]
 
     def alive(self) -> bool:
@@ -301,10 +308,10 @@ class PoseEstimator:
 
     def pose(
         self, crops: Sequence[PersonCrops], *, flip_test: bool = False, cycles: int | None = None
-    ) -> list[tuple[Floats, Floats]]:
+    ) -> list[Joints]:
         """Keypoints of crops from any number of images, in as few batches as possible.
 
-        For each entry of ``crops``: keypoints ``(n, K, 2)`` in image pixels, scores ``(n, K)``.
+        For each entry of ``crops`` the joints of its people.
         """
         heatmaps = self.heatmaps(crops, flip_test=flip_test, cycles=cycles)
         return self.keypoints(heatmaps, crops)
@@ -335,19 +342,18 @@ class PoseEstimator:
         mirrored = mirror(people, aligned=self.config.aligned_flip)
         return merge_flip(heatmaps, answers(mirrored), self.skeleton.mirror)
 
-    def keypoints(
-        self, heatmaps: Tensor, crops: Sequence[PersonCrops]
-    ) -> list[tuple[Floats, Floats]]:
+    def keypoints(self, heatmaps: Tensor, crops: Sequence[PersonCrops]) -> list[Joints]:
         """The second half of ``pose``: decodes what ``heatmaps`` returned for these crops."""
         counts = [len(one) for one in crops]
         if sum(counts) == 0:
             empty = np.zeros((0, len(self.skeleton), 2), np.float32)
-            return [(empty, empty[..., 0]) for _ in crops]
+            return [Joints(empty, empty[..., 0]) for _ in crops]
         regions = Regions(
             np.concatenate([one.regions.centres for one in crops]),
             np.concatenate([one.regions.sizes for one in crops]),
             self.config.view,
         )
-        keypoints, scores = self._decode(heatmaps, regions)
+        joints = self._decode(heatmaps, regions)
         ends = np.cumsum(counts)[:-1]
-        return list(zip(np.split(keypoints, ends), np.split(scores, ends), strict=True))
+        parts = ([None] * len(crops) if all_ is None else np.split(all_, ends) for all_ in joints)
+        return [Joints(*part) for part in zip(*parts, strict=True)]

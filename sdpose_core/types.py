@@ -7,6 +7,7 @@ with (0, 0) at the centre of the top-left pixel.
 from __future__ import annotations
 
 from dataclasses import dataclass
+from importlib import import_module
 from typing import Any, Final, NamedTuple, TypeAlias
 
 import numpy as np
@@ -188,6 +189,20 @@ class Regions:
         return len(self.centres)
 
 
+class Joints(NamedTuple):
+    """The keypoints of some people, N of them with K each.
+
+    Attributes:
+        points: ``(N, K, 2)`` float32, xy pixels of the image.
+        scores: ``(N, K)`` float32.
+        visibility: ``(N, K)`` float32 as in ``Poses``, or None.
+    """
+
+    points: Floats
+    scores: Floats
+    visibility: Floats | None = None
+
+
 @dataclass(frozen=True, slots=True, eq=False)
 class Poses:
     """The people of one image with their keypoints.
@@ -195,12 +210,16 @@ class Poses:
     Attributes:
         keypoints: ``(N, K, 2)`` float32, xy pixels of the image, in the order of
             ``skeleton.keypoints``. They may lie outside the image.
-        keypoint_scores: ``(N, K)`` float32 in 0..1.
+        keypoint_scores: ``(N, K)`` float32 in 0..1, high where a keypoint is present and placed
+            correctly.
         boxes: ``(N, 4)`` float32, xyxy pixels of the image.
         scores: ``(N,)`` float32 in 0..1, high where a good pose is expected.
         ids: ``(N,)`` int64, who it is over time, 0 if that is not known yet; None without
             tracking.
         skeleton: Which keypoints these are, K of them.
+        visibility: ``(N, K)`` float32 in 0..1, the probability that the keypoint is present: that
+            an annotator would label it in COCO's sense, as visible or as hidden but placeable,
+            wherever it is placed here. None if the student has no score head.
     """
 
     keypoints: Floats
@@ -209,6 +228,7 @@ class Poses:
     scores: Floats
     ids: NDArray[np.int64] | None = None
     skeleton: Skeleton = COCO17
+    visibility: Floats | None = None
 
     def __post_init__(self) -> None:
         people = len(self.boxes)
@@ -218,6 +238,8 @@ class Poses:
         _require(self.keypoints, (people, len(self.skeleton), 2), "Poses.keypoints")
         _require(self.keypoint_scores, (people, len(self.skeleton)), "Poses.keypoint_scores")
         _require(self.scores, (people,), "Poses.scores")
+        if self.visibility is not None:
+            _require(self.visibility, (people, len(self.skeleton)), "Poses.visibility")
 
     def __len__(self) -> int:
         return len(self.boxes)
@@ -225,8 +247,8 @@ class Poses:
     @property
     def finite(self) -> bool:
         """Whether every number is; if not, the models are at fault."""
-        numbers = (self.keypoints, self.keypoint_scores, self.boxes, self.scores)
-        return all(bool(np.isfinite(values).all()) for values in numbers)
+        numbers = (self.keypoints, self.keypoint_scores, self.boxes, self.scores, self.visibility)
+        return all(values is None or bool(np.isfinite(values).all()) for values in numbers)
 
     def select(self, chosen: NDArray[np.bool_] | NDArray[np.intp]) -> Poses:
         """Those that ``chosen`` marks, (N,) bool, or names in the requested order, (M,) indices."""
@@ -237,11 +259,110 @@ class Poses:
             self.scores[chosen],
             None if self.ids is None else self.ids[chosen],
             self.skeleton,
+            None if self.visibility is None else self.visibility[chosen],
         )
 
     def first(self, limit: int | None) -> Poses:
         """The first ``limit`` people; None: all."""
         return self if limit is None else self.select(np.arange(len(self))[:limit])
+
+    def to_numpy(self) -> Floats:
+        """x, y and score of each keypoint, ``(N, K, 3)``."""
+        return np.concatenate([self.keypoints, self.keypoint_scores[..., None]], axis=2)
+
+    def to_dicts(self, min_keypoint_score: float = 0.0) -> list[dict[str, Any]]:
+        """The people as the service answers them in JSON, with named keypoints.
+
+        Pixels are rounded to 1/1000, scores to 1/10000; keypoints that score less than the minimum
+        are left out.
+        """
+        people: list[dict[str, Any]] = _exchange().people_json(self, min_keypoint_score)
+        return people
+
+    def to_rows(self) -> list[dict[str, Any]]:
+        """One flat dictionary per keypoint, for ``pandas.DataFrame`` or ``polars.DataFrame``.
+
+        Columns: ``person`` (its index), ``id`` (over time, or None), ``person_score``; of the
+        keypoint ``name``, ``x``, ``y``, ``score`` and ``visibility`` (if there is one), rounded as
+        in ``to_dicts``.
+        """
+        rows: list[dict[str, Any]] = _exchange().joint_rows(self)
+        return rows
+
+    def to_coco(
+        self, image_id: int, first_id: int = 1, *, size: tuple[int, int] | None = None
+    ) -> list[dict[str, Any]]:
+        """One COCO annotation per person; they also serve as results (``COCO.loadRes``).
+
+        Args:
+            image_id: Of the image in the COCO file.
+            first_id: Number of the first annotation; the others count on.
+            size: Width and height of the image; keypoints beyond it then count as not there.
+
+        Returns:
+            Dictionaries of numbers and lists. Keypoints from a score of 0.3 have the flag 2, others
+            0, at their places all the same; ``keypoint_scores``, ``visibility`` (if there is one),
+            ``score`` and ``track_id`` (if known) come on top of the format.
+        """
+        annotations: list[dict[str, Any]] = _exchange().coco_annotations(
+            self, image_id, first_id, size=size
+        )
+        return annotations
+
+    def to_supervision(self) -> Any:
+        """A ``supervision.KeyPoints``: keypoints from a score of 0.3 are ``visible``.
+
+        ``visibility``, if there is one, is in its ``data``.
+
+        Raises:
+            ModuleNotFoundError: supervision 0.29 or newer is not installed.
+        """
+        return _exchange().supervision_key_points(self)
+
+    def to_supervision_detections(self) -> Any:
+        """A ``supervision.Detections`` of the people's boxes, scores and ids (``tracker_id``).
+
+        Raises:
+            ModuleNotFoundError: supervision 0.29 or newer is not installed.
+        """
+        return _exchange().supervision_detections(self)
+
+    @classmethod
+    def from_numpy(
+        cls,
+        joints: ArrayLike,
+        boxes: ArrayLike | None = None,
+        scores: ArrayLike | None = None,
+        *,
+        skeleton: Skeleton = COCO17,
+    ) -> Poses:
+        """Poses of arrays, such as those of another library.
+
+        Args:
+            joints: ``(N, K, 3)`` x and y in pixels and score of each keypoint.
+            boxes: ``(N, 4)`` xyxy pixels; None: around each person's keypoints.
+            scores: ``(N,)`` of the people; None: the means of their keypoints' scores.
+            skeleton: Which keypoints these are, K of them.
+
+        Raises:
+            ValueError: a wrong shape, or a box without area.
+        """
+        array = np.asarray(joints, np.float32)
+        if array.size == 0:
+            return cls.empty(skeleton)
+        _require(array, (None, len(skeleton), 3), "joints")
+        points, keypoint_scores = array[..., :2].copy(), array[..., 2].copy()
+        if boxes is None:
+            boxes = np.concatenate([points.min(axis=1), points.max(axis=1)], axis=1)
+        if scores is None:
+            scores = keypoint_scores.mean(axis=1)
+        return cls(
+            points,
+            keypoint_scores,
+            check_boxes(boxes),
+            np.asarray(scores, np.float32),
+            skeleton=skeleton,
+        )
 
     @classmethod
     def empty(cls, skeleton: Skeleton = COCO17) -> Poses:
@@ -253,6 +374,11 @@ class Poses:
             np.zeros((0,), np.float32),
             skeleton=skeleton,
         )
+
+
+def _exchange() -> Any:
+    """The converters, which are built on these values, and so are imported when they are called."""
+    return import_module("sdpose_core.io.exchange")
 
 
 def given_boxes(boxes: ArrayLike, name: str = "boxes") -> Detections:

@@ -10,7 +10,7 @@ from dataclasses import dataclass, field
 import numpy as np
 
 from sdpose_core.skeleton import COCO17, Skeleton
-from sdpose_core.types import Cycles, Detections, Floats, Image, Poses
+from sdpose_core.types import Cycles, Detections, Floats, Image, Joints, Poses
 from tests.pictures import encoded
 
 
@@ -97,16 +97,14 @@ class FakeEstimator:
         self.posed.append((sum(len(each) for each in crops), flip_test, cycles or 1))
         return [each.mark for each in crops]
 
-    def keypoints(
-        self, heatmaps: list[int], crops: Sequence[FakeCrops]
-    ) -> list[tuple[Floats, Floats]]:
+    def keypoints(self, heatmaps: list[int], crops: Sequence[FakeCrops]) -> list[Joints]:
         self._reach("keypoints")
         answers = [
             _marked_keypoints(mark, len(each)) for mark, each in zip(heatmaps, crops, strict=True)
         ]
         if self.oddity is not None:
-            for points, _ in answers:
-                points[:, 0, 0] = self.oddity
+            for joints in answers:
+                joints.points[:, 0, 0] = self.oddity
         return answers
 
     def answered(
@@ -159,12 +157,12 @@ def marked_png(mark: int) -> bytes:
     return encoded(marked_image(mark), "PNG")
 
 
-def _marked_keypoints(mark: int, people: int) -> tuple[Floats, Floats]:
+def _marked_keypoints(mark: int, people: int) -> Joints:
     points = np.zeros((people, 17, 2), np.float32)
     points[:, :, 0] = mark
     points[:, :, 1] = np.arange(17)
     scores = np.tile(np.linspace(1, 0.2, 17, dtype=np.float32), (people, 1))
-    return points, scores
+    return Joints(points, scores, (1 + scores) / 2)
 
 
 PNG = marked_png(0x010203)

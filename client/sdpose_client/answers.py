@@ -42,6 +42,14 @@ class Keypoint:
     x: float
     y: float
     score: float = field(metadata=_SCORE)
+    visibility: float | None = field(
+        default=None,
+        metadata={
+            "description": "Probability that it is present: that an annotator would label it, as "
+            "visible or as hidden but placeable; absent if the student has no score head.",
+            **_SCORE,
+        },
+    )
 
 
 @dataclass(frozen=True, slots=True)
@@ -93,7 +101,15 @@ class PoseAnswer:
                         {
                             "box": {"x": 48.2, "y": 399.6, "width": 197.9, "height": 503.1},
                             "score": 0.91,
-                            "keypoints": [{"name": "nose", "x": 142.3, "y": 442.7, "score": 0.94}],
+                            "keypoints": [
+                                {
+                                    "name": "nose",
+                                    "x": 142.3,
+                                    "y": 442.7,
+                                    "score": 0.94,
+                                    "visibility": 0.97,
+                                }
+                            ],
                         }
                     ],
                     "image": {"width": 810, "height": 1080},

@@ -151,7 +151,13 @@ def answer_from(message: pose_pb2.EstimatePoseResponse | None) -> PoseAnswer:
                 Box(person.box.x, person.box.y, person.box.width, person.box.height),
                 person.score,
                 tuple(
-                    Keypoint(point.name, point.x, point.y, point.score)
+                    Keypoint(
+                        point.name,
+                        point.x,
+                        point.y,
+                        point.score,
+                        point.visibility if point.HasField("visibility") else None,
+                    )
                     for point in person.keypoints
                 ),
                 person.id if person.HasField("id") else None,

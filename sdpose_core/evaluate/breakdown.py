@@ -22,6 +22,7 @@ class PersonScore:
 
     ``similarity`` (K,) are the OKS terms of the joints, nan if unlabelled; ``distance`` (K,)
     the errors in units of the root of the segment's area; ``oks`` their mean, 0 if not found.
+    ``visibility`` (K,) is None also if the source gives none.
     """
 
     image: CocoImage
@@ -30,6 +31,7 @@ class PersonScore:
     keypoint_scores: NDArray[np.float32] | None
     similarity: NDArray[np.float64]
     distance: NDArray[np.float64]
+    visibility: NDArray[np.float32] | None = None
 
     @property
     def oks(self) -> float:
@@ -75,6 +77,7 @@ def score_people(found: Sequence[ImagePoses]) -> list[PersonScore]:
                     poses.keypoint_scores[pose],
                     similarity,
                     distance,
+                    None if poses.visibility is None else poses.visibility[pose],
                 )
             )
     return scored

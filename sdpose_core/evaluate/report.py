@@ -13,7 +13,15 @@ from sdpose_core.data.coco import CocoImage
 from sdpose_core.evaluate.breakdown import PersonScore, by_joint, by_size, score_people
 from sdpose_core.evaluate.coco_metrics import coco_numbers
 from sdpose_core.evaluate.results import PoseSource, coco_results, run
-from sdpose_core.evaluate.slices import Slice, copies, joint_truth, slice_people, slice_table
+from sdpose_core.evaluate.slices import (
+    Reliability,
+    Slice,
+    copies,
+    score_truth,
+    slice_people,
+    slice_table,
+    visibility_truth,
+)
 from sdpose_core.files.whole_file import whole_file
 from sdpose_core.types import Detections
 
@@ -23,9 +31,9 @@ class Evaluation:
     """Results of one setting.
 
     ``interval`` is the 95 % interval of AP over images, ``halves`` AP of the images of even and of
-    odd id, ``copies`` the share of people who are nearly a better scored one, ``auroc`` and
-    ``calibration_error`` those of joint scores (``slices.joint_truth``), ``slices`` where people
-    are lost.
+    odd id, ``copies`` the share of people who are nearly a better scored one, ``scores`` and
+    ``visibility`` (None if there is none) how true these are of joints, ``slices`` where people are
+    lost.
     """
 
     title: str
@@ -35,8 +43,8 @@ class Evaluation:
     interval: tuple[float, float] | None
     halves: tuple[float, float]
     copies: float
-    auroc: float
-    calibration_error: float
+    scores: Reliability
+    visibility: Reliability | None
     mean_oks: float
     oks50: float
     joints: dict[str, dict[str, float]]
@@ -73,7 +81,6 @@ def evaluate(
         },
         bootstrap=bootstrap,
     )
-    auroc, error = joint_truth(scored)
     values = np.array([s.oks for s in scored])
     result = Evaluation(
         title=title,
@@ -83,8 +90,8 @@ def evaluate(
         interval=numbers.interval,
         halves=numbers.halves,
         copies=copies(found),
-        auroc=auroc,
-        calibration_error=error,
+        scores=score_truth(scored),
+        visibility=visibility_truth(scored),
         mean_oks=float(values.mean()),
         oks50=float((values > 0.5).mean()),
         joints=by_joint(scored),

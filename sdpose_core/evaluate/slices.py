@@ -1,4 +1,4 @@
-"""Missed people: by size, overlap and visible joints, and copies among the answers."""
+"""Missed people: by size, overlap and labelled joints; copies; how true probabilities are."""
 
 from __future__ import annotations
 
@@ -39,6 +39,21 @@ class Slice:
     missed: float
     misplaced: float
     rank: float
+
+
+@dataclass(frozen=True)
+class Reliability:
+    """How well a probability of joints agrees with their labels.
+
+    Attributes:
+        auroc: Chance that it is higher for a labelled joint than for an unlabelled one.
+        calibration_error: Mean distance from the truth over its ten equal bins, weighted by joints.
+        bins: Number of joints, mean probability and mean truth of each bin that has joints.
+    """
+
+    auroc: float
+    calibration_error: float
+    bins: list[tuple[int, float, float]]
 
 
 def slice_people(scored: Sequence[PersonScore]) -> dict[str, list[PersonScore]]:
@@ -119,26 +134,46 @@ def copies(found: Sequence[ImagePoses]) -> float:
     return count / total if total else 0.0
 
 
-def joint_truth(scored: Sequence[PersonScore]) -> tuple[float, float]:
-    """How true joint scores are: AUROC of labelled against unlabelled joints, calibration error.
+def score_truth(scored: Sequence[PersonScore]) -> Reliability:
+    """How true joint scores are: the OKS term of a labelled joint, 0 for an unlabelled one.
 
-    The error is the expected one over ten equal bins of the score, against the OKS term of a
-    labelled joint and 0 for an unlabelled one. nan if no person has a pose.
+    nan if no person has a pose.
     """
     known = [one for one in scored if one.keypoint_scores is not None]
+    scores = [one.keypoint_scores for one in known if one.keypoint_scores is not None]
+    return _reliability(scores, [np.nan_to_num(one.similarity) for one in known], known)
+
+
+def visibility_truth(scored: Sequence[PersonScore]) -> Reliability | None:
+    """How true the visibility of joints is: 1 for a labelled joint, 0 for an unlabelled one.
+
+    None if no person has a visibility.
+    """
+    known = [one for one in scored if one.visibility is not None]
     if not known:
-        return float("nan"), float("nan")
-    scores = np.stack([one.keypoint_scores for one in known if one.keypoint_scores is not None])
-    similarity = np.stack([one.similarity for one in known])
-    labelled = ~np.isnan(similarity)
-    right = np.where(labelled, similarity, 0)
-    bins = np.minimum((scores * 10).astype(int), 9)
-    error = sum(
-        abs(float(scores[bins == b].mean()) - float(right[bins == b].mean()))
-        * float((bins == b).mean())
-        for b in np.unique(bins)
-    )
-    return area_under_curve(scores[labelled], scores[~labelled]), error
+        return None
+    visibility = [one.visibility for one in known if one.visibility is not None]
+    return _reliability(visibility, [~np.isnan(one.similarity) for one in known], known)
+
+
+def _reliability(
+    values: Sequence[NDArray[np.float32]],
+    truth: Sequence[NDArray[np.floating] | NDArray[np.bool_]],
+    known: Sequence[PersonScore],
+) -> Reliability:
+    if not known:
+        return Reliability(float("nan"), float("nan"), [])
+    probability, right = np.stack(values), np.stack(truth).astype(np.float64)
+    labelled = ~np.isnan(np.stack([one.similarity for one in known]))
+    places = np.minimum((probability * 10).astype(int), 9)
+    bins = [
+        (int(found.sum()), float(probability[found].mean()), float(right[found].mean()))
+        for place in np.unique(places)
+        for found in [places == place]
+    ]
+    error = sum(count * abs(mean - true) for count, mean, true in bins) / probability.size
+    curve = area_under_curve(probability[labelled], probability[~labelled])
+    return Reliability(curve, error, bins)
 
 
 def area_under_curve(positive: NDArray[np.floating], negative: NDArray[np.floating]) -> float:

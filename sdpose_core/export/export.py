@@ -96,7 +96,7 @@ def export_student(
         target: Its suffix is the format's.
         format: One of ``FORMATS``; None takes it from the suffix.
         cycles: How often the transformer runs; None is the student's own number.
-        keypoints: uint8 crops in, keypoints and scores out (``KeypointNetwork``); else float crops
+        keypoints: uint8 crops in, keypoints with scores out (``KeypointNetwork``); else float crops
             in, heatmaps out (``HeatmapNetwork``).
         layout: Of the crops, ``"nchw"`` or ``"nhwc"``; heatmap networks take ``"nchw"``.
         facts: Added to the metadata: licence, origin.
@@ -165,9 +165,12 @@ def _checked(network: formats.Network, student: Student, run: formats.Runner, pa
         clear = expected[1] > CLEAR_PEAK
         apart = np.linalg.norm(found[0] - expected[0], axis=2)[clear]
         worst = max(worst, float(apart.max(initial=0)))
-        scores = float(np.abs(found[1] - expected[1]).max())
-        if not scores <= VALUES:
-            raise ValueError(f"{path}: the file's scores differ by {scores:.3g} from the student's")
+        for values, right in zip(found[1:], expected[1:], strict=True):
+            difference = float(np.abs(values - right).max())
+            if not difference <= VALUES:
+                raise ValueError(
+                    f"{path}: the file's scores differ by {difference:.3g} from the student's"
+                )
     limit = PIXELS if isinstance(network, KeypointNetwork) else VALUES
     if not worst <= limit:
         raise ValueError(

@@ -38,43 +38,45 @@ class HeatmapNetwork(nn.Module):
 
 
 class KeypointNetwork(nn.Module):
-    """uint8 RGB crops to keypoints ``(B, K, 2)`` in pixels of the crop and scores ``(B, K)``.
+    """uint8 RGB crops to keypoints ``(B, K, 2)`` in pixels of the crop, scores ``(B, K)`` and, if
+    the student has a score head, visibility ``(B, K)``.
 
     Everything that serving does between the crop and the image: the decoder with its bound, and the
-    student's score head, else peaks up to 1.
+    student's score head, else peaks up to 1 are the scores.
 
     Args:
         layout: Of the crops: ``"nchw"`` is ``(B, 3, H, W)``, ``"nhwc"`` is ``(B, H, W, 3)``.
     """
 
     inputs: Final = ("images",)
-    outputs: Final = ("keypoints", "scores")
     stride: Tensor
 
     def __init__(self, student: Student, cycles: int, layout: Layout) -> None:
         super().__init__()
         self.served = ServedStudent(student, cycles)
         self.layout = layout
+        visible = () if student.scores is None else ("visibility",)
+        self.outputs = ("keypoints", "scores", *visible)
         view = student.config.view
         stride = [a / b for a, b in zip(view.input_size, view.heatmap_size, strict=True)]
         self.register_buffer("stride", torch.tensor(stride), persistent=False)
 
-    def forward(self, images: Tensor) -> tuple[Tensor, Tensor]:
+    def forward(self, images: Tensor) -> tuple[Tensor, ...]:
         """See the class."""
         if self.layout == "nhwc":
             images = images.permute(0, 3, 1, 2)
         heatmaps = self.served(images.float())
         points, peaks = decode_tensor(heatmaps, MAX_REFINEMENT)
         head = self.served.student.scores
-        scores = peaks.clamp(0, 1) if head is None else head(points, peaks)
-        return points * self.stride, scores
+        values = (peaks.clamp(0, 1),) if head is None else head(points, peaks)
+        return points * self.stride, *values
 
     def facts(self) -> dict[str, Any]:
         """Facts for users of the file."""
         return {
             "input": f"uint8, {self.layout.upper()}, RGB 0..255",
             "output": "keypoints: x, y in pixels of the crop, 0 is the middle of the first pixel; "
-            "scores: 0..1",
+            f"{', '.join(self.outputs[1:])}: 0..1",
         }
 
     def example(self, crops: Tensor) -> Tensor:

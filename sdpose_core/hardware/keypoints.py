@@ -10,7 +10,7 @@ from torch import Tensor
 from sdpose_core.hardware.backends import PoseBackend
 from sdpose_core.hardware.batches import run_in_batches
 from sdpose_core.model import JointReader, ScoreHead
-from sdpose_core.types import Floats, Regions
+from sdpose_core.types import Joints, Regions
 from sdpose_core.vision.geometry import heatmap_to_image
 
 
@@ -36,8 +36,8 @@ class KeypointDecoder:
         self._batch_sizes = batch_sizes if backend.pads else None
         self._limited = scores is None and max_refinement is not None
 
-    def __call__(self, heatmaps: Tensor, regions: Regions) -> tuple[Floats, Floats]:
-        """Keypoints ``(N, K, 2)`` in image pixels and scores ``(N, K)``.
+    def __call__(self, heatmaps: Tensor, regions: Regions) -> Joints:
+        """The joints of N people.
 
         ``heatmaps`` ``(N, K, height, width)``, N at least 1; ``regions`` are their N views.
         """
@@ -49,4 +49,5 @@ class KeypointDecoder:
         scores = values[..., 2]
         if self._limited:
             scores = np.clip(scores, 0, 1)
-        return heatmap_to_image(values[..., :2], regions), scores
+        visibility = values[..., 3] if values.shape[2] > 3 else None
+        return Joints(heatmap_to_image(values[..., :2], regions), scores, visibility)

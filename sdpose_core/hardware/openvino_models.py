@@ -32,7 +32,7 @@ from sdpose_core.hardware.processes import loading
 HINTS: Final = {"fp32": "f32", "fp16": "f16", "bf16": "bf16"}
 """OpenVINO's name of each precision; int8 is in the network itself."""
 
-REVISION: Final = 1
+REVISION: Final = 2
 """Incremented when a graph changes for the same weights, so that older files are not used."""
 MAGIC: Final = b"sdpose-openvino-1\n"
 SUFFIX: Final = ".ovmodel"

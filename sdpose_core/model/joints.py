@@ -10,12 +10,12 @@ from sdpose_core.vision.heatmaps import decode_tensor
 
 
 class JointReader(nn.Module):
-    """``(N, K, H, W)`` heatmaps to x, y (heatmap pixels) and score of each joint, ``(N, K, 3)``.
+    """``(N, K, H, W)`` heatmaps to x, y (heatmap pixels), score and visibility of each joint.
 
-    One tensor, so one copy from a GPU.
+    One tensor ``(N, K, 4)``, so one copy from a GPU; ``(N, K, 3)`` without a score head.
 
     Args:
-        scores: Turns peaks into scores; without it the peaks are the scores.
+        scores: Turns peaks into scores and visibility; without it the peaks are the scores.
         max_refinement: As in ``decode_tensor``.
     """
 
@@ -26,7 +26,6 @@ class JointReader(nn.Module):
 
     def forward(self, heatmaps: Tensor) -> Tensor:
         """See the class."""
-        points, scores = decode_tensor(heatmaps, self.max_refinement)
-        if self.scores is not None:
-            scores = self.scores(points, scores)
-        return torch.cat((points, scores[..., None]), dim=2)
+        points, peaks = decode_tensor(heatmaps, self.max_refinement)
+        values = (peaks,) if self.scores is None else self.scores(points, peaks)
+        return torch.cat((points, torch.stack(values, dim=2)), dim=2)

@@ -174,7 +174,7 @@ def fit_people(
     )
     expected = (similarity * labelled).sum(1) / labelled.sum(1)
     places = (points / scores.size - 0.5).numpy()
-    features = torch.from_numpy(pose_features(places, scores(points, peaks).numpy()))
+    features = torch.from_numpy(pose_features(places, scores(points, peaks)[0].numpy()))
 
     def loss(values: Tensor, rows: Tensor) -> Tensor:
         return F.binary_cross_entropy_with_logits(values[:, 0], expected[rows])

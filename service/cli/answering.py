@@ -78,15 +78,18 @@ def poses_of(answer: PoseAnswer) -> Poses:
     people = answer.people
     if not people:
         return replace(Poses.empty(), ids=np.zeros(0, np.int64))
-    points = np.array([[(k.x, k.y, k.score) for k in one.keypoints] for one in people], np.float32)
+    values = np.array(
+        [[(k.x, k.y, k.score, k.visibility) for k in one.keypoints] for one in people], np.float32
+    )  # a visibility of None becomes nan
     skeleton = skeleton_of_names(tuple(point.name for point in people[0].keypoints))
-    points = points.reshape(len(people), len(skeleton), 3)
+    points, scores, visibility = np.split(values, [2, 3], axis=2)
     boxes = [(b.x, b.y, b.x + b.width, b.y + b.height) for b in (one.box for one in people)]
     return Poses(
-        np.ascontiguousarray(points[..., :2]),
-        np.ascontiguousarray(points[..., 2]),
+        np.ascontiguousarray(points),
+        scores[..., 0].copy(),
         np.array(boxes, np.float32),
         np.array([one.score for one in people], np.float32),
         np.array([one.id or 0 for one in people], np.int64),
         skeleton,
+        None if np.isnan(visibility).any() else visibility[..., 0].copy(),
     )

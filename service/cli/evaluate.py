@@ -11,17 +11,20 @@ import typer
 from service.cli import options
 
 if TYPE_CHECKING:
+    from collections.abc import Sequence
     from contextlib import ExitStack
 
     import numpy as np
     from numpy.typing import NDArray
     from rich.console import Console
+    from rich.table import Table
 
     from sdpose_client.rest_client import RestPoseClient
     from sdpose_core.data.coco import CocoImage
     from sdpose_core.estimator import PoseEstimator
     from sdpose_core.evaluate.report import Evaluation
     from sdpose_core.evaluate.results import PoseSource
+    from sdpose_core.evaluate.slices import Reliability
     from sdpose_core.skeleton import Skeleton
     from sdpose_core.types import Poses
 
@@ -275,8 +278,8 @@ def _show(console: Console, results: list[Evaluation], boxes: str) -> None:
     for name, half in (("AP, even image ids", 0), ("AP, odd image ids", 1)):
         table.add_row(name, *(f"{result.halves[half]:.3f}" for result in results))
     table.add_row("copies of a better one", *(f"{result.copies:.2%}" for result in results))
-    table.add_row("joints: AUROC", *(f"{result.auroc:.3f}" for result in results))
-    table.add_row("calibration error", *(f"{r.calibration_error:.3f}" for r in results))
+    _show_reliability(table, "joint scores", [result.scores for result in results])
+    _show_reliability(table, "visibility", [result.visibility for result in results])
     table.add_row("mean OKS", *(f"{result.mean_oks:.3f}" for result in results))
     console.print(table)
     joints = Table(title=f"by joint and size: {first.title}")
@@ -302,6 +305,13 @@ def _show(console: Console, results: list[Evaluation], boxes: str) -> None:
             f"{one.rank:+.3f}",
         )
     console.print(slices)
+
+
+def _show_reliability(table: Table, name: str, found: Sequence[Reliability | None]) -> None:
+    """Rows of AUROC and calibration error; "-" if the source gives no such value."""
+    for what, attribute in (("AUROC", "auroc"), ("calibration error", "calibration_error")):
+        cells = ["-" if one is None else f"{getattr(one, attribute):.3f}" for one in found]
+        table.add_row(f"{name}: {what}", *cells)
 
 
 def _interval(result: Evaluation) -> str:

@@ -61,12 +61,10 @@ class Decoded:
         if self.reduction == 1:
             return poses
         points = (poses.keypoints + 0.5) * self.reduction - 0.5
-        return Poses(
-            points.astype(np.float32),
-            poses.keypoint_scores,
-            poses.boxes * np.float32(self.reduction),
-            poses.scores,
-            skeleton=poses.skeleton,
+        return replace(
+            poses,
+            keypoints=points.astype(np.float32),
+            boxes=poses.boxes * np.float32(self.reduction),
         )
 
 

@@ -6,7 +6,7 @@ from collections.abc import Sequence
 from typing import Any, Protocol
 
 from sdpose_core.skeleton import Skeleton
-from sdpose_core.types import Cycles, Detections, Floats, Image, Poses
+from sdpose_core.types import Cycles, Detections, Floats, Image, Joints, Poses
 
 Frame = Any
 """An image where the models are; what `Estimator.upload` gives."""
@@ -67,10 +67,8 @@ class Estimator(Protocol):
     ) -> Heatmaps:
         """The student's answer for the people of all entries."""
 
-    def keypoints(
-        self, heatmaps: Heatmaps, crops: Sequence[Crops]
-    ) -> Sequence[tuple[Floats, Floats]]:
-        """Per entry keypoints `(n, K, 2)` in image pixels and scores `(n, K)`."""
+    def keypoints(self, heatmaps: Heatmaps, crops: Sequence[Crops]) -> Sequence[Joints]:
+        """The joints of each entry's people, in image pixels."""
 
     def answered(
         self,

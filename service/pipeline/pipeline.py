@@ -140,11 +140,12 @@ class PosePipeline:
                 self._note(timings, "pose", posed.pose_s, done.waited_s)
                 self._note(timings, "keypoints", posed.keypoints_s)
                 poses = Poses(
-                    posed.keypoints,
-                    posed.scores,
+                    posed.joints.points,
+                    posed.joints.scores,
                     people.boxes,
                     people.scores,
                     skeleton=self.skeleton,
+                    visibility=posed.joints.visibility,
                 )
             if not poses.finite:  # a fault of ours, and nothing that JSON could carry
                 raise FloatingPointError("a keypoint or a score is not finite")
@@ -288,7 +289,7 @@ class PosePipeline:
         pose_s, keypoints_s = seen - started, time.monotonic() - seen
         self._metrics.stage_seconds.labels("pose").observe(pose_s)
         self._metrics.stage_seconds.labels("keypoints").observe(keypoints_s)
-        return [Posed(points, scores, pose_s, keypoints_s) for points, scores in found]
+        return [Posed(joints, pose_s, keypoints_s) for joints in found]
 
 
 def _annotated(image: Image, poses: Poses, min_keypoint_score: float) -> bytes:

@@ -6,7 +6,7 @@ from dataclasses import asdict, dataclass
 from typing import Any
 
 from sdpose_core.io.people import people_json
-from sdpose_core.types import Floats, Image, Poses
+from sdpose_core.types import Image, Joints, Poses
 
 
 @dataclass(frozen=True, slots=True)
@@ -19,10 +19,9 @@ class PoseGroup:
 
 @dataclass(frozen=True, slots=True)
 class Posed:
-    """The keypoints and scores of one image's people; the seconds are those of its batch."""
+    """The joints of one image's people; the seconds are those of its batch."""
 
-    keypoints: Floats
-    scores: Floats
+    joints: Joints
     pose_s: float
     keypoints_s: float
 

@@ -58,6 +58,7 @@ class Marks:
                 np.full((1, 17), 0.5, np.float32),
                 np.array([[1, 2, 4, 6]], np.float32),
                 np.array([0.9], np.float32),
+                visibility=np.full((1, 17), 0.75, np.float32),
             )
             for _ in images
         ]

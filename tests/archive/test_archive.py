@@ -70,13 +70,15 @@ def test_a_row_an_image_in_order_with_people_in_pixels(tmp_path: Path) -> None:
     (person,) = row["people"]
     assert person["box"] == {"x": 1, "y": 2, "width": 3, "height": 4}
     assert len(person["keypoints"]) == 17
-    assert person["keypoints"][2] == pytest.approx({"x": 3, "y": 2, "score": 0.5})
+    point = person["keypoints"][2]
+    assert point.pop("visibility") == pytest.approx(0.75)
+    assert point == pytest.approx({"x": 3, "y": 2, "score": 0.5})
 
 
 def test_the_file_says_what_it_is(tmp_path: Path) -> None:
     run(output_in(tmp_path, "out.parquet"), found(*picture_files(tmp_path / "in", 1)))
     metadata = pq.read_schema(tmp_path / "out.parquet").metadata
-    assert metadata[b"sdpose.schema_version"] == b"2"
+    assert metadata[b"sdpose.schema_version"] == b"3"
     assert json.loads(metadata[b"sdpose.keypoints"]) == list(COCO17.keypoints)
     assert json.loads(metadata[b"sdpose.settings"]) == SETTINGS
 
@@ -275,7 +277,7 @@ def test_a_failure_in_a_part_leaves_nothing_of_it(tmp_path: Path) -> None:
 @pytest.mark.parametrize(
     ("change", "message"),
     [
-        ({b"sdpose.schema_version": b"1"}, "schema version 1, this sdpose writes 2"),
+        ({b"sdpose.schema_version": b"1"}, "schema version 1, this sdpose writes 3"),
         ({b"sdpose.settings": b'{"student": "other", "track": false}'}, "made with student other"),
         (None, "not written by sdpose predict"),
     ],

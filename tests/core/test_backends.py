@@ -133,7 +133,7 @@ def test_a_filled_cache_serves_every_processor(
         monkeypatch.setattr(backend_module, "folding_pays", lambda _, answer=folds: answer)
         backend = OpenVINOBackend(_lite(), "fp32", cache_folder=tmp_path)
         read = backend.reader(JointReader(_lite().scores, MAX_REFINEMENT))
-        assert read(backend.run(crops[:1])).shape == (1, 17, 3)
+        assert read(backend.run(crops[:1])).shape == (1, 17, 4)
     assert converted == [served, served]
 
 

@@ -121,10 +121,11 @@ def test_heatmaps_and_keypoints_are_the_halves_of_pose() -> None:
         heatmaps = estimator.heatmaps(crops, **options)
         assert heatmaps.shape == (3, 17, 64, 48)
         halves = estimator.keypoints(heatmaps, crops)
-        assert [len(points) for points, _ in halves] == [2, 0, 1]
+        assert [len(one.points) for one in halves] == [2, 0, 1]
         for half, whole in zip(halves, estimator.pose(crops, **options), strict=True):
             np.testing.assert_array_equal(half[0], whole[0])
             np.testing.assert_array_equal(half[1], whole[1])
+            assert half.visibility is None  # no score head
     assert estimator.heatmaps(crops[1:2]).shape == (0, 17, 64, 48)
 
 
@@ -266,6 +267,9 @@ def test_real_people_are_found(estimator: PoseEstimator, bus: Image, zidane: Ima
     assert (head < ankles)[upright].all()
     assert np.isfinite(on_zidane.keypoints).all()
     assert ((on_bus.keypoint_scores >= 0) & (on_bus.keypoint_scores <= 1)).all()
+    assert on_bus.visibility is not None
+    assert ((on_bus.visibility >= on_bus.keypoint_scores) & (on_bus.visibility <= 1)).all()
+    assert (on_bus.visibility - on_bus.keypoint_scores).max() > 0.1
 
 
 def test_options_change_little_and_only_what_they_should(

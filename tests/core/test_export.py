@@ -43,12 +43,16 @@ def transformer() -> Student:
 
 def by_onnx(path: Path) -> Callable[[np.ndarray[Any, Any]], list[Any]]:
     session = onnxruntime.InferenceSession(str(path), providers=["CPUExecutionProvider"])
-    return lambda images: session.run(["keypoints", "scores"], {"images": images})
+    names = [output.name for output in session.get_outputs()]
+    assert names[:2] == ["keypoints", "scores"]
+    return lambda images: session.run(names, {"images": images})
 
 
 def by_openvino(path: Path) -> Callable[[np.ndarray[Any, Any]], list[Any]]:
     compiled = ov.Core().compile_model(str(path), "CPU", {"INFERENCE_PRECISION_HINT": "f32"})
-    return lambda images: [compiled([images])[name] for name in ("keypoints", "scores")]
+    return lambda images: [
+        compiled([images])[name] for name in ("keypoints", "scores", "visibility")
+    ]
 
 
 def by_torchscript(path: Path) -> Callable[[np.ndarray[Any, Any]], list[Any]]:
@@ -100,7 +104,7 @@ def test_keypoints_are_those_of_the_service(
     image = photograph("bus.jpg")
     estimator = PoseEstimator(TorchBackend(load_student(), "cpu"), scores=load_student().scores)
     # Before the last step: a file sees a crop and does not know where the image ends.
-    [(points, joint_scores)] = estimator.pose([estimator.crop(image, BOXES)])
+    [(points, joint_scores, visibility)] = estimator.pose([estimator.crop(image, BOXES)])
     regions = regions_from_boxes(BOXES, student.config.view)
     crops = crop_image(image, regions)
     if layout == "nchw":
@@ -108,10 +112,11 @@ def test_keypoints_are_those_of_the_service(
     run = RUN[kind](exported(kind, layout))
     places = apply_matrices(image_to_crop_matrices(regions), points)
     for count in (1, 3):
-        keypoints, scores = run(crops[:count])
+        keypoints, scores, visible = run(crops[:count])
         assert keypoints.shape == (count, 17, 2)
         assert np.abs(keypoints - places[:count]).max() < 0.05
         np.testing.assert_allclose(scores, joint_scores[:count], atol=2e-3)
+        np.testing.assert_allclose(visible, visibility[:count], atol=2e-3)
     assert joint_scores.max() > 0.8
 
 
@@ -122,7 +127,8 @@ def test_a_student_without_a_score_head(tmp_path: Path) -> None:
     crops = export.smooth_crops(2, (256, 192), seed=7)
     estimator = PoseEstimator(TorchBackend(transformer(), "cpu"))
     peaks = estimator.backend.run(crops).amax((2, 3)).numpy()
-    np.testing.assert_allclose(by_onnx(path)(crops.numpy())[1], peaks.clip(0, 1), atol=2e-3)
+    _, scores = by_onnx(path)(crops.numpy())
+    np.testing.assert_allclose(scores, peaks.clip(0, 1), atol=2e-3)
 
 
 def test_the_script_of_the_docs_runs_without_torch(
@@ -187,7 +193,7 @@ def test_a_file_that_answers_otherwise_is_not_left_behind(
 
     def shifted(file: Path) -> Callable[[Any], list[Any]]:
         run = right.read(file)
-        return lambda images: [run(images)[0] + 0.1, run(images)[1]]
+        return lambda images: [run(images)[0] + 0.1, *run(images)[1:]]
 
     monkeypatch.setattr(export, "FORMATS", {"onnx": replace(right, read=shifted)})
     with pytest.raises(ValueError, match=r"differ by 0\.1.*at most 0\.05"):

@@ -44,12 +44,16 @@ def answered(poses: Poses, **options: object) -> Poses:
 
 def test_joints_beyond_the_image_score_next_to_nothing() -> None:
     poses = standing((600, 100, 0.9), (100, 300, 0.9), (-30, 100, 0.9), (200, 100, 0.9))
+    poses = replace(poses, visibility=np.full((4, 17), 0.9, np.float32))
     inside = without_outside(poses, SIZE)
     x, y = inside.keypoints[..., 0], inside.keypoints[..., 1]
     beyond = (x < -0.5) | (x > 639.5) | (y < -0.5) | (y > 479.5)
     assert beyond.any(axis=1).tolist() == [True, True, True, False]
     assert inside.keypoint_scores[beyond].max() < 0.05
     assert (inside.keypoint_scores[~beyond] == np.float32(0.8)).all()
+    assert inside.visibility is not None
+    assert inside.visibility[beyond].max() < 0.05
+    assert (inside.visibility[~beyond] == np.float32(0.9)).all()
 
 
 def test_poses_of_one_person_become_one() -> None:
@@ -103,7 +107,10 @@ def test_a_doubtful_box_counts_only_with_joints_of_its_own() -> None:
 def test_who_shares_most_joints_with_a_better_one_loses_them() -> None:
     poses = standing((100, 100, 0.9), (100, 100, 0.6))
     poses.keypoints[1, 10:, 0] += 150
+    poses = replace(poses, visibility=np.full((2, 17), 0.9, np.float32))
     found = answered(poses)
+    assert found.visibility is not None
+    assert (found.visibility == np.float32(0.9)).all()  # the joint is there, in another place
     assert (found.keypoint_scores[1, :10] == 0).all()
     assert (found.keypoint_scores[1, 10:] > 0.5).all()
     poses.keypoints[1, 5:10] += 200  # now only the face is common: too little to lose

@@ -37,10 +37,17 @@ def _poses(people: int, skeleton: Skeleton = COCO17) -> Poses:
     )
 
 
+def _seen(poses: Poses) -> Poses:
+    """With visibility, as of a student with a score head."""
+    return replace(poses, visibility=1 - poses.keypoint_scores / 4)
+
+
 RECORDS = (
-    Record("dir/a,b.jpg", 640, 480, _poses(2)),
+    Record("dir/a,b.jpg", 640, 480, _seen(_poses(2))),
     Record("empty.jpg", 64, 48, Poses.empty()),
-    Record("v.mp4", 320, 240, replace(_poses(2), ids=np.array([7, 0])), frame=7, time_s=0.28),
+    Record(
+        "v.mp4", 320, 240, _seen(replace(_poses(2), ids=np.array([7, 0]))), frame=7, time_s=0.28
+    ),
     Record("v.mp4", 320, 240, _poses(1), frame=8, time_s=0.32),
 )
 
@@ -231,6 +238,27 @@ def test_what_is_converted_is_what_would_have_been_written(
     )
 
 
+def test_visibility_is_left_out_where_the_student_has_none(tmp_path: Path) -> None:
+    seen, bare = RECORDS[0], RECORDS[3]
+    joints = [
+        json.loads(_lines(".jsonl", one)[0])["people"][0]["keypoints"][-1] for one in (seen, bare)
+    ]
+    assert joints[0]["visibility"] == round(1 - joints[0]["score"] / 4, 4)
+    assert "visibility" not in joints[1]
+    rows = list(csv.DictReader(io.StringIO("".join(_lines(".csv", bare)))))
+    assert rows[0]["nose_visibility"] == ""
+    assert len(_coco(seen)["annotations"][0]["visibility"]) == 17
+    assert "visibility" not in _coco(bare)["annotations"][0]
+    memory = _written(".parquet", seen, bare)
+    first, second = _read(tmp_path, ".parquet", memory).records
+    assert isinstance(first, Record)
+    assert isinstance(second, Record)
+    assert first.poses.visibility is not None
+    assert np.array_equal(first.poses.visibility, seen.poses.visibility)
+    assert second.poses.visibility is None
+    assert not replace(seen.poses, visibility=seen.poses.keypoint_scores * np.nan).finite
+
+
 def test_parquet_keeps_every_number_and_who_failed(tmp_path: Path) -> None:
     memory = _Memory()
     memory.file.close = lambda: None
@@ -241,7 +269,7 @@ def test_parquet_keeps_every_number_and_who_failed(tmp_path: Path) -> None:
     record, failure = _read(tmp_path, ".parquet", memory).records
     assert isinstance(record, Record)
     assert record.identity == "file:///v.mp4"
-    for name in ("keypoints", "keypoint_scores", "boxes", "scores", "ids"):
+    for name in ("keypoints", "keypoint_scores", "visibility", "boxes", "scores", "ids"):
         assert (getattr(record.poses, name) == getattr(RECORDS[2].poses, name)).all(), name
     assert isinstance(failure, tuple)
     assert (failure[0].name, failure[0].identity, failure[1]) == (

@@ -45,6 +45,9 @@ async def test_every_frame_of_a_recording_comes_back_with_its_people() -> None:
     assert ids is not None
     assert ids.tolist()[0] == 1
     assert done[0][0].image.shape == (64, 48, 3)
+    visibility = done[-1][1].visibility
+    assert visibility is not None
+    np.testing.assert_allclose(visibility[1], np.linspace(1, 0.6, 17), atol=1e-3)
 
 
 async def test_frames_that_the_service_left_out_are_counted() -> None:

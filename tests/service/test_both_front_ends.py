@@ -140,6 +140,8 @@ async def test_same_answer(strict: Service) -> None:
     rpc = await ask(strict, "grpc", PNG, asked, request_id="same")
     assert len(rest.people) == 1
     assert 0 < len(rest.people[0].keypoints) < 17
+    for score, visibility in ((one.score, one.visibility) for one in rpc.people[0].keypoints):
+        assert visibility == pytest.approx((1 + score) / 2, abs=1e-3)
 
     def rounded(answer: PoseAnswer) -> PoseAnswer:
         people = tuple(
@@ -147,7 +149,12 @@ async def test_same_answer(strict: Service) -> None:
                 person,
                 score=round(person.score, 3),
                 keypoints=tuple(
-                    replace(point, score=round(point.score, 3)) for point in person.keypoints
+                    replace(
+                        point,
+                        score=round(point.score, 3),
+                        visibility=round(point.visibility or 0, 3),
+                    )
+                    for point in person.keypoints
                 ),
             )
             for person in answer.people

@@ -206,6 +206,7 @@ async def test_real_people_are_the_same(photograph: bytes) -> None:
     moved = np.linalg.norm(result.poses.keypoints - expected.keypoints, axis=-1)
     moved = (moved / heights[:, None])[expected.keypoint_scores > 0.5]
     assert np.median(moved) < 0.01
+    assert result.poses.visibility is not None
     assert np.quantile(moved, 0.95) < 0.03
     np.testing.assert_allclose(result.poses.scores, expected.scores, atol=0.05)
     (there,) = estimator.estimate([decode_image(photograph, limits)], [boxes])

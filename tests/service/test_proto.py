@@ -38,7 +38,7 @@ def test_nothing_breaks_callers_of_the_last_release() -> None:
 @pytest.mark.parametrize(
     ("old", "new", "complaint"),
     [
-        ("  float score = 4;\n}", "}", 'field "4" with name "score"'),
+        ("  float score = 4;\n  //", "  //", 'field "4" with name "score"'),
         ("uint64 dropped = 3;", "uint64 dropped = 7;", 'field "3" with name "dropped"'),
         ("rpc EstimatePose(", "rpc Estimate(", 'RPC "EstimatePose"'),
     ],

@@ -45,6 +45,9 @@ def assert_same(answer: PoseAnswer, poses: Poses, tolerance: float = 0.02) -> No
         np.testing.assert_allclose(points, poses.keypoints[index], atol=tolerance)
         scores = [point.score for point in person.keypoints]
         np.testing.assert_allclose(scores, poses.keypoint_scores[index], atol=1e-3)
+        assert poses.visibility is not None
+        visibility = [point.visibility for point in person.keypoints]
+        np.testing.assert_allclose(visibility, poses.visibility[index], atol=1e-3)
         box = person.box
         corners = [box.x, box.y, box.x + box.width, box.y + box.height]
         np.testing.assert_allclose(corners, poses.boxes[index], atol=0.02)

@@ -260,12 +260,26 @@ def test_true_scores_tell_labelled_joints(tmp_path: Path) -> None:
     def telling(image: CocoImage, boxes: NDArray[np.float32] | None) -> Poses:
         poses = answer(exact)(image, boxes)
         flags = np.stack([one.keypoints[:, 2] for one in image.people])
-        return replace(poses, keypoint_scores=np.where(flags > 0, 0.95, 0.02).astype(np.float32))
+        scores = np.where(flags > 0, 0.95, 0.02).astype(np.float32)
+        visibility = np.where(flags > 0, 0.75, 0.35).astype(np.float32)
+        visibility[0, 0] = 0.35  # the nose, which is labelled
+        return replace(poses, keypoint_scores=scores, visibility=visibility)
 
     images = load_coco(annotations, folder)
     result, _ = evaluate("telling", images, annotations, telling, given_boxes=True, bootstrap=0)
-    assert result.auroc == 1
-    assert result.calibration_error == pytest.approx(0.05 * 16 / 17 + 0.02 / 17, abs=1e-3)
+    assert result.scores.auroc == 1
+    assert result.scores.calibration_error == pytest.approx(0.05 * 16 / 17 + 0.02 / 17, abs=1e-3)
+    assert result.visibility is not None
+    # Two people in each of four images, 16 of 17 joints labelled; of four the nose is unsure.
+    assert result.visibility.bins == [
+        (8 + 4, pytest.approx(0.35), pytest.approx(4 / 12)),
+        (8 * 16 - 4, pytest.approx(0.75), 1),
+    ]
+    assert result.visibility.auroc == pytest.approx((124 + 4 / 2) / 128)
+    error = (12 * abs(0.35 - 4 / 12) + 124 * 0.25) / 136
+    assert result.visibility.calibration_error == pytest.approx(error, abs=1e-6)
+    blind, _ = evaluate("blind", images, annotations, answer(exact), given_boxes=True, bootstrap=0)
+    assert blind.visibility is None
     assert result.halves == pytest.approx((1, 1))
     assert area_under_curve(np.array([1.0, 2.0]), np.array([1.0, 0.0])) == 0.875
 

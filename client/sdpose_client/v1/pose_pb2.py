@@ -24,7 +24,7 @@ _sym_db = _symbol_database.Default()
 
 
 
-DESCRIPTOR = _descriptor_pool.Default().AddSerializedFile(b'\n\x1bsdpose_client/v1/pose.proto\x12\tsdpose.v1\":\n\x03\x42ox\x12\t\n\x01x\x18\x01 \x01(\x02\x12\t\n\x01y\x18\x02 \x01(\x02\x12\r\n\x05width\x18\x03 \x01(\x02\x12\x0e\n\x06height\x18\x04 \x01(\x02\"\x91\x02\n\x0bPoseOptions\x12\x17\n\nmax_people\x18\x01 \x01(\rH\x00\x88\x01\x01\x12\x16\n\tmin_score\x18\x02 \x01(\x02H\x01\x88\x01\x01\x12\x1f\n\x12min_keypoint_score\x18\x03 \x01(\x02H\x02\x88\x01\x01\x12\x13\n\x06\x63ycles\x18\x04 \x01(\rH\x03\x88\x01\x01\x12\x11\n\tflip_test\x18\x05 \x01(\x08\x12%\n\x08priority\x18\x06 \x01(\x0e\x32\x13.sdpose.v1.Priority\x12\x15\n\x08suppress\x18\x07 \x01(\x08H\x04\x88\x01\x01\x42\r\n\x0b_max_peopleB\x0c\n\n_min_scoreB\x15\n\x13_min_keypoint_scoreB\t\n\x07_cyclesB\x0b\n\t_suppress\"&\n\x05\x42oxes\x12\x1d\n\x05\x62oxes\x18\x01 \x03(\x0b\x32\x0e.sdpose.v1.Box\"n\n\x13\x45stimatePoseRequest\x12\r\n\x05image\x18\x01 \x01(\x0c\x12\'\n\x07options\x18\x02 \x01(\x0b\x32\x16.sdpose.v1.PoseOptions\x12\x1f\n\x05\x62oxes\x18\x03 \x01(\x0b\x32\x10.sdpose.v1.Boxes\"=\n\x08Keypoint\x12\x0c\n\x04name\x18\x01 \x01(\t\x12\t\n\x01x\x18\x02 \x01(\x02\x12\t\n\x01y\x18\x03 \x01(\x02\x12\r\n\x05score\x18\x04 \x01(\x02\"t\n\x06Person\x12\x1b\n\x03\x62ox\x18\x01 \x01(\x0b\x32\x0e.sdpose.v1.Box\x12\r\n\x05score\x18\x02 \x01(\x02\x12\x0f\n\x02id\x18\x03 \x01(\x04H\x00\x88\x01\x01\x12&\n\tkeypoints\x18\x04 \x03(\x0b\x32\x13.sdpose.v1.KeypointB\x05\n\x03_id\"*\n\tImageSize\x12\r\n\x05width\x18\x01 \x01(\r\x12\x0e\n\x06height\x18\x02 \x01(\r\"L\n\x06Models\x12\x0f\n\x07student\x18\x01 \x01(\t\x12\x10\n\x08\x64\x65tector\x18\x02 \x01(\t\x12\x0f\n\x07\x62\x61\x63kend\x18\x03 \x01(\t\x12\x0e\n\x06\x64\x65vice\x18\x04 \x01(\t\"\x8b\x02\n\x14\x45stimatePoseResponse\x12!\n\x06people\x18\x01 \x03(\x0b\x32\x11.sdpose.v1.Person\x12#\n\x05image\x18\x02 \x01(\x0b\x32\x14.sdpose.v1.ImageSize\x12\x42\n\ntimings_ms\x18\x03 \x03(\x0b\x32..sdpose.v1.EstimatePoseResponse.TimingsMsEntry\x12!\n\x06models\x18\x04 \x01(\x0b\x32\x11.sdpose.v1.Models\x12\x12\n\nrequest_id\x18\x05 \x01(\t\x1a\x30\n\x0eTimingsMsEntry\x12\x0b\n\x03key\x18\x01 \x01(\t\x12\r\n\x05value\x18\x02 \x01(\x02:\x02\x38\x01\"\xfe\x01\n\x0cStreamConfig\x12\'\n\x07options\x18\x01 \x01(\x0b\x32\x16.sdpose.v1.PoseOptions\x12\x15\n\x08tracking\x18\x02 \x01(\x08H\x00\x88\x01\x01\x12\x16\n\tsmoothing\x18\x03 \x01(\x08H\x01\x88\x01\x01\x12\x19\n\x0c\x64\x65tect_every\x18\x04 \x01(\rH\x02\x88\x01\x01\x12#\n\x04\x64rop\x18\x05 \x01(\x0e\x32\x15.sdpose.v1.DropPolicy\x12\x19\n\x0cresume_token\x18\x06 \x01(\tH\x03\x88\x01\x01\x42\x0b\n\t_trackingB\x0c\n\n_smoothingB\x0f\n\r_detect_everyB\x0f\n\r_resume_token\"\xb6\x01\n\x11StreamPoseRequest\x12\r\n\x05image\x18\x01 \x01(\x0c\x12\x15\n\x08sequence\x18\x02 \x01(\x04H\x00\x88\x01\x01\x12\x16\n\ttimestamp\x18\x03 \x01(\x01H\x01\x88\x01\x01\x12\'\n\x06\x63onfig\x18\x04 \x01(\x0b\x32\x17.sdpose.v1.StreamConfig\x12\x1f\n\x05\x62oxes\x18\x05 \x01(\x0b\x32\x10.sdpose.v1.BoxesB\x0b\n\t_sequenceB\x0c\n\n_timestamp\":\n\nFrameError\x12\x0c\n\x04\x63ode\x18\x01 \x01(\t\x12\x0f\n\x07message\x18\x02 \x01(\t\x12\r\n\x05\x66ield\x18\x03 \x01(\t\"\xef\x01\n\x12StreamPoseResponse\x12\x10\n\x08sequence\x18\x01 \x01(\x04\x12\x16\n\ttimestamp\x18\x02 \x01(\x01H\x01\x88\x01\x01\x12\x0f\n\x07\x64ropped\x18\x03 \x01(\x04\x12\x31\n\x06result\x18\x04 \x01(\x0b\x32\x1f.sdpose.v1.EstimatePoseResponseH\x00\x12&\n\x05\x65rror\x18\x05 \x01(\x0b\x32\x15.sdpose.v1.FrameErrorH\x00\x12\x19\n\x0cresume_token\x18\x06 \x01(\tH\x02\x88\x01\x01\x42\t\n\x07outcomeB\x0c\n\n_timestampB\x0f\n\r_resume_token\"\"\n\x12WatchCameraRequest\x12\x0c\n\x04name\x18\x01 \x01(\t\"\x82\x02\n\x0c\x43\x61meraStatus\x12\x0c\n\x04name\x18\x01 \x01(\t\x12\x0f\n\x07\x61\x64\x64ress\x18\x02 \x01(\t\x12%\n\x05state\x18\x03 \x01(\x0e\x32\x16.sdpose.v1.CameraState\x12\x14\n\x07problem\x18\x04 \x01(\tH\x00\x88\x01\x01\x12#\n\x05image\x18\x05 \x01(\x0b\x32\x14.sdpose.v1.ImageSize\x12\x0e\n\x06\x66rames\x18\x06 \x01(\x04\x12\x0e\n\x06\x65rrors\x18\x07 \x01(\x04\x12\x0f\n\x07\x64ropped\x18\x08 \x01(\x04\x12\x12\n\nreconnects\x18\t \x01(\x04\x12\x0e\n\x06people\x18\n \x01(\r\x12\x10\n\x08watchers\x18\x0b \x01(\rB\n\n\x08_problem\"y\n\x13WatchCameraResponse\x12)\n\x06status\x18\x01 \x01(\x0b\x32\x17.sdpose.v1.CameraStatusH\x00\x12.\n\x05\x66rame\x18\x02 \x01(\x0b\x32\x1d.sdpose.v1.StreamPoseResponseH\x00\x42\x07\n\x05\x65vent*^\n\x08Priority\x12\x18\n\x14PRIORITY_UNSPECIFIED\x10\x00\x12\x11\n\rPRIORITY_HIGH\x10\x01\x12\x13\n\x0fPRIORITY_NORMAL\x10\x02\x12\x10\n\x0cPRIORITY_LOW\x10\x03*W\n\nDropPolicy\x12\x1b\n\x17\x44ROP_POLICY_UNSPECIFIED\x10\x00\x12\x16\n\x12\x44ROP_POLICY_LATEST\x10\x01\x12\x14\n\x10\x44ROP_POLICY_NONE\x10\x02*\x90\x01\n\x0b\x43\x61meraState\x12\x1c\n\x18\x43\x41MERA_STATE_UNSPECIFIED\x10\x00\x12\x1b\n\x17\x43\x41MERA_STATE_CONNECTING\x10\x01\x12\x15\n\x11\x43\x41MERA_STATE_LIVE\x10\x02\x12\x17\n\x13\x43\x41MERA_STATE_BROKEN\x10\x03\x12\x16\n\x12\x43\x41MERA_STATE_ENDED\x10\x04\x32\xfd\x01\n\x0bPoseService\x12O\n\x0c\x45stimatePose\x12\x1e.sdpose.v1.EstimatePoseRequest\x1a\x1f.sdpose.v1.EstimatePoseResponse\x12M\n\nStreamPose\x12\x1c.sdpose.v1.StreamPoseRequest\x1a\x1d.sdpose.v1.StreamPoseResponse(\x01\x30\x01\x12N\n\x0bWatchCamera\x12\x1d.sdpose.v1.WatchCameraRequest\x1a\x1e.sdpose.v1.WatchCameraResponse0\x01\x62\x06proto3')
+DESCRIPTOR = _descriptor_pool.Default().AddSerializedFile(b'\n\x1bsdpose_client/v1/pose.proto\x12\tsdpose.v1\":\n\x03\x42ox\x12\t\n\x01x\x18\x01 \x01(\x02\x12\t\n\x01y\x18\x02 \x01(\x02\x12\r\n\x05width\x18\x03 \x01(\x02\x12\x0e\n\x06height\x18\x04 \x01(\x02\"\x91\x02\n\x0bPoseOptions\x12\x17\n\nmax_people\x18\x01 \x01(\rH\x00\x88\x01\x01\x12\x16\n\tmin_score\x18\x02 \x01(\x02H\x01\x88\x01\x01\x12\x1f\n\x12min_keypoint_score\x18\x03 \x01(\x02H\x02\x88\x01\x01\x12\x13\n\x06\x63ycles\x18\x04 \x01(\rH\x03\x88\x01\x01\x12\x11\n\tflip_test\x18\x05 \x01(\x08\x12%\n\x08priority\x18\x06 \x01(\x0e\x32\x13.sdpose.v1.Priority\x12\x15\n\x08suppress\x18\x07 \x01(\x08H\x04\x88\x01\x01\x42\r\n\x0b_max_peopleB\x0c\n\n_min_scoreB\x15\n\x13_min_keypoint_scoreB\t\n\x07_cyclesB\x0b\n\t_suppress\"&\n\x05\x42oxes\x12\x1d\n\x05\x62oxes\x18\x01 \x03(\x0b\x32\x0e.sdpose.v1.Box\"n\n\x13\x45stimatePoseRequest\x12\r\n\x05image\x18\x01 \x01(\x0c\x12\'\n\x07options\x18\x02 \x01(\x0b\x32\x16.sdpose.v1.PoseOptions\x12\x1f\n\x05\x62oxes\x18\x03 \x01(\x0b\x32\x10.sdpose.v1.Boxes\"e\n\x08Keypoint\x12\x0c\n\x04name\x18\x01 \x01(\t\x12\t\n\x01x\x18\x02 \x01(\x02\x12\t\n\x01y\x18\x03 \x01(\x02\x12\r\n\x05score\x18\x04 \x01(\x02\x12\x17\n\nvisibility\x18\x05 \x01(\x02H\x00\x88\x01\x01\x42\r\n\x0b_visibility\"t\n\x06Person\x12\x1b\n\x03\x62ox\x18\x01 \x01(\x0b\x32\x0e.sdpose.v1.Box\x12\r\n\x05score\x18\x02 \x01(\x02\x12\x0f\n\x02id\x18\x03 \x01(\x04H\x00\x88\x01\x01\x12&\n\tkeypoints\x18\x04 \x03(\x0b\x32\x13.sdpose.v1.KeypointB\x05\n\x03_id\"*\n\tImageSize\x12\r\n\x05width\x18\x01 \x01(\r\x12\x0e\n\x06height\x18\x02 \x01(\r\"L\n\x06Models\x12\x0f\n\x07student\x18\x01 \x01(\t\x12\x10\n\x08\x64\x65tector\x18\x02 \x01(\t\x12\x0f\n\x07\x62\x61\x63kend\x18\x03 \x01(\t\x12\x0e\n\x06\x64\x65vice\x18\x04 \x01(\t\"\x8b\x02\n\x14\x45stimatePoseResponse\x12!\n\x06people\x18\x01 \x03(\x0b\x32\x11.sdpose.v1.Person\x12#\n\x05image\x18\x02 \x01(\x0b\x32\x14.sdpose.v1.ImageSize\x12\x42\n\ntimings_ms\x18\x03 \x03(\x0b\x32..sdpose.v1.EstimatePoseResponse.TimingsMsEntry\x12!\n\x06models\x18\x04 \x01(\x0b\x32\x11.sdpose.v1.Models\x12\x12\n\nrequest_id\x18\x05 \x01(\t\x1a\x30\n\x0eTimingsMsEntry\x12\x0b\n\x03key\x18\x01 \x01(\t\x12\r\n\x05value\x18\x02 \x01(\x02:\x02\x38\x01\"\xfe\x01\n\x0cStreamConfig\x12\'\n\x07options\x18\x01 \x01(\x0b\x32\x16.sdpose.v1.PoseOptions\x12\x15\n\x08tracking\x18\x02 \x01(\x08H\x00\x88\x01\x01\x12\x16\n\tsmoothing\x18\x03 \x01(\x08H\x01\x88\x01\x01\x12\x19\n\x0c\x64\x65tect_every\x18\x04 \x01(\rH\x02\x88\x01\x01\x12#\n\x04\x64rop\x18\x05 \x01(\x0e\x32\x15.sdpose.v1.DropPolicy\x12\x19\n\x0cresume_token\x18\x06 \x01(\tH\x03\x88\x01\x01\x42\x0b\n\t_trackingB\x0c\n\n_smoothingB\x0f\n\r_detect_everyB\x0f\n\r_resume_token\"\xb6\x01\n\x11StreamPoseRequest\x12\r\n\x05image\x18\x01 \x01(\x0c\x12\x15\n\x08sequence\x18\x02 \x01(\x04H\x00\x88\x01\x01\x12\x16\n\ttimestamp\x18\x03 \x01(\x01H\x01\x88\x01\x01\x12\'\n\x06\x63onfig\x18\x04 \x01(\x0b\x32\x17.sdpose.v1.StreamConfig\x12\x1f\n\x05\x62oxes\x18\x05 \x01(\x0b\x32\x10.sdpose.v1.BoxesB\x0b\n\t_sequenceB\x0c\n\n_timestamp\":\n\nFrameError\x12\x0c\n\x04\x63ode\x18\x01 \x01(\t\x12\x0f\n\x07message\x18\x02 \x01(\t\x12\r\n\x05\x66ield\x18\x03 \x01(\t\"\xef\x01\n\x12StreamPoseResponse\x12\x10\n\x08sequence\x18\x01 \x01(\x04\x12\x16\n\ttimestamp\x18\x02 \x01(\x01H\x01\x88\x01\x01\x12\x0f\n\x07\x64ropped\x18\x03 \x01(\x04\x12\x31\n\x06result\x18\x04 \x01(\x0b\x32\x1f.sdpose.v1.EstimatePoseResponseH\x00\x12&\n\x05\x65rror\x18\x05 \x01(\x0b\x32\x15.sdpose.v1.FrameErrorH\x00\x12\x19\n\x0cresume_token\x18\x06 \x01(\tH\x02\x88\x01\x01\x42\t\n\x07outcomeB\x0c\n\n_timestampB\x0f\n\r_resume_token\"\"\n\x12WatchCameraRequest\x12\x0c\n\x04name\x18\x01 \x01(\t\"\x82\x02\n\x0c\x43\x61meraStatus\x12\x0c\n\x04name\x18\x01 \x01(\t\x12\x0f\n\x07\x61\x64\x64ress\x18\x02 \x01(\t\x12%\n\x05state\x18\x03 \x01(\x0e\x32\x16.sdpose.v1.CameraState\x12\x14\n\x07problem\x18\x04 \x01(\tH\x00\x88\x01\x01\x12#\n\x05image\x18\x05 \x01(\x0b\x32\x14.sdpose.v1.ImageSize\x12\x0e\n\x06\x66rames\x18\x06 \x01(\x04\x12\x0e\n\x06\x65rrors\x18\x07 \x01(\x04\x12\x0f\n\x07\x64ropped\x18\x08 \x01(\x04\x12\x12\n\nreconnects\x18\t \x01(\x04\x12\x0e\n\x06people\x18\n \x01(\r\x12\x10\n\x08watchers\x18\x0b \x01(\rB\n\n\x08_problem\"y\n\x13WatchCameraResponse\x12)\n\x06status\x18\x01 \x01(\x0b\x32\x17.sdpose.v1.CameraStatusH\x00\x12.\n\x05\x66rame\x18\x02 \x01(\x0b\x32\x1d.sdpose.v1.StreamPoseResponseH\x00\x42\x07\n\x05\x65vent*^\n\x08Priority\x12\x18\n\x14PRIORITY_UNSPECIFIED\x10\x00\x12\x11\n\rPRIORITY_HIGH\x10\x01\x12\x13\n\x0fPRIORITY_NORMAL\x10\x02\x12\x10\n\x0cPRIORITY_LOW\x10\x03*W\n\nDropPolicy\x12\x1b\n\x17\x44ROP_POLICY_UNSPECIFIED\x10\x00\x12\x16\n\x12\x44ROP_POLICY_LATEST\x10\x01\x12\x14\n\x10\x44ROP_POLICY_NONE\x10\x02*\x90\x01\n\x0b\x43\x61meraState\x12\x1c\n\x18\x43\x41MERA_STATE_UNSPECIFIED\x10\x00\x12\x1b\n\x17\x43\x41MERA_STATE_CONNECTING\x10\x01\x12\x15\n\x11\x43\x41MERA_STATE_LIVE\x10\x02\x12\x17\n\x13\x43\x41MERA_STATE_BROKEN\x10\x03\x12\x16\n\x12\x43\x41MERA_STATE_ENDED\x10\x04\x32\xfd\x01\n\x0bPoseService\x12O\n\x0c\x45stimatePose\x12\x1e.sdpose.v1.EstimatePoseRequest\x1a\x1f.sdpose.v1.EstimatePoseResponse\x12M\n\nStreamPose\x12\x1c.sdpose.v1.StreamPoseRequest\x1a\x1d.sdpose.v1.StreamPoseResponse(\x01\x30\x01\x12N\n\x0bWatchCamera\x12\x1d.sdpose.v1.WatchCameraRequest\x1a\x1e.sdpose.v1.WatchCameraResponse0\x01\x62\x06proto3')
 
 _globals = globals()
 _builder.BuildMessageAndEnumDescriptors(DESCRIPTOR, _globals)
@@ -33,12 +33,12 @@ if not _descriptor._USE_C_DESCRIPTORS:
   DESCRIPTOR._loaded_options = None
   _globals['_ESTIMATEPOSERESPONSE_TIMINGSMSENTRY']._loaded_options = None
   _globals['_ESTIMATEPOSERESPONSE_TIMINGSMSENTRY']._serialized_options = b'8\001'
-  _globals['_PRIORITY']._serialized_start=2267
-  _globals['_PRIORITY']._serialized_end=2361
-  _globals['_DROPPOLICY']._serialized_start=2363
-  _globals['_DROPPOLICY']._serialized_end=2450
-  _globals['_CAMERASTATE']._serialized_start=2453
-  _globals['_CAMERASTATE']._serialized_end=2597
+  _globals['_PRIORITY']._serialized_start=2307
+  _globals['_PRIORITY']._serialized_end=2401
+  _globals['_DROPPOLICY']._serialized_start=2403
+  _globals['_DROPPOLICY']._serialized_end=2490
+  _globals['_CAMERASTATE']._serialized_start=2493
+  _globals['_CAMERASTATE']._serialized_end=2637
   _globals['_BOX']._serialized_start=42
   _globals['_BOX']._serialized_end=100
   _globals['_POSEOPTIONS']._serialized_start=103
@@ -48,31 +48,31 @@ if not _descriptor._USE_C_DESCRIPTORS:
   _globals['_ESTIMATEPOSEREQUEST']._serialized_start=418
   _globals['_ESTIMATEPOSEREQUEST']._serialized_end=528
   _globals['_KEYPOINT']._serialized_start=530
-  _globals['_KEYPOINT']._serialized_end=591
-  _globals['_PERSON']._serialized_start=593
-  _globals['_PERSON']._serialized_end=709
-  _globals['_IMAGESIZE']._serialized_start=711
-  _globals['_IMAGESIZE']._serialized_end=753
-  _globals['_MODELS']._serialized_start=755
-  _globals['_MODELS']._serialized_end=831
-  _globals['_ESTIMATEPOSERESPONSE']._serialized_start=834
-  _globals['_ESTIMATEPOSERESPONSE']._serialized_end=1101
-  _globals['_ESTIMATEPOSERESPONSE_TIMINGSMSENTRY']._serialized_start=1053
-  _globals['_ESTIMATEPOSERESPONSE_TIMINGSMSENTRY']._serialized_end=1101
-  _globals['_STREAMCONFIG']._serialized_start=1104
-  _globals['_STREAMCONFIG']._serialized_end=1358
-  _globals['_STREAMPOSEREQUEST']._serialized_start=1361
-  _globals['_STREAMPOSEREQUEST']._serialized_end=1543
-  _globals['_FRAMEERROR']._serialized_start=1545
-  _globals['_FRAMEERROR']._serialized_end=1603
-  _globals['_STREAMPOSERESPONSE']._serialized_start=1606
-  _globals['_STREAMPOSERESPONSE']._serialized_end=1845
-  _globals['_WATCHCAMERAREQUEST']._serialized_start=1847
-  _globals['_WATCHCAMERAREQUEST']._serialized_end=1881
-  _globals['_CAMERASTATUS']._serialized_start=1884
-  _globals['_CAMERASTATUS']._serialized_end=2142
-  _globals['_WATCHCAMERARESPONSE']._serialized_start=2144
-  _globals['_WATCHCAMERARESPONSE']._serialized_end=2265
-  _globals['_POSESERVICE']._serialized_start=2600
-  _globals['_POSESERVICE']._serialized_end=2853
+  _globals['_KEYPOINT']._serialized_end=631
+  _globals['_PERSON']._serialized_start=633
+  _globals['_PERSON']._serialized_end=749
+  _globals['_IMAGESIZE']._serialized_start=751
+  _globals['_IMAGESIZE']._serialized_end=793
+  _globals['_MODELS']._serialized_start=795
+  _globals['_MODELS']._serialized_end=871
+  _globals['_ESTIMATEPOSERESPONSE']._serialized_start=874
+  _globals['_ESTIMATEPOSERESPONSE']._serialized_end=1141
+  _globals['_ESTIMATEPOSERESPONSE_TIMINGSMSENTRY']._serialized_start=1093
+  _globals['_ESTIMATEPOSERESPONSE_TIMINGSMSENTRY']._serialized_end=1141
+  _globals['_STREAMCONFIG']._serialized_start=1144
+  _globals['_STREAMCONFIG']._serialized_end=1398
+  _globals['_STREAMPOSEREQUEST']._serialized_start=1401
+  _globals['_STREAMPOSEREQUEST']._serialized_end=1583
+  _globals['_FRAMEERROR']._serialized_start=1585
+  _globals['_FRAMEERROR']._serialized_end=1643
+  _globals['_STREAMPOSERESPONSE']._serialized_start=1646
+  _globals['_STREAMPOSERESPONSE']._serialized_end=1885
+  _globals['_WATCHCAMERAREQUEST']._serialized_start=1887
+  _globals['_WATCHCAMERAREQUEST']._serialized_end=1921
+  _globals['_CAMERASTATUS']._serialized_start=1924
+  _globals['_CAMERASTATUS']._serialized_end=2182
+  _globals['_WATCHCAMERARESPONSE']._serialized_start=2184
+  _globals['_WATCHCAMERARESPONSE']._serialized_end=2305
+  _globals['_POSESERVICE']._serialized_start=2640
+  _globals['_POSESERVICE']._serialized_end=2893
 # @@protoc_insertion_point(module_scope)

@@ -87,16 +87,18 @@ class EstimatePoseRequest(_message.Message):
     def __init__(self, image: _Optional[bytes] = ..., options: _Optional[_Union[PoseOptions, _Mapping]] = ..., boxes: _Optional[_Union[Boxes, _Mapping]] = ...) -> None: ...
 
 class Keypoint(_message.Message):
-    __slots__ = ("name", "x", "y", "score")
+    __slots__ = ("name", "x", "y", "score", "visibility")
     NAME_FIELD_NUMBER: _ClassVar[int]
     X_FIELD_NUMBER: _ClassVar[int]
     Y_FIELD_NUMBER: _ClassVar[int]
     SCORE_FIELD_NUMBER: _ClassVar[int]
+    VISIBILITY_FIELD_NUMBER: _ClassVar[int]
     name: str
     x: float
     y: float
     score: float
-    def __init__(self, name: _Optional[str] = ..., x: _Optional[float] = ..., y: _Optional[float] = ..., score: _Optional[float] = ...) -> None: ...
+    visibility: float
+    def __init__(self, name: _Optional[str] = ..., x: _Optional[float] = ..., y: _Optional[float] = ..., score: _Optional[float] = ..., visibility: _Optional[float] = ...) -> None: ...
 
 class Person(_message.Message):
     __slots__ = ("box", "score", "id", "keypoints")

@@ -14,16 +14,11 @@ from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any, Final
 
-import numpy as np
-
+from sdpose_core.io.exchange import coco_annotations
 from sdpose_core.io.people import (
     BOX_FIELDS,
     JOINT_FIELDS,
     JOINT_VALUES,
-    PIXEL_DIGITS,
-    SCORE_DIGITS,
-    box_values,
-    ids_of,
     poses_from,
     rounded,
 )
@@ -32,8 +27,7 @@ from sdpose_core.skeleton import Skeleton
 from sdpose_core.skeleton.files import skeleton_of_category
 from sdpose_core.types import Poses
 
-_VISIBLE: Final = 2
-_UNLABELLED: Final = 0
+_NEEDED: Final = {"score", *(v.attribute for v in JOINT_VALUES if not v.optional)}
 
 
 class Coco(TextWriter):
@@ -72,38 +66,13 @@ class Coco(TextWriter):
                 "time_s": rounded(record.time_s or 0.0, 4),
             }
         self._images.append(image)
-        poses = record.poses
-        flags = self._flags(record)
-        for index, (box, one) in enumerate(zip(box_values(poses), ids_of(poses), strict=True)):
-            bbox = rounded(box, PIXEL_DIGITS)
-            marked = zip(rounded(poses.keypoints[index], PIXEL_DIGITS), flags[index], strict=True)
-            self._annotations.append(
-                {
-                    "id": len(self._annotations) + 1,
-                    "image_id": position,
-                    "category_id": 1,
-                    "bbox": bbox,
-                    "area": rounded(bbox[2] * bbox[3], PIXEL_DIGITS),
-                    "iscrowd": 0,
-                    "num_keypoints": int(np.count_nonzero(flags[index])),
-                    "keypoints": [number for (x, y), v in marked for number in (x, y, int(v))],
-                    **{
-                        value.attribute: rounded(
-                            getattr(poses, value.attribute)[index], value.digits
-                        )
-                        for value in JOINT_VALUES
-                    },
-                    "score": rounded(poses.scores[index], SCORE_DIGITS),
-                    **({"track_id": one} if one else {}),
-                }
-            )
-
-    def _flags(self, record: Record) -> Any:
-        """v of each joint, ``(N, K)``; the image ends at the centres of its outermost pixels."""
-        x, y = np.moveaxis(record.poses.keypoints, 2, 0)
-        inside = (x >= 0) & (y >= 0) & (x <= record.width - 1) & (y <= record.height - 1)
-        seen = inside & (record.poses.keypoint_scores >= self._minimum)
-        return np.where(seen, _VISIBLE, _UNLABELLED)
+        self._annotations += coco_annotations(
+            record.poses,
+            position,
+            len(self._annotations) + 1,
+            min_keypoint_score=self._minimum,
+            size=(record.width, record.height),
+        )
 
     def _number_images(self) -> None:
         """Names that are numbers first, whatever the order: no other gets theirs."""
@@ -156,7 +125,10 @@ def read_results(path: Path) -> Results:
         videos = {video["id"]: str(video["name"]) for video in document.get("videos", ())}
         people = defaultdict(list)
         for annotation in document["annotations"]:
-            if missing := {"score", *(v.attribute for v in JOINT_VALUES)} - annotation.keys():
+            if (
+                missing := {"score", *(v.attribute for v in JOINT_VALUES if not v.optional)}
+                - annotation.keys()
+            ):
                 raise ResultsError(
                     f"{path}: annotation {annotation['id']} has no {min(missing)}: expected a file "
                     "that sdpose predict wrote"
@@ -198,8 +170,9 @@ def _poses(annotations: list[dict[str, Any]], skeleton: Skeleton) -> Poses:
     people = []
     for one in annotations:
         values = [one["keypoints"][0::3], one["keypoints"][1::3]]
-        values += [one[value.attribute] for value in JOINT_VALUES]
-        joints = [dict(zip(JOINT_FIELDS, row, strict=True)) for row in zip(*values, strict=True)]
+        # Optional ones are last, so what is there are the first fields.
+        values += [one[v.attribute] for v in JOINT_VALUES if v.attribute in one]
+        joints = [dict(zip(JOINT_FIELDS, row, strict=False)) for row in zip(*values, strict=True)]
         people.append(
             {
                 "id": one.get("track_id"),

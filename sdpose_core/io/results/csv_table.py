@@ -60,7 +60,9 @@ class Csv(TextWriter):
                 strict=True,
             )
         ):
-            values = [value for joint in joints for value in joint]
+            values: list[Any] = []
+            for joint in joints:
+                values += [*joint, *[""] * (len(JOINT_FIELDS) - len(joint))]
             self._row([*image, index, *box, score, one or "", *values])
 
 

@@ -12,7 +12,8 @@ One row is an image, a frame of a video, or a source that failed:
 ``height``  of the image, pixels; null in a row that is an error
 ``people``  of each ``id`` over time (null without tracking), ``score``, ``box`` (``x`` and ``y`` of
             its top left corner, ``width``, ``height``; pixels) and ``keypoints`` (``x``, ``y``,
-            ``score``) in the order that the metadata names; null in a row that is an error
+            ``score``, ``visibility``, null if the student has no score head) in the order that the
+            metadata names; null in a row that is an error
 ``error``   why there are no results of the source, or not all frames of a video; else null
 ==========  =====================================================================================
 
@@ -43,7 +44,7 @@ from sdpose_core.io.sources import Source
 from sdpose_core.skeleton import COCO17, Skeleton
 from sdpose_core.skeleton.files import skeleton_of_names
 
-SCHEMA_VERSION: Final = 2
+SCHEMA_VERSION: Final = 3
 _VERSION: Final = str(SCHEMA_VERSION).encode()
 
 _VERSION_KEY: Final = b"sdpose.schema_version"
@@ -199,7 +200,7 @@ def _row(record: Record) -> dict[str, Any]:
             "id": one or None,
             "score": score,
             "box": dict(zip(BOX_FIELDS, box, strict=True)),
-            "keypoints": [dict(zip(JOINT_FIELDS, values, strict=True)) for values in joints],
+            "keypoints": [dict(zip(JOINT_FIELDS, values, strict=False)) for values in joints],
         }
         for one, score, box, joints in zip(
             ids_of(poses),

@@ -1,4 +1,4 @@
-"""Keypoint scores from all heatmap peaks and positions of a person together."""
+"""Keypoint scores and visibility from all heatmap peaks and positions of a person together."""
 
 from __future__ import annotations
 
@@ -58,11 +58,14 @@ class ScoreHead(nn.Module):
         values = self.layers((self.features(points, peaks) - self.mean) / self.scale)
         return values[:, : self.keypoints], values[:, self.keypoints :]
 
-    def forward(self, points: Tensor, peaks: Tensor) -> Tensor:
-        """Scores ``(N, K)``: the probability that a joint is present times that it is placed
-        correctly.
+    def forward(self, points: Tensor, peaks: Tensor) -> tuple[Tensor, Tensor]:
+        """Scores and visibility of joints, each ``(N, K)``.
 
-        Arguments as for ``logits``. A map without a peak scores 0.
+        The visibility is the probability that a joint is present: that an annotator would label it
+        in COCO's sense, as visible or as hidden but placeable. The score is that times the
+        probability that it is placed correctly. Arguments as for ``logits``. In a map without a
+        peak both are 0.
         """
-        there, right = self.logits(points, peaks)
-        return F.sigmoid(there) * F.sigmoid(right) * (peaks > 0)
+        there, right = (F.sigmoid(values) for values in self.logits(points, peaks))
+        found = peaks > 0
+        return there * right * found, there * found

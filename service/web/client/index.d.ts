@@ -6,8 +6,11 @@ export type ImageFile = Blob | ArrayBuffer | ArrayBufferView;
 /** x and y are the top left corner. */
 export interface Box { x: number; y: number; width: number; height: number }
 
-/** A named place on the body, with a score from 0 to 1. */
-export interface Keypoint { name: string; x: number; y: number; score: number }
+/**
+ * A named place on the body, with a score from 0 to 1. `visibility` is the probability that an annotator would label
+ * it, as visible or as hidden but placeable; absent if the student has no score head.
+ */
+export interface Keypoint { name: string; x: number; y: number; score: number; visibility?: number }
 
 /** `id` says who it is over time; in streams only. */
 export interface Person { box: Box; score: number; id?: number; keypoints: Keypoint[] }
