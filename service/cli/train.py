@@ -124,6 +124,7 @@ def train(
     from sdpose_core.files.outputs import check_outputs, only_run
     from sdpose_core.train.loop.hardware import is_first_process
     from sdpose_core.train.loop.state import STATE_NAME, run_files
+    from sdpose_core.train.tuning.tune import own_files
 
     try:
         _check_together(labels, images, shards, config, skeleton, all_layers, resume)
@@ -160,7 +161,8 @@ def train(
     with ExitStack() as held:
         if is_first_process():  # the others are of the same run
             if not resume:
-                check_outputs(run_files(folder), _inputs(config, labels, settings))
+                files = [*run_files(folder), *(own_files(folder) if own else ())]
+                check_outputs(files, _inputs(config, labels, settings))
             held.enter_context(only_run(folder, folder=True))
         if not resume and (folder / STATE_NAME).exists():
             raise typer.BadParameter(f"{folder} holds a run: --resume it or give another --run")

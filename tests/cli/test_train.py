@@ -324,6 +324,11 @@ def test_a_run_on_labels_stops_goes_on_and_reports(tmp_path: Path) -> None:
     ended = sdpose("train", "--resume", "--run", run)
     assert "held-out people of 1 images, given boxes: AP" in ended.replace("\n", " ")
     assert f"sdpose serve --student {run}/best.safetensors" in ended
+    before = (run / "train.json").read_bytes()
+    words[1:5] = [run / "train.json", images, "--run", run]
+    refused = CliRunner().invoke(app, [str(word) for word in words])
+    assert "results would replace this input" in str(refused.exception)
+    assert (run / "train.json").read_bytes() == before
     held = sdpose("evaluate", run / "held-out.json", images, "--no-flip", "--bootstrap", 0)
     assert "1 images, 2 people" in held
 

@@ -44,14 +44,15 @@ def _with_head_rate(
 ) -> list[dict[str, Any]]:
     """Each group in two, the backbone's parameters and the others, whose rate has a factor.
 
-    A backbone's own heatmaps count to the others.
+    Without a transformer the layer that makes the backbone's heatmaps is the only other one.
     """
     if factor == 1:
         return groups
+    student = objective.student
     backbone = {
         id(parameter)
-        for name, parameter in objective.student.backbone.named_parameters()
-        if not name.startswith("final.")
+        for name, parameter in student.backbone.named_parameters()
+        if student.config.train_cycles > 0 or not name.startswith("final.")
     }
     parts = []
     for group in groups:

@@ -58,8 +58,8 @@ class OptimiserConfig:
     """``clip``: maximum gradient norm, 0 = none. ``ema``: decay of the averaged weights, 0 = none.
 
     The decay of an average grows with the steps taken, min(ema, (1 + n) / (10 + n)).
-    ``head_rate``: the rate of all behind the backbone's features, in units of the stage's; for
-    random weights behind a trained backbone.
+    ``head_rate``: the rate of everything except the backbone, in units of the stage's; for random
+    weights behind a trained backbone. Without a transformer that is the layer of the heatmaps.
     ``start_share``: so far the students that are scored and kept lie on the way back to the start,
     but for the weights of ``new_keypoints``.
     """

@@ -82,6 +82,7 @@ PRESETS: Final[dict[str, TrainConfig]] = {
         start="sdpose-lite",
         backbone_start=None,
         data=replace(_LITE.data, workers=1, on_device=False),
+        optimiser=replace(_LITE.optimiser, head_rate=1.0),
         stages=(StageConfig(batch=32, minutes=60, rate=5e-5, warmup_steps=200, hold=0.25),),
         accelerator="cpu",
         evaluate_minutes=10.0,

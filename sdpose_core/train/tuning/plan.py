@@ -29,7 +29,7 @@ HELD_OUT: Final = (0.2, 300)
 PASSES: Final = 60
 """How often each person is shown, if that takes less than ``MINUTES``."""
 MINUTES: Final = 20.0
-PEOPLE_A_MINUTE: Final = 1000
+PEOPLE_A_MINUTE: Final = 1500
 """Speed of training on two cores, for the length of a run."""
 KEPT_MEMORY: Final = (0.25, 4 * 2**30)
 """Share of the free memory for kept views, and bytes at most."""

@@ -21,6 +21,12 @@ SURVEY: Final = "labels.txt"
 """Name of the file that lists what labels hold; only runs on a user's labels have it."""
 
 
+def own_files(folder: Path) -> list[Path]:
+    """Files that a run on labels writes into its folder beside ``state.run_files``."""
+    names = (SURVEY, "train.json", "held-out.json", "start.safetensors", "report.md", "worst.jpg")
+    return [folder / name for name in names]
+
+
 def begin(
     given: Path,
     images: Path | None,
