@@ -176,7 +176,9 @@ def answer_of(value: Mapping[str, Any]) -> PoseAnswer:
             _box_of(person["box"]),
             person["score"],
             tuple(
-                Keypoint(point["name"], point["x"], point["y"], point["score"])
+                Keypoint(
+                    point["name"], point["x"], point["y"], point["score"], point.get("visibility")
+                )
                 for point in person["keypoints"]
             ),
             person.get("id"),
