@@ -36,6 +36,8 @@ KEPT_MEMORY: Final = (0.25, 4 * 2**30)
 VIEWS: Final = 8
 """Kept views of each person."""
 RATE: Final = 3e-4
+WHOLE_RATE: Final = 1e-4
+"""Learning rates of the last stage alone, and of all layers: the early ones bear less."""
 START_SHARE: Final = 0.3
 """How far the students that are kept lie on the way back to the start."""
 AUGMENT: Final = AugmentConfig(
@@ -97,7 +99,7 @@ def recipe(
         batch=batch,
         epochs=float(PASSES) if minutes is None and short else None,
         minutes=minutes or (None if short else MINUTES),
-        rate=RATE,
+        rate=WHOLE_RATE if whole else RATE,
         warmup_steps=20,
         hold=0.25,
     )
