@@ -11,7 +11,6 @@ import numpy as np
 import psutil
 import torch
 
-from sdpose_core.data.augment import AugmentConfig
 from sdpose_core.model import Student
 from sdpose_core.train.loop.hardware import device_kind
 from sdpose_core.train.recipe.config import (
@@ -21,6 +20,7 @@ from sdpose_core.train.recipe.config import (
     StageConfig,
     TrainConfig,
 )
+from sdpose_core.train.recipe.presets import MILD_VIEWS
 from sdpose_core.train.tuning.labels import Labels
 from sdpose_core.train.tuning.survey import Survey
 
@@ -40,16 +40,6 @@ WHOLE_RATE: Final = 1e-4
 """Learning rates of the last stage alone, and of all layers: the early ones bear less."""
 START_SHARE: Final = 0.3
 """How far the students that are kept lie on the way back to the start."""
-AUGMENT: Final = AugmentConfig(
-    shift_probability=0.6,
-    shift=0.08,
-    half_body_probability=0.1,
-    scale_factor=0.25,
-    rotation=25.0,
-    rotation_probability=0.4,
-    colour=0.15,
-)
-"""Mild: with harder views a student that is already trained becomes worse."""
 
 
 def hold_out(labels: Labels, found: Survey, seed: int = 0) -> tuple[set[int], set[int]]:
@@ -67,10 +57,10 @@ def hold_out(labels: Labels, found: Survey, seed: int = 0) -> tuple[set[int], se
             "to train on and one to score on"
         )
     share, most = HELD_OUT
-    most_people = min(share * found.total, most)
+    people = min(share * found.total, most)
     held: set[int] = set()
     for number in np.random.default_rng(seed).permutation(len(found.images))[:-1]:
-        if sum(found.people[one] for one in held) >= max(1, most_people):
+        if sum(found.people[one] for one in held) >= max(1, people):
             break
         held.add(found.images[number])
     return set(found.images) - held, held
@@ -115,7 +105,7 @@ def recipe(
             dev_images=str(images),
             workers=min(8, os.cpu_count() or 1) if gpu else 1,
             kept_views=0 if whole else _views(people, student),
-            augment=AUGMENT,
+            augment=MILD_VIEWS,
         ),
         loss=LossConfig(tokens=0.0),
         optimiser=OptimiserConfig(
