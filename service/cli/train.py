@@ -43,7 +43,7 @@ def train(
         typer.Option(
             "--config",
             "--preset",
-            help="A recipe: a TOML file, or the name of a preset; lite-cpu for shards.",
+            help="A recipe: a TOML file, or the name of a preset; lite for shards.",
         ),
     ] = None,
     run: Annotated[Path | None, typer.Option(help="Run folder; runs/<name> if not given.")] = None,
@@ -139,7 +139,7 @@ def train(
         if own:
             why = "belongs to a recipe: give --config, or leave it out"
             reject_typed(context, _OF_RECIPES, why)
-        begun = None if own else _resumed(run) if resume else _named(config or "lite-cpu")
+        begun = None if own else _resumed(run) if resume else _named(config or "lite")
         data = {
             "shards": tuple(shards or ()) if shards or labels is not None else None,
             "coco_annotations": str(labels) if labels is not None else None,

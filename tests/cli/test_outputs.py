@@ -45,7 +45,7 @@ def inputs(tmp_path: Path) -> Path:
         shutil.copy(trained_path("sdpose-lite"), folder / name)
     for name in ("best.safetensors", "person.safetensors"):
         os.link(folder / "net.safetensors", folder / name)
-    (folder / "config.json").write_text('preset = "lite-cpu"\n')
+    (folder / "config.json").write_text('preset = "lite"\n')
     (folder / "data.yaml").write_text("names: [person]\n")
     return folder
 

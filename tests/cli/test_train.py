@@ -55,7 +55,7 @@ def shallow(tmp_path: Path) -> Path:
 
 def test_a_preset_may_be_called_so(tmp_path: Path) -> None:
     for option in ("--config", "--preset"):
-        refused = CliRunner().invoke(app, ["train", option, "lite-gpu", "--run", str(tmp_path)])
+        refused = CliRunner().invoke(app, ["train", option, "lite", "--run", str(tmp_path)])
         assert refused.exit_code == 2
         assert '"student": "sdpose-lite"' in refused.output
         assert "no training data" in refused.output
@@ -349,11 +349,11 @@ def test_a_recipe_on_a_coco_set(tmp_path: Path, shallow: Path) -> None:
         (["train", "--config", "paper-x"], "paper-x: neither a file nor a preset; presets are"),
         (["train", "b.json", "--shards", "a"], "b.json and --shards: give one of them"),
         (["train", "b.json", "images", "--resume", "--run", "r"], "b.json cannot go with --resume"),
-        (["train", "b.json", "--config", "lite-cpu"], "a recipe needs the folder of its images"),
+        (["train", "b.json", "--config", "lite"], "a recipe needs the folder of its images"),
         (["train", "--all-layers"], "--all-layers needs labels to train on, and no --config"),
         (["train", "b.json", "--nodes", "2"], "--nodes belongs to a recipe"),
         (["train", "b.json", "images"], "b.json: no such file; expected a COCO file"),
-        (["train", "--resume", "--run", "r", "--config", "lite-cpu"], "--config cannot go with"),
+        (["train", "--resume", "--run", "r", "--config", "lite"], "--config cannot go with"),
         (["train", "--resume", "--run", "r", "--backbone-start", "b"], "--backbone-start cannot"),
         (["train", "--resume"], "--resume needs --run"),
         (["train", "--ray-address", "a:1"], "--ray-address needs --ray-workers"),

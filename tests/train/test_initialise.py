@@ -40,7 +40,7 @@ def test_published_weights_are_drawn_as_the_papers_code_draws_them() -> None:
 def test_only_paper_recipes_draw_so() -> None:
     assert preset_config("paper-b").init == "published"
     assert preset_config("paper-b").evaluate_epochs == 10
-    assert preset_config("lite-gpu").init == "compact"
+    assert preset_config("lite").init == "compact"
     torch.manual_seed(0)
     student, said = first_student(TrainConfig(init="published"))
     assert float(student.backbone.conv1.weight.detach().std()) < 0.002

@@ -83,7 +83,7 @@ def test_mistakes_are_named(tmp_path: Path, text: str, named: str) -> None:
 
 def test_minutes_shape_a_recipe() -> None:
     stages = (StageConfig(minutes=5), StageConfig(minutes=20))
-    config = within_minutes(replace(preset_config("lite-cpu"), stages=stages), 50)
+    config = within_minutes(replace(preset_config("lite"), stages=stages), 50)
     assert [s.minutes for s in config.stages] == [10, 40]
     paper = within_minutes(preset_config("paper-t"), 30)
     assert [(s.epochs, s.minutes) for s in paper.stages] == [(None, 30)]

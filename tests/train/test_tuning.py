@@ -31,7 +31,7 @@ from tests.train.test_other_skeletons import BODY, body_folder
 
 
 def kept_config(views: int = 6) -> TrainConfig:
-    config = preset_config("lite-cpu")
+    config = preset_config("lite")
     data = replace(config.data, kept_views=views, workers=0)
     return replace(config, data=data, start="sdpose-lite", precision="32-true", devices=1)
 
@@ -93,7 +93,7 @@ def test_keypoints_without_a_label_learn_the_answer_of_the_start() -> None:
     student, start = load_student("sdpose-lite"), load_student("sdpose-lite")
     with torch.no_grad():
         student.backbone.final.bias += 0.1  # type: ignore[operator]
-    config = preset_config("lite-cpu").loss
+    config = preset_config("lite").loss
     images = torch.rand(2, 3, 256, 192) * 255
     target, weights = torch.zeros(2, 17, 64, 48), torch.zeros(2, 17)
     assert Objective(student, config)(images, target, weights)["heatmap_0"] == 0

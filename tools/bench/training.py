@@ -45,7 +45,7 @@ def measure(trainer: Trainer, seconds: float) -> dict[str, float]:
 
 def main(
     shards: Annotated[list[str], typer.Option(help="Shards; may be repeated.")],
-    config: Annotated[str, typer.Option(help="Recipe.")] = "lite-cpu",
+    config: Annotated[str, typer.Option(help="Recipe.")] = "lite",
     seconds: Annotated[float, typer.Option(help="Length of one measurement.")] = 20.0,
 ) -> None:
     """Whether the loader keeps up with the device; the run's folder is a temporary one."""

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-from dataclasses import replace
 from typing import Final
 
 from sdpose_core.data.augment import AugmentConfig
@@ -44,51 +43,27 @@ MILD_VIEWS: Final = AugmentConfig(
 )
 """For a student that is already trained: with harder views it becomes worse."""
 
-_LITE = TrainConfig(
-    name="lite-gpu",
-    student="sdpose-lite",
-    backbone_start="sdpose-lite",
-    data=DataConfig(
-        workers=8,
-        on_device=True,
-        augment=MILD_VIEWS,
-    ),
-    loss=LossConfig(tokens=0.0),
-    # The mean over a map's pixels makes gradients small: 0.01 corresponds to 2 for a loss in units
-    # of a Gaussian's energy.
-    optimiser=OptimiserConfig(
-        name="adamw", betas=(0.9, 0.98), weight_decay=0.02, clip=0.01, ema=0.998, head_rate=10.0
-    ),
-    # 4e-4 made it worse: AP 0.723 at the start, 0.652 after two minutes, 0.688 when the rate had
-    # fallen (development set, 357 thousand crops seen). The backbone is already trained, the
-    # transformer behind it is not and uses ten times the rate.
-    stages=(StageConfig(batch=256, minutes=14, rate=5e-5, warmup_steps=200, hold=0.25),),
-    accelerator="gpu",
-    devices=1,
-    evaluate_minutes=1.0,
-    checkpoint_minutes=1.0,
-)
-
 PRESETS: Final[dict[str, TrainConfig]] = {
     "paper-t": _paper("sdpose-t", 64),
     "paper-s-v1": _paper("sdpose-s-v1", 64),
     "paper-s-v2": _paper("sdpose-s-v2", 24),
     "paper-b": _paper("sdpose-b", 32),
-    # A quarter of an hour of one modern GPU: fine-tunes the published Lite-HRNet and a transformer
-    # that corrects it (1,435 crops/s on one H200).
-    "lite-gpu": _LITE,
-    # A few cores: the same for the network that ships, which has no transformer.
-    "lite-cpu": replace(
-        _LITE,
-        name="lite-cpu",
+    # The student that ships, from its own weights, whatever the device.
+    "lite": TrainConfig(
+        name="lite",
+        student="sdpose-lite",
         start="sdpose-lite",
-        backbone_start=None,
-        data=replace(_LITE.data, workers=1, on_device=False),
-        optimiser=replace(_LITE.optimiser, head_rate=1.0),
+        data=DataConfig(augment=MILD_VIEWS),
+        loss=LossConfig(tokens=0.0),
+        # The mean over a map's pixels makes gradients small: 0.01 corresponds to 2 for a loss in
+        # units of a Gaussian's energy.
+        optimiser=OptimiserConfig(
+            name="adamw", betas=(0.9, 0.98), weight_decay=0.02, clip=0.01, ema=0.998
+        ),
+        # With crops labelled by networks 4e-4 made it worse: AP 0.723 at the start, 0.652 after two
+        # minutes, 0.688 when the rate had fallen (development set, 357 thousand crops seen).
         stages=(StageConfig(batch=32, minutes=60, rate=5e-5, warmup_steps=200, hold=0.25),),
-        accelerator="cpu",
-        evaluate_minutes=10.0,
-        checkpoint_minutes=5.0,
+        devices=1,
     ),
 }
 
