@@ -37,7 +37,7 @@ VIEWS: Final = 8
 """Kept views of each person."""
 RATE: Final = 3e-4
 WHOLE_RATE: Final = 1e-4
-"""Learning rates of the last stage alone, and of all layers: the early ones bear less."""
+"""Learning rates of the last stage alone, and of all layers: the early ones tolerate less."""
 START_SHARE: Final = 0.3
 """How far the students that are kept lie on the way back to the start."""
 
