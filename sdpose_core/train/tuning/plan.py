@@ -38,7 +38,7 @@ VIEWS: Final = 8
 RATE: Final = 3e-4
 WHOLE_RATE: Final = 1e-4
 """Learning rates of the last stage alone, and of all layers: the early ones tolerate less."""
-START_SHARE: Final = 0.3
+START_SHARE: Final = 0.45
 """How far the students that are kept lie on the way back to the start."""
 
 
