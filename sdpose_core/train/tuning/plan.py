@@ -38,8 +38,9 @@ VIEWS: Final = 8
 RATE: Final = 3e-4
 WHOLE_RATE: Final = 1e-4
 """Learning rates of the last stage alone, and of all layers: the early ones tolerate less."""
-START_SHARE: Final = 0.45
-"""How far the students that are kept lie on the way back to the start."""
+START_SHARE: Final = (0.45, 0.3)
+"""How far the students that are kept lie on the way back to the start, without and with new
+keypoints: those are learned on the features of the trained weights."""
 
 
 def hold_out(labels: Labels, found: Survey, seed: int = 0) -> tuple[set[int], set[int]]:
@@ -115,7 +116,7 @@ def recipe(
             clip=0.01,
             ema=0.998,
             head_rate=10,
-            start_share=START_SHARE,
+            start_share=START_SHARE[bool(new)],
             new_keypoints=tuple(new),
         ),
         stages=(stage,),
