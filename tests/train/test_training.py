@@ -3,16 +3,19 @@
 from __future__ import annotations
 
 import csv
+import io
 import json
 import os
 import threading
 from dataclasses import replace
 from pathlib import Path
+from types import SimpleNamespace
 
 import numpy as np
 import pytest
 import torch
 from lightning_fabric.plugins.precision import MixedPrecision
+from rich.console import Console
 
 from sdpose_core.checkpoints import load_student, read_checkpoint, save_student
 from sdpose_core.data.augment import AugmentConfig
@@ -20,6 +23,7 @@ from sdpose_core.data.batches import load_batch
 from sdpose_core.data.shards import CropSet
 from sdpose_core.model import PRESETS, Student
 from sdpose_core.train.loop.hardware import make_fabric
+from sdpose_core.train.loop.logs import RunLog
 from sdpose_core.train.loop.run import load_development, prepare
 from sdpose_core.train.loop.scoring import DevelopmentSet
 from sdpose_core.train.loop.state import read_state, write_state
@@ -368,3 +372,18 @@ def test_speed_of_every_part_is_measured(tmp_path: Path, shallow: str) -> None:
     assert list(rates) == ["loader", "views", "views and step", "all"]
     assert all(rate > 0 for rate in rates.values())
     assert rates["views and step"] < rates["views"]
+
+
+def test_lines_of_a_run_give_the_time_left(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """As the run has gone since its first line: a resumed one begins in the middle."""
+    now = iter((100.0, 130.0, 1000.0))
+    clock = SimpleNamespace(monotonic=lambda: next(now))
+    monkeypatch.setattr("sdpose_core.train.loop.logs.time", clock)
+    shown = io.StringIO()
+    with RunLog(tmp_path, console=Console(file=shown, width=80)) as log:
+        for done in (0.5, 0.75, 0.8):
+            log.progress("loss", done)
+    first, second, third = shown.getvalue().splitlines()
+    assert first.endswith("loss")
+    assert second.endswith("75.0% loss, 30 s left")
+    assert third.endswith("80.0% loss, 10 min left")
