@@ -36,12 +36,9 @@ from sdpose_core.vision.crops import PersonCrops, crop_image, crop_tensor, joine
 from sdpose_core.vision.geometry import regions_from_boxes
 from sdpose_core.vision.heatmaps import MAX_REFINEMENT, merge_flip, mirror
 from sdpose_core.vision.inputs import ImageLike, as_image, check_request
-from sdpose_core.vision.people import CANDIDATES, PersonScores, people_of
+from sdpose_core.vision.people import LOWEST_BOX, PersonScores, people_of, worth_posing
 from sdpose_core.vision.ranking import mean_scores
 
-LOWEST_BOX: Final = 0.1
-"""Detections below it are ignored; the least certain of the rest need confirmation by their joints
-(``people.confirmed``)."""
 # Height and width. A detector's first run at a new shape takes longer than the next ones.
 USUAL_ASPECTS: Final = ((480, 640), (640, 480), (360, 640), (640, 360), (640, 640))
 
@@ -253,11 +250,10 @@ class PoseEstimator:
         check_request(images, boxes, max_people, min_score)
         frames = [self.upload(as_image(one, f"images[{i}]")) for i, one in enumerate(images)]
         if boxes is None:
-            found = self.detect(frames)
+            people = [worth_posing(one, max_people) for one in self.detect(frames)]
         else:
-            found = [given_boxes(array, f"boxes[{i}]") for i, array in enumerate(boxes)]
-        posed = max_people if max_people is None or boxes is not None else CANDIDATES * max_people
-        people = [one.select(limit=posed) for one in found]
+            given = (given_boxes(array, f"boxes[{i}]") for i, array in enumerate(boxes))
+            people = [one.select(limit=max_people) for one in given]
         crops = [self.crop(frame, one.boxes) for frame, one in zip(frames, people, strict=True)]
         results = self.pose(crops, flip_test=flip_test, cycles=cycles)
         return [

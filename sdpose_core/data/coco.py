@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections import Counter
 from collections.abc import Iterator, Sequence
-from dataclasses import dataclass, replace
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Any
 
@@ -16,7 +16,7 @@ from sdpose_core.ahead import ahead
 from sdpose_core.data.coco_file import read_coco, warn_once
 from sdpose_core.data.shards import CONTEXT_SIZE, VIEW_SIZE, CropSample, decode_rgb
 from sdpose_core.skeleton import COCO17, Skeleton
-from sdpose_core.types import Image
+from sdpose_core.types import Floats, Image
 from sdpose_core.vision.geometry import regions_from_boxes
 
 
@@ -38,7 +38,7 @@ class CocoPerson:
 class CocoImage:
     """One image of a set and its eligible people (not crowd, with a labelled joint).
 
-    ``skeleton`` names their joints.
+    ``skeleton`` names their joints; ``others`` (M, 4) are the boxes xyxy of the rest.
     """
 
     image_id: int
@@ -47,6 +47,7 @@ class CocoImage:
     height: int
     people: tuple[CocoPerson, ...]
     skeleton: Skeleton = COCO17
+    others: Floats = field(default_factory=lambda: np.zeros((0, 4), np.float32))
 
     def read(self) -> Image:
         """The image as RGB uint8 HWC.
@@ -90,11 +91,14 @@ def load_coco(
     ]
     sizes = {image.image_id: (image.width, image.height) for image in listed}
     people: dict[int, list[CocoPerson]] = {}
+    others: dict[int, list[list[float]]] = {}
     left_out: Counter[str] = Counter()
     for entry in file.people:
         person = eligible(entry, *sizes[entry["image_id"]])
         if isinstance(person, str):
             left_out[person] += 1
+            x, y, width, height = entry["bbox"]
+            others.setdefault(entry["image_id"], []).append([x, y, x + width, y + height])
         else:
             people.setdefault(entry["image_id"], []).append(person)
     if left_out:
@@ -102,7 +106,14 @@ def load_coco(
         warn_once(
             f"{annotations}: {left_out.total()} of {len(file.people)} people are left out: {why}"
         )
-    return [replace(image, people=tuple(people.get(image.image_id, ()))) for image in listed]
+    return [
+        replace(
+            image,
+            people=tuple(people.get(image.image_id, ())),
+            others=np.array(others.get(image.image_id, []), np.float32).reshape(-1, 4),
+        )
+        for image in listed
+    ]
 
 
 def eligible(annotation: dict[str, Any], width: int, height: int) -> CocoPerson | str:

@@ -10,6 +10,7 @@ from numpy.typing import NDArray
 
 from sdpose_core.data.coco import CocoImage, CocoPerson
 from sdpose_core.evaluate.results import ImagePoses
+from sdpose_core.vision.geometry import box_overlaps
 from sdpose_core.vision.oks import joint_similarities
 
 SIZES = (("small", 0.0, 32.0**2), ("medium", 32.0**2, 96.0**2), ("large", 96.0**2, np.inf))
@@ -22,7 +23,8 @@ class PersonScore:
 
     ``similarity`` (K,) are the OKS terms of the joints, nan if unlabelled; ``distance`` (K,)
     the errors in units of the root of the segment's area; ``oks`` their mean, 0 if not found.
-    ``visibility`` (K,) is None also if the source gives none.
+    ``visibility`` (K,) is None also if the source gives none. ``overlap`` is the intersection over
+    union of both boxes.
     """
 
     image: CocoImage
@@ -32,6 +34,7 @@ class PersonScore:
     similarity: NDArray[np.float64]
     distance: NDArray[np.float64]
     visibility: NDArray[np.float32] | None = None
+    overlap: float = 0.0
 
     @property
     def oks(self) -> float:
@@ -78,6 +81,7 @@ def score_people(found: Sequence[ImagePoses]) -> list[PersonScore]:
                     similarity,
                     distance,
                     None if poses.visibility is None else poses.visibility[pose],
+                    float(box_overlaps(poses.boxes[[pose]], person.box[None])[0, 0]),
                 )
             )
     return scored

@@ -1,4 +1,5 @@
-"""Missed people: by size, overlap and labelled joints; copies; how true probabilities are."""
+"""Missed people: by size, overlap and labelled joints; copies and inventions; how true
+probabilities are."""
 
 from __future__ import annotations
 
@@ -18,6 +19,10 @@ from sdpose_core.vision.oks import oks_matrix
 
 COPY: Final = 0.7
 """OKS to a better scored person from which somebody is nearly a copy."""
+LOOSE: Final = 0.7
+"""Intersection over union with a person's box below which a pose's is loose, cut or merged."""
+INSIDE: Final = 0.5
+"""Share of a box inside an annotated person's from which it is about somebody."""
 OVERLAP: Final = 0.3
 """Intersection over union with another person's box from which people count as overlapped."""
 
@@ -31,6 +36,7 @@ class Slice:
         ap: COCO's AP where only they count.
         missed: Without a pose (OKS above 0.1).
         misplaced: With one, but of an OKS below 0.5.
+        loose: With one, but by a box that is loose, cut or merged (``LOOSE``).
         rank: AP that the same poses gain when ordered by their true OKS.
     """
 
@@ -38,6 +44,7 @@ class Slice:
     ap: float
     missed: float
     misplaced: float
+    loose: float
     rank: float
 
 
@@ -94,6 +101,7 @@ def slice_table(
             ap=precision.ap,
             missed=float((~found).mean()),
             misplaced=float((found & (oks < 0.5)).mean()),
+            loose=float(np.mean([one.overlap < LOOSE for one in people] & found)),
             rank=precision.sorted - precision.ap,
         )
     return table
@@ -131,6 +139,26 @@ def copies(found: Sequence[ImagePoses]) -> float:
         areas = sides.prod(axis=1)
         similar = np.tril(oks_matrix(points, areas, points, areas, poses.skeleton.sigmas), -1)
         count += int((similar.max(axis=1, initial=0) > COPY).sum())
+    return count / total if total else 0.0
+
+
+def inventions(found: Sequence[ImagePoses]) -> float:
+    """Share of the people who are nobody's: ``INSIDE`` no annotated box, crowds and people without
+    labelled joints included."""
+    count = total = 0
+    for entry in found:
+        boxes = entry.poses.boxes
+        total += len(boxes)
+        known = [one.box for one in entry.image.people]
+        people = np.array([*known, *entry.image.others], np.float32)
+        if not len(boxes) or not len(people):
+            count += len(boxes)
+            continue
+        low = np.maximum(boxes[:, None, :2], people[None, :, :2])
+        high = np.minimum(boxes[:, None, 2:], people[None, :, 2:])
+        shared = np.clip(high - low, 0, None).prod(axis=2)
+        areas = (boxes[:, 2:] - boxes[:, :2]).prod(axis=1)
+        count += int((shared.max(axis=1) < INSIDE * areas).sum())
     return count / total if total else 0.0
 
 

@@ -278,6 +278,7 @@ def _show(console: Console, results: list[Evaluation], boxes: str) -> None:
     for name, half in (("AP, even image ids", 0), ("AP, odd image ids", 1)):
         table.add_row(name, *(f"{result.halves[half]:.3f}" for result in results))
     table.add_row("copies of a better one", *(f"{result.copies:.2%}" for result in results))
+    table.add_row("nobody's", *(f"{result.invented:.2%}" for result in results))
     _show_reliability(table, "joint scores", [result.scores for result in results])
     _show_reliability(table, "visibility", [result.visibility for result in results])
     table.add_row("mean OKS", *(f"{result.mean_oks:.3f}" for result in results))
@@ -293,7 +294,7 @@ def _show(console: Console, results: list[Evaluation], boxes: str) -> None:
         joints.add_row(name, f"{row['people']:.0f}", f"{row['oks']:.3f}", f"{row['oks>0.5']:.3f}")
     console.print(joints)
     slices = Table(title=f"where people are lost: {first.title}")
-    for name in ("people", "count", "AP", "missed", "wrong place", "AP by rank"):
+    for name in ("people", "count", "AP", "missed", "misplaced", "loose box", "AP by rank"):
         slices.add_column(name, justify="left" if name == "people" else "right")
     for name, one in first.slices.items():
         slices.add_row(
@@ -302,6 +303,7 @@ def _show(console: Console, results: list[Evaluation], boxes: str) -> None:
             f"{one.ap:.3f}",
             f"{one.missed:.1%}",
             f"{one.misplaced:.1%}",
+            f"{one.loose:.1%}",
             f"{one.rank:+.3f}",
         )
     console.print(slices)

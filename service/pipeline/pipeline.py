@@ -13,7 +13,7 @@ from typing import TypeVar
 
 from sdpose_core.types import NO_DETECTOR, Detections, Floats, Image, Poses, given_boxes
 from sdpose_core.vision.image_files import encode_jpeg
-from sdpose_core.vision.people import CANDIDATES
+from sdpose_core.vision.people import worth_posing
 from service.errors import invalid_argument
 from service.parameters import PoseParameters, check_boxes_touch
 from service.pipeline.decoding import Decoded, ImageDecoder
@@ -215,8 +215,9 @@ class PosePipeline:
             return image, frame, image.shrunk(given)
         done = await self._detect.submit(frame, turn=turn)
         self._note(timings, "detect", done.ran_s, done.waited_s)
-        candidates = CANDIDATES * (parameters.max_people or self.limits.max_people)
-        people = image.inside(done.value.select(limit=min(candidates, self.limits.max_people)))
+        asked = parameters.max_people or self.limits.max_people
+        candidates = worth_posing(done.value, asked, pixel=image.reduction)
+        people = image.inside(candidates.select(limit=self.limits.max_people))
         if image.reduction > 1 and not self._decoder.large_enough(people.boxes):
             people = image.grown(people)
             decode = partial(self._decode, source, whole=True, instead_of=image)

@@ -13,10 +13,17 @@ from sdpose_core import PoseEstimator
 from sdpose_core.checkpoints import load_student
 from sdpose_core.detector.load import load_detector
 from sdpose_core.skeleton import COCO17
-from sdpose_core.types import PUBLISHED_VIEW, Floats, Poses
+from sdpose_core.types import PUBLISHED_VIEW, Detections, Floats, Poses
 from sdpose_core.vision.image_files import ImageLimits, decode_image
 from sdpose_core.vision.oks import oks_matrix
-from sdpose_core.vision.people import each_once, people_of, persons, touching, without_outside
+from sdpose_core.vision.people import (
+    each_once,
+    people_of,
+    persons,
+    touching,
+    without_outside,
+    worth_posing,
+)
 from sdpose_core.vision.ranking import PersonRanking, mean_scores, pose_features
 from tests.pictures import photograph
 from tests.train.people import FIGURE
@@ -62,7 +69,8 @@ def test_poses_of_one_person_become_one() -> None:
     found = answered(poses)
     assert found.boxes.tolist() == [[106, 100, 186, 300]]
     shift = found.keypoints[0] - poses.keypoints[1]
-    np.testing.assert_allclose(shift, np.tile([-2, 0], (17, 1)), atol=1e-3)
+    share = 0.4**0.3 / (0.4**0.3 + 0.8**0.3)
+    np.testing.assert_allclose(shift, np.tile([-6 * share, 0], (17, 1)), atol=1e-3)
 
 
 def test_a_joint_in_another_place_does_not_move_the_better_one() -> None:
@@ -130,6 +138,47 @@ def test_the_order_is_that_of_the_scores() -> None:
     assert answered(poses).boxes[:, 0].tolist() == [500, 300, 100]
 
 
+def test_a_box_needs_the_more_of_its_joints_the_less_sure_it_is() -> None:
+    def remains(box: float, joints: float) -> bool:
+        return len(answered(standing((100, 100, box), joints=joints))) == 1
+
+    assert remains(0.25, 0.3)
+    assert remains(0.15, 0.3)
+    assert not remains(0.05, 0.47)
+    assert remains(0.05, 0.49)
+
+
+@pytest.mark.parametrize(
+    ("side", "score", "other", "pixel", "posed"),
+    [
+        (30, 0.26, None, 1, True),  # sure, however small
+        (30, 0.24, None, 1, False),
+        (30, 0.24, None, 2, True),  # 60 pixels of the whole image
+        (50, 0.05, None, 1, True),
+        (50, 0.03, None, 1, False),  # below all
+        (50, 0.09, 8, 1, False),  # an overlap of 0.72 with a better one
+        (50, 0.11, 8, 1, True),
+        (50, 0.09, 25, 1, True),  # an overlap of a third
+    ],
+)
+def test_who_is_posed(
+    side: float, score: float, other: float | None, pixel: float, posed: bool
+) -> None:
+    boxes, scores = [[100, 100, 100 + side, 100 + side]], [score]
+    if other is not None:
+        boxes.append([100 + other, 100, 100 + other + side, 100 + side])
+        scores.append(0.8)
+    found = worth_posing(Detections(np.float32(boxes), np.float32(scores)), pixel=pixel)
+    assert (np.float32(score) in found.scores) == posed
+    assert len(found) == posed + (other is not None)
+
+
+def test_a_maximum_leaves_room_for_copies() -> None:
+    boxes = np.float32([[100 * n, 0, 100 * n + 90, 200] for n in range(5)])
+    found = worth_posing(Detections(boxes, np.float32([0.3, 0.9, 0.1, 0.5, 0.7])), 2)
+    assert found.scores.tolist() == pytest.approx([0.9, 0.7, 0.5, 0.3])
+
+
 def test_a_crowd_is_compared_only_where_boxes_touch() -> None:
     poses = standing(*((100.0 * n, 100.0 * m, 0.9) for n in range(20) for m in (0, 4, 8)))
     assert not len(touching(poses.boxes)[0])
@@ -159,6 +208,8 @@ def test_the_persons_score_is_the_heads_of_the_student() -> None:
     np.testing.assert_allclose(ranking.expected(poses), expected.numpy(), rtol=1e-4)
     seen, hidden = ranking(poses)
     assert 0 < hidden < seen < 1
+    tiny = replace(poses, keypoints=poses.keypoints / 10, boxes=poses.boxes / 10)
+    np.testing.assert_allclose(ranking(tiny), ranking(poses) * 160**0.5 / 40, rtol=1e-4)
     doubtful = ranking(replace(poses, scores=poses.scores * np.float32(0.2)))
     assert (doubtful < ranking(poses)).all()
 
