@@ -17,7 +17,7 @@ from sdpose_core.evaluate.slices import (
     Reliability,
     Slice,
     copies,
-    inventions,
+    false_positives,
     score_truth,
     slice_people,
     slice_table,
@@ -32,9 +32,9 @@ class Evaluation:
     """Results of one setting.
 
     ``interval`` is the 95 % interval of AP over images, ``halves`` AP of the images of even and of
-    odd id, ``copies`` the share of people who are nearly a better scored one, ``invented`` of those
-    who are nobody's, ``scores`` and ``visibility`` (None if there is none) how true these are of
-    joints, ``slices`` where people are lost.
+    odd id, ``copies`` the share of people who are nearly a better scored one, ``false_positives``
+    of those who are none, ``scores`` and ``visibility`` (None if there is none) how true these are
+    of joints, ``slices`` where people are lost.
     """
 
     title: str
@@ -44,7 +44,7 @@ class Evaluation:
     interval: tuple[float, float] | None
     halves: tuple[float, float]
     copies: float
-    invented: float
+    false_positives: float
     scores: Reliability
     visibility: Reliability | None
     mean_oks: float
@@ -92,7 +92,7 @@ def evaluate(
         interval=numbers.interval,
         halves=numbers.halves,
         copies=copies(found),
-        invented=inventions(found),
+        false_positives=false_positives(found),
         scores=score_truth(scored),
         visibility=visibility_truth(scored),
         mean_oks=float(values.mean()),

@@ -1,5 +1,5 @@
-"""Missed people: by size, overlap and labelled joints; copies and inventions; how true
-probabilities are."""
+"""Missed people: by size, overlap and labelled joints; copies and false positives; how
+true probabilities are."""
 
 from __future__ import annotations
 
@@ -14,7 +14,7 @@ from numpy.typing import NDArray
 from sdpose_core.evaluate.breakdown import SIZES, PersonScore
 from sdpose_core.evaluate.coco_metrics import SliceAP
 from sdpose_core.evaluate.results import ImagePoses
-from sdpose_core.vision.geometry import box_overlaps
+from sdpose_core.vision.geometry import box_overlaps, box_sides, shared_areas
 from sdpose_core.vision.oks import oks_matrix
 
 COPY: Final = 0.7
@@ -22,7 +22,7 @@ COPY: Final = 0.7
 LOOSE: Final = 0.7
 """Intersection over union with a person's box below which a pose's is loose, cut or merged."""
 INSIDE: Final = 0.5
-"""Share of a box inside an annotated person's from which it is about somebody."""
+"""Share of a box inside an annotated person's from which it is about that person."""
 OVERLAP: Final = 0.3
 """Intersection over union with another person's box from which people count as overlapped."""
 
@@ -142,9 +142,9 @@ def copies(found: Sequence[ImagePoses]) -> float:
     return count / total if total else 0.0
 
 
-def inventions(found: Sequence[ImagePoses]) -> float:
-    """Share of the people who are nobody's: ``INSIDE`` no annotated box, crowds and people without
-    labelled joints included."""
+def false_positives(found: Sequence[ImagePoses]) -> float:
+    """Share of the people who are none: their boxes are ``INSIDE`` no annotated one, crowds and
+    people without labelled joints included."""
     count = total = 0
     for entry in found:
         boxes = entry.poses.boxes
@@ -154,11 +154,8 @@ def inventions(found: Sequence[ImagePoses]) -> float:
         if not len(boxes) or not len(people):
             count += len(boxes)
             continue
-        low = np.maximum(boxes[:, None, :2], people[None, :, :2])
-        high = np.minimum(boxes[:, None, 2:], people[None, :, 2:])
-        shared = np.clip(high - low, 0, None).prod(axis=2)
-        areas = (boxes[:, 2:] - boxes[:, :2]).prod(axis=1)
-        count += int((shared.max(axis=1) < INSIDE * areas).sum())
+        inside = shared_areas(boxes, people).max(axis=1) / box_sides(boxes) ** 2
+        count += int((inside < INSIDE).sum())
     return count / total if total else 0.0
 
 

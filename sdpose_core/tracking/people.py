@@ -9,6 +9,7 @@ import numpy as np
 
 from sdpose_core.tracking.smoothing import JointFilter, Smoothing
 from sdpose_core.types import NO_ID, Floats, Ids, Poses
+from sdpose_core.vision.geometry import box_sides
 
 DEFAULT_SMOOTHING: Final = Smoothing()
 _SHORTEST_S: Final = 1e-3
@@ -88,8 +89,7 @@ class PeopleTracker:
         if self._config.smoothing is None:
             return poses.keypoints
         keypoints = poses.keypoints.copy()
-        sides = poses.boxes[:, 2:] - poses.boxes[:, :2]
-        scales = np.sqrt(sides[:, 0] * sides[:, 1])
+        scales = box_sides(poses.boxes)
         for index, one in enumerate(ids.tolist()):
             if one == NO_ID:
                 continue

@@ -111,11 +111,21 @@ def image_to_heatmap(points: ArrayLike, regions: Regions) -> Floats:
     return result
 
 
-def box_overlaps(boxes: Floats, others: Floats) -> Floats:
-    """Intersection over union of every box ``(N, 4)`` xyxy with every other ``(M, 4)``, (N, M)."""
+def box_sides(boxes: Floats) -> Floats:
+    """Root of the area ``(N,)`` of boxes ``(N, 4)`` xyxy, pixels."""
+    return np.asarray(np.sqrt((boxes[:, 2:] - boxes[:, :2]).prod(axis=1)), np.float32)
+
+
+def shared_areas(boxes: Floats, others: Floats) -> Floats:
+    """Intersection of every box ``(N, 4)`` xyxy with every other ``(M, 4)``: areas ``(N, M)``."""
     low = np.maximum(boxes[:, None, :2], others[None, :, :2])
     high = np.minimum(boxes[:, None, 2:], others[None, :, 2:])
-    shared = np.clip(high - low, 0, None).prod(axis=2)
+    return np.asarray(np.clip(high - low, 0, None).prod(axis=2), np.float32)
+
+
+def box_overlaps(boxes: Floats, others: Floats) -> Floats:
+    """Intersection over union of every box ``(N, 4)`` xyxy with every other ``(M, 4)``, (N, M)."""
+    shared = shared_areas(boxes, others)
     areas, other_areas = ((one[:, 2:] - one[:, :2]).prod(axis=1) for one in (boxes, others))
     union = areas[:, None] + other_areas[None] - shared
     return np.asarray(shared / np.maximum(union, np.finfo(np.float32).tiny), np.float32)

@@ -16,9 +16,9 @@ import numpy as np
 from numpy.typing import NDArray
 
 from sdpose_core.types import Detections, Floats, Poses
-from sdpose_core.vision.geometry import box_overlaps
+from sdpose_core.vision.geometry import box_overlaps, box_sides
 from sdpose_core.vision.oks import joint_similarities
-from sdpose_core.vision.ranking import BOX, KEYPOINT_THRESHOLD, SMALL, box_sides, joint_means
+from sdpose_core.vision.ranking import BOX, KEYPOINT_THRESHOLD, SMALL, joint_means
 
 PersonScores = Callable[[Poses], Floats]
 """Scores ``(N,)`` of people, whose ``scores`` are still those of their boxes."""

@@ -9,7 +9,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from sdpose_core.types import Floats, Poses, ViewGeometry
-from sdpose_core.vision.geometry import regions_from_boxes
+from sdpose_core.vision.geometry import box_sides, regions_from_boxes
 
 KEYPOINT_THRESHOLD: Final = 0.2
 """Joints that score less do not count for their person, as in the published protocol."""
@@ -17,8 +17,8 @@ SMALLEST: Final = 0.01
 BOX: Final = 0.3
 """Power of the box's score beside those of the joints, which hold most of its information."""
 SMALL: Final = 40.0
-"""Side of a box, the root of its area in pixels, below which joints cannot be told apart: of people
-half as large, who look sure, COCO val2017 has next to none with labelled joints."""
+"""Side of a box (root of its area) in pixels below which a person has too few for the joints: of
+people half as large, COCO val2017 has next to none with labelled joints."""
 
 
 def feature_count(keypoints: int) -> int:
@@ -61,11 +61,6 @@ def joint_means(scores: Floats, threshold: float = KEYPOINT_THRESHOLD) -> Floats
 def mean_scores(poses: Poses) -> Floats:
     """Scores ``(N,)`` of people as published: the box's times the mean of joints above 0.2."""
     return np.asarray(poses.scores * joint_means(poses.keypoint_scores), np.float32)
-
-
-def box_sides(boxes: Floats) -> Floats:
-    """Root of the area ``(N,)`` of boxes ``(N, 4)`` xyxy."""
-    return np.asarray(np.sqrt((boxes[:, 2:] - boxes[:, :2]).prod(axis=1)), np.float32)
 
 
 class PersonRanking:

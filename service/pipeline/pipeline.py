@@ -215,8 +215,8 @@ class PosePipeline:
             return image, frame, image.shrunk(given)
         done = await self._detect.submit(frame, turn=turn)
         self._note(timings, "detect", done.ran_s, done.waited_s)
-        asked = parameters.max_people or self.limits.max_people
-        candidates = worth_posing(done.value, asked, pixel=image.reduction)
+        most = parameters.max_people or self.limits.max_people
+        candidates = worth_posing(done.value, most, pixel=image.reduction)
         people = image.inside(candidates.select(limit=self.limits.max_people))
         if image.reduction > 1 and not self._decoder.large_enough(people.boxes):
             people = image.grown(people)
