@@ -3,7 +3,7 @@
 A detector's boxes overlap, and a doubtful box over a sure person gets that person's joints. Here
 joints beyond the image lose their scores and visibility, copies of a person become one, a joint
 that two people claim is left to the better one, and people get their scores. Parameters were chosen
-on one half of COCO val2017 (decision 14).
+on COCO val2017 (decision 14).
 """
 
 from __future__ import annotations
@@ -23,7 +23,7 @@ from sdpose_core.vision.ranking import BOX, KEYPOINT_THRESHOLD, SMALL, joint_mea
 PersonScores = Callable[[Poses], Floats]
 """Scores ``(N,)`` of people, whose ``scores`` are still those of their boxes."""
 
-LOWEST_BOX: Final = 0.04
+LOWEST_BOX: Final = 0.05
 """Detections that score less are ignored."""
 FAINT_BOX: Final = 0.1
 """Detections that score less are posed only away from better ones."""
@@ -31,7 +31,7 @@ SURE_BOX: Final = 0.25
 """Score from which a detection needs no confirmation by its joints."""
 DOUBT: Final = 2.4
 """Mean score of joints for each unit of score that a detection lacks."""
-NEAR: Final = 0.6
+NEAR: Final = 0.5
 """Overlap (IoU) with a better box from which a faint one is not posed."""
 CANDIDATES: Final = 2
 """Boxes that are posed for each person of a caller's maximum: some may be copies."""
@@ -112,7 +112,7 @@ def confirmed(poses: Poses) -> NDArray[np.bool_]:
 
     The lower a detector's threshold, the more people and the more false positives it finds. Joints
     that fit together tell them apart: the mean of those that score above 0.2 must reach 0.24 for a
-    box of 0.15 and 0.5 for one of 0.04. Joints of a better person do not count (``each_once``).
+    box of 0.15 and 0.48 for one of 0.05. Joints of a better person do not count (``each_once``).
     """
     return joint_means(poses.keypoint_scores) >= DOUBT * (np.float32(SURE_BOX) - poses.scores)
 

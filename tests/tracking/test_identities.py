@@ -8,6 +8,8 @@ from importlib.metadata import requires
 import numpy as np
 import pytest
 
+from sdpose_core import PoseEstimator
+from sdpose_core.io.video import VideoReader
 from sdpose_core.skeleton import COCO17, find_skeleton
 from sdpose_core.tracking import PeopleTracker, TrackingConfig
 from sdpose_core.tracking.association import PoseByteTracker
@@ -15,6 +17,7 @@ from sdpose_core.tracking.following import Following, boxes_by_joints
 from sdpose_core.types import Poses
 from tests.tracking.scenes import PlainIoU, scene, switches, tracked_by
 from tests.tracking.walkers import Frame, Walker, walk
+from tools.lock import ROOT
 
 OURS = tracked_by(TrackingConfig().pose_weight)
 APART = [Walker(110, 10, 200, 400), Walker(320, 0, 180, 380, 0.3), Walker(530, -10, 220, 420, 0.6)]
@@ -27,6 +30,25 @@ def _frames(walkers: list[Walker], fps: float = 30.0, seconds: float = 4.0) -> l
 def _ids(poses: Poses) -> list[int]:
     assert poses.ids is not None
     return [int(one) for one in poses.ids]
+
+
+def test_people_of_the_clip_keep_their_ids() -> None:
+    """The camera pans past a man, a woman on his left hand and, at the end, a third person."""
+    estimator, tracker = PoseEstimator.from_pretrained(), PeopleTracker()
+    with VideoReader(ROOT / "docs" / "images" / "pan.mp4") as video:
+        answers = [
+            tracker.update(estimator.estimate([frame.image])[0], frame.time_s) for frame in video
+        ]
+    woman, man = _ids(answers[0])
+    for poses in answers:
+        by_place = np.argsort(poses.boxes[:, 0])
+        assert [_ids(poses)[place] for place in by_place] in (
+            [man, woman],
+            [woman],
+            [woman, 3],
+            [man, woman, 3],
+        )
+    assert tracker.ids_given <= 3
 
 
 def test_every_id_is_stable_over_300_frames_and_people_keep_their_order() -> None:
