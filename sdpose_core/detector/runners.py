@@ -16,7 +16,7 @@ from sdpose_core.hardware.cuda_graphs import GraphedCalls
 
 PRECISIONS: Final = ("auto", "fp32", "fp16", "bf16", "int8")
 _BEST: Final = 2048
-"""Anchors of an image that leave a GPU; a hundred people have some twenty each above 0.05."""
+"""Anchors of an image that leave a GPU; a hundred people have some twenty each above 0.06."""
 _GPU_BATCHES: Final = (1, 2, 4, 8, 16, 32)
 
 

@@ -18,21 +18,24 @@ from numpy.typing import NDArray
 from sdpose_core.types import Detections, Floats, Poses
 from sdpose_core.vision.geometry import box_overlaps, box_sides
 from sdpose_core.vision.oks import joint_similarities
-from sdpose_core.vision.ranking import BOX, KEYPOINT_THRESHOLD, SMALL, joint_means
+from sdpose_core.vision.ranking import BOX, KEYPOINT_THRESHOLD, joint_means
 
 PersonScores = Callable[[Poses], Floats]
 """Scores ``(N,)`` of people, whose ``scores`` are still those of their boxes."""
 
-LOWEST_BOX: Final = 0.05
+LOWEST_BOX: Final = 0.06
 """Detections that score less are ignored."""
 FAINT_BOX: Final = 0.1
-"""Detections that score less are posed only away from better ones."""
+"""Detections that score less are posed only if they are ``LARGE`` and not ``NEAR`` a better one:
+of the rest few are people, and each costs as much as a sure one."""
+LARGE: Final = 48.0
+"""Side of a box (root of its area), pixels."""
+NEAR: Final = 0.5
+"""Overlap (IoU) with a better box."""
 SURE_BOX: Final = 0.25
 """Score from which a detection needs no confirmation by its joints."""
 DOUBT: Final = 2.4
 """Mean score of joints for each unit of score that a detection lacks."""
-NEAR: Final = 0.5
-"""Overlap (IoU) with a better box from which a faint one is not posed."""
 CANDIDATES: Final = 2
 """Boxes that are posed for each person of a caller's maximum: some may be copies."""
 LIKELY: Final = 0.3
@@ -56,19 +59,15 @@ def worth_posing(
 ) -> Detections:
     """The detections that get a pose, best first.
 
-    Most detections below ``SURE_BOX`` are no people, and each costs as much as a sure one. Left out
-    are doubtful ones that are too small for their joints to confirm them, and faint ones over a
-    better box.
-
     Args:
         found: Boxes in pixels of the image that was searched.
         max_people: People that the caller asks for.
         pixel: Size of these pixels in those of the whole image.
     """
     best = found.select(LOWEST_BOX)
-    small = box_sides(best.boxes) * pixel < SMALL
-    over = np.tril(box_overlaps(best.boxes, best.boxes) > NEAR, -1).any(axis=1)
-    left = (best.scores < SURE_BOX) & small | (best.scores < FAINT_BOX) & over
+    small = box_sides(best.boxes) * pixel < LARGE
+    near = np.tril(box_overlaps(best.boxes, best.boxes) > NEAR, -1).any(axis=1)
+    left = (best.scores < FAINT_BOX) & (small | near)
     limit = None if max_people is None else CANDIDATES * max_people
     return Detections(best.boxes[~left], best.scores[~left]).select(limit=limit)
 
@@ -112,7 +111,7 @@ def confirmed(poses: Poses) -> NDArray[np.bool_]:
 
     The lower a detector's threshold, the more people and the more false positives it finds. Joints
     that fit together tell them apart: the mean of those that score above 0.2 must reach 0.24 for a
-    box of 0.15 and 0.48 for one of 0.05. Joints of a better person do not count (``each_once``).
+    box of 0.15 and 0.46 for one of 0.06. Joints of a better person do not count (``each_once``).
     """
     return joint_means(poses.keypoint_scores) >= DOUBT * (np.float32(SURE_BOX) - poses.scores)
 

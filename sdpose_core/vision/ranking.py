@@ -9,16 +9,13 @@ import numpy as np
 from numpy.typing import NDArray
 
 from sdpose_core.types import Floats, Poses, ViewGeometry
-from sdpose_core.vision.geometry import box_sides, regions_from_boxes
+from sdpose_core.vision.geometry import regions_from_boxes
 
 KEYPOINT_THRESHOLD: Final = 0.2
 """Joints that score less do not count for their person, as in the published protocol."""
 SMALLEST: Final = 0.01
 BOX: Final = 0.3
 """Power of the box's score beside those of the joints, which hold most of its information."""
-SMALL: Final = 40.0
-"""Side of a box (root of its area) in pixels below which a person has too few for the joints: of
-people half as large, COCO val2017 has next to none with labelled joints."""
 
 
 def feature_count(keypoints: int) -> int:
@@ -68,7 +65,7 @@ class PersonRanking:
 
     The score is that of the box to the power ``BOX`` times the geometric mean of the expected OKS
     and of the joints' mean score: the perceptron knows how joints go together, the mean holds for
-    people unlike those that it was fitted on. Below ``SMALL`` it falls with the size.
+    people unlike those that it was fitted on.
 
     Args:
         view: The student's, which the places of joints refer to.
@@ -87,7 +84,6 @@ class PersonRanking:
             return poses.scores
         return np.asarray(
             poses.scores ** np.float32(BOX)
-            * np.minimum(box_sides(poses.boxes) / np.float32(SMALL), 1)
             * np.sqrt(self.expected(poses) * joint_means(poses.keypoint_scores)),
             np.float32,
         )
