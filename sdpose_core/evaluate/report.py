@@ -18,6 +18,7 @@ from sdpose_core.evaluate.slices import (
     Slice,
     copies,
     false_positives,
+    repeats,
     score_truth,
     slice_people,
     slice_table,
@@ -32,9 +33,10 @@ class Evaluation:
     """Results of one setting.
 
     ``interval`` is the 95 % interval of AP over images, ``halves`` AP of the images of even and of
-    odd id, ``copies`` the share of people who are nearly a better scored one, ``false_positives``
-    of those who are none, ``scores`` and ``visibility`` (None if there is none) how true these are
-    of joints, ``slices`` where people are lost.
+    odd id, ``copies`` the share of people who are nearly a better scored one, ``repeats`` of second
+    poses of labelled people, ``false_positives`` of people who are none, ``scores`` and
+    ``visibility`` (None if there is none) how true these are of joints, ``slices`` where people are
+    lost.
     """
 
     title: str
@@ -44,6 +46,7 @@ class Evaluation:
     interval: tuple[float, float] | None
     halves: tuple[float, float]
     copies: float
+    repeats: float
     false_positives: float
     scores: Reliability
     visibility: Reliability | None
@@ -92,6 +95,7 @@ def evaluate(
         interval=numbers.interval,
         halves=numbers.halves,
         copies=copies(found),
+        repeats=repeats(found),
         false_positives=false_positives(found),
         scores=score_truth(scored),
         visibility=visibility_truth(scored),

@@ -1,5 +1,5 @@
-"""Missed people: by size, overlap and labelled joints; copies and false positives; how
-true probabilities are."""
+"""Missed people: by size, overlap and labelled joints; copies, repeats and false positives;
+how true probabilities are."""
 
 from __future__ import annotations
 
@@ -11,7 +11,7 @@ from typing import Final
 import numpy as np
 from numpy.typing import NDArray
 
-from sdpose_core.evaluate.breakdown import SIZES, PersonScore
+from sdpose_core.evaluate.breakdown import SIZES, PersonScore, joint_similarity
 from sdpose_core.evaluate.coco_metrics import SliceAP
 from sdpose_core.evaluate.results import ImagePoses
 from sdpose_core.vision.geometry import box_overlaps, box_sides, shared_areas
@@ -19,6 +19,8 @@ from sdpose_core.vision.oks import oks_matrix
 
 COPY: Final = 0.7
 """OKS to a better scored person from which somebody is nearly a copy."""
+REPEAT: Final = 0.3
+"""OKS to a labelled person from which a pose is of that person."""
 LOOSE: Final = 0.7
 """Intersection over union with a person's box below which a pose's is loose, cut or merged."""
 INSIDE: Final = 0.5
@@ -139,6 +141,24 @@ def copies(found: Sequence[ImagePoses]) -> float:
         areas = sides.prod(axis=1)
         similar = np.tril(oks_matrix(points, areas, points, areas, poses.skeleton.sigmas), -1)
         count += int((similar.max(axis=1, initial=0) > COPY).sum())
+    return count / total if total else 0.0
+
+
+def repeats(found: Sequence[ImagePoses]) -> float:
+    """Share of the poses of labelled people (``REPEAT``) that are not the only one of theirs."""
+    count = total = 0
+    for entry in found:
+        people, poses = entry.image.people, entry.poses
+        if not people or not len(poses):
+            continue
+        terms = [
+            [joint_similarity(pose, one, poses.skeleton.sigmas)[0] for one in people]
+            for pose in poses.keypoints
+        ]
+        similar = np.nanmean(terms, axis=2)
+        owners = similar.argmax(axis=1)[similar.max(axis=1) > REPEAT]
+        total += len(owners)
+        count += len(owners) - len(np.unique(owners))
     return count / total if total else 0.0
 
 

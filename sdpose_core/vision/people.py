@@ -43,7 +43,8 @@ LIKELY: Final = 0.3
 OUTSIDE: Final = 0.05
 """Factor of score and visibility of a joint beyond the image: it cannot be seen."""
 SAME_PERSON: Final = 0.65
-"""Poses more similar (OKS) are of one person."""
+"""Poses more similar are of one person: OKS, each joint weighted by the lower of its two scores, as
+guesses of hidden joints differ."""
 SAME_JOINT: Final = 0.7
 """Joints more similar (OKS term) are one joint."""
 SAME_PLACE: Final = 0.1
@@ -144,7 +145,7 @@ def each_once(poses: Poses) -> Poses:
     if not len(better):
         return poses
     similar = _similar(poses, better, worse)
-    person = _persons(len(poses), better, worse, similar.mean(axis=1) > SAME_PERSON)
+    person = _persons(len(poses), better, worse, _alike(poses, better, worse, similar))
     best = person == np.arange(len(poses))
     joined = _merged(poses, person, better, worse, similar)
     both = best[better] & best[worse]
@@ -157,7 +158,7 @@ def persons(poses: Poses) -> NDArray[np.bool_]:
     order = np.argsort(-poses.scores, kind="stable")
     ordered = poses.select(order)
     better, worse = touching(ordered.boxes)
-    same = _similar(ordered, better, worse).mean(axis=1) > SAME_PERSON
+    same = _alike(ordered, better, worse, _similar(ordered, better, worse))
     kept = np.zeros(len(poses), bool)
     kept[order] = _persons(len(poses), better, worse, same) == np.arange(len(poses))
     return kept
@@ -184,6 +185,18 @@ def _similar(
         (areas[firsts] + areas[seconds]) / 2,
         poses.skeleton.sigmas,
     )
+
+
+def _alike(
+    poses: Poses,
+    firsts: NDArray[np.intp],
+    seconds: NDArray[np.intp],
+    similar: NDArray[np.float64],
+) -> NDArray[np.bool_]:
+    """Which pairs, of these OKS terms ``(M, K)``, are poses of one person (``SAME_PERSON``)."""
+    scores = poses.keypoint_scores.astype(np.float64) + 1e-4
+    weights = np.minimum(scores[firsts], scores[seconds])
+    return np.average(similar, axis=1, weights=weights) > SAME_PERSON
 
 
 def _persons(

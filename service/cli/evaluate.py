@@ -278,6 +278,7 @@ def _show(console: Console, results: list[Evaluation], boxes: str) -> None:
     for name, half in (("AP, even image ids", 0), ("AP, odd image ids", 1)):
         table.add_row(name, *(f"{result.halves[half]:.3f}" for result in results))
     table.add_row("copies of a better one", *(f"{result.copies:.2%}" for result in results))
+    table.add_row("second poses of people", *(f"{result.repeats:.2%}" for result in results))
     table.add_row("false positives", *(f"{result.false_positives:.2%}" for result in results))
     _show_reliability(table, "joint scores", [result.scores for result in results])
     _show_reliability(table, "visibility", [result.visibility for result in results])

@@ -73,6 +73,15 @@ def test_poses_of_one_person_become_one() -> None:
     np.testing.assert_allclose(shift, np.tile([-6 * share, 0], (17, 1)), atol=1e-3)
 
 
+def test_guesses_of_hidden_joints_make_no_second_person() -> None:
+    """Two looks at somebody without a face, which each guesses in another place."""
+    poses = standing((100, 100, 0.4), (106, 100, 0.8))
+    poses.keypoints[0, :7] += 60
+    assert len(answered(poses)) == 2
+    poses.keypoint_scores[:, :7] = 0.05
+    assert len(answered(poses)) == 1
+
+
 def test_a_joint_in_another_place_does_not_move_the_better_one() -> None:
     poses = standing((100, 100, 0.8), (100, 100, 0.4))
     poses.keypoints[1, 9] += 90

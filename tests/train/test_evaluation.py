@@ -260,8 +260,21 @@ def test_loose_boxes_and_false_positives_are_counted(tmp_path: Path) -> None:
     result, _ = evaluate("three", images, annotations, three, given_boxes=False, bootstrap=0)
     assert result.slices["all"].loose == 1
     assert result.false_positives == pytest.approx(1 / 3)
+    assert result.repeats == 0
     given, _ = evaluate("given", images, annotations, answer(exact), given_boxes=True, bootstrap=0)
     assert (given.slices["all"].loose, given.false_positives) == (0, 0)
+
+
+def test_second_poses_of_a_person_are_counted(tmp_path: Path) -> None:
+    annotations, folder = coco_folder(tmp_path, images=2)
+
+    def again(image: CocoImage, boxes: NDArray[np.float32] | None) -> Poses:
+        poses = answer(exact)(image, None)
+        return poses.select(np.array([0, 0, 1]))
+
+    images = load_coco(annotations, folder)
+    result, _ = evaluate("again", images, annotations, again, given_boxes=False, bootstrap=0)
+    assert result.repeats == pytest.approx(1 / 3)
 
 
 def test_rank_is_what_better_scores_would_gain(tmp_path: Path) -> None:
