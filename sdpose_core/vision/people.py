@@ -42,7 +42,7 @@ LIKELY: Final = 0.3
 """A joint that scores this much is likely; a person without one is none."""
 OUTSIDE: Final = 0.05
 """Factor of score and visibility of a joint beyond the image: it cannot be seen."""
-SAME_PERSON: Final = 0.65
+SAME_PERSON: Final = 0.6
 """Poses more similar are of one person: OKS, each joint weighted by the lower of its two scores, as
 guesses of hidden joints differ."""
 SAME_JOINT: Final = 0.7
