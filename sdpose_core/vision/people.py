@@ -16,7 +16,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from sdpose_core.types import Detections, Floats, Poses
-from sdpose_core.vision.geometry import box_overlaps, box_sides
+from sdpose_core.vision.geometry import box_overlaps, box_sides, shared_areas
 from sdpose_core.vision.oks import joint_similarities
 from sdpose_core.vision.ranking import BOX, KEYPOINT_THRESHOLD, joint_means
 
@@ -145,7 +145,7 @@ def each_once(poses: Poses) -> Poses:
     if not len(better):
         return poses
     similar = _similar(poses, better, worse)
-    person = _persons(len(poses), better, worse, _alike(poses, better, worse, similar))
+    person = _persons(poses, better, worse, similar)
     best = person == np.arange(len(poses))
     joined = _merged(poses, person, better, worse, similar)
     both = best[better] & best[worse]
@@ -158,18 +158,16 @@ def persons(poses: Poses) -> NDArray[np.bool_]:
     order = np.argsort(-poses.scores, kind="stable")
     ordered = poses.select(order)
     better, worse = touching(ordered.boxes)
-    same = _alike(ordered, better, worse, _similar(ordered, better, worse))
+    person = _persons(ordered, better, worse, _similar(ordered, better, worse))
     kept = np.zeros(len(poses), bool)
-    kept[order] = _persons(len(poses), better, worse, same) == np.arange(len(poses))
+    kept[order] = person == np.arange(len(poses))
     return kept
 
 
 def touching(boxes: Floats) -> tuple[NDArray[np.intp], NDArray[np.intp]]:
     """Indices of the first and second box of all pairs that overlap, the first before the second,
     ordered by the second."""
-    low = np.maximum(boxes[:, None, :2], boxes[None, :, :2])
-    high = np.minimum(boxes[:, None, 2:], boxes[None, :, 2:])
-    second, first = np.nonzero(np.tril((high > low).all(axis=2), -1))
+    second, first = np.nonzero(np.tril(shared_areas(boxes, boxes) > 0, -1))
     return first, second
 
 
@@ -187,26 +185,17 @@ def _similar(
     )
 
 
-def _alike(
-    poses: Poses,
-    firsts: NDArray[np.intp],
-    seconds: NDArray[np.intp],
-    similar: NDArray[np.float64],
-) -> NDArray[np.bool_]:
-    """Which pairs, of these OKS terms ``(M, K)``, are poses of one person (``SAME_PERSON``)."""
-    scores = poses.keypoint_scores.astype(np.float64) + 1e-4
-    weights = np.minimum(scores[firsts], scores[seconds])
-    return np.average(similar, axis=1, weights=weights) > SAME_PERSON
-
-
 def _persons(
-    count: int,
+    poses: Poses,
     better: NDArray[np.intp],
     worse: NDArray[np.intp],
-    same: NDArray[np.bool_],
+    similar: NDArray[np.float64],
 ) -> NDArray[np.intp]:
     """Index of the best pose of each pose's person: greedy suppression, the best first."""
-    person = np.arange(count)
+    scores = poses.keypoint_scores.astype(np.float64) + 1e-4
+    weights = np.minimum(scores[better], scores[worse])
+    same = np.average(similar, axis=1, weights=weights) > SAME_PERSON
+    person = np.arange(len(poses))
     for i, j in zip(better[same].tolist(), worse[same].tolist(), strict=True):
         if person[i] == i and person[j] == j:
             person[j] = i
